@@ -1,0 +1,75 @@
+"""What every entry point shares: one-line errors, exit codes, log format."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from s5.errors import InputError
+
+T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint about an unknown option suggests the nearest right one and fits a line."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            import difflib
+
+            options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
+            self.error(f"unknown option {unknown[0]}" + (f" (did you mean {near[0]}?)" if near else ""))
+        return parsed
+
+    def error(self, message: str):  # type: ignore[no-untyped-def,override]
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+    """Calls an entry point; bad input ends in one line on stderr and exit status 1.
+
+    A full disk or a read-only folder (OSError) is reported the same way; anything else is a fault of ours and keeps
+    its traceback.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        main(argv)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    except OSError as e:
+        name = f"{e.filename}: " if e.filename else ""
+        sys.exit(f"error: {name}{e.strerror or e}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Passes items on and shows how far the work is: a bar in a terminal, a log line a minute elsewhere."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, leave=False)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items):
+        yield item
+        now = time.monotonic()
+        if now - last > 60:
+            last, rate = now, (done + 1) / (now - start)
+            left = (total - done - 1) / rate
+            logging.info("%s: %d of %d, %.1f a second, %.0f s left", what, done + 1, total, rate, left)

@@ -1,0 +1,182 @@
+"""YAML configuration: strict at any depth, and every complaint names the file and the key."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from s5.errors import InputError, one_of
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository: where shared configurations (conf/) are looked up after the recipe's own."""
+
+T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number (YAML 1.2) and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(None, None, f"key {key} twice (line {line})", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|nan)$"),
+    list("-+0123456789."),
+)
+
+
+def resolve(path: str | Path) -> Path:
+    """A path as given if it exists from the working directory, else below the repository, else as given."""
+    path = Path(path)
+    if not path.is_absolute() and not path.exists() and (ROOT / path).exists():
+        return ROOT / path
+    return path
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file whose top level is a mapping.
+
+    Raises:
+        InputError: the file is missing, is not YAML, holds a key twice, or is not a mapping.
+    """
+    path = resolve(path)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(path, getattr(e, "strerror", None) or "no text", "a YAML file") from e
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise InputError(where, getattr(e, "problem", None) or str(e), "valid YAML") from e
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise InputError(path, type(data).__name__, "a mapping of keys")
+    return data
+
+
+def parse(schema: type[T] | Callable[..., Any], data: Mapping[str, Any], where: object) -> T:
+    """Builds a dataclass (nested ones too) from plain data, refusing unknown keys and wrong types at any depth.
+
+    Args:
+        schema: a dataclass with type hints.
+        data: the mapping, e.g. from :func:`load_yaml`.
+        where: file (and key) that complaints name.
+
+    Raises:
+        InputError: unknown, missing or wrongly typed key.
+    """
+    adapter = _adapter(schema)
+    try:
+        return adapter.validate_python(dict(data))
+    except pydantic.ValidationError as e:
+        raise _complaint(e, schema, where) from None
+
+
+def check_arguments(function: Callable[..., Any], conf: Mapping[str, Any], where: object, given: tuple[str, ...] = ()) -> None:
+    """Checks keyword arguments from a configuration against a function's or class's signature.
+
+    Args:
+        function: what will be called with ``**conf``.
+        conf: the configured arguments.
+        where: file and key that complaints name.
+        given: names of arguments that the caller itself supplies: not allowed in ``conf``.
+
+    Raises:
+        InputError: unknown, missing or wrongly typed argument.
+    """
+    model = _signature_model(function, given)
+    try:
+        model.model_validate(dict(conf))
+    except pydantic.ValidationError as e:
+        raise _complaint(e, model, where) from None
+
+
+@cache
+def _adapter(schema: Any) -> pydantic.TypeAdapter[Any]:
+    _forbid_extra(schema, set())
+    return pydantic.TypeAdapter(schema)
+
+
+def _forbid_extra(schema: Any, seen: set[int]) -> None:
+    """Marks a dataclass and every dataclass in its hints as closed to unknown keys."""
+    if id(schema) in seen:
+        return
+    seen.add(id(schema))
+    if inspect.isclass(schema) and hasattr(schema, "__dataclass_fields__"):
+        if "__pydantic_config__" not in vars(schema):
+            schema.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
+        for hint in typing.get_type_hints(schema).values():
+            _forbid_extra(hint, seen)
+    for argument in typing.get_args(schema):
+        _forbid_extra(argument, seen)
+
+
+@cache
+def _signature_model(function: Callable[..., Any], given: tuple[str, ...]) -> type[pydantic.BaseModel]:
+    target = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    hints = typing.get_type_hints(target)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        if name == "self" or name in given or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[name] = (hints.get(name, Any), default)
+    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return pydantic.create_model(function.__name__, __config__=config, **fields)
+
+
+def _complaint(error: pydantic.ValidationError, schema: Any, where: object) -> InputError:
+    """The first of pydantic's errors as one line of ours."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return InputError(f"{where}: key {key}", "an unknown key", one_of(_keys_beside(schema, path), path[-1]))
+    if first["type"] in ("missing", "missing_argument"):
+        return InputError(f"{where}: key {key}", "nothing", "a value")
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return InputError(f"{where}: key {key}", repr(first["input"]), message.removeprefix("input should be "))
+
+
+def _keys_beside(schema: Any, path: list[str]) -> list[str]:
+    """Names of the keys that are known where the path's last part stands."""
+    for part in path[:-1]:
+        schema = _field_types(schema).get(part) or _element(schema)
+    return list(_field_types(_element(schema) if not _field_types(schema) else schema))
+
+
+def _field_types(schema: Any) -> dict[str, Any]:
+    if inspect.isclass(schema) and issubclass(schema, pydantic.BaseModel):
+        return {name: field.annotation for name, field in schema.model_fields.items()}
+    if inspect.isclass(schema) and hasattr(schema, "__dataclass_fields__"):
+        return typing.get_type_hints(schema)
+    return {}
+
+
+def _element(schema: Any) -> Any:
+    """The dataclass inside list[X], dict[str, X] or X | None, if there is one."""
+    for argument in typing.get_args(schema):
+        if _field_types(argument):
+            return argument
+        inner = _element(argument)
+        if inner is not None and _field_types(inner):
+            return inner
+    return None
