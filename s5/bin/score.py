@@ -1,0 +1,87 @@
+"""Stage 11: scores a folder of estimates against references."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from s5.bin.command import Parser, run
+from s5.labels import DCASE_LABELS, LabelSet
+from s5.metrics import Scorer
+from s5.scoring import (
+    NAMING,
+    find_sources,
+    open_references,
+    read_probabilities,
+    score_all,
+    score_one,
+    table,
+    write_json,
+)
+
+LABELS = Path("conf/labels.txt")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses, scores, prints, writes."""
+    parser = Parser(
+        "Scores estimates named as in the challenge against references; prints a table, writes scores.json."
+    )
+    parser.add_argument("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {NAMING}")
+    parser.add_argument(
+        "--references", type=Path, required=True, metavar="DIR", help="data directory, or soundscape/ + oracle_target/"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="scores.json to write")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="one label a line; else conf/labels.txt if there, else DCASE's 18"
+    )
+    parser.add_argument(
+        "--probabilities", type=Path, metavar="FILE", help="confidence of each estimate: lines of <utt> <p> ..."
+    )
+    parser.add_argument("--system", metavar="NAME", help="name of the system, for the results")
+    parser.add_argument("--set", metavar="NAME", help="name of the test set; else the references' folder")
+    parser.add_argument("--oracle_labels", action="store_true", help="note that the labels were given")
+    parser.add_argument("--select", choices=("sdr", "sdri"), default="sdr", help="pairing: official, or Eq. (10)")
+    parser.add_argument("--penalty_fn", type=float, default=0.0, metavar="DB", help="value of a missed source in dB")
+    parser.add_argument("--penalty_fp", type=float, default=0.0, metavar="DB", help="value of a false source in dB")
+    parser.add_argument("--nj", type=int, default=1, metavar="N", help="number of processes")
+    args = parser.parse_args(argv)
+    if args.nj < 1:
+        parser.error(f"--nj {args.nj}: expected at least 1")
+
+    labels = _label_set(args.labels)
+    references = open_references(args.references, labels)
+    estimates = find_sources(args.estimates, references.utts, labels)
+    if not any(estimates.values()):
+        logging.warning("%s holds no estimate: every mixture is scored as silence", args.estimates)
+    probabilities = read_probabilities(args.probabilities, estimates) if args.probabilities else None
+    options = {"select": args.select, "penalty_fn": args.penalty_fn, "penalty_fp": args.penalty_fp}
+    scorer = Scorer(**options)
+    job = partial(score_one, references, estimates, probabilities, options)
+    rows = score_all(job, references.utts, min(args.nj, max(len(references.utts), 1)))
+    scorer.rows.extend(tqdm(rows, total=len(references.utts), desc="score", unit="mixture", disable=None))
+    scores = {
+        "set": args.set or args.references.resolve().name,
+        "system": args.system or "",
+        "oracle_labels": args.oracle_labels,
+        "options": options,
+        **scorer.compute(),
+    }
+    print(f"{scores['system'] or args.estimates} on {scores['set']}\n{table(scores)}")
+    if args.out:
+        write_json(args.out, scores)
+        logging.info("wrote %s", args.out)
+
+
+def _label_set(path: Path | None) -> LabelSet:
+    if path is not None:
+        return LabelSet.load(path)
+    return LabelSet.load(LABELS) if LABELS.is_file() else LabelSet(DCASE_LABELS)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,68 @@
+"""True positives, false positives and false negatives of label sequences in which a label may repeat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from s5.labels import SILENCE
+
+
+class Counts(NamedTuple):
+    """Numbers of true positives, false positives and false negatives."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    @property
+    def total(self) -> int:
+        """True and false predictions together (Eq. (7), CA-PI-SDR)."""
+        return self.tp + self.fp + self.fn
+
+    @property
+    def correct(self) -> bool:
+        """Whether every label is right, repeated ones included; true for silence on either side."""
+        return self.fp == self.fn == 0
+
+    def plus(self, other: Counts) -> Counts:
+        """The sum of both."""
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+
+def active(labels: Iterable[str]) -> list[str]:
+    """The labels without ``silence``, in their order.
+
+    Example:
+        >>> active(["Speech", "silence", "Speech"])
+        ['Speech', 'Speech']
+    """
+    return [label for label in labels if label != SILENCE]
+
+
+def label_counts_by_class(est_labels: Sequence[str], ref_labels: Sequence[str]) -> dict[str, Counts]:
+    """Counts of each class on either side (Eq. (6), CA-PI-SDR): multi-sets, order does not matter, silence is left out.
+
+    Example:
+        >>> label_counts_by_class(["Speech", "Speech", "Dishes"], ["Speech", "silence"])
+        {'Dishes': Counts(tp=0, fp=1, fn=0), 'Speech': Counts(tp=1, fp=1, fn=0)}
+    """
+    est, ref = Counter(active(est_labels)), Counter(active(ref_labels))
+    return {
+        label: Counts(min(est[label], ref[label]), max(est[label] - ref[label], 0), max(ref[label] - est[label], 0))
+        for label in sorted(est | ref)
+    }
+
+
+def label_counts(est_labels: Sequence[str], ref_labels: Sequence[str]) -> Counts:
+    """Counts over all classes of one mixture.
+
+    Example:
+        >>> label_counts(["Speech", "Speech", "silence"], ["Speech", "Cough", "Speech"])
+        Counts(tp=2, fp=0, fn=1)
+    """
+    total = Counts()
+    for counts in label_counts_by_class(est_labels, ref_labels).values():
+        total = total.plus(counts)
+    return total

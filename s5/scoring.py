@@ -1,0 +1,261 @@
+"""Scoring of a folder of estimates against a test set: finds and reads the files, scores in parallel, prints, writes.
+
+The estimates may come from any system: files named as in the challenge, <utt>_<slot>_<Label>.wav
+(2025: <utt>_<Label>.wav). The metrics themselves are in ``s5.metrics``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from s5.data import DataDir, read_audio, write_bytes
+from s5.errors import InputError
+from s5.labels import SILENCE, LabelSet
+from s5.metrics import score_mixture
+
+NAMING = "<utt>_<slot>_<Label>.wav"
+_SLOT = re.compile(r"[0-9]{1,2}")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A single source on disk."""
+
+    path: Path
+    label: str
+
+
+Slots = list[SourceFile | None]
+"""The sources of a mixture by slot; None is a silent slot before the last active one."""
+
+
+class References(Protocol):
+    """A test set: the names of its mixtures, their labels, and what one of them holds."""
+
+    utts: list[str]
+
+    def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
+        """Reference channel [samples], sampling rate, labels, dry sources [n, samples]."""
+
+
+class DataDirReferences:
+    """References in a data directory."""
+
+    def __init__(self, path: Path, labels: LabelSet) -> None:
+        self._data = DataDir.load(path, labels)
+        if not self._data.has_sources:
+            raise InputError(path, "no labels with dry sources", "a data directory with references")
+        self.utts = list(self._data.utts)
+
+    def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
+        """See :class:`References`."""
+        mixture, fs = self._data.mixture(utt)
+        labels = list(self._data.labels[utt])
+        return mixture[0], fs, labels, self._data.sources(utt)[: len(labels)]
+
+
+class ChallengeReferences:
+    """References in the challenge's layout: ``soundscape/<utt>.wav``, ``oracle_target/<utt>_<slot>_<Label>.wav``."""
+
+    def __init__(self, path: Path, labels: LabelSet) -> None:
+        self._mixtures = {file.stem: file for file in sorted((path / "soundscape").glob("*.wav"))}
+        if not self._mixtures:
+            raise InputError(path / "soundscape", "no wav file", "one for each mixture")
+        self.utts = list(self._mixtures)
+        self._sources = find_sources(path / "oracle_target", self.utts, labels)
+
+    def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
+        """See :class:`References`."""
+        mixture, fs = read_audio(self._mixtures[utt])
+        slots = self._sources[utt]
+        return mixture[0], fs, slot_labels(slots), read_sources(slots, mixture.shape[1], fs)
+
+
+def open_references(path: Path, labels: LabelSet) -> References:
+    """The references in a folder, whichever of both layouts it has."""
+    if (path / "wav.scp").is_file():
+        return DataDirReferences(path, labels)
+    if (path / "soundscape").is_dir():
+        return ChallengeReferences(path, labels)
+    found = "neither wav.scp nor soundscape/" if path.is_dir() else "no such folder"
+    raise InputError(path, found, "a data directory, or a folder with soundscape/ and oracle_target/")
+
+
+def find_sources(folder: Path, utts: Sequence[str], labels: LabelSet) -> dict[str, Slots]:
+    """The sources of each mixture in a folder; those named without a slot are put in the order of their labels.
+
+    Raises:
+        InputError: no such folder, or a wav whose name fits no mixture or more than one, has an unknown label, or a
+            slot that another file has.
+    """
+    if not folder.is_dir():
+        raise InputError(folder, "no such folder", f"one with files {NAMING}")
+    known = frozenset(utts)
+    numbered: dict[str, dict[int, SourceFile]] = {utt: {} for utt in utts}
+    for path in sorted(folder.glob("*.wav")):
+        utt, slot = _utt_and_slot(path, known)
+        label = path.stem.rpartition("_")[2]
+        if labels.index(label, path) == labels.silence_index:
+            raise InputError(path, f"label {label}", "no file for a silent slot")
+        slot = len(numbered[utt]) if slot is None else slot
+        if slot in numbered[utt]:
+            raise InputError(path, f"a second file for slot {slot} of {utt}", "one")
+        numbered[utt][slot] = SourceFile(path, label)
+    return {utt: [found.get(i) for i in range(max(found, default=-1) + 1)] for utt, found in numbered.items()}
+
+
+def slot_labels(slots: Slots) -> list[str]:
+    """Labels by slot, ``silence`` where there is no file."""
+    return [SILENCE if file is None else file.label for file in slots]
+
+
+def _utt_and_slot(path: Path, utts: frozenset[str]) -> tuple[str, int | None]:
+    """Mixture and slot that a file name tells; names of mixtures may end in a number too, so the known ones decide."""
+    head = path.stem.rpartition("_")[0]
+    shorter, _, number = head.rpartition("_")
+    with_slot = _SLOT.fullmatch(number) is not None and shorter in utts
+    if with_slot and head in utts:
+        raise InputError(path, f"a name that fits the mixtures {shorter} and {head}", f"{NAMING} of one mixture")
+    if with_slot:
+        return shorter, int(number)
+    if head in utts:
+        return head, None
+    raise InputError(path, "a name that fits no mixture of the references", NAMING)
+
+
+def read_sources(slots: Slots, n_samples: int, fs: int) -> np.ndarray:
+    """Waveforms [slots, samples] float32 of single-channel files, which have to agree with the mixture."""
+    waveforms = np.zeros((len(slots), n_samples), dtype=np.float32)
+    for waveform, file in zip(waveforms, slots, strict=True):
+        if file is None:
+            continue
+        samples, _ = read_audio(file.path, fs)
+        if samples.shape != (1, n_samples):
+            expected = f"1 channel of {n_samples} samples, as its mixture"
+            raise InputError(file.path, f"{samples.shape[0]} channel(s) of {samples.shape[1]} samples", expected)
+        waveform[:] = samples[0]
+    return waveforms
+
+
+def read_probabilities(path: Path, estimates: dict[str, Slots]) -> dict[str, list[float]]:
+    """Confidence of each estimate from a file of lines ``<utt> <p> ...``: one for each slot after the vote.
+
+    What lies behind the last estimate's slot (silenced after the vote) is left out.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(path, getattr(e, "strerror", None) or "no text", "lines of <utt> <probability> ...") from e
+    found: dict[str, list[float]] = {}
+    for number, line in enumerate(lines, 1):
+        utt, *words = line.split() or [""]
+        if not utt:
+            continue
+        where = f"{path}:{number}"
+        if utt not in estimates or utt in found:
+            raise InputError(where, f"mixture {utt}" + " again" * (utt in found), "each of the references once")
+        n = len(estimates[utt])
+        if len(words) < n:
+            raise InputError(where, f"{len(words)} probabilities", f"one for each of {n} slots of {utt}")
+        found[utt] = [_probability(where, word) for word in words][:n]
+    for utt, slots in estimates.items():
+        if slots and utt not in found:
+            raise InputError(path, f"no line for {utt}", f"probabilities of its {len(slots)} slots")
+    return found
+
+
+def _probability(where: str, word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
+        raise InputError(where, word, "a probability from 0 to 1")
+    return value
+
+
+def score_one(
+    references: References,
+    estimates: dict[str, Slots],
+    probabilities: dict[str, list[float]] | None,
+    options: dict[str, Any],
+    utt: str,
+) -> dict[str, Any]:
+    """Reads one mixture's files, each once, and scores it; a row of :func:`s5.metrics.score_mixture`."""
+    mixture, fs, ref_labels, ref = references.read(utt)
+    slots = estimates[utt]
+    est = read_sources(slots, len(mixture), fs)
+    confidence = None if probabilities is None else probabilities.get(utt, [])
+    return score_mixture(utt, slot_labels(slots), est, ref_labels, ref, mixture, confidence, **options)
+
+
+_job: partial[dict[str, Any]]
+
+
+def _set_job(job: partial[dict[str, Any]]) -> None:
+    """Gives a worker what all its mixtures share, once."""
+    global _job
+    _job = job
+
+
+def _run_job(utt: str) -> dict[str, Any]:
+    return _job(utt)
+
+
+def score_all(job: partial[dict[str, Any]], utts: Sequence[str], n_jobs: int) -> Iterator[dict[str, Any]]:
+    """Rows of all mixtures in their order, from ``n_jobs`` processes."""
+    if n_jobs == 1:
+        yield from map(job, utts)
+        return
+    # A thread for each process: the processes share the cores already. Spawned ones read this when they start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_jobs, mp_context=context, initializer=_set_job, initargs=(job,)) as pool:
+        try:
+            yield from pool.map(_run_job, utts, chunksize=4)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The main figures as text: the whole set, by number of sources, by subset."""
+    columns = ("CAPI-SDRi", "SDRi", "accuracy_mix", "accuracy_src")
+    heads = ("mixtures", "CAPI-SDRi dB", "SDRi dB", "mixture acc. %", "source acc. %")
+    parts = {"all": {**scores["counts"], **scores["metrics"]}}
+    for n, part in scores["by_n_sources"].items():
+        parts[f"{n} source" + ("" if n == "1" else "s")] = part
+    parts.update(scores["by_subset"])
+    lines = [f"{'':<10}" + "".join(f"{head:>{len(head) + 2}}" for head in heads)]
+    for name, part in parts.items():
+        cells = [str(part["mixtures"]), *(_figure(part[column]) for column in columns)]
+        lines.append(
+            f"{name:<10}" + "".join(f"{cell:>{len(head) + 2}}" for cell, head in zip(cells, heads, strict=True))
+        )
+    metrics = scores["metrics"]
+    lines.append("")
+    lines.append(", ".join(f"{name} {_figure(metrics[name])} %" for name in ("precision", "recall", "Acc2", "Acc3")))
+    lines.append(", ".join(f"{name} {_figure(metrics[name])} dB" for name in ("CA-SDRi", "PI-SDRi")))
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file under a temporary name first, so that a file of this name is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
