@@ -1,0 +1,172 @@
+"""M2D encoder: a vision transformer over patches of a log-mel spectrogram, as the official baselines use it.
+
+With the default arguments it is the backbone of ``m2d_as_vit_base-80x1001p16x16p32k``: same parameters, same features.
+Smaller sizes are built from random weights.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s5.errors import InputError
+
+
+class LogMel(nn.Module):
+    """Normalised log-mel spectrogram: [B, T] -> [B, n_mels, frames].
+
+    25 ms windows every 10 ms (Hann, reflect padding), Slaney mel scale with area normalisation, power 2,
+    ``log(x + float32 eps)``, then (x - mean) / std with the checkpoint's statistics.
+
+    Args:
+        sampling_rate: in Hz; the upper mel edge is half of it.
+        n_mels: mel bands.
+        f_min: lower mel edge in Hz.
+    """
+
+    def __init__(self, sampling_rate: int, n_mels: int, f_min: float = 50.0) -> None:
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+
+        self.n_fft, self.hop_length = round(0.025 * sampling_rate), round(0.01 * sampling_rate)
+        with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
+            filters = melscale_fbanks(
+                self.n_fft // 2 + 1, f_min, sampling_rate / 2, n_mels, sampling_rate, norm="slaney", mel_scale="slaney"
+            )
+        self.register_buffer("filters", filters.T.contiguous(), persistent=False)
+        self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+
+    def forward(self, waveform: Tensor, norm_stats: Tensor) -> Tensor:
+        with torch.autocast(waveform.device.type, enabled=False):  # the logarithm of small powers needs float32
+            spectrum = torch.stft(
+                waveform.float(),
+                self.n_fft,
+                self.hop_length,
+                window=self.window,
+                center=True,
+                pad_mode="reflect",
+                return_complex=True,
+            )
+            power = torch.view_as_real(spectrum).square().sum(-1)
+            mel = torch.matmul(self.filters, power)
+            return ((mel + torch.finfo(torch.float32).eps).log() - norm_stats[0]) / norm_stats[1]
+
+
+class _PatchEmbedding(nn.Module):
+    def __init__(self, dim: int, patch_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, dim, kernel_size=patch_size, stride=patch_size)
+
+
+class _Attention(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+
+class _MLP(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block. [B, N, dim] -> [B, N, dim]."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(dim, eps=1e-6), _Attention(dim, heads)
+        self.norm2, self.mlp = nn.LayerNorm(dim, eps=1e-6), _MLP(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attn(self.norm1(x)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class M2DEncoder(nn.Module):
+    """Waveform to a sequence of features, one a patch column (160 ms with 16-frame patches).
+
+    Args:
+        sampling_rate: in Hz.
+        input_size: (mel bands, frames) of one window; longer inputs are encoded window by window.
+        patch_size: (mel bands, frames) of one patch.
+        dim: width of the transformer.
+        depth: number of blocks.
+        heads: attention heads.
+        norm_stats: mean and standard deviation of the log-mel values; a loaded checkpoint brings its own.
+        dropout: of the residual branches in training.
+    """
+
+    def __init__(
+        self,
+        sampling_rate: int = 32000,
+        input_size: tuple[int, int] = (80, 1001),
+        patch_size: tuple[int, int] = (16, 16),
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        norm_stats: tuple[float, float] = (-7.1, 4.2),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if input_size[0] % patch_size[0]:
+            raise InputError("M2DEncoder: input_size", f"{input_size[0]} mel bands", f"a multiple of {patch_size[0]}")
+        if dim % heads:
+            raise InputError("M2DEncoder: dim", dim, f"a multiple of heads ({heads})")
+        self.window_frames, self.patch_size = input_size[1], tuple(patch_size)
+        self.rows = input_size[0] // patch_size[0]
+        self.feature_dim = dim * self.rows
+        n_patches = self.rows * (input_size[1] // patch_size[1])
+        self.log_mel = LogMel(sampling_rate, input_size[0])
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_patches, dim))
+        self.norm_stats = nn.Parameter(torch.tensor([float(v) for v in norm_stats]), requires_grad=False)
+        self.patch_embed = _PatchEmbedding(dim, self.patch_size)  # type: ignore[arg-type]
+        self.blocks = nn.ModuleList([Block(dim, heads, dropout) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Encodes.
+
+        Args:
+            waveform: [B, T] at the encoder's sampling rate.
+
+        Returns:
+            [B, steps, rows * dim]: the patches of one time step side by side.
+
+        Raises:
+            InputError: less than one patch of audio.
+        """
+        mel = self.log_mel(waveform, self.norm_stats)
+        width = self.patch_size[1]
+        mel = F.pad(mel, (0, -mel.shape[-1] % width))
+        windows = mel.split(self.window_frames, dim=-1)
+        # A last window shorter than a patch holds next to nothing (the official encoder fails on it): it is dropped.
+        features = [self._encode(window) for window in windows if window.shape[-1] >= width]
+        return torch.cat(features, dim=1)
+
+    def _encode(self, mel: Tensor) -> Tensor:
+        """[B, n_mels, frames] of at most one window -> [B, steps, rows * dim]."""
+        x = self.patch_embed.proj(mel[:, None])
+        steps = x.shape[-1]
+        position = self.pos_embed[:, 1:].unflatten(1, (self.rows, -1))[:, :, :steps].flatten(1, 2)
+        x = x.flatten(2).mT + position
+        start = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        x = torch.cat((start, x), dim=1)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)[:, 1:]
+        return x.unflatten(1, (self.rows, steps)).transpose(1, 2).flatten(2)
