@@ -1,0 +1,26 @@
+"""Stage 12: RESULTS.md and the listening page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from s5.bin.command import Parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m s5.bin.report``."""
+    parser = Parser("Writes RESULTS.md from all scores in the experiment folder, and a listening page for the system.")
+    parser.add_argument("--system", required=True, help="YAML of the system whose page and figures by class are made")
+    parser.add_argument("--expdir", default="exp", help="experiment folder with models and results")
+    parser.add_argument("--out", default="RESULTS.md", help="file to write")
+    parser.add_argument("--data_root", default="data", help="folder of the data directories")
+    parser.add_argument("--n_mixtures", type=int, default=12, help="mixtures on the listening page at most")
+    args = parser.parse_args(argv)
+
+    from s5.report.stage import write_report
+
+    write_report(args.system, args.expdir, args.out, args.data_root, args.n_mixtures)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,90 @@
+"""What a figure depends on besides the code: versions, processor, commit. No path and no host name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from s5.config import ROOT
+
+PACKAGES = ("torch", "espnet", "numpy")
+
+
+def describe(ignore: Sequence[str | Path] = ()) -> dict[str, str]:
+    """Name -> value of everything that RESULTS.md tells about where it was made.
+
+    Args:
+        ignore: files whose changes do not make the commit "+ changes" (RESULTS.md itself).
+    """
+    versions = {name: _version(name) for name in PACKAGES}
+    return {
+        "commit": commit(ROOT, ignore),
+        "Python": platform.python_version(),
+        **versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "CPU": cpu(),
+        "GPU": gpu(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def commit(root: str | Path, ignore: Sequence[str | Path] = ()) -> str:
+    """Short hash of the commit that is checked out, with "+ changes" where files differ from it.
+
+    Args:
+        root: the repository. A folder inside some other repository has no commit of its own.
+        ignore: files whose changes do not count.
+    """
+    root = Path(root).resolve()
+    try:
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root:
+            return "not a git repository"
+    except (OSError, subprocess.SubprocessError):
+        return "not a git repository"
+    try:
+        name = _git(root, "rev-parse", "--short=10", "HEAD")
+    except subprocess.SubprocessError:
+        return "no commit yet"
+    inside = [Path(file).resolve() for file in ignore if Path(file).resolve().is_relative_to(root)]
+    exclude = [f":(top,exclude){file.relative_to(root)}" for file in inside]
+    return name + (" + changes" if _git(root, "status", "--porcelain", "--", ":(top)", *exclude) else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    call = ["git", "-C", str(root), *arguments]
+    # GIT_DIR of a surrounding hook would name another repository.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(call, check=True, capture_output=True, text=True, timeout=60, env=env).stdout.strip()
+
+
+def cpu() -> str:
+    """Model of the processor and the number of cores that this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{name}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def gpu() -> str:
+    """Names of the GPUs that the driver lists; ``none`` where there is no driver."""
+    try:
+        call = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        names = subprocess.run(call, check=True, capture_output=True, text=True, timeout=20).stdout.split("\n")
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    listed = [name.strip() for name in names if name.strip()]
+    return ", ".join(f"{listed.count(name)} x {name}" for name in dict.fromkeys(listed)) or "none"

@@ -1,0 +1,117 @@
+"""Stage 12: RESULTS.md and the listening pages from what is in an experiment folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from s5.config import resolve
+from s5.data import DataDir, audio_info
+from s5.errors import InputError
+from s5.report import environment
+from s5.report.markdown import DataSet, results_markdown
+from s5.report.page import write_page
+from s5.report.results import by_set, find_results, of_system
+from s5.report.training import find_trainings
+
+
+def write_report(
+    system: str | Path,
+    expdir: str | Path = "exp",
+    out: str | Path = "RESULTS.md",
+    data_root: str | Path = "data",
+    n_mixtures: int = 12,
+) -> None:
+    """Writes a listening page for every data set of the system, then RESULTS.md with all systems of the folder.
+
+    Args:
+        system: the system's YAML; its results lie in ``<expdir>/<name of the file>``.
+        expdir: the experiment folder.
+        out: file to write, at the very end.
+        data_root: folder of the data directories.
+        n_mixtures: mixtures on a page at most.
+
+    Raises:
+        InputError: nothing is scored, or scores, estimates and data do not fit together.
+    """
+    if not resolve(system).is_file():
+        raise InputError(system, "no such file", "the YAML of a system")
+    if n_mixtures < 1:
+        raise InputError("--n_mixtures", n_mixtures, "at least 1")
+    name, expdir, out = Path(system).stem, Path(expdir), Path(out)
+    results = find_results(expdir)
+    own = of_system(results, name, expdir)
+    pages, sizes = {}, []
+    for set_name in by_set(results):
+        folder = Path(data_root) / set_name
+        if set_name not in own and not folder.is_dir():
+            continue  # another system's data set that is no longer here: its figures stay
+        data = DataDir.load(folder)
+        sizes.append(_size(set_name, data))
+        if set_name in own:
+            start = time.perf_counter()
+            page = own[set_name][0].path / "report"
+            shown = write_page(page, data, own[set_name], n_mixtures)
+            pages[set_name] = portable(page / "index.html", expdir.parent)
+            logging.info("%s: %d mixtures, %.1f s", page / "index.html", shown, time.perf_counter() - start)
+    text = results_markdown(
+        system=name,
+        results=results,
+        data=sizes,
+        trainings=find_trainings(expdir),
+        environment=environment.describe(ignore=[out]),
+        command=command_line(system, expdir, out, data_root, n_mixtures),
+        date=datetime.now(UTC),
+        pages=pages,
+    )
+    write_text(out, text)
+    logging.info("%s: %d results", out, len(results))
+
+
+def command_line(system: str | Path, expdir: Path, out: Path, data_root: str | Path, n_mixtures: int) -> str:
+    """The command that makes the report, for RESULTS.md: no absolute path."""
+    options = {"system": system, "expdir": expdir, "out": out, "data_root": data_root}
+    words = [f"--{key} {shlex.quote(portable(path))}" for key, path in options.items()]
+    return " ".join(["python -m s5.bin.report", *words, f"--n_mixtures {n_mixtures}"])
+
+
+def portable(path: str | Path, base: str | Path = ".") -> str:
+    """A path as others can read it: relative to ``base`` where it lies below it, else as given, else its name alone.
+
+    Example:
+        >>> portable("exp/mini"), portable("/somewhere/exp"), portable("/a/exp/mini", "/a")
+        ('exp/mini', 'exp', 'exp/mini')
+    """
+    path, absolute, root = Path(path), Path(path).absolute(), Path(base).absolute()
+    if absolute.is_relative_to(root):
+        return absolute.relative_to(root).as_posix()
+    return path.name if path.is_absolute() else path.as_posix()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file under a temporary name beside it, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp allows the owner only
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _size(name: str, data: DataDir) -> DataSet:
+    """Size of a data set, from the headers of its mixtures; channels and rate are those of the first."""
+    infos = [audio_info(data.mixture_path(utt)) for utt in data.utts]
+    channels, _, fs = infos[0]
+    lengths = tuple(samples / rate for _, samples, rate in infos)
+    used = [label for utt in data.utts for label in data.labels.get(utt, ())]
+    return DataSet(name, lengths, channels, fs, len(used), len(set(used)))

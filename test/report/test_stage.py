@@ -1,0 +1,254 @@
+"""Stage 12 as a whole, through its command line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from s5.bin.report import main
+from s5.errors import InputError
+from s5.report import stage
+
+PAGE = Path("exp/small/test/report")
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.ids, self.images_without_text = [], set(), 0
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.links += [attrs[key] for key in ("href", "src") if key in attrs]
+        self.ids.add(attrs.get("id"))
+        self.images_without_text += tag == "img" and not attrs.get("alt")
+
+
+def make(*options):
+    main(["--system", "conf/small.yaml", *options])
+    return Path("RESULTS.md").read_text(encoding="utf-8")
+
+
+def results():
+    return Path("RESULTS.md").read_text(encoding="utf-8")
+
+
+def rows(text, start):
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.split("\n")
+        if line.startswith(f"| {start} |")
+    ]
+
+
+def test_tables_carry_the_scores_newest_first(made):
+    text = results()
+    head = rows(text, "system | labels")[0]
+    table = [
+        dict(zip(head, row, strict=True)) for row in rows(text, "small") + rows(text, "older") if len(row) == len(head)
+    ]
+    tagged, oracle, older = table
+    assert (tagged["labels"], oracle["labels"], older["labels"]) == ("tagged", "oracle", "tagged")
+    assert (tagged["CAPI-SDRi"], oracle["CAPI-SDRi"], older["CAPI-SDRi"]) == ("11.11", "11.73", "6.17")
+    assert (tagged["accuracy_mix"], tagged["accuracy_src"]) == ("50.0", "62.5")
+    assert (tagged["0 sources"], tagged["2 sources"]) == ("– / 50.0", "7.89 / 87.6")
+    assert (tagged["DupSet"], tagged["NoDupSet"]) == ("3.14 / 12.3", "– / –")
+    assert text.index("| small | tagged") < text.index("| small | oracle") < text.index("| older | tagged")
+    assert ["Cough", "1", "4.32", "33.3"] in rows(text, "Cough")
+    assert "71.2" in text  # recall, which the main table leaves out
+    assert "6 mixtures of 1 s (0.1 minutes), 4 channels, 8 kHz; 7 sources of 3 classes." in text
+
+
+def test_training_table_tells_how_models_were_made(made):
+    (row,) = rows(results(), "separator_small")
+    assert [row[3], *row[6:]] == ["1 of 2", "valid loss (min)", "1", "-1.625", "1 min 05 s"]
+
+
+def test_published_figures_stand_apart(made):
+    text = results()
+    published = text.index("8.625 / 61.7")
+    assert text.index("not comparable") < published
+    assert text.index("## Published") > text.index("| older | tagged")
+
+
+def test_results_name_no_absolute_path_and_no_host(recipe):
+    text = make("--expdir", str(recipe / "exp"), "--data_root", str(recipe / "data"))
+    assert "--expdir exp --out RESULTS.md --data_root data" in text
+    assert "`exp/small/test/report/index.html`" in text
+    for file in (Path("RESULTS.md"), PAGE / "index.html"):
+        content = file.read_text(encoding="utf-8")
+        assert str(recipe) not in content
+        assert not re.search(r"(?<![\w<:/.)])/(?:\w+/)+\w+", content)
+        assert "secret-host" not in content
+
+
+def test_paths_outside_the_recipe_keep_only_their_name(recipe, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "models"
+    shutil.move("exp", elsewhere)
+    text = make("--expdir", str(elsewhere))
+    assert "--expdir models " in text
+    assert "`models/small/test/report/index.html`" in text
+
+
+def test_page_is_self_contained_and_every_link_resolves(made, tmp_path_factory):
+    moved = tmp_path_factory.mktemp("moved") / "report"
+    shutil.move(PAGE, moved)
+    shutil.rmtree("data")  # nothing but the folder itself is needed
+    text = (moved / "index.html").read_text(encoding="utf-8")
+    page = Links()
+    page.feed(text)
+    assert page.images_without_text == 0
+    assert "http" not in text
+    files = [link for link in page.links if not link.startswith("#")]
+    # mixtures 6, references 7, estimates 2 + 1 + 2 + 0 + 1 + 1 tagged and 7 oracle; a sound and a picture of each
+    assert len(files) == len(set(files)) == 2 * (6 + 7 + 7 + 7)
+    for link in files:
+        assert "/" not in link
+        assert (moved / link).stat().st_size > 0
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+    assert {file.name for file in moved.iterdir()} == {*files, "index.html"}
+
+
+def test_page_marks_missed_references_and_false_alarms(made):
+    text = (PAGE / "index.html").read_text(encoding="utf-8")
+    section = {match[1]: match[2] for match in re.finditer(r'<section id="(\w+)">(.*?)</section>', text, re.S)}
+    assert section.keys() == {"m0", "m1", "m2", "m3", "m4", "m5"}
+    assert (section["m1"].count("missed"), section["m1"].count("false alarm")) == (1, 1)  # Cough heard as Pour
+    assert (section["m2"].count("missed"), section["m2"].count("false alarm")) == (1, 0)
+    assert (section["m5"].count("missed"), section["m5"].count("false alarm")) == (0, 1)
+    assert "missed" not in section["m0"]
+    assert "same class" in section["m0"] and "wrong labels" not in section["m0"]
+    pair = json.loads(Path("exp/small/test/scores.json").read_text())["mixtures"][0]["pairs"][0]
+    assert f"{pair['sdri']:+.1f} dB" in section["m0"]
+    assert "0.75" in section["m0"]  # probability
+
+
+def test_one_gain_for_all_sounds_of_a_mixture(made):
+    def read(path):
+        return soundfile.read(path, dtype="float64", always_2d=True)[0][:, 0]
+
+    mixture, copy = read("data/test/wav/m2.wav"), read(PAGE / "m2_mixture.flac")
+    assert np.abs(copy).max() == pytest.approx(0.5, abs=1e-4)
+    gain = 0.5 / np.abs(mixture).max()
+    names = {
+        "data/test/source/m2_2_Speech.wav": "m2_reference2_Speech.flac",
+        "exp/small/test/estimates/m2_1_Speech.wav": "m2_tagged1_Speech.flac",
+        "exp/small/test_oracle/estimates/m2_2_Speech.wav": "m2_oracle2_Speech.flac",
+    }
+    for original, shown in names.items():
+        np.testing.assert_allclose(read(PAGE / shown), gain * read(original), atol=1.01 / 2**15)
+
+
+def test_loud_estimate_lowers_the_common_gain_instead_of_clipping(recipe):
+    file = Path("exp/small/test/estimates/m4_0_Pour.wav")
+    soundfile.write(file, np.sin(np.arange(8000)), 8000, subtype="PCM_16")
+    make()
+    loud, mixture = (soundfile.read(PAGE / f"m4_{name}.flac")[0] for name in ("tagged0_Pour", "mixture"))
+    original = soundfile.read("data/test/wav/m4.wav")[0][:, 0]
+    assert np.abs(loud).max() == pytest.approx(0.99, abs=1e-3)
+    np.testing.assert_allclose(mixture, 0.99 * original, atol=1e-3)
+
+
+def test_number_of_mixtures_is_a_limit(recipe):
+    make("--n_mixtures", "2")
+    assert (PAGE / "index.html").read_text(encoding="utf-8").count("<section") == 2
+
+
+def test_second_report_replaces_the_first(made):
+    first = results()
+    (PAGE / "left_over.flac").touch()
+    second = make()
+    assert not (PAGE / "left_over.flac").exists()
+    assert [file.name for file in PAGE.parent.iterdir() if "report" in file.name] == ["report"]
+    assert re.sub(r"\d\d:\d\d UTC", "", first) == re.sub(r"\d\d:\d\d UTC", "", second)
+
+
+def test_page_with_oracle_labels_only(recipe):
+    shutil.rmtree("exp/small/test")
+    assert "`exp/small/test_oracle/report/index.html`" in make()
+
+
+def test_data_set_of_another_system_may_be_gone(recipe):
+    shutil.copytree("exp/older/test", "exp/older/gone")
+    assert "## gone\n" in make()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (
+            lambda: Path("exp/small/test/estimates/m0_1_Speech.wav").unlink(),
+            r"m0_<slot>_Speech.wav: found no such file",
+        ),
+        (lambda: Path("exp/small/test/estimates/m0_1_Speech.wav").write_bytes(b"no"), "m0_1_Speech.wav"),
+        (lambda: soundfile.write("exp/small/test/estimates/m0_1_Speech.wav", np.zeros(9), 8000), "m0_1_Speech.wav"),
+        (lambda: Path("exp/older/test/scores.json").write_text("{"), "exp/older/test/scores.json"),
+        (lambda: Path("exp/older/test/scores.json").write_text('{"metrics": {}}'), "mixtures"),
+        (lambda: shutil.rmtree("data/test"), "data/test"),
+        (lambda: Path("conf/small.yaml").unlink(), "conf/small.yaml"),
+    ],
+)
+def test_results_and_page_stay_as_they_were_when_something_fails(made, spoil, named):
+    text, page = results(), (PAGE / "index.html").read_bytes()
+    spoil()
+    before = sorted(os.listdir(".")), sorted(os.listdir("exp/small/test"))
+    with pytest.raises(InputError, match=named):
+        make()
+    assert Path("RESULTS.md").read_text(encoding="utf-8") == text
+    assert (PAGE / "index.html").read_bytes() == page
+    assert (sorted(os.listdir(".")), sorted(os.listdir("exp/small/test"))) == before
+
+
+@pytest.mark.parametrize("fails", ["report", "RESULTS.md"])
+def test_results_stay_as_they_were_when_the_disk_fails(made, monkeypatch, fails):
+    text, before = results(), (sorted(os.listdir(".")), sorted(os.listdir(PAGE.parent)), sorted(os.listdir(PAGE)))
+    replace = os.replace
+    failed = []
+
+    def full(source, target):
+        if Path(target).name == fails and not failed:
+            failed.append(target)
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        make()
+    assert Path("RESULTS.md").read_text(encoding="utf-8") == text
+    assert (sorted(os.listdir(".")), sorted(os.listdir(PAGE.parent)), sorted(os.listdir(PAGE))) == before
+
+
+def test_slot_silenced_after_the_vote_leaves_a_gap_in_the_file_numbers(recipe):
+    folder = Path("exp/small/test/estimates")
+    os.rename(folder / "m2_1_Speech.wav", folder / "m2_2_Speech.wav")
+    make()
+    shown = soundfile.read(PAGE / "m2_tagged1_Speech.flac")[0]
+    original = soundfile.read(folder / "m2_2_Speech.wav")[0]
+    assert np.corrcoef(shown, original)[0, 1] > 0.999
+
+
+def test_scores_that_do_not_fit_the_data_are_named(recipe):
+    labels = Path("data/test/labels")
+    labels.write_text(labels.read_text().replace("m4 Pour", "m4 Cough"))
+    with pytest.raises(InputError, match=r"scores\.json: mixture m4: found references \[Pour\].*\[Cough\]"):
+        make()
+
+
+def test_missing_scores_end_in_one_line(recipe):
+    shutil.rmtree("exp")
+    call = [sys.executable, "-m", "s5.bin.report", "--system", "conf/small.yaml"]
+    env = os.environ | {"PYTHONPATH": str(Path(stage.__file__).parents[2])}
+    done = subprocess.run(call, capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: exp/small: found no scored data set, expected small/<set>/scores.json, which stage 11 writes\n"
+    )
+    assert not Path("RESULTS.md").exists()
