@@ -1,0 +1,54 @@
+"""A cache with a budget in bytes: the least recently used entries leave first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ByteCache(Generic[T]):
+    """Keeps what ``make`` returned as long as the sum of sizes stays within the budget.
+
+    Args:
+        budget: bytes.
+        size: bytes of one entry.
+
+    Example:
+        >>> cache = ByteCache(10, len)
+        >>> cache.get("a", lambda: "12345678"), cache.get("b", lambda: "123"), list(cache.keys())
+        ('12345678', '123', ['b'])
+    """
+
+    def __init__(self, budget: int, size: Callable[[T], int]) -> None:
+        self.budget, self.used = budget, 0
+        self._size = size
+        self._entries: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The entry of a key, made now if it is not there. An entry above the whole budget is not kept."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return self._entries[key]
+        entry = make()
+        size = self._size(entry)
+        if size <= self.budget:
+            self._entries[key] = entry
+            self.used += size
+            self._shrink()
+        return entry
+
+    def keys(self) -> list[Hashable]:
+        """Keys, least recently used first."""
+        return list(self._entries)
+
+    def resize(self, budget: int) -> None:
+        """Sets another budget; what no longer fits leaves."""
+        self.budget = budget
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while self.used > self.budget:
+            self.used -= self._size(self._entries.popitem(last=False)[1])

@@ -1,0 +1,267 @@
+"""What a scene is: SpAudSyn's scene metadata as dataclasses.
+
+A scene fully determines a mixture. Its JSON is that of SpAudSyn (the synthesiser of DCASE 2026 Task 4), so the metadata
+of the official validation set load as they are and come out of :meth:`Scene.save` unchanged. Keys that we do not know
+are kept. One foreground event as it stands in a file:
+
+    {
+        "label": "Speech",
+        "source_file": "Speech/spk2/c.wav",              relative to config.foreground_dir, or a full path
+        "source_time": 0,                                seconds into the file
+        "event_time": 0.5178351343187518,                onset in the scene, seconds
+        "event_duration": 0.75,                          seconds of the file that are used
+        "event_position": [[0.75, -1.299038105676658, 0.0]],   cartesian, metres, as in the room's SOFA file
+        "snr": 14.780475451312027,                       dB above config.ref_db
+        "role": "foreground"
+    }
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s5.errors import InputError
+
+ROOM_MODULE = "src.modules.spatial_audio_synthesizer.room"
+"""Module that the official code loads rooms from; kept so that it can read our scenes."""
+
+_NUMBER = (int, float)
+_NULL = type(None)
+
+
+def _take(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits a JSON object into the keys of ``kinds``, checked, and the others."""
+    if not isinstance(data, dict):
+        raise InputError(where, type(data).__name__, "a JSON object")
+    known = {}
+    for key, allowed in kinds.items():
+        if key not in data:
+            raise InputError(where, f"no key {key}", "one")
+        value = data[key]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            names = " or ".join({_NULL: "null", dict: "object", list: "list"}.get(k, k.__name__) for k in allowed)
+            raise InputError(f"{where}.{key}", repr(value)[:80], names)
+        known[key] = value
+    return known, {key: value for key, value in data.items() if key not in kinds}
+
+
+_EVENT_KEYS: dict[str, tuple[type, ...]] = {
+    "label": (str, _NULL),
+    "source_file": (str,),
+    "source_time": (int, float, _NULL),
+    "event_time": _NUMBER,
+    "event_duration": _NUMBER,
+    "event_position": (list, _NULL),
+    "snr": _NUMBER,
+    "role": (str,),
+}
+_CONFIG_KEYS: dict[str, tuple[type, ...]] = {
+    "duration": _NUMBER,
+    "sr": (int,),
+    "max_event_overlap": _NUMBER,
+    "max_event_dur": _NUMBER,
+    "ref_db": _NUMBER,
+    "foreground_dir": (str,),
+    "background_dir": (str, _NULL),
+    "interference_dir": (str, _NULL),
+    "room_config": (dict, _NULL),
+    "verbose": (bool,),
+}
+_ROOM_KEYS: dict[str, tuple[type, ...]] = {
+    "sofa_path": (str,),
+    "sr": _NUMBER,
+    "nchan": (int,),
+    "nrir": (int,),
+    "rir_len": (int,),
+    "direct_range_ms": (list,),
+}
+
+
+@dataclass
+class Event:
+    """One foreground, interference or background event; see the module's docstring for the fields.
+
+    A background has neither label nor position; its ``source_time`` is null when the file is repeated to the scene's
+    length.
+    """
+
+    label: str | None
+    source_file: str
+    source_time: float | None
+    event_time: float
+    event_duration: float
+    event_position: list[list[float]] | None
+    snr: float
+    role: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "event") -> Event:
+        """Reads an event's JSON object. Raises InputError naming ``where`` and the key."""
+        known, extra = _take(data, where, _EVENT_KEYS)
+        event = cls(**known, extra=extra)
+        if event.event_duration <= 0 or event.event_time < 0 or (event.source_time or 0) < 0:
+            times = f"source_time {event.source_time}, event_time {event.event_time}, duration {event.event_duration}"
+            raise InputError(where, times, "no negative time and a positive duration")
+        if event.role != "background":
+            if event.label is None or event.source_time is None:
+                raise InputError(where, "a null label or source_time", "null only in the background")
+            position = event.event_position
+            point = position[0] if position and len(position) == 1 else None
+            if not (isinstance(point, list) and len(point) == 3 and all(isinstance(x, _NUMBER) for x in point)):
+                raise InputError(f"{where}.event_position", repr(position)[:80], "[[x, y, z]]")
+        return event
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event's JSON object."""
+        return {key: getattr(self, key) for key in _EVENT_KEYS} | self.extra
+
+
+@dataclass
+class SceneConfig:
+    """The ``config`` of a scene: what its sampler was told."""
+
+    duration: float
+    """Seconds."""
+    sr: int
+    max_event_overlap: float
+    max_event_dur: float
+    ref_db: float
+    """Level of the background, 10 log10 of the mean square over channels and samples."""
+    foreground_dir: str
+    background_dir: str | None
+    interference_dir: str | None
+    room_config: dict[str, Any] | None = None
+    verbose: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "config") -> SceneConfig:
+        """Reads the JSON object ``config``. Raises InputError naming ``where`` and the key."""
+        known, extra = _take(data, where, _CONFIG_KEYS)
+        config = cls(**known, extra=extra)
+        if config.duration <= 0 or config.sr <= 0:
+            raise InputError(where, f"duration {config.duration}, sr {config.sr}", "positive numbers")
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object ``config``."""
+        return {key: getattr(self, key) for key in _CONFIG_KEYS} | self.extra
+
+    @property
+    def n_samples(self) -> int:
+        """Length of the scene in samples."""
+        return int(self.duration * self.sr)
+
+
+@dataclass
+class Room:
+    """The room of a scene: a SOFA file with what it holds."""
+
+    sofa_path: str
+    sr: float
+    """Sampling rate of its impulse responses, Hz."""
+    nchan: int
+    nrir: int
+    rir_len: int
+    """Samples."""
+    direct_range_ms: list[float] = field(default_factory=lambda: [6, 50])
+    """The direct part of an impulse response: from so long before its largest sample to so long after."""
+    module: str = ROOM_MODULE
+    main: str = "SofaRoom.from_metadata"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "room") -> Room:
+        """Reads the JSON object ``room``. Raises InputError naming ``where`` and the key."""
+        outer, extra = _take(data, where, {"module": (str,), "main": (str,), "args": (dict,)})
+        args, extra_args = _take(outer["args"], f"{where}.args", {"metadata": (dict,)})
+        known, extra_metadata = _take(args["metadata"], f"{where}.args.metadata", _ROOM_KEYS)
+        window = known["direct_range_ms"]
+        if len(window) != 2 or not all(isinstance(x, _NUMBER) and x >= 0 for x in window):
+            raise InputError(f"{where}.args.metadata.direct_range_ms", window, "two numbers of ms, e.g. [6, 50]")
+        others = {"room": extra, "args": extra_args, "metadata": extra_metadata}
+        return cls(**known, module=outer["module"], main=outer["main"], extra={k: v for k, v in others.items() if v})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object ``room``."""
+        metadata = {key: getattr(self, key) for key in _ROOM_KEYS} | self.extra.get("metadata", {})
+        args = {"metadata": metadata} | self.extra.get("args", {})
+        return {"module": self.module, "main": self.main, "args": args} | self.extra.get("room", {})
+
+
+@dataclass
+class Scene:
+    """A scene: foreground events (the sources to separate), background, interference and a room.
+
+    Directories and file names are relative to the folder that the scene is rendered from.
+    """
+
+    config: SceneConfig
+    fg_events: list[Event]
+    bg_events: list[Event]
+    int_events: list[Event]
+    room: Room
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "scene") -> Scene:
+        """Reads a scene's JSON object. Raises InputError naming ``where`` and the key."""
+        lists = ("fg_events", "bg_events", "int_events")
+        kinds: dict[str, tuple[type, ...]] = {"config": (dict,), **dict.fromkeys(lists, (list,)), "room": (dict,)}
+        known, extra = _take(data, where, kinds)
+        fg, bg, interference = (
+            [Event.from_dict(event, f"{where}: {key}[{i}]") for i, event in enumerate(known[key])] for key in lists
+        )
+        config = SceneConfig.from_dict(known["config"], f"{where}: config")
+        return cls(config, fg, bg, interference, Room.from_dict(known["room"], f"{where}: room"), extra)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scene's JSON object, SpAudSyn's keys in SpAudSyn's order."""
+        return {
+            "config": self.config.to_dict(),
+            "fg_events": [event.to_dict() for event in self.fg_events],
+            "bg_events": [event.to_dict() for event in self.bg_events],
+            "int_events": [event.to_dict() for event in self.int_events],
+            "room": self.room.to_dict(),
+        } | self.extra
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scene:
+        """Reads a scene's JSON file.
+
+        Raises:
+            InputError: the file is missing, is not JSON, or lacks a key (which is named).
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as e:
+            raise InputError(path, e.strerror or e, "a scene's JSON file") from e
+        except ValueError as e:
+            raise InputError(path, f"no JSON ({e})", "a scene's JSON file") from e
+        return cls.from_dict(data, str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the scene's JSON file (under a temporary name first). The folder has to exist."""
+        path = Path(path)
+        text = json.dumps(self.to_dict(), indent=4)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as f:
+                f.write(text)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the foreground events in onset order."""
+        return [str(event.label) for event in sorted(self.fg_events, key=lambda event: event.event_time)]

@@ -1,0 +1,64 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from s5.errors import InputError
+from s5.scene import Scene
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "scenes"
+SCENES = sorted(GOLDEN.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SCENES, ids=lambda path: path.stem)
+def test_official_metadata_come_out_as_they_went_in(path, tmp_path):
+    Scene.load(path).save(tmp_path / "out.json")
+    assert (tmp_path / "out.json").read_text() == path.read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_unknown_keys_are_kept_where_they_stand():
+    data = json.loads(SCENES[2].read_text())
+    for part in (data, data["config"], data["fg_events"][0], data["room"], data["room"]["args"]["metadata"]):
+        part["note"] = ["x", 1]
+    assert Scene.from_dict(data).to_dict() == data
+
+
+def test_labels_are_in_onset_order():
+    scene = Scene.load(GOLDEN / "scene_same_class.json")
+    scene.fg_events.reverse()
+    assert scene.labels == ["Speech", "Speech", "Cough"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda d: d["config"].pop("sr"), "config: found no key sr"),
+        (lambda d: d.pop("room"), "found no key room"),
+        (lambda d: d["fg_events"][1].pop("snr"), r"fg_events\[1\]: found no key snr"),
+        (lambda d: d["fg_events"][0].update(snr="loud"), r"fg_events\[0\]\.snr: found 'loud', expected int or float"),
+        (lambda d: d["fg_events"][0].update(source_time=None), "null label or source_time"),
+        (
+            lambda d: d["fg_events"][0].update(event_position=[[1, 2]]),
+            r"event_position: found .*expected \[\[x, y, z\]\]",
+        ),
+        (lambda d: d["fg_events"][0].update(event_time=-1), "no negative time"),
+        (lambda d: d["room"]["args"]["metadata"].pop("sofa_path"), "room.args.metadata: found no key sofa_path"),
+        (lambda d: d["config"].update(duration=0), "positive numbers"),
+    ],
+)
+def test_a_bad_scene_is_refused_by_file_and_key(tmp_path, change, complaint):
+    data = json.loads((GOLDEN / "scene_same_class.json").read_text())
+    change(data)
+    (tmp_path / "bad.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=f"bad.json.*{complaint}") as e:
+        Scene.load(tmp_path / "bad.json")
+    assert "\n" not in str(e.value)
+
+
+def test_what_is_no_json_is_refused(tmp_path):
+    (tmp_path / "bad.json").write_text('{"config": ')
+    with pytest.raises(InputError, match=r"bad.json: found no JSON"):
+        Scene.load(tmp_path / "bad.json")
+    with pytest.raises(InputError, match=r"none.json: found No such file"):
+        Scene.load(tmp_path / "none.json")
