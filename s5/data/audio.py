@@ -1,0 +1,108 @@
+"""Audio files in and out, with complaints of one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import scipy.io.wavfile
+import soundfile
+
+from s5.errors import InputError
+
+
+def read_audio(path: str | Path, fs: int | None = None) -> tuple[np.ndarray, int]:
+    """Reads an audio file.
+
+    Args:
+        path: WAV, FLAC or Ogg.
+        fs: sampling rate that it has to have, Hz; None takes any.
+
+    Returns:
+        Samples [M channels, T] float32 (full scale 1) and the sampling rate.
+
+    Raises:
+        InputError: missing, damaged, truncated or empty file, samples that are not finite, another sampling rate.
+    """
+    with _open(path) as sound:
+        rate = sound.samplerate
+        if fs is not None and rate != fs:
+            raise InputError(path, f"{rate} Hz", f"{fs} Hz")
+        try:
+            audio = sound.read(dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as e:
+            raise InputError(path, f"damaged audio ({e.error_string})", "an audio file") from e
+        if len(audio) != sound.frames:
+            raise InputError(path, f"{len(audio)} frames", f"{sound.frames}, as its header says")
+    if not len(audio):
+        raise InputError(path, "no sample", "audio")
+    if not np.isfinite(audio).all():
+        raise InputError(path, "samples that are not finite", "audio")
+    return np.ascontiguousarray(audio.T), rate
+
+
+def audio_info(path: str | Path) -> tuple[int, int, int]:
+    """Channels, samples and sampling rate (Hz) of an audio file, from its header.
+
+    A WAV file that is shorter than its header says counts as damaged.
+
+    Raises:
+        InputError: missing or damaged file.
+    """
+    with _open(path) as sound:
+        return sound.channels, sound.frames, sound.samplerate
+
+
+def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FLOAT") -> None:
+    """Writes a WAV file under a temporary name, then renames it. The same samples give the same bytes.
+
+    Args:
+        path: the file; its folder has to exist.
+        audio: [M channels, T] or [T].
+        fs: sampling rate, Hz.
+        subtype: ``FLOAT`` (32 bit) or ``PCM_16`` (clipped to full scale).
+    """
+    if subtype not in ("FLOAT", "PCM_16"):
+        raise ValueError(f"subtype {subtype}: FLOAT or PCM_16")
+    path = Path(path)
+    samples = np.atleast_2d(audio).T
+    if subtype == "PCM_16":
+        samples = np.clip(np.round(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype("<i2")
+    # Not libsndfile: it writes the time of day into float files.
+    content = io.BytesIO()
+    scipy.io.wavfile.write(content, fs, np.ascontiguousarray(samples if subtype == "PCM_16" else samples.astype("<f4")))
+    write_bytes(path, content.getvalue())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a file under a temporary name beside it, then renames it."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _open(path: str | Path) -> soundfile.SoundFile:
+    if not os.path.isfile(path):
+        raise InputError(path, "no file", "an audio file")
+    try:
+        with open(path, "rb") as f:
+            head = f.read(8)
+        sound = soundfile.SoundFile(str(path))
+    except (soundfile.LibsndfileError, OSError) as e:
+        raise InputError(path, "a file that libsndfile cannot read", "an audio file") from e
+    # libsndfile takes a truncated WAV file for a shorter one. 0 and 0xffffffff stand for a length not known.
+    need = int.from_bytes(head[4:], "little") + 8
+    if head[:4] == b"RIFF" and 8 < need < 2**32 and os.path.getsize(path) < need:
+        sound.close()
+        raise InputError(path, f"{os.path.getsize(path)} bytes", f"{need}, as its header says (a truncated file?)")
+    return sound

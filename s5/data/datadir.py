@@ -1,0 +1,292 @@
+"""Kaldi data directories.
+
+    wav.scp                    <utt> <path>                   mixtures
+    labels                     <utt> <Label> <Label> ...      of the active sources, possibly none
+    source1.scp source2.scp .. <utt> <path>                   dry targets in the order of the labels
+    scene.scp                  <utt> <path>                   the scene's JSON
+
+Every file is sorted by utterance, paths start from the working directory (the recipe folder). ``wav.scp`` alone makes
+an unlabelled set; sources and scenes may be left out as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from s5.data.audio import audio_info, read_audio, write_bytes
+from s5.errors import InputError
+from s5.labels import LabelSet
+
+
+@dataclass
+class Row:
+    """One utterance of a data directory."""
+
+    utt: str
+    wav: str
+    labels: tuple[str, ...] | None = None
+    """None in a set without labels."""
+    sources: tuple[str, ...] = ()
+    """Paths of the dry targets, one a label, or none at all."""
+    scene: str | None = None
+
+
+@dataclass
+class DataDir:
+    """A data directory that has been read and found consistent. Audio is opened only when it is asked for.
+
+    Attributes:
+        path: the directory.
+        utts: utterances, sorted.
+        labels: labels of an utterance in slot order; empty for an unlabelled set.
+        n_slots: K.
+
+    Example:
+        data = DataDir.load("data/test", LabelSet.load("conf/labels.txt"))
+        for utt in data.utts:
+            mixture, fs = data.mixture(utt)        # [M, T]
+            sources = data.sources(utt)            # [K, T]
+    """
+
+    path: Path
+    utts: list[str]
+    labels: dict[str, tuple[str, ...]]
+    n_slots: int
+    _wavs: dict[str, str] = field(repr=False)
+    _sources: list[dict[str, str]] = field(repr=False)
+    _scenes: dict[str, str] = field(repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path, labels: LabelSet | None = None, n_slots: int = 3) -> DataDir:
+        """Reads a data directory.
+
+        Args:
+            path: the directory.
+            labels: the labels that may occur; None allows any.
+            n_slots: K, the most sources of an utterance.
+
+        Raises:
+            InputError: a file is missing or malformed, not sorted, names an utterance twice, or disagrees with another
+                one (the file and the utterance are named); an unknown label; more labels than slots; a source without
+                label or a label without source.
+        """
+        path = Path(path)
+        wavs = _read_scp(path / "wav.scp")
+        if not wavs:
+            raise InputError(path / "wav.scp", "no utterance", "at least one")
+        found = cls._read_labels(path, wavs, labels, n_slots)
+        beyond = path / f"source{n_slots + 1}.scp"
+        for utt in _read_scp(beyond) if beyond.exists() else {}:
+            raise InputError(beyond, f"a source for {utt}", f"at most {n_slots}")
+        names = [path / f"source{k + 1}.scp" for k in range(n_slots)]
+        sources = [_read_scp(name) if name.exists() else {} for name in names]
+        if any(name.exists() for name in names):
+            _check_sources(names, sources, found, wavs)
+        scenes = _read_scp(path / "scene.scp") if (path / "scene.scp").exists() else {}
+        if scenes:
+            _same_utterances(path / "scene.scp", scenes, wavs)
+        return cls(path, list(wavs), found, n_slots, wavs, sources, scenes)
+
+    @staticmethod
+    def _read_labels(
+        path: Path, wavs: dict[str, str], labels: LabelSet | None, n_slots: int
+    ) -> dict[str, tuple[str, ...]]:
+        file = path / "labels"
+        if not file.exists():
+            return {}
+        lines = _read_lines(file)
+        _same_utterances(file, lines, wavs)
+        found = {utt: tuple(rest.split()) for utt, (rest, _) in lines.items()}
+        for utt, (_, number) in lines.items():
+            if len(found[utt]) > n_slots:
+                raise InputError(f"{file}:{number}", f"{len(found[utt])} labels for {utt}", f"at most {n_slots}")
+            for label in found[utt]:
+                if label == "silence":
+                    raise InputError(f"{file}:{number}", f"silence for {utt}", "labels of active sources only")
+                if labels is not None:
+                    labels.index(label, f"{file}:{number}")
+        return found
+
+    def mixture(self, utt: str, fs: int | None = None) -> tuple[np.ndarray, int]:
+        """Mixture [M, T] float32 and its sampling rate. Raises InputError as :func:`s5.data.read_audio`."""
+        return read_audio(self._path_of(utt), fs)
+
+    def mixture_path(self, utt: str) -> Path:
+        """Path of the mixture."""
+        return Path(self._path_of(utt))
+
+    def sources(self, utt: str) -> np.ndarray:
+        """Dry targets [n_slots, T] float32 in the order of the labels; zeros where there is none.
+
+        Raises:
+            InputError: the set has no sources, or a file is bad or unlike its mixture in length or sampling rate.
+        """
+        _, n_samples, rate = audio_info(self._path_of(utt))
+        out = np.zeros((self.n_slots, n_samples), dtype=np.float32)
+        for slot, path in enumerate(self._source_paths(utt)):
+            audio, _ = read_audio(path, rate)
+            if audio.shape != (1, n_samples):
+                raise InputError(
+                    path, f"{audio.shape[0]} x {audio.shape[1]} samples", f"1 x {n_samples}, as the mixture"
+                )
+            out[slot] = audio[0]
+        return out
+
+    def scene_path(self, utt: str) -> Path | None:
+        """Path of the scene's JSON file; None if the set has no scenes."""
+        self._path_of(utt)
+        return Path(self._scenes[utt]) if utt in self._scenes else None
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the set has dry targets (a set whose utterances are all empty has)."""
+        return bool(self.labels) and (any(self._sources) or not any(self.labels.values()))
+
+    def check(self, fs: int | None = None, channels: int | None = None, decode: bool = False) -> None:
+        """Opens every file that the directory names.
+
+        Args:
+            fs: the sampling rate that all have to have, Hz; None: that of the first mixture.
+            channels: the same for the channels of mixtures.
+            decode: read all samples instead of headers (finds damaged and truncated files).
+
+        Raises:
+            InputError: a missing or damaged file, a wrong sampling rate, channel count or length, a missing scene.
+        """
+        for utt in self.utts:
+            shape = self._check_file(self._wavs[utt], fs, channels, None, decode)
+            channels, fs = shape[0], shape[2]
+            for path in self._source_paths(utt) if self.has_sources else []:
+                self._check_file(path, fs, 1, shape[1], decode)
+            scene = self.scene_path(utt)
+            if scene is not None and not scene.is_file():
+                raise InputError(scene, "no file", f"the scene of {utt}")
+
+    @staticmethod
+    def _check_file(
+        path: str, fs: int | None, channels: int | None, n_samples: int | None, decode: bool
+    ) -> tuple[int, int, int]:
+        found = audio_info(path)
+        if decode:
+            read_audio(path)
+        if fs is not None and found[2] != fs:
+            raise InputError(path, f"{found[2]} Hz", f"{fs} Hz")
+        if channels is not None and found[0] != channels:
+            raise InputError(path, f"{found[0]} channels", channels)
+        if n_samples is not None and found[1] != n_samples:
+            raise InputError(path, f"{found[1]} samples", f"{n_samples}, as the mixture has")
+        if not found[1]:
+            raise InputError(path, "no sample", "audio")
+        return found
+
+    def _path_of(self, utt: str) -> str:
+        if utt not in self._wavs:
+            raise InputError(self.path / "wav.scp", f"no utterance {utt}", "one")
+        return self._wavs[utt]
+
+    def _source_paths(self, utt: str) -> list[str]:
+        if not self.has_sources:
+            raise InputError(self.path, "no source1.scp", f"dry targets (asked for {utt})")
+        return [self._sources[slot][utt] for slot in range(len(self.labels[utt]))]
+
+
+def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = 3) -> None:
+    """Writes a data directory: each file under a temporary name, then renamed, ``wav.scp`` last.
+
+    Args:
+        path: the directory; made if it does not exist.
+        rows: its utterances in any order.
+        n_slots: number of ``source<k>.scp``.
+
+    Raises:
+        InputError: an utterance twice, a name or path that the form cannot hold, sources unlike labels in number.
+    """
+    path = Path(path)
+    rows = sorted(rows, key=lambda row: row.utt)
+    for i, row in enumerate(rows):
+        if not re.fullmatch(r"\S+", row.utt):
+            raise InputError(path, f"utterance {row.utt!r}", "a name without space")
+        if i and rows[i - 1].utt == row.utt:
+            raise InputError(path, f"utterance {row.utt} twice", "each once")
+        if row.sources and len(row.sources) != len(row.labels or ()):
+            raise InputError(path, f"{len(row.sources)} sources for {row.utt}", f"{len(row.labels or ())}, one a label")
+        if len(row.sources) > n_slots:
+            raise InputError(path, f"{len(row.sources)} sources for {row.utt}", f"at most {n_slots}")
+    path.mkdir(parents=True, exist_ok=True)
+    files: dict[str, list[str]] = {}
+    if any(row.scene is not None for row in rows):
+        files["scene.scp"] = [f"{row.utt} {row.scene}" for row in rows if row.scene is not None]
+    for k in range(n_slots) if any(row.sources for row in rows) else []:
+        files[f"source{k + 1}.scp"] = [f"{row.utt} {row.sources[k]}" for row in rows if len(row.sources) > k]
+    if any(row.labels is not None for row in rows):
+        files["labels"] = [" ".join([row.utt, *(row.labels or ())]) for row in rows]
+    files["wav.scp"] = [f"{row.utt} {row.wav}" for row in rows]
+    remove_data_dir_files(path)
+    for name, lines in files.items():
+        write_bytes(path / name, "".join(f"{line}\n" for line in lines).encode())
+
+
+def remove_data_dir_files(path: str | Path) -> None:
+    """Removes the files that make a folder a data directory (not the audio below it); ``wav.scp`` first."""
+    path = Path(path)
+    for file in [path / "wav.scp", path / "labels", path / "scene.scp", *path.glob("source[0-9]*.scp")]:
+        file.unlink(missing_ok=True)
+
+
+def _check_sources(
+    names: list[Path], sources: list[dict[str, str]], labels: dict[str, tuple[str, ...]], wavs: dict[str, str]
+) -> None:
+    """Every label has its source and every source its label."""
+    for slot, (name, lines) in enumerate(zip(names, sources, strict=True)):
+        for utt in lines:
+            if utt not in wavs:
+                raise InputError(name, f"utterance {utt}", "only those of wav.scp")
+            if slot >= len(labels.get(utt, ())):
+                raise InputError(name, f"a source for {utt}", f"none, as it has {len(labels.get(utt, ()))} labels")
+        for utt, found in labels.items():
+            if slot < len(found) and utt not in lines:
+                raise InputError(name, f"no line for {utt}", f"the source of its label {found[slot]}")
+
+
+def _same_utterances(file: Path, lines: Iterable[str], wavs: dict[str, str]) -> None:
+    lines = set(lines)
+    for utt in sorted(lines - wavs.keys()):
+        raise InputError(file, f"utterance {utt}", "only those of wav.scp")
+    for utt in sorted(wavs.keys() - lines):
+        raise InputError(file, f"no line for {utt}", "one, as wav.scp has it")
+
+
+def _read_scp(file: Path) -> dict[str, str]:
+    """``<utt> <path>`` lines."""
+    out = {}
+    for utt, (path, number) in _read_lines(file).items():
+        if not path or path.endswith("|"):
+            raise InputError(f"{file}:{number}", f"{path or 'nothing'} after {utt}", "a path")
+        out[utt] = path
+    return out
+
+
+def _read_lines(file: Path) -> dict[str, tuple[str, int]]:
+    """Utterance -> rest of the line and line number; refuses lines that are not sorted."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(file, getattr(e, "strerror", None) or "no text", "a file of a data directory") from e
+    out: dict[str, tuple[str, int]] = {}
+    last = ""
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        if not line.strip():
+            raise InputError(f"{file}:{number}", "an empty line", "an utterance")
+        utt, *rest = line.split(maxsplit=1)
+        if utt in out:
+            raise InputError(f"{file}:{number}", f"utterance {utt} twice", "each once")
+        if utt < last:
+            raise InputError(f"{file}:{number}", f"{utt} after {last}", "lines sorted by utterance (LC_ALL=C)")
+        out[utt] = ("".join(rest).strip(), number)
+        last = utt
+    return out
