@@ -1,0 +1,50 @@
+"""Loading weights: what is missing, odd or dangerous is refused in one line."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from s5.checkpoints import load_official, read_tensors
+from s5.errors import InputError
+
+
+def test_lightning_prefix_is_removed_and_unknown_keys_are_reported(tmp_path, caplog):
+    layer = nn.Linear(2, 1)
+    state = {"model.weight": torch.ones(1, 2), "model.bias": torch.zeros(1), "model.extra": torch.zeros(3)}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "a.ckpt")
+    load_official(layer, tmp_path / "a.ckpt")
+    assert layer.weight.tolist() == [[1.0, 1.0]]
+    assert "extra" in caplog.text
+
+
+def test_missing_key_and_wrong_shape_are_refused():
+    with pytest.raises(InputError, match="no key bias"):
+        load_official(nn.Linear(2, 1), {"weight": torch.ones(1, 2)})
+    with pytest.raises(InputError, match=r"key weight: found \[1, 3\], expected \[1, 2\]"):
+        load_official(nn.Linear(2, 1), {"weight": torch.ones(1, 3), "bias": torch.zeros(1)})
+
+
+class _Evil:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
+    torch.save({"weight": _Evil()}, tmp_path / "evil.pth")
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(_Evil()))
+    for name in ("evil.pth", "evil.pkl"):
+        with pytest.raises(InputError, match="unreadable checkpoint"):
+            read_tensors(tmp_path / name)
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_missing_and_truncated_files_are_named(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_tensors(tmp_path / "none.pth")
+    torch.save({"weight": torch.ones(1000)}, tmp_path / "cut.pth")
+    whole = (tmp_path / "cut.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.pth"):
+        read_tensors(tmp_path / "cut.pth")
