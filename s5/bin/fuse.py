@@ -1,0 +1,26 @@
+"""Stage 10: separated sources to the final estimates, by the fusion rules of the system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from s5.bin.command import Parser, progress, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--data", required=True, help="data directory")
+    parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
+    args = parser.parse_args(argv)
+
+    from s5 import S5System, decode
+    from s5.data import DataDir
+
+    data = DataDir.load(args.data)
+    decode.fuse(S5System.from_yaml(args.system), data, args.out, progress(data.utts, len(data.utts), "fuse"))
+
+
+if __name__ == "__main__":
+    run(main)

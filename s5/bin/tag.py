@@ -1,0 +1,28 @@
+"""Stage 7: posteriors of every tagger of a system on a data directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from s5.bin.command import Parser, progress, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument("--data", required=True, help="data directory")
+    parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
+    args = parser.parse_args(argv)
+
+    from s5 import S5System, decode
+    from s5.data import DataDir
+
+    system = S5System.from_yaml(args.system, args.expdir)
+    data = DataDir.load(args.data, system.labels, system.n_slots)
+    decode.tag(system, data, args.out, progress(data.utts, len(data.utts), "tag"))
+
+
+if __name__ == "__main__":
+    run(main)

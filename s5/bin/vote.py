@@ -1,0 +1,28 @@
+"""Stage 8: posteriors to labels; or, with --oracle, the references as labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from s5.bin.command import Parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--oracle", help="data directory whose labels are taken instead of a vote")
+    parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
+    args = parser.parse_args(argv)
+
+    from s5 import S5System, decode
+    from s5.data import DataDir
+
+    if args.oracle:
+        decode.take_oracle(DataDir.load(args.oracle), args.out)
+    else:
+        decode.vote(S5System.from_yaml(args.system), args.out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,127 @@
+"""Trained models out of their experiment folders, ready to run. Needs no ESPnet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from s5.checkpoints import read_tensors
+from s5.config import check_arguments, load_yaml
+from s5.errors import InputError, one_of
+from s5.labels import LabelSet
+
+
+class Experiment:
+    """A trained network with what it was trained for.
+
+    Args:
+        network: in evaluation mode.
+        labels: its label set.
+        n_slots: K.
+        sampling_rate: in Hz.
+        name: what complaints name.
+    """
+
+    def __init__(self, network: torch.nn.Module, labels: LabelSet, n_slots: int, sampling_rate: int, name: str) -> None:
+        self.network, self.labels, self.n_slots, self.sampling_rate = network, labels, n_slots, sampling_rate
+        self.name = name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next(self.network.parameters()).device
+
+    @torch.inference_mode()
+    def posterior(self, mixture: np.ndarray, bf16: bool = False) -> np.ndarray:
+        """Of a tagger: [M, samples] -> posteriors [K, C + 1] float32, rows sum to 1."""
+        logits = self._run(bf16, self._tensor(mixture)[None])[0]
+        return torch.softmax(logits.float(), dim=-1).cpu().numpy()
+
+    @torch.inference_mode()
+    def separate(self, mixture: np.ndarray, labels: Sequence[str], bf16: bool = False) -> np.ndarray:
+        """Of a separator: [M, samples] and at most K labels -> sources [K, samples] float32."""
+        query = self._tensor(self.labels.query(labels, self.n_slots, self.name))
+        return self._run(bf16, self._tensor(mixture)[None], query[None])[0].float().cpu().numpy()
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+
+    def _run(self, bf16: bool, *inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                return self.network(*inputs)
+        except InputError as e:
+            raise InputError.at(self.name, e) from None
+
+
+def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
+    """The checkpoint to decode with: the n-best average if there is one, else the best epoch, by the first criterion.
+
+    Args:
+        folder: experiment folder.
+        name: a file in it to take instead.
+
+    Raises:
+        InputError: no such file, or the training has not finished an epoch.
+    """
+    folder = Path(folder)
+    if name is not None:
+        if not (folder / name).is_file():
+            raise InputError(folder / name, "no such file", one_of(sorted(p.name for p in folder.glob("*.pth")), name))
+        return folder / name
+    config = _config(folder)
+    phase, key, _ = config["best_model_criterion"][0]
+    for kind in ("ave", "best"):
+        path = folder / f"{phase}.{key}.{kind}.pth"
+        if path.is_file():
+            return path
+    raise InputError(folder, f"no {phase}.{key}.best.pth", "a training that has finished an epoch (stages 3 to 6)")
+
+
+def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, device: str = "cpu") -> Experiment:
+    """Loads a trained model.
+
+    Args:
+        folder: ``exp/<name>`` with config.yaml and checkpoints.
+        checkpoint: file in it; None: :func:`best_checkpoint`.
+        kind: ``tagger`` or ``separator``.
+        device: torch device.
+
+    Raises:
+        InputError: no such experiment, or weights that do not fit its configuration.
+    """
+    from s5.separation import SEPARATORS
+    from s5.tagging import TAGGERS
+
+    folder = Path(folder)
+    config = _config(folder)
+    table: dict[str, Any] = {"tagger": TAGGERS, "separator": SEPARATORS}[kind]
+    if config.get("network") not in table:
+        raise InputError(f"{folder}/config.yaml: key network", config.get("network"), one_of(table))
+    network_class = table[config["network"]]
+    conf = {"n_slots": config["n_slots"], **config["network_conf"]}
+    check_arguments(network_class, conf, f"{folder}/config.yaml: network_conf", given=("n_labels",))
+    network = network_class(n_labels=len(config["labels"]), **conf)
+    path = best_checkpoint(folder, checkpoint)
+    tensors = {k.removeprefix("network."): v for k, v in read_tensors(path).items()}
+    own = network.state_dict()
+    for key, value in own.items():
+        found = list(tensors[key].shape) if key in tensors else "nothing"
+        if found != list(value.shape):
+            raise InputError(f"{path}: key {key}", found, list(value.shape))
+    network.load_state_dict({key: tensors[key] for key in own})
+    if kind == "separator":
+        network = network.to(memory_format=torch.channels_last)
+    network = network.to(device).eval()
+    labels = LabelSet(tuple(config["labels"]))
+    return Experiment(network, labels, config["n_slots"], config["sampling_rate"], str(folder))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.yaml").is_file():
+        raise InputError(folder, "no config.yaml", "a trained model (stages 3 to 6)")
+    return load_yaml(folder / "config.yaml")

@@ -1,0 +1,117 @@
+"""The ESPnet2 task that taggers and separators share: arguments, data, batches."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from espnet2.tasks.abs_task import AbsTask, IteratorOptions
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str2bool, str_or_none
+from torch import nn
+
+from s5.config import check_arguments
+from s5.errors import InputError, one_of
+from s5.labels import LabelSet
+from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, is_virtual
+
+
+class S5Task(AbsTask):
+    """An ESPnet2 task whose items are scenes. ``s5.tasks.launch`` fills in what follows from the data."""
+
+    num_optimizers = 1
+    networks: dict[str, type[nn.Module]]
+    """Network classes by the name that ``network`` takes."""
+    with_sources: bool
+    """Whether batches carry the dry targets."""
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Adds our options to ESPnet's."""
+        group = parser.add_argument_group("S5")
+        group.add_argument("--network", choices=sorted(cls.networks), default=min(cls.networks), help="Kind of network")
+        group.add_argument("--network_conf", action=NestedDictAction, default={}, help="Arguments of the network")
+        group.add_argument("--bf16", type=str2bool, default=False, help="Run the network in bfloat16")
+        group.add_argument("--num_scenes", type=int, default=None, help="Fresh scenes an epoch (default: the sampler's)")
+        group.add_argument("--scene_conf", action=NestedDictAction, default={}, help="Sampler keys to replace")
+        group.add_argument("--train_data", type=str_or_none, default=None, help="Data directory, usually a virtual one")
+        group.add_argument("--valid_data", type=str_or_none, default=None, help="Data directory")
+        group.add_argument("--labels", type=str, nargs="+", default=[], help="Label set; by default the training data's")
+        group.add_argument("--n_slots", type=int, default=3, help="Output slots K")
+        group.add_argument("--sampling_rate", type=int, default=None, help="In Hz; by default the training data's")
+
+    @classmethod
+    def build_network(cls, args: argparse.Namespace) -> nn.Module:
+        """The network that the arguments describe. Raises InputError for an unknown or unfit argument."""
+        network = cls.networks[args.network]
+        conf = {"n_slots": args.n_slots, **args.network_conf}
+        check_arguments(network, conf, "network_conf", given=("n_labels",))
+        return network(n_labels=len(args.labels), **conf)
+
+    @classmethod
+    @abstractmethod
+    def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
+        """The ESPnet model around the network."""
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any]:
+        """Stacks items into batches."""
+        return collate
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
+        """None: the dataset renders."""
+        return None
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """None: the data come from ``--train_data`` and ``--valid_data``."""
+        return ()
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """None, see above."""
+        return ()
+
+    @classmethod
+    def build_task_iter_factory(
+        cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
+    ) -> AbsIterFactory:
+        """Batches of scenes: on the fly where the data directory is virtual, else from its files."""
+        path = args.train_data if mode == "train" else args.valid_data
+        if path is None:
+            raise InputError(f"--{mode}_data", "nothing", "a data directory")
+        labels = LabelSet(tuple(args.labels))
+        dataset: VirtualScenes | FixedScenes
+        if is_virtual(path):
+            num_scenes = args.num_scenes if mode == "train" else None
+            dataset = VirtualScenes(path, args.scene_conf, args.seed, num_scenes, cls.with_sources)
+            if dataset.labels != labels:
+                raise InputError(f"{path}/sampler.yaml", f"labels {' '.join(dataset.labels.names)}", " ".join(args.labels))
+        else:
+            dataset = FixedScenes(path, labels, args.n_slots, cls.with_sources)
+        distributed = iter_options.distributed
+        factory = SceneIterFactory(
+            dataset,
+            iter_options.batch_size,
+            num_workers=args.num_workers,
+            rank=torch.distributed.get_rank() if distributed else 0,
+            world_size=torch.distributed.get_world_size() if distributed else 1,
+            drop_last=mode == "train",
+            pin_memory=args.ngpu > 0,
+        )
+        logging.info("[%s] %s: %d items in %d batches", mode, path, len(dataset), len(factory))
+        return factory
+
+
+def choose(table: dict[str, Any], name: str, where: str) -> Any:
+    """The entry of a table, or an InputError that lists what there is."""
+    if name not in table:
+        raise InputError(where, name, one_of(table, name))
+    return table[name]

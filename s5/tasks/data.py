@@ -1,0 +1,185 @@
+"""Training and validation items: scenes rendered afresh in every epoch, or the fixed scenes of a data directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from s5.config import load_yaml
+from s5.data import DataDir
+from s5.errors import InputError
+from s5.labels import LabelSet
+from s5.scene import Sampler as SceneSampler
+from s5.scene import render, scene_seed
+
+Item = tuple[str, dict[str, np.ndarray]]
+SAMPLER_YAML = "sampler.yaml"
+
+
+def is_virtual(path: str | Path) -> bool:
+    """Whether a data directory holds a sampler instead of recordings."""
+    return Path(path, SAMPLER_YAML).exists()
+
+
+class VirtualScenes(Dataset):
+    """Scenes drawn and rendered on the fly.
+
+    An item depends on the sampler's rules, the seed, the epoch and its number, on nothing else: not on workers, batch
+    size or machine.
+
+    Args:
+        path: a data directory that holds ``sampler.yaml``.
+        overrides: sampler keys that replace those of the file (e.g. ``n_events: [1, 3]`` for a separator).
+        seed: of the training.
+        num_scenes: scenes of an epoch; by default the sampler's.
+        with_sources: whether items carry the dry targets.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        overrides: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        num_scenes: int | None = None,
+        with_sources: bool = True,
+    ) -> None:
+        where = Path(path, SAMPLER_YAML)
+        self.sampler = SceneSampler({**load_yaml(where), **(overrides or {})}, where=where)
+        self.labels = LabelSet(tuple(self.sampler.config.labels))
+        self.n_slots = self.sampler.config.n_slots
+        self.seed = seed
+        self.num_scenes = num_scenes or self.sampler.config.num_scenes
+        self.with_sources = with_sources
+        self.fingerprint = self.sampler.fingerprint
+
+    def __len__(self) -> int:
+        return self.num_scenes
+
+    def __getitem__(self, key: tuple[int, int]) -> Item | InputError:
+        epoch, item = key
+        seed = scene_seed(self.fingerprint, self.seed, epoch, item)
+        try:
+            rendered = render(self.sampler.sample(seed), self.sampler.root)
+        except InputError as e:
+            return e
+        # Training order of the slots is shuffled, silence last: no slot learns to be the first event.
+        order = np.random.default_rng([seed, 1]).permutation(len(rendered.labels))
+        labels = [rendered.labels[i] for i in order]
+        data = {"mixture": rendered.mixture, "label_index": self.labels.indices(labels, self.n_slots)}
+        if self.with_sources:
+            data["dry"] = np.zeros((self.n_slots, rendered.mixture.shape[1]), np.float32)
+            data["dry"][: len(order)] = rendered.dry[order]
+        return f"epoch{epoch}_{item:06d}", data
+
+
+class FixedScenes(Dataset):
+    """The mixtures of a data directory, in its order; slots in the order of ``labels``."""
+
+    def __init__(self, path: str | Path, labels: LabelSet, n_slots: int, with_sources: bool = True) -> None:
+        self.data = DataDir.load(path, labels, n_slots)
+        self.labels, self.n_slots, self.with_sources = labels, n_slots, with_sources
+
+    def __len__(self) -> int:
+        return len(self.data.utts)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item | InputError:
+        utt = self.data.utts[key[1]]
+        try:
+            mixture, _ = self.data.mixture(utt)
+            labels = self.data.labels[utt]
+            data = {"mixture": mixture, "label_index": self.labels.indices(labels, self.n_slots, f"{self.data.path}: {utt}")}
+            if self.with_sources:
+                data["dry"] = self.data.sources(utt)
+        except InputError as e:
+            return e
+        return utt, data
+
+
+def collate(items: list[Item | InputError]) -> tuple[list[str], dict[str, torch.Tensor]] | InputError:
+    """Stacks items of one length into a batch; passes a complaint on, so that it reaches the user as one line."""
+    good: list[Item] = []
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+        good.append(item)
+    names = [name for name, _ in good]
+    lengths = {data["mixture"].shape for _, data in good}
+    if len(lengths) > 1:
+        return InputError(f"batch of {names[0]} ..", f"mixtures of shapes {sorted(lengths)}", "one shape (or batch_size 1)")
+    return names, {k: torch.from_numpy(np.stack([data[k] for _, data in good])) for k in good[0][1]}
+
+
+class _EpochBatches(Sampler):
+    """Batches of (epoch, item) keys. Lives in the main process, so that workers can outlive an epoch."""
+
+    def __init__(self, n_items: int, batch_size: int, rank: int, world_size: int, drop_last: bool) -> None:
+        self.epoch = 1
+        if batch_size < world_size:
+            raise InputError("batch_size", batch_size, f"at least one item a process ({world_size})")
+        n_full = n_items // batch_size
+        batches = [list(range(i * batch_size, (i + 1) * batch_size)) for i in range(n_full)]
+        rest = list(range(n_full * batch_size, n_items))
+        if rest and not (drop_last and batches):
+            # Every process needs a share of every batch: a rest too small for that joins the batch before it.
+            if len(rest) >= world_size or not batches:
+                batches.append(rest)
+            else:
+                batches[-1] += rest
+        self.batches = [batch[rank::world_size] for batch in batches]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter([[(self.epoch, item) for item in batch] for batch in self.batches])
+
+
+class SceneIterFactory(AbsIterFactory):
+    """ESPnet's iterator factory over our datasets: workers stay alive over the epochs and keep their caches.
+
+    Args:
+        dataset: takes (epoch, item) keys.
+        batch_size: items of a batch over all processes.
+        num_workers: processes that render or read.
+        rank: number of this process.
+        world_size: number of processes.
+        drop_last: leave an incomplete last batch out (training).
+        pin_memory: for transfers to a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: VirtualScenes | FixedScenes,
+        batch_size: int,
+        num_workers: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        self.batches = _EpochBatches(len(dataset), batch_size, rank, world_size, drop_last)
+        self.loader: DataLoader = DataLoader(
+            dataset,
+            batch_sampler=self.batches,
+            collate_fn=collate,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
+        """Batches of an epoch. Raises InputError for bad data that a worker met."""
+        self.batches.epoch = epoch
+        for batch in self.loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch

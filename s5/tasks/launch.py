@@ -1,0 +1,211 @@
+"""From a training YAML and data directories to a running ESPnet task."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from s5.config import check_arguments, load_yaml, parse, resolve
+from s5.errors import InputError, one_of
+from s5.experiment import best_checkpoint
+from s5.labels import LabelSet
+from s5.scene import SamplerConfig
+from s5.system import SystemConfig
+
+TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
+
+
+def load_training_yaml(path: str | Path) -> dict[str, Any]:
+    """A training configuration with what it inherits: ``inherit: other.yaml`` takes that file's keys, mappings merged.
+
+    The path is looked up beside the file.
+    """
+    path = resolve(path)
+    config = load_yaml(path)
+    parent = config.pop("inherit", None)
+    if parent is None:
+        return config
+    return _merge(load_training_yaml(path.parent / parent), config)
+
+
+def train_model(
+    system: str | Path,
+    name: str,
+    phase: str,
+    train_data: str,
+    valid_data: str,
+    expdir: str | Path,
+    ngpu: int = -1,
+    extra: Sequence[str] = (),
+) -> None:
+    """Trains a model that a system names, or goes on with an interrupted training.
+
+    Args:
+        system: system YAML.
+        name: a tagger or separator in it.
+        phase: ``train``, or ``finetune``, which starts from the best checkpoint of ``train``.
+        train_data: data directory, usually virtual.
+        valid_data: data directory.
+        expdir: folder of the experiments.
+        ngpu: number of GPUs; -1: all that there are.
+        extra: further ESPnet options, as on a command line; they win over the YAML.
+
+    Raises:
+        InputError: anything wrong in the YAML, at any depth, or in the data.
+    """
+    kind, model = SystemConfig.load(system).find(name)
+    phases = model.phases()
+    if phase not in phases:
+        raise InputError(f"{system}: {name}", f"no {phase} phase", one_of(phases, phase))
+    options = list(extra)
+    if phase == "finetune":
+        start = best_checkpoint(Path(expdir) / model.folder("train"), model.checkpoint)
+        options += ["--init_param", str(start)]
+    folder = Path(expdir) / model.folder(phase)
+    train(TASK_OF_KIND[kind], phases[phase], train_data, valid_data, folder, ngpu, options)
+
+
+def train(
+    task: str,
+    config_path: str | Path,
+    train_data: str,
+    valid_data: str,
+    output_dir: str | Path,
+    ngpu: int = -1,
+    extra: Sequence[str] = (),
+) -> None:
+    """Runs an ESPnet task; see :func:`train_model`."""
+    config = load_training_yaml(config_path)
+    for data in (train_data, valid_data):
+        if not Path(data).is_dir():
+            raise InputError(data, "no such folder", "a data directory (stages 1 and 2)")
+    config |= _facts_of_data(train_data)
+
+    _load_only_weights()
+    task_class = _task(task)
+    _check_config(task_class, config, config_path)
+    config |= {"train_data": str(train_data), "valid_data": str(valid_data), "output_dir": str(output_dir)}
+    if ngpu < 0:
+        import torch
+
+        ngpu = torch.cuda.device_count()
+    config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
+    args = _arguments(task_class, config, extra, Path(output_dir))
+    _fill_schedule(args, config_path)
+    task_class.main(args=args)
+
+
+def _facts_of_data(train_data: str | Path) -> dict[str, Any]:
+    """Labels, slots and sampling rate of the training data."""
+    where = Path(train_data, "sampler.yaml")
+    if not where.exists():
+        raise InputError(train_data, "no sampler.yaml", "a virtual data directory (stage 2)")
+    sampler: SamplerConfig = parse(SamplerConfig, load_yaml(where), where)
+    labels = sampler.labels if isinstance(sampler.labels, list) else list(LabelSet.load(sampler.labels).names)
+    return {"labels": labels, "n_slots": sampler.n_slots, "sampling_rate": sampler.sampling_rate}
+
+
+def _task(name: str) -> Any:
+    logging.info("importing ESPnet")
+    if name == "tagging":
+        from s5.tasks.tagging import TaggingTask
+
+        return TaggingTask
+    if name == "separation":
+        from s5.tasks.separation import SeparationTask
+
+        return SeparationTask
+    raise InputError("--task", name, one_of(["tagging", "separation"], name))
+
+
+def _load_only_weights() -> None:
+    """Makes every torch.load of this process refuse code, ESPnet's included, and lets it read what a resume needs."""
+    import numpy as np
+    import torch
+
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    scalars = [type(np.dtype(t)) for t in ("float16", "float32", "float64", "int32", "int64", "bool")]
+    torch.serialization.add_safe_globals([np._core.multiarray.scalar, np.dtype, *scalars, datetime.timedelta])
+
+
+def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) -> None:
+    """Refuses unknown keys and unfit values before anything is built or written."""
+    import torch
+    from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+
+    actions = {a.dest: a for a in task_class.get_parser()._actions}
+    for key, value in config.items():
+        if key not in actions:
+            raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, key), key))
+        _check_value(actions[key], value, f"{where}: key {key}")
+    for kind, table, given in (
+        ("optim", optim_classes, ("params",)),
+        ("scheduler", scheduler_classes, ("optimizer",)),
+    ):
+        name = config.get(kind)
+        if name is None:
+            continue
+        if name not in table:
+            raise InputError(f"{where}: key {kind}", name, one_of(table, str(name)))
+        conf = dict(config.get(f"{kind}_conf") or {})
+        if name == "onecyclelr":
+            conf.setdefault("total_steps", 1)
+        check_arguments(table[name], conf, f"{where}: {kind}_conf", given)
+    parser_defaults = vars(task_class.get_parser().parse_args(["--output_dir", "unused"]))
+    try:
+        with torch.device("meta"):
+            task_class.build_model(argparse.Namespace(**{**parser_defaults, **config}))
+    except InputError as e:
+        raise InputError.at(where, e) from None
+
+
+def _check_value(action: argparse.Action, value: Any, where: str) -> None:
+    if action.choices is not None and value is not None and value not in action.choices:
+        raise InputError(where, value, one_of(map(str, action.choices), str(value)))
+    if action.type in (int, float) and value is not None and not isinstance(value, list):
+        try:
+            assert not isinstance(value, bool)
+            action.type(str(value))  # type: ignore[operator]
+        except (ValueError, AssertionError):
+            raise InputError(where, repr(value), f"a number ({action.type.__name__})") from None  # type: ignore[union-attr]
+
+
+def _near(names: Any, key: str) -> list[str]:
+    import difflib
+
+    return difflib.get_close_matches(key, names, n=5, cutoff=0.3) or ["network", "network_conf", "optim", "max_epoch"]
+
+
+def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], output_dir: Path) -> argparse.Namespace:
+    """ESPnet's own reading of the configuration: a YAML file, then the command line."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / "train.yaml"
+    partial = path.with_suffix(".partial")
+    partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    partial.replace(path)
+    return task_class.get_parser().parse_args(["--config", str(path), *extra])
+
+
+def _fill_schedule(args: argparse.Namespace, where: str | Path) -> None:
+    """The length of a one-cycle schedule follows from the number of updates, unless the YAML says otherwise."""
+    if args.scheduler != "onecyclelr" or "total_steps" in args.scheduler_conf or "epochs" in args.scheduler_conf:
+        return
+    scenes = args.num_scenes or parse(SamplerConfig, load_yaml(Path(args.train_data, "sampler.yaml")), where).num_scenes
+    batches = max(1, scenes // args.batch_size)
+    updates = -(-batches // args.accum_grad) * args.max_epoch
+    args.scheduler_conf = {**args.scheduler_conf, "total_steps": updates + 1}
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

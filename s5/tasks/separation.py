@@ -1,0 +1,40 @@
+"""The separation task: ``python -m s5.bin.train --task separation``."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import torch
+from espnet2.utils.nested_dict_action import NestedDictAction
+
+from s5.config import check_arguments
+from s5.separation import SEPARATORS
+from s5.separation.losses import ca_pi_sdr, ca_sdr, pi_sdr
+from s5.tasks.base import S5Task, choose
+from s5.tasks.models import SeparationModel
+
+LOSSES = {"ca_pi_sdr": ca_pi_sdr, "ca_sdr": ca_sdr, "pi_sdr": pi_sdr}
+
+
+class SeparationTask(S5Task):
+    """Trains a label-queried separator with oracle labels."""
+
+    networks = dict(SEPARATORS)
+    with_sources = True
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Adds the choice of the loss to the shared options."""
+        super().add_task_arguments(parser)
+        group = parser.add_argument_group("S5 separation")
+        group.add_argument("--loss", choices=sorted(LOSSES), default="ca_pi_sdr", help="Training loss")
+        group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> SeparationModel:
+        """The separator that the arguments describe, in the memory format that suits its convolutions."""
+        loss = choose(LOSSES, args.loss, "loss")
+        check_arguments(loss, args.loss_conf, "loss_conf", given=("estimate", "target", "label_index", "silence_index"))
+        network = cls.build_network(args).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return SeparationModel(network, len(args.labels), partial(loss, **args.loss_conf), args.bf16)
