@@ -1,7 +1,7 @@
 """S5: spatial semantic segmentation of sound scenes.
 
-Four-channel first-order Ambisonics in, up to three dry labelled sources out. The public names are imported on first use,
-so that ``import s5`` alone loads neither torch nor ESPnet.
+Four-channel first-order Ambisonics in, up to three dry labelled sources out. The public names are imported on first
+use, so that ``import s5`` alone loads neither torch nor ESPnet.
 """
 
 from __future__ import annotations

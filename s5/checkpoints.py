@@ -38,7 +38,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(path, "no such file", "a checkpoint") from None
     except Exception as e:
-        raise InputError(path, f"an unreadable checkpoint ({type(e).__name__})", "tensors that load with weights_only") from e
+        raise InputError(
+            path, f"an unreadable checkpoint ({type(e).__name__})", "tensors that load with weights_only"
+        ) from e
     for key in ("state_dict", "model"):
         if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
             data = data[key]
@@ -68,7 +70,9 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Any]) -> N
     own = model.state_dict()
     missing = sorted(set(own) - set(tensors))
     if missing:
-        raise InputError(where, f"no key {missing[0]} ({len(missing)} missing in all)", f"the keys of {type(model).__name__}")
+        raise InputError(
+            where, f"no key {missing[0]} ({len(missing)} missing in all)", f"the keys of {type(model).__name__}"
+        )
     for key, value in own.items():
         if tensors[key].shape != value.shape:
             raise InputError(f"{where}: key {key}", list(tensors[key].shape), list(value.shape))

@@ -30,7 +30,9 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(None, None, f"key {key} twice (line {line})", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key} twice (line {line})", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -83,14 +85,16 @@ def parse(schema: type[T] | Callable[..., Any], data: Mapping[str, Any], where: 
     Raises:
         InputError: unknown, missing or wrongly typed key.
     """
-    adapter = _adapter(schema)
+    adapter = _adapter(schema)  # type: ignore[arg-type]
     try:
         return adapter.validate_python(dict(data))
     except pydantic.ValidationError as e:
         raise _complaint(e, schema, where) from None
 
 
-def check_arguments(function: Callable[..., Any], conf: Mapping[str, Any], where: object, given: tuple[str, ...] = ()) -> None:
+def check_arguments(
+    function: Callable[..., Any], conf: Mapping[str, Any], where: object, given: tuple[str, ...] = ()
+) -> None:
     """Checks keyword arguments from a configuration against a function's or class's signature.
 
     Args:
@@ -122,7 +126,7 @@ def _forbid_extra(schema: Any, seen: set[int]) -> None:
     seen.add(id(schema))
     if inspect.isclass(schema) and hasattr(schema, "__dataclass_fields__"):
         if "__pydantic_config__" not in vars(schema):
-            schema.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
+            setattr(schema, "__pydantic_config__", pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True))  # noqa: B010
         for hint in typing.get_type_hints(schema).values():
             _forbid_extra(hint, seen)
     for argument in typing.get_args(schema):
@@ -131,7 +135,7 @@ def _forbid_extra(schema: Any, seen: set[int]) -> None:
 
 @cache
 def _signature_model(function: Callable[..., Any], given: tuple[str, ...]) -> type[pydantic.BaseModel]:
-    target = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    target = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(target)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(target).parameters.items():

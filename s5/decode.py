@@ -1,4 +1,4 @@
-"""The decoding stages over a data directory: tag, vote, separate, fuse. Each writes one folder or file, whole or not at all."""
+"""The decoding stages over a data directory: tag, vote, separate, fuse. Each writes its output whole or not at all."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def separate(system: S5System, data: DataDir, out: str | Path, utts: Iterable[st
 
 
 def fuse(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] | None = None) -> None:
-    """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots only)."""
+    """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots)."""
     rows = read_rows(Path(out, "labels"))
     folder = Path(out, "estimates")
     partial = _start(folder)

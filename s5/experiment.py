@@ -99,7 +99,8 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
 
     folder = Path(folder)
     config = _config(folder)
-    table: dict[str, Any] = {"tagger": TAGGERS, "separator": SEPARATORS}[kind]
+    tables: dict[str, dict[str, Any]] = {"tagger": dict(TAGGERS), "separator": dict(SEPARATORS)}
+    table = tables[kind]
     if config.get("network") not in table:
         raise InputError(f"{folder}/config.yaml: key network", config.get("network"), one_of(table))
     network_class = table[config["network"]]

@@ -1,7 +1,7 @@
 """Label sets: class index, one-hot and silence conventions in one place.
 
-The index of a label is its place in the set. ``silence`` is class C (one past the last label) for a tagger, and the zero
-vector for a separator's query.
+The index of a label is its place in the set. ``silence`` is class C (one past the last label) for a tagger, and the
+zero vector for a separator's query.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class LabelSet:
         try:
             lines = Path(path).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as e:
-            raise InputError(path, getattr(e, "strerror", None) or "no text", "a text file with one label a line") from e
+            raise InputError(
+                path, getattr(e, "strerror", None) or "no text", "a text file with one label a line"
+            ) from e
         return cls(tuple(line.strip() for line in lines if line.strip()))
 
     def save(self, path: str | Path) -> None:

@@ -218,7 +218,10 @@ class S5System:
         if set(posteriors) != set(weights):
             raise InputError("posteriors", " ".join(sorted(posteriors)), f"those of {' '.join(weights)}")
         index, share = vote(
-            [posteriors[name] for name in weights], list(weights.values()), self.config.vote.gamma, self.config.vote.align
+            [posteriors[name] for name in weights],
+            list(weights.values()),
+            self.config.vote.gamma,
+            self.config.vote.align,
         )
         active = index != labels.silence_index
         return [labels.name(i) for i in index[active]], [float(p) for p in share[active]]
@@ -238,7 +241,9 @@ class S5System:
     def fuse(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> np.ndarray:
         """The final sources [K, samples] float32 from the separators' outputs."""
         default = self.config.fusion.default or {self.config.separators[0].name: 1.0}
-        return fuse({m.name: outputs[m.name] for m in self.config.separators}, labels, default, self.config.fusion.classes)
+        return fuse(
+            {m.name: outputs[m.name] for m in self.config.separators}, labels, default, self.config.fusion.classes
+        )
 
     def __call__(self, mixture: np.ndarray, fs: int) -> list[Source]:
         """Separates one recording.

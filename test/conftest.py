@@ -1,4 +1,5 @@
-"""Shared by all suites."""
+"""Shared by all suites: golden values, and a tiny tree of raw material in the official layout (8 kHz, noise bursts, two
+rooms)."""
 
 import json
 import zlib
@@ -6,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sofar
+import soundfile
 
 GOLDEN = Path(__file__).parent / "golden"
+RATE = 8000
 
 
 def fill_official(name: str) -> dict[str, np.ndarray]:
@@ -43,3 +47,79 @@ def golden() -> Path:
 def official_weights():
     """``official_weights("resunetk")``: the weights that the golden outputs were made with."""
     return fill_official
+
+
+def ring(n: int, distance: float = 1.5) -> np.ndarray:
+    """Spherical positions on a circle: [n, 3] azimuth, elevation, distance."""
+    azimuth = np.arange(n) * 360.0 / n
+    return np.stack([azimuth, 0 * azimuth, 0 * azimuth + distance], axis=1)
+
+
+def decaying(positions: int, channels: int, n: int) -> np.ndarray:
+    """Random impulse responses [positions, channels, n] whose direct sound is their largest sample."""
+    rng = np.random.default_rng(0)
+    rirs = rng.standard_normal((positions, channels, n)) * np.exp(-np.arange(n) / (n / 8)) * 0.2
+    for rir in rirs:
+        rir[:, rng.integers(20, 60)] = 1.5
+    return rirs
+
+
+def _write_room(path, positions=12, kind="spherical", channels=4, rate=RATE, rirs=None) -> np.ndarray:
+    """Writes a SOFA file; ``positions`` is an array [M, 3] or the number of positions on a circle."""
+    positions = ring(positions) if isinstance(positions, int) else np.asarray(positions, dtype=float)
+    rirs = decaying(len(positions), channels, rate // 10) if rirs is None else rirs
+    sofa = sofar.Sofa("GeneralFIR")
+    sofa.SourcePosition = positions
+    sofa.SourcePosition_Type = kind
+    sofa.SourcePosition_Units = "degree, degree, metre" if kind == "spherical" else "metre"
+    sofa.ReceiverPosition = np.zeros((rirs.shape[1], 3))
+    sofa.Data_IR = rirs
+    sofa.Data_Delay = np.zeros((1, rirs.shape[1]))
+    sofa.Data_SamplingRate = rate
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sofar.write_sofa(str(path), sofa, compression=0)
+    return rirs
+
+
+@pytest.fixture(scope="session")
+def write_room():
+    return _write_room
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("material")
+    rng = np.random.default_rng(1)
+
+    def sound(path: str, seconds: float, channels: int = 1) -> None:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(file, 0.1 * rng.standard_normal((int(seconds * RATE), channels)), RATE)
+
+    for voice in range(3):
+        for i in range(3):
+            sound(f"raw/sound_event/Speech/voice{voice}/{i}.flac", 0.3 + 0.4 * i)
+    sound("raw/sound_event/Speech/voice2/long.wav", 5.0)
+    for kit in range(2):
+        sound(f"raw/sound_event/Percussion/kit{kit}/a.wav", 0.4)
+    for i in range(4):
+        sound(f"raw/sound_event/Cough/{i}.ogg", 0.5 + 0.2 * i)
+    for label in ("Rain", "Cart"):
+        for i in range(2):
+            sound(f"raw/interference/{label}/{i}.flac", 1.0 + i)
+    sound("raw/noise/long.flac", 6.0, 4)
+    sound("raw/noise/short.flac", 0.7, 4)
+    _write_room(root / "raw/room_ir/a.sofa")
+    _write_room(root / "raw/room_ir/b.sofa", [[2, 0, 0], [0, 2, 0], [-2, 0, 0.5], [0, -2, -1]], "cartesian")
+    return root
+
+
+@pytest.fixture
+def config() -> dict:
+    return {
+        "labels": ["Cough", "Percussion", "Speech"],
+        "sampling_rate": RATE,
+        "duration": 2.0,
+        "max_event_duration": 1.5,
+        "dirs": {name: f"raw/{name}" for name in ("sound_event", "interference", "noise", "room_ir")},
+    }

@@ -29,7 +29,10 @@ def build(size: int, rate: float = 0.1, *, name: str = "a") -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"size": 1, "sise": 2}, "x.yaml: key sise: found an unknown key, expected size (one of size, inner, table, rows)"),
+        (
+            {"size": 1, "sise": 2},
+            "x.yaml: key sise: found an unknown key, expected size (one of size, inner, table, rows)",
+        ),
         ({}, "x.yaml: key size: found nothing, expected a value"),
         (
             {"size": 1, "inner": {"gama": 2}},
@@ -53,7 +56,9 @@ def test_parse_builds_nested_dataclasses():
 def test_arguments_of_a_function():
     check_arguments(build, {"size": 1, "rate": 1e-3}, "x")
     check_arguments(build, {}, "x", given=("size",))
-    with pytest.raises(InputError, match=r"x: key nam: found an unknown key, expected name \(one of size, rate, name\)"):
+    with pytest.raises(
+        InputError, match=r"x: key nam: found an unknown key, expected name \(one of size, rate, name\)"
+    ):
         check_arguments(build, {"size": 1, "nam": "b"}, "x")
     with pytest.raises(InputError, match="key size: found 'big'"):
         check_arguments(build, {"size": "big"}, "x")

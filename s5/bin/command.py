@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from s5.errors import InputError
+from s5.progress import progress
 
-T = TypeVar("T")
+__all__ = ["Parser", "progress", "run"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,17 +23,21 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """As argparse does; an unknown option is named with the nearest right one."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             import difflib
 
-            options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+            options = [
+                option for action in self._actions for option in action.option_strings if option.startswith("--")
+            ]
             near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
             self.error(f"unknown option {unknown[0]}" + (f" (did you mean {near[0]}?)" if near else ""))
         return parsed
 
-    def error(self, message: str):  # type: ignore[no-untyped-def,override]
+    def error(self, message: str):  # type: ignore[no-untyped-def]
+        """One line on stderr, exit status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
@@ -56,20 +59,3 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         sys.exit(f"error: {name}{e.strerror or e}")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Passes items on and shows how far the work is: a bar in a terminal, a log line a minute elsewhere."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(items, total=total, desc=what, leave=False)
-        return
-    start = last = time.monotonic()
-    for done, item in enumerate(items):
-        yield item
-        now = time.monotonic()
-        if now - last > 60:
-            last, rate = now, (done + 1) / (now - start)
-            left = (total - done - 1) / rate
-            logging.info("%s: %d of %d, %.1f a second, %.0f s left", what, done + 1, total, rate, left)

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, progress, run
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.metrics import Scorer
 from s5.scoring import (
@@ -63,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scorer = Scorer(**options)
     job = partial(score_one, references, estimates, probabilities, options)
     rows = score_all(job, references.utts, min(args.nj, max(len(references.utts), 1)))
-    scorer.rows.extend(tqdm(rows, total=len(references.utts), desc="score", unit="mixture", disable=None))
+    scorer.rows.extend(progress(rows, len(references.utts), "score"))
     scores = {
         "set": args.set or args.references.resolve().name,
         "system": args.system or "",

@@ -17,7 +17,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("recording", nargs="?", help="a wav or flac file, instead of --data")
     parser.add_argument("folder", nargs="?", help="with a recording: where its sources go")
     args = parser.parse_args(argv)
-    if bool(args.data) == bool(args.recording) or bool(args.data) != bool(args.out) or (args.recording and not args.folder):
+    if (
+        bool(args.data) == bool(args.recording)
+        or bool(args.data) != bool(args.out)
+        or (args.recording and not args.folder)
+    ):
         parser.error("give either --data and --out, or a recording and a folder")
 
     from s5 import S5System, decode

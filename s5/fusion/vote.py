@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def align_slots(posterior: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -24,6 +23,8 @@ def align_slots(posterior: np.ndarray, reference: np.ndarray) -> np.ndarray:
         >>> align_slots(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
         [[0.8, 0.2], [0.1, 0.9]]
     """
+    from scipy.optimize import linear_sum_assignment  # takes a second to import, which most commands can spare
+
     _, column = linear_sum_assignment(reference @ posterior.T, maximize=True)
     return posterior[column]
 

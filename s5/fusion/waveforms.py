@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def fuse(
@@ -44,5 +43,7 @@ def _match(sources: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Order of ``sources`` [n, samples] that brings them nearest to ``reference``."""
     if len(sources) == 1:
         return np.array([0])
+    from scipy.optimize import linear_sum_assignment
+
     distance = np.square(reference[:, None].astype(np.float64) - sources[None]).sum(-1)
     return linear_sum_assignment(distance)[1]

@@ -8,26 +8,20 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import tqdm
 import yaml
 
 from s5.data import Row, remove_data_dir_files, write_audio, write_bytes, write_data_dir
 from s5.errors import InputError
+from s5.progress import progress
 from s5.scene.render import render
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
-
-LOG_INTERVAL = 60.0
-"""Seconds between lines about the progress where stderr is no terminal."""
 
 
 def simulate(sampler: Sampler, out: str | Path, num_scenes: int | None = None, nj: int = 1) -> list[Row]:
@@ -57,7 +51,7 @@ def simulate(sampler: Sampler, out: str | Path, num_scenes: int | None = None, n
     remove_data_dir_files(out)
     digits = max(4, len(str(n - 1)))
     utts = [f"{out.name}_{item:0{digits}d}" for item in range(n)]
-    rows = list(_progress(_make_all(sampler, out, utts, nj), n))
+    rows = list(progress(_make_all(sampler, out, utts, nj), n, "simulate"))
     write_data_dir(out, rows, sampler.config.n_slots)
     return rows
 
@@ -141,17 +135,3 @@ def _is_scene(path: Path, scene: Scene) -> bool:
         return Scene.load(path) == scene
     except InputError:
         return False
-
-
-def _progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
-    """Passes the rows on; a bar on a terminal, else a line a minute."""
-    if sys.stderr.isatty():
-        yield from tqdm.tqdm(rows, total=total, unit="scene")
-        return
-    start = last = time.monotonic()
-    for done, row in enumerate(rows, 1):
-        yield row
-        now = time.monotonic()
-        if now - last > LOG_INTERVAL:
-            logging.info("%d of %d scenes, %.1f a second", done, total, done / (now - start))
-            last = now

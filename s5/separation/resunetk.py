@@ -1,9 +1,9 @@
 """ResUNetK: the label-queried separator of the DCASE 2025 and 2026 baselines, at any size.
 
 A residual U-Net over the magnitude spectrograms of all channels, conditioned by the labels of all K slots at once. It
-predicts, for each slot and input channel, a magnitude mask and a phase rotation; the masked channels are summed by a 1x1
-convolution into one dry source a slot. With the default arguments it is the official network: same parameters, same
-output (seed 001, section 3.2; ``../shared`` golden values in the tests).
+predicts, for each slot and input channel, a magnitude mask and a phase rotation; the masked channels are summed by a
+1x1 convolution into one dry source a slot. With the default arguments it is the official network: same parameters, same
+output (seed 001, section 3.2).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class ResidualBlock(nn.Module):
         return {"beta1": self.bn1.num_features, "beta2": self.bn2.num_features}
 
     def forward(self, x: Tensor, beta1: Tensor, beta2: Tensor) -> Tensor:
+        """x [B, in, T, F], biases [B, channels, 1, 1] -> [B, out, T, F]."""
         y = self.conv1(_activate(self.bn1(x), beta1))
         y = self.conv2(_activate(self.bn2(y), beta2))
         return y + (self.shortcut(x) if hasattr(self, "shortcut") else x)
@@ -57,6 +58,7 @@ class EncoderBlock(nn.Module):
         return {f"conv_block1->{name}": size for name, size in self.conv_block1.film_sizes().items()}
 
     def forward(self, x: Tensor, betas: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """x [B, in, T, F] -> pooled and unpooled [B, out, ...]."""
         x = self.conv_block1(x, *betas)
         return (F.avg_pool2d(x, self.pool) if self.pool != (1, 1) else x), x
 
@@ -76,6 +78,7 @@ class DecoderBlock(nn.Module):
         return {"beta1": self.bn1.num_features, **inner}
 
     def forward(self, x: Tensor, skip: Tensor, betas: Sequence[Tensor]) -> Tensor:
+        """x [B, in, T, F] and the skip [B, out, T * pool, F * pool] -> the skip's shape."""
         x = self.conv1(_activate(self.bn1(x), betas[0]))
         return self.conv_block2(torch.cat((x, skip), dim=1), *betas[1:])
 
@@ -126,13 +129,15 @@ class ResUNetK(nn.Module):
         condition_dim: width of the label MLP.
         bn_momentum: momentum of all batch norms.
         compression: exponent applied to the magnitudes that enter the network (1: the official network).
-        intensity: adds the active intensity of channels 2..M against channel 1, in [-1, 1], to the input: which side a bin
-            comes from, which magnitudes alone do not tell (false: the official network).
+        intensity: adds the active intensity of channels 2..M against channel 1, in [-1, 1], to the input: which side a
+            bin comes from, which magnitudes alone do not tell (false: the official network).
         checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
 
     Raises:
         InputError: sizes that do not go together, or a mixture of another channel count.
     """
+
+    window: Tensor
 
     def __init__(
         self,
@@ -158,7 +163,9 @@ class ResUNetK(nn.Module):
         self.compression, self.intensity, self.checkpointing = compression, intensity, checkpointing
         self.time_ratio = _product(p[0] for p in pools)
         if (n_fft // 2) % _product(p[1] for p in pools):
-            raise InputError("ResUNetK: n_fft", n_fft, f"a half that {_product(p[1] for p in pools)} (the pools) divides")
+            raise InputError(
+                "ResUNetK: n_fft", n_fft, f"a half that {_product(p[1] for p in pools)} (the pools) divides"
+            )
         n_inputs = n_channels + (n_channels - 1 if intensity else 0)
         n_masks = n_slots * n_channels * 3
         self.base = _Base(n_inputs, n_masks, n_channels, n_fft // 2 + 1, widths, pools, bn_momentum)
@@ -248,6 +255,7 @@ class ResUNetK(nn.Module):
         real, imag = gain * real, gain * imag
         x_real, x_imag = spectrum[..., :-1].unsqueeze(2)  # each [B, 1, M, frames, bins - 1]
         weight, bias = self.base.out_conv.weight.reshape(-1), self.base.out_conv.bias
+        assert bias is not None
         out_real = torch.einsum("bkmtf,m->bkft", x_real * real - x_imag * imag, weight)
         out_imag = torch.einsum("bkmtf,m->bkft", x_real * imag + x_imag * real, weight)
         # The Nyquist bin has no mask and comes back as zero; the bias of the sum over channels reaches it all the same.

@@ -6,11 +6,15 @@ Smaller sizes are built from random weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s5.config import check_arguments
 from s5.errors import InputError
+from s5.tagging.augment import LogMelAugment
 
 
 class LogMel(nn.Module):
@@ -25,6 +29,9 @@ class LogMel(nn.Module):
         f_min: lower mel edge in Hz.
     """
 
+    filters: Tensor
+    window: Tensor
+
     def __init__(self, sampling_rate: int, n_mels: int, f_min: float = 50.0) -> None:
         super().__init__()
         from torchaudio.functional import melscale_fbanks
@@ -38,6 +45,7 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
 
     def forward(self, waveform: Tensor, norm_stats: Tensor) -> Tensor:
+        """Waveform [B, T] and (mean, std) -> [B, n_mels, frames]."""
         with torch.autocast(waveform.device.type, enabled=False):  # the logarithm of small powers needs float32
             spectrum = torch.stft(
                 waveform.float(),
@@ -90,6 +98,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, N, dim] -> the same shape."""
         x = x + self.dropout(self.attn(self.norm1(x)))
         return x + self.dropout(self.mlp(self.norm2(x)))
 
@@ -106,6 +115,7 @@ class M2DEncoder(nn.Module):
         heads: attention heads.
         norm_stats: mean and standard deviation of the log-mel values; a loaded checkpoint brings its own.
         dropout: of the residual branches in training.
+        augment: arguments of :class:`s5.tagging.augment.LogMelAugment`; by default none.
     """
 
     def __init__(
@@ -118,6 +128,7 @@ class M2DEncoder(nn.Module):
         heads: int = 12,
         norm_stats: tuple[float, float] = (-7.1, 4.2),
         dropout: float = 0.0,
+        augment: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if input_size[0] % patch_size[0]:
@@ -128,7 +139,9 @@ class M2DEncoder(nn.Module):
         self.rows = input_size[0] // patch_size[0]
         self.feature_dim = dim * self.rows
         n_patches = self.rows * (input_size[1] // patch_size[1])
+        check_arguments(LogMelAugment, augment or {}, "augment")
         self.log_mel = LogMel(sampling_rate, input_size[0])
+        self.augment = LogMelAugment(**(augment or {}))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_patches, dim))
         self.norm_stats = nn.Parameter(torch.tensor([float(v) for v in norm_stats]), requires_grad=False)
@@ -150,7 +163,7 @@ class M2DEncoder(nn.Module):
         Raises:
             InputError: less than one patch of audio.
         """
-        mel = self.log_mel(waveform, self.norm_stats)
+        mel = self.augment(self.log_mel(waveform, self.norm_stats), self.norm_stats[1])
         width = self.patch_size[1]
         mel = F.pad(mel, (0, -mel.shape[-1] % width))
         windows = mel.split(self.window_frames, dim=-1)

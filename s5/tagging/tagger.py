@@ -92,5 +92,3 @@ class M2DTagger(nn.Module):
         for module in frozen:
             module.requires_grad_(False)
         return frozen
-
-

@@ -38,11 +38,15 @@ class S5Task(AbsTask):
         group.add_argument("--network", choices=sorted(cls.networks), default=min(cls.networks), help="Kind of network")
         group.add_argument("--network_conf", action=NestedDictAction, default={}, help="Arguments of the network")
         group.add_argument("--bf16", type=str2bool, default=False, help="Run the network in bfloat16")
-        group.add_argument("--num_scenes", type=int, default=None, help="Fresh scenes an epoch (default: the sampler's)")
+        group.add_argument(
+            "--num_scenes", type=int, default=None, help="Fresh scenes an epoch (default: the sampler's)"
+        )
         group.add_argument("--scene_conf", action=NestedDictAction, default={}, help="Sampler keys to replace")
         group.add_argument("--train_data", type=str_or_none, default=None, help="Data directory, usually a virtual one")
         group.add_argument("--valid_data", type=str_or_none, default=None, help="Data directory")
-        group.add_argument("--labels", type=str, nargs="+", default=[], help="Label set; by default the training data's")
+        group.add_argument(
+            "--labels", type=str, nargs="+", default=[], help="Label set; by default the training data's"
+        )
         group.add_argument("--n_slots", type=int, default=3, help="Output slots K")
         group.add_argument("--sampling_rate", type=int, default=None, help="In Hz; by default the training data's")
 
@@ -93,7 +97,9 @@ class S5Task(AbsTask):
             num_scenes = args.num_scenes if mode == "train" else None
             dataset = VirtualScenes(path, args.scene_conf, args.seed, num_scenes, cls.with_sources)
             if dataset.labels != labels:
-                raise InputError(f"{path}/sampler.yaml", f"labels {' '.join(dataset.labels.names)}", " ".join(args.labels))
+                raise InputError(
+                    f"{path}/sampler.yaml", f"labels {' '.join(dataset.labels.names)}", " ".join(args.labels)
+                )
         else:
             dataset = FixedScenes(path, labels, args.n_slots, cls.with_sources)
         distributed = iter_options.distributed

@@ -93,7 +93,10 @@ class FixedScenes(Dataset):
         try:
             mixture, _ = self.data.mixture(utt)
             labels = self.data.labels[utt]
-            data = {"mixture": mixture, "label_index": self.labels.indices(labels, self.n_slots, f"{self.data.path}: {utt}")}
+            data = {
+                "mixture": mixture,
+                "label_index": self.labels.indices(labels, self.n_slots, f"{self.data.path}: {utt}"),
+            }
             if self.with_sources:
                 data["dry"] = self.data.sources(utt)
         except InputError as e:
@@ -111,7 +114,9 @@ def collate(items: list[Item | InputError]) -> tuple[list[str], dict[str, torch.
     names = [name for name, _ in good]
     lengths = {data["mixture"].shape for _, data in good}
     if len(lengths) > 1:
-        return InputError(f"batch of {names[0]} ..", f"mixtures of shapes {sorted(lengths)}", "one shape (or batch_size 1)")
+        return InputError(
+            f"batch of {names[0]} ..", f"mixtures of shapes {sorted(lengths)}", "one shape (or batch_size 1)"
+        )
     return names, {k: torch.from_numpy(np.stack([data[k] for _, data in good])) for k in good[0][1]}
 
 
@@ -176,7 +181,9 @@ class SceneIterFactory(AbsIterFactory):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
+    def build_iter(
+        self, epoch: int, shuffle: bool | None = None
+    ) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
         """Batches of an epoch. Raises InputError for bad data that a worker met."""
         self.batches.epoch = epoch
         for batch in self.loader:

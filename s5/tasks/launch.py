@@ -87,11 +87,11 @@ def train(
         if not Path(data).is_dir():
             raise InputError(data, "no such folder", "a data directory (stages 1 and 2)")
     config |= _facts_of_data(train_data)
+    config |= {"train_data": str(train_data), "valid_data": str(valid_data), "output_dir": str(output_dir)}
 
     _load_only_weights()
     task_class = _task(task)
     _check_config(task_class, config, config_path)
-    config |= {"train_data": str(train_data), "valid_data": str(valid_data), "output_dir": str(output_dir)}
     if ngpu < 0:
         import torch
 
@@ -129,10 +129,11 @@ def _load_only_weights() -> None:
     """Makes every torch.load of this process refuse code, ESPnet's included, and lets it read what a resume needs."""
     import numpy as np
     import torch
+    from numpy._core.multiarray import scalar
 
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     scalars = [type(np.dtype(t)) for t in ("float16", "float32", "float64", "int32", "int64", "bool")]
-    torch.serialization.add_safe_globals([np._core.multiarray.scalar, np.dtype, *scalars, datetime.timedelta])
+    torch.serialization.add_safe_globals([scalar, np.dtype, *scalars, datetime.timedelta])
 
 
 def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) -> None:
@@ -158,6 +159,8 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
         if name == "onecyclelr":
             conf.setdefault("total_steps", 1)
         check_arguments(table[name], conf, f"{where}: {kind}_conf", given)
+    sampler = Path(config["train_data"], "sampler.yaml")
+    parse(SamplerConfig, {**load_yaml(sampler), **(config.get("scene_conf") or {})}, f"{where}: scene_conf")
     parser_defaults = vars(task_class.get_parser().parse_args(["--output_dir", "unused"]))
     try:
         with torch.device("meta"):
@@ -172,9 +175,9 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
     if action.type in (int, float) and value is not None and not isinstance(value, list):
         try:
             assert not isinstance(value, bool)
-            action.type(str(value))  # type: ignore[operator]
+            action.type(str(value))
         except (ValueError, AssertionError):
-            raise InputError(where, repr(value), f"a number ({action.type.__name__})") from None  # type: ignore[union-attr]
+            raise InputError(where, repr(value), f"a number ({action.type.__name__})") from None
 
 
 def _near(names: Any, key: str) -> list[str]:

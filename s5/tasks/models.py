@@ -93,7 +93,7 @@ def _mean_sdri(estimate: Tensor, dry: Tensor, reference: Tensor, permutation: Te
 
 
 def _label_accuracies(predicted: Tensor, label_index: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:
-    """TP / (TP + FN + FP) of each mixture over multi-sets of labels (1 when both sides are empty), and exact matches."""
+    """TP / (TP + FN + FP) of each mixture over multi-sets of labels (1 if both are empty), and exact matches."""
     counts = F.one_hot(predicted, n_labels + 1).sum(1)[:, :n_labels]
     truth = F.one_hot(label_index, n_labels + 1).sum(1)[:, :n_labels]
     both = torch.minimum(counts, truth).sum(-1)

@@ -1,0 +1,271 @@
+"""The mini data set: the committed archive, its table of sources, the rooms and the unpacking."""
+
+import hashlib
+import importlib.util
+import io
+import re
+import subprocess
+import sys
+import tarfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import yaml
+
+from s5.errors import InputError
+from s5.labels import DCASE_LABELS, LabelSet
+
+RECIPE = Path(__file__).resolve().parents[2] / "egs" / "mini_s5"
+ARCHIVE = RECIPE / "local" / "mini_s5.tar.gz"
+SPLITS = ("train", "valid", "test")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"mini_s5_{name}", RECIPE / "local" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+unpack, rooms, noise = load("unpack"), load("make_rooms"), load("make_noise")
+
+
+@pytest.fixture(scope="module")
+def files():
+    return unpack.members(ARCHIVE)
+
+
+@pytest.fixture(scope="module")
+def decoded(files):
+    """(waveform int16, sampling rate) by member name."""
+    return {name: sf.read(io.BytesIO(data), dtype="int16") for name, data in files.items()}
+
+
+@pytest.fixture(scope="module")
+def sources(files):
+    """Files of each (split, label, source folder) of the sound events."""
+    out = defaultdict(list)
+    for name in files:
+        if name.startswith("sound_event/"):
+            _, split, label, source, _ = name.split("/")
+            out[split, label, source].append(name)
+    return out
+
+
+def test_archive_is_small():
+    assert ARCHIVE.stat().st_size <= 12_000_000
+
+
+def test_labels_are_those_of_the_folders(sources):
+    labels = LabelSet.load(RECIPE / "conf" / "labels.txt").names
+    assert len(labels) >= 7
+    assert [name for name in DCASE_LABELS if name in labels] == list(labels)
+    for split in SPLITS:
+        assert {label for s, label, _ in sources if s == split} == set(labels)
+
+
+def test_every_label_has_sources_enough_in_every_split(sources):
+    labels = LabelSet.load(RECIPE / "conf" / "labels.txt").names
+    for split in SPLITS:
+        for label in labels:
+            found = [names for (s, name, _), names in sources.items() if (s, name) == (split, label)]
+            assert len(found) >= 2, (split, label)
+            assert sum(map(len, found)) >= (40 if split == "train" else 10), (split, label)
+
+
+def test_splits_share_no_source_and_no_content(decoded, sources):
+    seen = {}
+    for split, label, source in sources:
+        assert seen.setdefault((label, source), split) == split
+    contents = defaultdict(set)
+    for name, (wav, _) in decoded.items():
+        # The files themselves always differ: their page heads hold a serial number made of the name.
+        contents[hashlib.sha256(wav.tobytes()).hexdigest()].add(name)
+    assert [names for names in contents.values() if len(names) > 1] == []
+
+
+def test_sound_events_are_clean(decoded):
+    for name, (pcm, fs) in decoded.items():
+        wav = pcm / 32768
+        assert (fs, wav.ndim) == (16000, 1), name
+        assert np.max(np.abs(wav)) >= 0.02, name
+        if name.startswith("sound_event/"):
+            assert 0.3 <= len(wav) / fs <= 4.0, name
+            loud = np.flatnonzero(np.abs(wav) > 0.01 * np.max(np.abs(wav)))
+            gaps = np.diff(np.concatenate([[0], loud, [len(wav) - 1]]))
+            assert gaps.max() <= 1.2 * fs, name
+
+
+def test_interference_and_ambiences(files):
+    kinds = {name.split("/")[2] for name in files if name.startswith("interference/")}
+    assert len(kinds) >= 4
+    assert not kinds & set(DCASE_LABELS)
+    for split in SPLITS:
+        assert len({n.split("/")[2] for n in files if n.startswith(f"interference/{split}/")}) >= 4
+        assert sum(n.startswith(f"noise/{split}/") for n in files) >= 2
+
+
+def test_table_of_sources_matches_archive_and_licenses(sources):
+    table = yaml.safe_load((RECIPE / "local" / "sources.yaml").read_text(encoding="utf-8"))
+    listed = {(e["split"], label, e["name"]) for label, entries in table["sound_event"].items() for e in entries}
+    assert listed == set(sources)
+    named = re.findall(r"package: (\[[^\]]*\]|[^,}]+)", (RECIPE / "local" / "sources.yaml").read_text(encoding="utf-8"))
+    used = {p.strip() for entry in named for p in entry.strip("[]").split(",")}
+    assert used == set(table["packages"])
+    licenses = (RECIPE / "LICENSES.md").read_text(encoding="utf-8")
+    for package, facts in table["packages"].items():
+        assert f"| {package} | {facts['version']} |" in licenses
+        assert not re.search(r"\bNC\b|NonCommercial|non-free", facts["licence"])
+    for split, label, source in listed:
+        assert f"| {split} | {label} | {source} |" in licenses
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for info, data in members:
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def member(name, kind=tarfile.REGTYPE, link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("../evil.ogg"),
+        member("/sound_event/train/Speech/a/evil.ogg"),
+        member("sound_event/train/../../../evil.ogg"),
+        member("sound_event/train/Speech/a/evil.sh"),
+        member("sound_event/train/Speech/a/00.ogg", tarfile.SYMTYPE, "/etc/passwd"),
+        member("sound_event/train/Speech/a/00.ogg", tarfile.LNKTYPE, "../evil.ogg"),
+    ],
+)
+def test_unpacking_refuses_what_leaves_the_folder(tmp_path, bad):
+    good = member("sound_event/train/Speech/a/01.ogg")
+    write_tar(tmp_path / "a.tar.gz", [(good, b"OggS"), (bad, b"" if not bad.isreg() else b"OggS")])
+    out = tmp_path / "raw"
+    with pytest.raises(InputError) as e:
+        unpack.unpack(tmp_path / "a.tar.gz", out)
+    assert "\n" not in str(e.value)
+    assert not out.exists()
+    assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize("cut", [100, 1_000_000, -2000])
+def test_unpacking_refuses_a_damaged_archive(tmp_path, cut):
+    damaged = tmp_path / "mini_s5.tar.gz"
+    damaged.write_bytes(ARCHIVE.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"mini_s5\.tar\.gz"):
+        unpack.unpack(damaged, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
+def test_unpacking_is_done_once_and_replaces_older_content(tmp_path):
+    out = tmp_path / "raw"
+    old = out / "sound_event" / "train" / "Speech" / "old" / "00.ogg"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"OggS")
+    first = [
+        (member("sound_event/train/Speech/a/00.ogg"), b"OggS1"),
+        (member("interference/train/Fire/a_00.ogg"), b"OggS"),
+        (member("noise/train/wind.ogg"), b"OggS"),
+    ]
+    write_tar(tmp_path / "a.tar.gz", first)
+    assert unpack.unpack(tmp_path / "a.tar.gz", out)
+    assert not old.exists()
+    assert (out / "sound_event/train/Speech/a/00.ogg").read_bytes() == b"OggS1"
+    assert (out / "ambience/train/wind.ogg").exists()
+    assert not unpack.unpack(tmp_path / "a.tar.gz", out)
+    assert sorted(p.name for p in out.iterdir()) == [".unpacked", "ambience", "interference", "sound_event"]
+
+
+def test_direct_sound_has_the_direction_of_the_source():
+    listener = np.array([2.0, 1.6, 1.3])
+    positions = np.array([[0.0, 1.0, 0.0], [1.2, 0.0, 0.0], [0.0, 0.0, 0.8], [-0.6, -0.6, 0.3]])
+    for position, response in zip(
+        positions, rooms.image_sources([4.0, 3.2, 2.5], 0.4, 2, listener, positions), strict=True
+    ):
+        distance = np.linalg.norm(position)
+        peak = int(np.argmax(np.abs(response[0, : int((distance / 343 + 0.002) * 16000)])))
+        assert peak == pytest.approx(distance / 343 * 16000, abs=1)
+        # W, Y, Z, X: a source on the left (+Y) has Y in phase with W and nothing in X.
+        direct = response[1:, peak - 8 : peak + 9] @ response[0, peak - 8 : peak + 9]
+        direct /= np.sum(response[0, peak - 8 : peak + 9] ** 2)
+        np.testing.assert_allclose(direct, position[[1, 2, 0]] / distance, atol=0.05)
+
+
+def test_a_room_decays_with_its_rt60_and_is_the_same_each_time():
+    import pyroomacoustics as pra
+
+    room = rooms.Room("train", "small", [3.0, 2.6, 2.4], 0.25, 3, 5)
+    responses, positions = rooms.impulse_responses(room)
+    assert responses.dtype == np.float32
+    assert responses.shape[:2] == (3, 4)
+    for response in responses:
+        measured = pra.experimental.measure_rt60(response[0].astype(float), fs=16000, decay_db=30)
+        assert measured == pytest.approx(0.25, rel=0.15)
+    again, same = rooms.impulse_responses(room)
+    np.testing.assert_array_equal(again, responses)
+    np.testing.assert_array_equal(same, positions)
+
+
+def test_sofa_file_is_read_by_the_renderer(tmp_path):
+    from s5.scene.room import SofaRoom
+
+    room = rooms.Room("train", "small", [3.0, 2.6, 2.4], 0.25, 2, 5)
+    responses = np.zeros((2, 4, 40), np.float32)
+    responses[1, 2, 7] = 0.25
+    positions = np.array([[1.0, 0.5, 0.0], [0.0, -1.0, 0.25]])
+    rooms.write_sofa(tmp_path / "small.sofa", room, responses, positions)
+    sofa = SofaRoom(tmp_path / "small.sofa")
+    assert (sofa.sampling_rate, sofa.n_channels, sofa.rir_length) == (16000, 4, 40)
+    assert sofa.index([0.0, -1.0, 0.25]) == 1
+    np.testing.assert_array_equal(sofa.rir(1), responses[1])
+
+
+def test_configured_rooms():
+    configured = rooms.parse(rooms.Rooms, rooms.load_yaml(RECIPE / "conf" / "rooms.yaml"), "rooms.yaml").rooms
+    for split, least in (("train", 6), ("valid", 2), ("test", 2)):
+        assert sum(r.split == split for r in configured) >= least
+    assert len({(*r.size, r.rt60) for r in configured}) == len(configured)
+    for room in configured:
+        assert 0.2 <= room.rt60 <= 0.8
+        assert room.positions >= 36
+        listener, positions = rooms.place(room)
+        assert (positions + listener > 0.2).all()
+        assert (positions + listener < np.array(room.size) - 0.2).all()
+        azimuth = np.sort(np.arctan2(positions[:, 1], positions[:, 0]))
+        assert np.diff(np.append(azimuth, azimuth[0] + 2 * np.pi)).max() < np.deg2rad(25)
+
+
+def test_background_noise_is_diffuse():
+    rng = np.random.default_rng(0)
+    wav = noise.diffuse(rng.standard_normal(16000 * 4), 3.0, rng)
+    assert wav.shape == (4, 48000)
+    assert 10 * np.log10(np.mean(wav**2)) == pytest.approx(noise.LEVEL_DB, abs=0.1)
+    energy = np.mean(wav**2, axis=1)
+    np.testing.assert_allclose(energy[1:] / energy[0], 1 / 3, atol=0.08)
+    assert np.max(np.abs(np.corrcoef(wav) - np.eye(4))) < 0.12
+
+
+@pytest.mark.parametrize("args", [["--nj", "0"], ["--nj"], ["--jobs", "2"]])
+def test_data_script_refuses_wrong_options(tmp_path, args):
+    result = subprocess.run(
+        ["bash", RECIPE / "local" / "data.sh", *args], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_impossible_room_is_refused_in_one_line():
+    with pytest.raises(InputError, match=r"room vault: rt60: found 0\.05 s"):
+        rooms.impulse_responses(rooms.Room("train", "vault", [9.0, 9.0, 4.0], 0.05, 2, 1))

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# All tests, on a bare machine: sets up the environment, runs every part even if one fails, ends with the counts.
+# shellcheck disable=SC2154  # options are assigned by parse_options
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root" || exit 1
+
+usage='Runs all tests: test/run.sh'
+options=("only||lint,unit,shell,mini|one part: checkers, pytest, shell tests, or a small run of the whole recipe")
+. utils/log.sh
+. utils/parse_options.sh
+parse_options "$@"
+[ ${#arguments[@]} -eq 0 ] || usage_error "found '${arguments[0]}', expected options only"
+. ./path.sh || exit 1
+
+passed=0
+failed=0
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/s5 test.XXXXXX") # with a space: paths must bear one
+trap 'rm -rf "$scratch"' EXIT
+
+# check WHAT COMMAND...: one test; its output is shown if it fails.
+check() {
+  local what=$1 began=$SECONDS
+  shift
+  if "$@" >"$scratch/output" 2>&1; then
+    passed=$((passed + 1))
+    log "ok: $what ($((SECONDS - began)) s)"
+  else
+    failed=$((failed + 1))
+    log "FAILED: $what ($((SECONDS - began)) s)"
+    tail -n 60 "$scratch/output"
+  fi
+}
+
+# count COMMAND...: tests that say 'N passed' and 'N failed' themselves.
+count() {
+  local status=0 number
+  "$@" 2>&1 | tee "$scratch/output" || status=$?
+  number=$(grep -oE '[0-9]+ passed' "$scratch/output" | tail -n 1)
+  passed=$((passed + ${number%% *}))
+  number=$(grep -E '[0-9]+ (passed|failed|errors?)' "$scratch/output" | tail -n 1 | grep -oE '[0-9]+ (failed|error)' | awk '{ n += $1 } END { print n + 0 }')
+  # What fails without a count is one failure.
+  [ "$status" -eq 0 ] || [ "$number" -gt 0 ] || number=1
+  failed=$((failed + number))
+}
+
+# Every shell script that is not ignored by git, by its name or its first line.
+shell_files() {
+  find . -path ./tools/venv -prune -o -path ./tools/.uv -prune -o -path ./.git -prune -o -name data -prune -o -name exp -prune \
+    -o -type f \( -name '*.sh' -o -path './.ci/run' -o -path './test/shell/*' \) -print0
+}
+
+check_shell() {
+  local files=()
+  mapfile -d '' files < <(shell_files)
+  shellcheck "${files[@]}"
+}
+
+part_lint() {
+  check "ruff check" ruff check --no-cache .
+  check "ruff format" ruff format --no-cache --check .
+  check "mypy" mypy
+  check "shellcheck" check_shell
+}
+
+part_unit() { count python -m pytest --durations 5; }
+
+part_shell() {
+  local file
+  for file in test/shell/test_*.sh; do
+    log "$file"
+    count bash "$file"
+  done
+}
+
+# A copy of the repository's own files, with this environment.
+copy_repository() {
+  mkdir -p "$1"
+  {
+    git ls-files --cached --others --exclude-standard -z 2>/dev/null ||
+      find . -name .git -prune -o -path ./tools/venv -prune -o -path ./tools/.uv -prune -o -name data -prune -o -name exp -prune \
+        -o -type f -print0
+  } | tar --create --null --files-from - --ignore-failed-read 2>/dev/null | tar --extract --directory "$1"
+  ln -s "$root/tools/venv" "$1/tools/venv"
+}
+
+says() { grep -qE "$1" "$2"; }
+
+# to FILE COMMAND...: keeps the command's output for later checks.
+to() {
+  local status=0
+  "${@:2}" >"$1" 2>&1 || status=$?
+  cat "$1"
+  return "$status"
+}
+
+# The whole recipe, with a few scenes and a few steps of training, in a copy.
+part_mini() {
+  local copy="$scratch/a copy" small=(--system conf/systems/smoke.yaml --scene_args "--num_scenes 6" --ngpu 0)
+  local recipe=$copy/egs/mini_s5 said=$scratch/said file
+  export S5_NO_SETUP=1
+  copy_repository "$copy"
+  check "run.sh, all stages" to "$said" "$copy/run.sh" "${small[@]}"
+  grep -E 'finished in [0-9]{2,} s' "$said"
+  for file in RESULTS.md exp/smoke/test/scores.json exp/smoke/test_oracle/scores.json; do
+    check "it leaves $file" test -s "$recipe/$file"
+  done
+  check "run.sh, the second time" to "$said" "$copy/run.sh" "${small[@]}"
+  check "it has nothing to do, and says so" says "nothing to do" "$said"
+  rm -rf "$recipe/exp/smoke/test/estimates"
+  check "run.sh without the estimates" to "$said" "$copy/run.sh" "${small[@]}"
+  check "makes them again" says "stage 10 \(fuse test\): finished" "$said"
+  check "scores them again" says "stage 11 \(score test\): finished" "$said"
+  check "and separates no more" says "stage 9 \(separate test\): done" "$said"
+  check "run.sh --stage 11 alone" to "$said" "$copy/run.sh" "${small[@]}" --stage 11 --stop_stage 11
+  check "scores again" says "stage 11 \(score test\): finished" "$said"
+  check "a new recipe from TEMPLATE: stages 1 and 2" part_template "$copy"
+  unset S5_NO_SETUP
+}
+
+# What egs/TEMPLATE/README.md says, for the recordings of the mini data set.
+part_template() {
+  cp -r "$1/egs/TEMPLATE" "$1/egs/new data"
+  cp "$1/egs/mini_s5/conf/labels.txt" "$1/egs/new data/conf"
+  "$1/egs/new data/run.sh" --stop_stage 2 --data_args "--source ../mini_s5/data/raw" --scene_args "--num_scenes 3" &&
+    test -s "$1/egs/new data/data/train/sampler.yaml" -a -s "$1/egs/new data/data/test/wav.scp"
+}
+
+for part in lint unit shell mini; do
+  if [ -z "$only" ] || [ "$only" = "$part" ]; then
+    began=$SECONDS
+    log "== $part"
+    "part_$part"
+    log "== $part took $((SECONDS - began)) s"
+  fi
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

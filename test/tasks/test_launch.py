@@ -1,0 +1,141 @@
+"""Training through ESPnet: resume, averaging, fine-tuning, and refusals that name the key."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from s5.errors import InputError
+from s5.experiment import best_checkpoint, load_experiment
+from s5.tasks.launch import load_training_yaml, train, train_model
+
+
+def run(recipe, model, expdir, *extra, phase="train"):
+    train_model("system.yaml", model, phase, "data/train", "data/valid", expdir, 0, extra)
+
+
+@pytest.fixture(scope="session")
+def trained(recipe_folder):
+    """exp/ with two epochs of both models and the fine-tuned tagger."""
+    import os
+
+    here = os.getcwd()
+    os.chdir(recipe_folder)
+    try:
+        for model in ("tagger", "separator"):
+            run(recipe_folder, model, "exp")
+        run(recipe_folder, "tagger", "exp", phase="finetune")
+    finally:
+        os.chdir(here)
+    return recipe_folder / "exp"
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize(("model", "figure"), [("tagger", "acc3"), ("separator", "sdri")])
+def test_average_of_the_best_is_their_plain_mean(trained, model, figure):
+    folder = trained / model
+    first, second, average = (weights(folder / n) for n in ("1epoch.pth", "2epoch.pth", f"valid.{figure}.ave.pth"))
+    for key, value in average.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (first[key] + second[key]) / 2)
+    assert best_checkpoint(folder) == folder / f"valid.{figure}.ave.pth"
+
+
+def test_resumed_training_equals_an_uninterrupted_one(trained, recipe, tmp_path):
+    run(recipe, "separator", tmp_path, "--max_epoch", "1")
+    run(recipe, "separator", tmp_path)
+    whole, resumed = weights(trained / "separator/2epoch.pth"), weights(tmp_path / "separator/2epoch.pth")
+    for key, value in whole.items():
+        torch.testing.assert_close(resumed[key], value, rtol=0, atol=0)
+
+
+def test_fine_tuning_starts_from_the_first_phase_and_moves_the_head_alone(trained):
+    start, end = weights(best_checkpoint(trained / "tagger")), weights(trained / "tagger_ft/1epoch.pth")
+    moved = {key for key in start if not torch.equal(start[key], end[key])}
+    assert moved and all(key.startswith("network.head.") for key in moved)
+
+
+def test_trained_models_load_and_run(trained):
+    tagger = load_experiment(trained / "tagger_ft", None, "tagger")
+    separator = load_experiment(trained / "separator", None, "separator")
+    mixture = np.random.default_rng(0).standard_normal((4, 16000)).astype(np.float32)
+    posterior = tagger.posterior(mixture)
+    assert posterior.shape == (3, 4) and np.allclose(posterior.sum(1), 1, atol=1e-5)
+    sources = separator.separate(mixture, ["Cough", "Cough"])
+    assert sources.shape == (3, 16000) and sources[:2].any(axis=1).all() and not sources[2].any()
+    with pytest.raises(InputError, match="label Couch, expected Cough"):
+        separator.separate(mixture, ["Couch"])
+    full, half = (separator.separate(mixture, ["Cough"], bf16) for bf16 in (False, True))
+    assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
+
+
+def test_a_checkpoint_that_runs_code_is_refused(trained, recipe, tmp_path, capsys):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("code ran",))
+
+    torch.save({"network.film.x": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(Exception, match=r"(?i)weights"):
+        run(recipe, "separator", tmp_path, "--init_param", str(tmp_path / "evil.pth"))
+    assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_epochs": 3}, r"key max_epochs: found an unknown key, expected max_epoch"),
+        ({"max_epoch": "many"}, r"key max_epoch: found 'many', expected a number"),
+        ({"network": "resnet"}, r"key network: found resnet, expected resunetk"),
+        ({"optim_conf": {"lrr": 1}}, r"optim_conf: key lrr: found an unknown key, expected lr"),
+        ({"optim": "adamww"}, r"key optim: found adamww, expected adamw"),
+        ({"scheduler": "onecyclelr", "scheduler_conf": {"max_rl": 1}}, r"scheduler_conf: key max_(rl|lr)"),
+        ({"network_conf": {"width": [2]}}, r"network_conf: key width: found an unknown key, expected widths"),
+        ({"network_conf": {"widths": "wide"}}, r"network_conf: key widths: found 'wide'"),
+        ({"network_conf": {"n_fft": 128, "widths": [2, 3], "pools": [[2, 2]]}}, "pools: found 1 of them"),
+        ({"scene_conf": {"n_event": [1, 2]}}, r"key n_event: found an unknown key, expected n_events"),
+        ({"loss_conf": {"normalise": "slots"}}, r"loss_conf: key normalise: found an unknown key, expected normalize"),
+    ],
+)
+def test_every_wrong_key_is_named(recipe, tmp_path, change, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({**load_training_yaml("separator.yaml"), **change}))
+    with pytest.raises(InputError, match=message) as error:
+        train("separation", path, "data/train", "data/valid", tmp_path / "exp", 0)
+    assert "bad.yaml" in str(error.value) or "sampler.yaml" in str(error.value)
+    assert not (tmp_path / "exp/config.yaml").exists()
+
+
+def test_nested_keys_of_the_encoder_are_named(recipe, tmp_path):
+    config = load_training_yaml("tagger.yaml")
+    config["network_conf"]["encoder"]["dept"] = 3
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match=r"bad\.yaml: .*key dept: found an unknown key, expected depth"):
+        train("tagging", tmp_path / "bad.yaml", "data/train", "data/valid", tmp_path / "exp", 0)
+
+
+def test_a_model_or_phase_that_is_not_there_is_named(recipe, tmp_path):
+    with pytest.raises(InputError, match="model: found taggr, expected tagger"):
+        run(recipe, "taggr", tmp_path)
+    with pytest.raises(InputError, match="separator: found no finetune phase, expected"):
+        run(recipe, "separator", tmp_path, phase="finetune")
+    with pytest.raises(InputError, match=r"found no config\.yaml, expected a trained model"):
+        run(recipe, "tagger", tmp_path, phase="finetune")
+
+
+def test_inherited_mappings_are_merged(tmp_path):
+    (tmp_path / "a.yaml").write_text("x: {a: 1, b: {c: 2, d: 3}}\ny: 1\n")
+    (tmp_path / "b.yaml").write_text("inherit: a.yaml\nx: {b: {c: 5}}\n")
+    assert load_training_yaml(tmp_path / "b.yaml") == {"x": {"a": 1, "b": {"c": 5, "d": 3}}, "y": 1}
+
+
+def test_a_truncated_checkpoint_is_named(trained, tmp_path):
+    shutil.copytree(trained / "separator", tmp_path / "separator", symlinks=False)
+    path = tmp_path / "separator/valid.sdri.ave.pth"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"valid\.sdri\.ave\.pth: found an unreadable checkpoint"):
+        load_experiment(tmp_path / "separator", None, "separator")

@@ -1,0 +1,89 @@
+"""Prints pip's settings (configuration files and PIP_*) as the environment variables that say the same to uv.
+
+One ``NAME=value`` a line. Left out: what the environment or a uv.toml says to uv already, folders that do not exist.
+Standard library only: it runs before there is an environment.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+
+
+def read_pip() -> dict[str, str]:
+    """pip's settings by name; the environment before ``[install]`` before ``[global]``."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
+    for line in listing.splitlines():
+        key, _, value = line.partition("=")
+        section, _, name = key.partition(".")
+        if section in found:
+            found[section][name] = str(ast.literal_eval(value))
+    return {**found["global"], **found["install"], **found[":env:"]}
+
+
+def reachable(locations: str) -> list[str]:
+    """The words of a setting, without paths and file:// addresses that lead nowhere."""
+    kept = []
+    for word in locations.split():
+        url = urlparse(word)
+        path = unquote(url.path) if url.scheme == "file" else word if not url.scheme else None
+        if path is None or Path(path).expanduser().exists():
+            kept.append(word)
+    return kept
+
+
+def uv_toml_names_index() -> bool:
+    """Whether the user's or the system's uv.toml names indexes of its own."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    own = os.environ.get("UV_CONFIG_FILE")
+    for path in [Path(own)] if own else [config / "uv/uv.toml", Path("/etc/uv/uv.toml")]:
+        try:
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError):
+            continue
+        settings = {**settings, **settings.get("pip", {})}
+        if any(name in settings for name in ("index", "index-url", "extra-index-url", "find-links")):
+            return True
+    return False
+
+
+def translate(pip: dict[str, str]) -> Iterable[tuple[str, str]]:
+    """Pairs of uv's variable and value for pip's settings."""
+    if not any(os.environ.get(name) for name in INDEX_VARIABLES) and not uv_toml_names_index():
+        if index := reachable(pip.get("index-url", "")):
+            yield "UV_DEFAULT_INDEX", index[0]
+        if extra := reachable(pip.get("extra-index-url", "")):
+            yield "UV_INDEX", " ".join(extra)
+            # pip takes the best version of all indexes; uv, unless told, what the first one has.
+            yield "UV_INDEX_STRATEGY", "unsafe-best-match"
+        if links := reachable(pip.get("find-links", "")):
+            yield "UV_FIND_LINKS", ",".join(links)
+        if pip.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+            yield "UV_NO_INDEX", "1"
+    if hosts := pip.get("trusted-host", "").split():
+        yield "UV_INSECURE_HOST", " ".join(hosts)
+    if cert := reachable(pip.get("cert", "")):
+        yield "SSL_CERT_FILE", cert[0]
+    if cert := reachable(pip.get("client-cert", "")):
+        yield "SSL_CLIENT_CERT", cert[0]
+    if timeout := pip.get("timeout", pip.get("default-timeout", "")):
+        yield "UV_HTTP_TIMEOUT", timeout
+    if proxy := pip.get("proxy"):
+        yield "HTTPS_PROXY", proxy
+        yield "HTTP_PROXY", proxy
+
+
+if __name__ == "__main__":
+    for variable, setting in translate(read_pip()):
+        if not os.environ.get(variable) and not os.environ.get(variable.lower()):
+            print(f"{variable}={setting}")

@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# Makes the recipe's Python environment in tools/venv; does nothing where it is up to date.
+#
+#   tools/setup.sh
+#
+# Environment variables: PYTHON (the Python 3.11 or 3.12 to use), S5_SETUP_MIN_GB (free space asked for, default 9),
+# uv's own (UV_*), and pip's settings, which are passed on to uv: a proxy or mirror set up for pip works here too.
+# The environment is made beside the old one and takes its place when complete: an interrupted run changes nothing.
+set -euo pipefail
+
+uv_version=0.13.9
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$tools/.setup
+log=$work/setup.log
+stamp=$tools/venv/.s5-stamp
+
+say() { echo "setup: $*" >&2; }
+
+die() {
+  say "error: $*"
+  exit 1
+}
+
+# What the environment is made from; a stamp inside the environment repeats it.
+wanted() {
+  cd "$tools" && sha256sum requirements.txt constraints.txt overrides.txt
+}
+
+# True where the stamp fits and the Python is there, and is the version of $PYTHON if that is set.
+up_to_date() {
+  [ -f "$stamp" ] && [ "$(wanted)" = "$(<"$stamp")" ] && [ -x "$tools/venv/bin/python" ] &&
+    [ "$(version "${PYTHON:-}")" = "$(version "${PYTHON:+$tools/venv/bin/python}")" ]
+}
+
+# The version of a Python, e.g. 3.11; nothing for no or no working command.
+version() {
+  [ -z "$1" ] || "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
+}
+
+# Prints the path of the interpreter (not of a shim) if the command is a Python that will do.
+interpreter() {
+  "$1" -c 'import sys; print(sys.executable); sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
+}
+
+find_python() {
+  local candidate python
+  if [ -n "${PYTHON:-}" ]; then
+    python=$(interpreter "$PYTHON") || die "PYTHON=$PYTHON: found $(found "$PYTHON"), expected Python 3.11 or 3.12"
+    echo "$python"
+    return
+  fi
+  for candidate in python3.12 python3.11 python3 python; do
+    # A candidate of another version prints its path too, and fails.
+    if python=$(interpreter "$candidate"); then
+      echo "$python"
+      return
+    fi
+  done
+  die "PATH: found $(found python3), expected Python 3.11 or 3.12 (install one, or set PYTHON to its path)"
+}
+
+found() {
+  { "$1" --version 2>/dev/null || echo "no $1"; } | head -n 1
+}
+
+check_space() {
+  local need=${S5_SETUP_MIN_GB:-9} free
+  free=$(($(df -Pk "$tools" | awk 'NR == 2 { print $4 }') / 1048576))
+  [ "$free" -ge "$need" ] || die "$tools: found $free GB free, expected $need GB for the Python environment"
+}
+
+# What went wrong, from a log: its first line that says 'error' and the last 'cause' below it, else its last line.
+reason() {
+  local error cause
+  error=$(grep -iE '^[^[:alnum:]]*error' "$log" | head -n 1)
+  cause=$(grep -iE '^[^[:alnum:]]*caused? ?b?y?:' "$log" | tail -n 1)
+  [ -n "$error$cause" ] || error=$(grep -v '^ *$' "$log" | tail -n 1)
+  printf '%s' "${error#*rror: }${cause:+: ${cause#*: }}" | sed -E 's/[. ]+(:|$)/\1/g'
+}
+
+# logged MESSAGE COMMAND...: says what is done, does it, and dies with the last line of its complaint.
+logged() {
+  local message=$1
+  shift
+  say "$message"
+  printf '# %s\n' "$*" >"$log"
+  "$@" >>"$log" 2>&1 || die "$message: $(reason) (log: $log)"
+}
+
+# Finds uv $uv_version, or installs it beside us with any Python that has pip.
+find_uv() {
+  uv=$tools/.uv/bin/uv
+  if [ -x "$uv" ] && [[ "$("$uv" --version 2>&1)" == "uv $uv_version"* ]]; then
+    return
+  fi
+  local candidate pip=()
+  for candidate in "$python" python3 python; do
+    if "$candidate" -m pip --version >/dev/null 2>&1; then
+      pip=("$candidate" -m pip)
+      break
+    fi
+  done
+  if [ ${#pip[@]} -eq 0 ]; then
+    uv=$(type -P uv) || die "$python: found no pip, expected pip (Debian: apt-get install python3-pip) or uv on PATH"
+    return
+  fi
+  rm -rf "$tools/.uv.new"
+  logged "installing uv $uv_version" "${pip[@]}" install --quiet --disable-pip-version-check --no-deps \
+    --target "$tools/.uv.new" "uv==$uv_version"
+  rm -rf "$tools/.uv"
+  mv "$tools/.uv.new" "$tools/.uv"
+}
+
+# What pip is told about mirrors, proxies and certificates, uv is told too.
+use_pip_settings() {
+  local line
+  while IFS= read -r line; do
+    export "${line?}"
+  done < <("$python" "$tools/pip_settings.py" 2>/dev/null)
+}
+
+main() {
+  up_to_date && return
+  mkdir -p "$work" 2>/dev/null || die "$tools: cannot write there"
+  exec 8>"$work/lock"
+  if ! flock -n 8; then
+    say "waiting for another setup of this environment"
+    flock 8
+    up_to_date && return
+  fi
+  local began=$SECONDS python uv new=$tools/venv.new
+  python=$(find_python)
+  check_space
+  cd "$tools"
+  unset UV_SYSTEM_PYTHON
+  rm -rf "$new"
+  trap 'rm -rf "$tools/venv.new" "$tools/.uv.new"' EXIT
+  find_uv
+  use_pip_settings
+  # Relocatable: made under another name, and the repository may be moved or have spaces in its path.
+  logged "making tools/venv with $("$python" --version 2>&1) ($python)" \
+    "$uv" venv --quiet --relocatable --python "$python" --prompt s5 "$new"
+  logged "installing the packages (5 GB)" \
+    "$uv" pip install --python "$new/bin/python" --no-progress --requirements "$tools/requirements.txt" \
+    --constraints "$tools/constraints.txt" --override "$tools/overrides.txt" --build-constraints "$tools/constraints.txt"
+  wanted >"$new/.s5-stamp"
+  rm -rf "$tools/venv.old"
+  if [ -e "$tools/venv" ]; then mv "$tools/venv" "$tools/venv.old"; fi
+  mv "$new" "$tools/venv"
+  rm -rf "$tools/venv.old"
+  say "tools/venv is ready ($((SECONDS - began)) s)"
+}
+
+if [ $# -gt 0 ]; then
+  case $1 in
+    -h | --help) sed -n '2,/^set /{ /^#/s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}" ;;
+    *) say "error: unknown option $1 (it takes none, see --help)" && exit 2 ;;
+  esac
+  exit
+fi
+main

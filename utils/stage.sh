@@ -1,0 +1,187 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # stage, stop_stage, overwrite, cmd, expdir: options of the script that sources this
+# Steps of a recipe that are done once. A script that sources this, log.sh and parse_options.sh says
+#
+#   step 3 "tagger m2d" --marker exp/m2d/.done --output exp/m2d/config.yaml --dep data/train/.done -- command ...
+#
+# and the command runs, through the launcher $cmd and with a log, unless it has succeeded before. A step is done if its
+# marker and its outputs exist and the marker says what was true when the step began: the SHA-256 of every --dep. A marker
+# is never written twice alike: a step that is redone makes those that depend on its marker be redone.
+
+steps_run=0
+steps_done=0
+launcher_pid=
+
+# True for a stage that was asked for.
+asked() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
+
+# lock FILE: keeps the file locked as long as this script or something that it started runs (or until the descriptor
+# lock_fd is closed); refuses if it is taken.
+lock() {
+  mkdir -p "$(dirname "$1")"
+  exec {lock_fd}>>"$1"
+  if ! flock -n "$lock_fd"; then
+    die "$1: found locked by $(tail -n 1 "$1"), expected one run at a time (wait for it, or use another --expdir)"
+  fi
+  echo "process $$ on ${HOSTNAME:-?} since $(date '+%Y-%m-%d %H:%M:%S')" >"$1"
+}
+
+# The state of a step's dependencies: a line each; none for a missing file.
+fingerprint() {
+  [ ${#deps[@]} -eq 0 ] || sha256sum -- "${deps[@]}" 2>/dev/null || true
+}
+
+# The state of a step's outputs: how many files are in those that are folders (named with a slash at the end).
+contents() {
+  local path
+  for path in "${outputs[@]}"; do
+    if [[ $path == */ ]]; then
+      echo "files $(find "$path" ! -type d ! -name '.*' | wc -l) $path"
+    fi
+  done
+}
+
+# True if each output is there; a name with * stands for one or more files.
+all_there() {
+  for path in "${outputs[@]}"; do
+    [ -e "$path" ] || compgen -G "$path" >/dev/null || return 1
+  done
+}
+
+is_done() {
+  local path kind number
+  [ -f "$marker" ] && all_there || return 1
+  [ "$(fingerprint)" = "$(grep -E '^[0-9a-f]{64}  ' "$marker")" ] || return 1
+  # Fewer files than were made: some were deleted.
+  while read -r kind number path; do
+    if [ "$kind" = files ]; then
+      [ -d "$path" ] && [ "$(find "$path" ! -type d ! -name '.*' | wc -l)" -ge "$number" ] || return 1
+    fi
+  done <"$marker"
+}
+
+# What a failed command complained of: the last 'error: ...' of its log, else its last line.
+complaint() {
+  local line
+  line=$(grep -v '^# ' "$1" 2>/dev/null | grep -E '(^|: )error: ' | tail -n 1) ||
+    line=$(grep -v -e '^# ' -e '^ *$' "$1" 2>/dev/null | tail -n 1) || line="error: no output"
+  line=${line##*$'\r'}
+  [[ $line == *error:* ]] || line="error: $line"
+  echo "error: ${line#*error: }"
+}
+
+# step NUMBER NAME --marker FILE [--output PATH] [--dep FILE] [--fresh FOLDER] [--launch OPTIONS] \
+#     [--resume FOLDER] [--always] -- COMMAND...
+#   --output   a file or folder that the command makes; of a folder with a slash at its end the files are counted
+#   --fresh    a folder that is removed before the command runs: nothing stale stays in it
+#   --launch   options of the launcher, e.g. "--gpu 1"
+#   --resume   the folder in which the command continues what was cut off; if a dependency has changed since it began,
+#              the folder is moved to FOLDER.old, and the command begins anew
+#   --always   run even if done
+step() {
+  local number=$1 name=$2 marker='' fresh='' launch='' resume='' always='' outputs=() deps=()
+  shift 2
+  while [ "$1" != -- ]; do
+    case $1 in
+      --marker) marker=$2 ;;
+      --output) outputs+=("$2") ;;
+      --dep) deps+=("$2") ;;
+      --fresh) fresh=$2 ;;
+      --launch) launch=$2 ;;
+      --resume) resume=$2 ;;
+      --always)
+        always=1
+        shift
+        continue
+        ;;
+      *) die "step $number ($name): unknown argument $1" ;;
+    esac
+    shift 2
+  done
+  shift
+  asked "$number" || return 0
+  if [ "$overwrite" = false ] && [ -z "$always" ] && is_done; then
+    log "stage $number ($name): done, skipped"
+    steps_done=$((steps_done + 1))
+    return
+  fi
+  local path
+  for path in "${deps[@]}"; do
+    [ -e "$path" ] || die "stage $number ($name): found no $path, expected it from an earlier stage (run from --stage 1: what is done is skipped)"
+  done
+  rm -f -- "$marker"
+  if [ -n "$fresh" ]; then rm -rf -- "$fresh"; fi
+  if [ -n "$resume" ]; then
+    if [ -d "$resume" ] && { [ "$overwrite" = true ] || [ "$(fingerprint)" != "$(cat "$resume/.started" 2>/dev/null)" ]; }; then
+      rm -rf -- "$resume.old"
+      mv -- "$resume" "$resume.old"
+      log "stage $number ($name): begins anew, the old one is $resume.old"
+    fi
+    mkdir -p "$resume"
+    fingerprint >"$resume/.started"
+  fi
+  local before log_file status=0 began=$SECONDS
+  before=$(fingerprint)
+  log_file=$expdir/log/$(printf '%02d' "$number")_${name//[ \/]/_}.log
+  log "stage $number ($name): $log_file"
+  # In the background, so that a signal is heard at once.
+  # shellcheck disable=SC2086  # options are words
+  "${launcher[@]}" $launch "$log_file" "$@" </dev/null &
+  launcher_pid=$!
+  wait "$launcher_pid" || status=$?
+  launcher_pid=
+  if [ "$status" -ne 0 ]; then
+    log "stage $number ($name) failed: $(complaint "$log_file") (log: $PWD/$log_file)" >&2
+    exit "$status"
+  fi
+  all_there || die "stage $number ($name): found no $path after it ended, expected it (log: $PWD/$log_file)"
+  mkdir -p "$(dirname "$marker")"
+  {
+    echo "# $(date '+%Y-%m-%d %H:%M:%S.%N') process $$ on ${HOSTNAME:-?}, took $((SECONDS - began)) s"
+    echo "$before"
+    contents
+  } >"$marker.tmp"
+  mv -- "$marker.tmp" "$marker"
+  steps_run=$((steps_run + 1))
+  log "stage $number ($name): finished in $((SECONDS - began)) s"
+}
+
+# Ctrl-C or kill ends what was started as well.
+end_launcher() {
+  trap '' INT TERM HUP
+  if [ -n "$launcher_pid" ]; then
+    kill -TERM "$launcher_pid" 2>/dev/null || true
+    wait "$launcher_pid" || true
+  fi
+  log "stopped by a signal; the next run goes on from here" >&2
+  exit "$1"
+}
+trap 'end_launcher 130' INT
+trap 'end_launcher 143' TERM HUP
+
+# find_launcher COMMAND: sets launcher, the words of --cmd, its path as found from here or below the repository.
+find_launcher() {
+  read -ra launcher <<<"$1"
+  local program=${launcher[0]:-}
+  if [ -x "$PWD/$program" ] && [ -f "$PWD/$program" ]; then
+    launcher[0]=$PWD/$program
+  elif [ -x "$S5_ROOT/$program" ] && [ -f "$S5_ROOT/$program" ]; then
+    launcher[0]=$S5_ROOT/$program
+  elif ! type -P "$program" >/dev/null; then
+    die "--cmd: found no program '$program', expected a launcher like utils/run_local.sh"
+  fi
+}
+
+# resolve PATH: the path as it is from here, or below the repository; fails if there is no such file.
+resolve() {
+  if [ -e "$1" ]; then echo "$1"; elif [ -e "$S5_ROOT/$1" ]; then echo "$S5_ROOT/$1"; else return 1; fi
+}
+
+# The last word of a run.
+close_run() {
+  if [ "$steps_run" -eq 0 ]; then
+    log "nothing to do: what was asked for is done ($steps_done steps; --overwrite true does them again)"
+  else
+    log "$steps_run steps run, $steps_done were done before; $((SECONDS / 60)) min $((SECONDS % 60)) s"
+  fi
+}
