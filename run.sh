@@ -88,7 +88,7 @@ fi
 
 # Stage 1: the recordings in the challenge's layout, data/raw.
 sources=()
-for file in local/data.* local/*.tar* conf/*.yaml; do
+for file in local/*.sh local/*.py local/*.tar* conf/*.yaml; do
   if [ -f "$file" ]; then sources+=(--dep "$file"); fi
 done
 step 1 data --marker data/raw/.done --output data/raw/ "${sources[@]}" -- \
@@ -105,8 +105,9 @@ for config in conf/scenes/*.yaml; do
 done
 if [ -n "${data_lock:-}" ]; then exec {data_lock}>&-; fi
 
-# What the system consists of: "NAME CONFIG" a line.
+# What the system consists of, by "kind phase": a line a model, its name and its YAMLs parted by tabs.
 declare -A models=()
+has() { cut -f 1 <<<"${models[$2]}" | grep -qxF -- "$1"; }
 if [ "$stop_stage" -ge 3 ]; then
   for kind in tagger separator; do
     for phase in train finetune; do
@@ -117,15 +118,17 @@ fi
 
 # train STAGE NAME KIND PHASE: the system's models of a kind, one after the other. Fine-tuning has a folder of its own.
 train() {
-  local number=$1 name=$2 kind=$3 phase=$4 model config folder needs
+  local number=$1 name=$2 kind=$3 phase=$4 model config file folder needs
   asked "$number" || return 0
   [ -n "${models[$kind $phase]}" ] || log "stage $number ($name): nothing to train in $system"
-  while read -r model config; do
+  while IFS=$'\t' read -ra config; do
+    model=${config[0]:-}
     [ -n "$model" ] || continue
     folder=$expdir/$model
-    needs=(--dep data/train/.done --dep data/valid/.done --dep "$(resolve "$config")")
+    needs=(--dep data/train/.done --dep data/valid/.done)
+    for file in "${config[@]:1}"; do needs+=(--dep "$(resolve "$file" || echo "$file")"); done
     if [ "$phase" = finetune ]; then
-      grep -q "^$model " <<<"${models[$kind train]}" && needs+=(--dep "$folder/.done")
+      has "$model" "$kind train" && needs+=(--dep "$folder/.done")
       folder=${folder}_ft
     fi
     step "$number" "$name $model" --marker "$folder/.done" --output "$folder/config.yaml" --output "$folder/valid.*.pth" \
@@ -141,9 +144,9 @@ trained() {
   needs=()
   while read -r model _; do
     [ -n "$model" ] || continue
-    if grep -q "^$model " <<<"${models[$1 finetune]}"; then model=${model}_ft; fi
+    if has "$model" "$1 finetune"; then model=${model}_ft; fi
     needs+=(--dep "$expdir/$model/.done")
-  done < <(sort -u <<<"${models[$1 train]:-}"$'\n'"${models[$1 finetune]:-}")
+  done < <(cut -f 1 <<<"${models[$1 train]:-}"$'\n'"${models[$1 finetune]:-}" | sort -u)
 }
 
 # Stage 3: the heads of the taggers learn on a frozen encoder first, so that their first large gradients do not spoil it.

@@ -18,6 +18,9 @@ from s5.errors import InputError, one_of
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: where shared configurations (conf/) are looked up after the recipe's own."""
 
+UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+"""Pydantic's names for a key that it does not know."""
+
 T = TypeVar("T")
 
 
@@ -72,6 +75,37 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(path, type(data).__name__, "a mapping of keys")
     return data
+
+
+def yaml_chain(path: str | Path) -> list[Path]:
+    """A YAML file and those that it inherits from (``inherit: other.yaml``, looked up beside it), nearest first.
+
+    Raises:
+        InputError: a file is missing, is no YAML, or inherits from itself.
+    """
+    chain = [resolve(path)]
+    while (parent := load_yaml(chain[-1]).get("inherit")) is not None:
+        chain.append(chain[-1].parent / str(parent))
+        if chain[-1] in chain[:-1]:
+            raise InputError(f"{path}: key inherit", f"{parent}, which inherits from it", "another file")
+    return chain
+
+
+def load_inherited(path: str | Path) -> dict[str, Any]:
+    """A YAML file over what it inherits; mappings are merged at any depth, other values replaced."""
+    merged: dict[str, Any] = {}
+    for file in reversed(yaml_chain(path)):
+        merged = _merge(merged, load_yaml(file))
+    merged.pop("inherit", None)
+    return merged
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
 
 
 def parse(schema: type[T] | Callable[..., Any], data: Mapping[str, Any], where: object) -> T:
@@ -148,11 +182,12 @@ def _signature_model(function: Callable[..., Any], given: tuple[str, ...]) -> ty
 
 
 def _complaint(error: pydantic.ValidationError, schema: Any, where: object) -> InputError:
-    """The first of pydantic's errors as one line of ours."""
-    first = error.errors(include_url=False)[0]
+    """The first of pydantic's errors as one line of ours; a key that is not known goes before one that is missing."""
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] in UNKNOWN), errors[0])
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if first["type"] in UNKNOWN:
         return InputError(f"{where}: key {key}", "an unknown key", one_of(_keys_beside(schema, path), path[-1]))
     if first["type"] in ("missing", "missing_argument"):
         return InputError(f"{where}: key {key}", "nothing", "a value")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from s5.config import check_arguments, load_yaml, parse
+from s5.config import check_arguments, load_inherited, load_yaml, parse, yaml_chain
 from s5.errors import InputError
 
 
@@ -86,3 +86,13 @@ def test_bad_yaml_is_named(tmp_path, text, message):
         load_yaml(tmp_path / "a.yaml")
     with pytest.raises(InputError, match="No such file"):
         load_yaml(tmp_path / "none.yaml")
+
+
+def test_inherited_mappings_are_merged(tmp_path):
+    (tmp_path / "a.yaml").write_text("x: {a: 1, b: {c: 2, d: 3}}\ny: 1\n")
+    (tmp_path / "b.yaml").write_text("inherit: a.yaml\nx: {b: {c: 5}}\n")
+    assert load_inherited(tmp_path / "b.yaml") == {"x": {"a": 1, "b": {"c": 5, "d": 3}}, "y": 1}
+    assert yaml_chain(tmp_path / "b.yaml") == [tmp_path / "b.yaml", tmp_path / "a.yaml"]
+    (tmp_path / "a.yaml").write_text("inherit: b.yaml\n")
+    with pytest.raises(InputError, match=r"key inherit: found b\.yaml, which inherits from it"):
+        load_inherited(tmp_path / "b.yaml")

@@ -1,11 +1,11 @@
-"""Lists the models of a system, one a line: its name and its training YAML."""
+"""Lists the models of a system, one a line: its name, its training YAML and what that inherits, parted by tabs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from s5.bin.command import Parser, run
-from s5.config import resolve
+from s5.config import yaml_chain
 from s5.system import SystemConfig
 
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     for model in SystemConfig.load(args.system).models(args.kind):
         if args.phase in model.phases():
-            print(model.name, resolve(model.phases()[args.phase]))
+            print(model.name, *yaml_chain(model.phases()[args.phase]), sep="\t")
 
 
 if __name__ == "__main__":

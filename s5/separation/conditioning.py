@@ -1,7 +1,7 @@
 """Query conditioning, shared by all separators: a label MLP and FiLM biases.
 
-A query is the label vectors of all slots, one-hot a slot and zero for silence, concatenated (K x C values). The MLP
-turns it into one condition vector; FiLM turns that into one additive bias a channel for each named place in the network.
+A query is the label vectors of all slots, one-hot a slot and zero for silence, concatenated (K x C values). The
+MLP turns it into one condition vector; FiLM turns that into one additive bias a channel for each named place.
 """
 
 from __future__ import annotations

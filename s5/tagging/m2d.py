@@ -108,13 +108,16 @@ class M2DEncoder(nn.Module):
 
     Args:
         sampling_rate: in Hz.
-        input_size: (mel bands, frames) of one window; longer inputs are encoded window by window.
+        input_size: (mel bands, frames) of one window; longer inputs are encoded window by window. With ``contrast`` the
+            first number counts both sets of bands.
         patch_size: (mel bands, frames) of one patch.
         dim: width of the transformer.
         depth: number of blocks.
         heads: attention heads.
         norm_stats: mean and standard deviation of the log-mel values; a loaded checkpoint brings its own.
         dropout: of the residual branches in training.
+        contrast: adds, above the mel bands, each band less its mean over time: what stands out of a steady background.
+            For small encoders that learn from few recordings; the released weights know nothing of it.
         augment: arguments of :class:`s5.tagging.augment.LogMelAugment`; by default none.
     """
 
@@ -128,6 +131,7 @@ class M2DEncoder(nn.Module):
         heads: int = 12,
         norm_stats: tuple[float, float] = (-7.1, 4.2),
         dropout: float = 0.0,
+        contrast: bool = False,
         augment: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -140,7 +144,8 @@ class M2DEncoder(nn.Module):
         self.feature_dim = dim * self.rows
         n_patches = self.rows * (input_size[1] // patch_size[1])
         check_arguments(LogMelAugment, augment or {}, "augment")
-        self.log_mel = LogMel(sampling_rate, input_size[0])
+        self.contrast = contrast
+        self.log_mel = LogMel(sampling_rate, input_size[0] // (2 if contrast else 1))
         self.augment = LogMelAugment(**(augment or {}))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_patches, dim))
@@ -164,6 +169,8 @@ class M2DEncoder(nn.Module):
             InputError: less than one patch of audio.
         """
         mel = self.augment(self.log_mel(waveform, self.norm_stats), self.norm_stats[1])
+        if self.contrast:
+            mel = torch.cat((mel, mel - mel.mean(-1, keepdim=True)), dim=1)
         width = self.patch_size[1]
         mel = F.pad(mel, (0, -mel.shape[-1] % width))
         windows = mel.split(self.window_frames, dim=-1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from s5.config import check_arguments, load_yaml, parse, resolve
+from s5.config import check_arguments, load_inherited, load_yaml, parse
 from s5.errors import InputError, one_of
 from s5.experiment import best_checkpoint
 from s5.labels import LabelSet
@@ -20,19 +20,6 @@ from s5.scene import SamplerConfig
 from s5.system import SystemConfig
 
 TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
-
-
-def load_training_yaml(path: str | Path) -> dict[str, Any]:
-    """A training configuration with what it inherits: ``inherit: other.yaml`` takes that file's keys, mappings merged.
-
-    The path is looked up beside the file.
-    """
-    path = resolve(path)
-    config = load_yaml(path)
-    parent = config.pop("inherit", None)
-    if parent is None:
-        return config
-    return _merge(load_training_yaml(path.parent / parent), config)
 
 
 def train_model(
@@ -82,7 +69,7 @@ def train(
     extra: Sequence[str] = (),
 ) -> None:
     """Runs an ESPnet task; see :func:`train_model`."""
-    config = load_training_yaml(config_path)
+    config = load_inherited(config_path)
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
             raise InputError(data, "no such folder", "a data directory (stages 1 and 2)")
@@ -204,11 +191,3 @@ def _fill_schedule(args: argparse.Namespace, where: str | Path) -> None:
     batches = max(1, scenes // args.batch_size)
     updates = -(-batches // args.accum_grad) * args.max_epoch
     args.scheduler_conf = {**args.scheduler_conf, "total_steps": updates + 1}
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged

@@ -7,29 +7,14 @@ import pytest
 import torch
 import yaml
 
+from s5.config import load_inherited
 from s5.errors import InputError
 from s5.experiment import best_checkpoint, load_experiment
-from s5.tasks.launch import load_training_yaml, train, train_model
+from s5.tasks.launch import train, train_model
 
 
 def run(recipe, model, expdir, *extra, phase="train"):
     train_model("system.yaml", model, phase, "data/train", "data/valid", expdir, 0, extra)
-
-
-@pytest.fixture(scope="session")
-def trained(recipe_folder):
-    """exp/ with two epochs of both models and the fine-tuned tagger."""
-    import os
-
-    here = os.getcwd()
-    os.chdir(recipe_folder)
-    try:
-        for model in ("tagger", "separator"):
-            run(recipe_folder, model, "exp")
-        run(recipe_folder, "tagger", "exp", phase="finetune")
-    finally:
-        os.chdir(here)
-    return recipe_folder / "exp"
 
 
 def weights(path):
@@ -103,7 +88,7 @@ def test_a_checkpoint_that_runs_code_is_refused(trained, recipe, tmp_path, capsy
 )
 def test_every_wrong_key_is_named(recipe, tmp_path, change, message):
     path = tmp_path / "bad.yaml"
-    path.write_text(yaml.safe_dump({**load_training_yaml("separator.yaml"), **change}))
+    path.write_text(yaml.safe_dump({**load_inherited("separator.yaml"), **change}))
     with pytest.raises(InputError, match=message) as error:
         train("separation", path, "data/train", "data/valid", tmp_path / "exp", 0)
     assert "bad.yaml" in str(error.value) or "sampler.yaml" in str(error.value)
@@ -111,7 +96,7 @@ def test_every_wrong_key_is_named(recipe, tmp_path, change, message):
 
 
 def test_nested_keys_of_the_encoder_are_named(recipe, tmp_path):
-    config = load_training_yaml("tagger.yaml")
+    config = load_inherited("tagger.yaml")
     config["network_conf"]["encoder"]["dept"] = 3
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(InputError, match=r"bad\.yaml: .*key dept: found an unknown key, expected depth"):
@@ -125,12 +110,6 @@ def test_a_model_or_phase_that_is_not_there_is_named(recipe, tmp_path):
         run(recipe, "separator", tmp_path, phase="finetune")
     with pytest.raises(InputError, match=r"found no config\.yaml, expected a trained model"):
         run(recipe, "tagger", tmp_path, phase="finetune")
-
-
-def test_inherited_mappings_are_merged(tmp_path):
-    (tmp_path / "a.yaml").write_text("x: {a: 1, b: {c: 2, d: 3}}\ny: 1\n")
-    (tmp_path / "b.yaml").write_text("inherit: a.yaml\nx: {b: {c: 5}}\n")
-    assert load_training_yaml(tmp_path / "b.yaml") == {"x": {"a": 1, "b": {"c": 5, "d": 3}}, "y": 1}
 
 
 def test_a_truncated_checkpoint_is_named(trained, tmp_path):
