@@ -269,3 +269,30 @@ def test_data_script_refuses_wrong_options(tmp_path, args):
 def test_an_impossible_room_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"room vault: rt60: found 0\.05 s"):
         rooms.impulse_responses(rooms.Room("train", "vault", [9.0, 9.0, 4.0], 0.05, 2, 1))
+
+
+def test_speed_perturbation_changes_length_and_pitch_of_training_files_once(tmp_path):
+    perturb = load("perturb_speed")
+    folder = tmp_path / "train/Speech/a"
+    folder.mkdir(parents=True)
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    sf.write(folder / "00.flac", tone, 16000)
+    for _ in range(2):  # the copies are not perturbed again
+        perturb.main([str(tmp_path / "train"), "--speeds", "0.8", "1.25", "--nj", "1"])
+    assert sorted(p.name for p in folder.iterdir()) == ["00.flac", "00_sp0.8.flac", "00_sp1.25.flac"]
+    for speed in (0.8, 1.25):
+        wav, fs = sf.read(folder / f"00_sp{speed}.flac")
+        assert len(wav) == pytest.approx(16000 / speed, abs=2)
+        assert np.argmax(np.abs(np.fft.rfft(wav))) * fs / len(wav) == pytest.approx(440 * speed, abs=1)
+
+
+def test_training_backgrounds_are_coloured_and_keep_their_level():
+    rng = np.random.default_rng(0)
+    white = rng.standard_normal((4, 32000))
+    coloured = noise.colour(white, rng)
+    assert np.mean(coloured**2) == pytest.approx(np.mean(white**2))
+    power = np.abs(np.fft.rfft(coloured[0])) ** 2
+    bands = [power[a:b].mean() for a, b in ((200, 800), (800, 3200), (3200, 12000))]
+    assert max(bands) / min(bands) > 2
+    # one filter for all channels: what lies between them, the field, stays
+    assert np.corrcoef(coloured)[0, 1:] == pytest.approx(np.corrcoef(white)[0, 1:], abs=0.05)

@@ -5,8 +5,8 @@ Each file is a sum of plane waves from directions spread evenly over the sphere.
 the same recording, turned by a random all-phase filter, so that the waves are uncorrelated and the field is diffuse:
 Y, Z and X (ACN order W, Y, Z, X; SN3D) have a third of W's energy each and are uncorrelated with it.
 
-There are few ambiences, and what is trained on them would learn their colour: that whatever does not sound like a furnace
-is an event. The takes of the training split, all but the first, are therefore turned by a random smooth equaliser.
+There are few ambiences, and what is trained on them would learn their colour: that whatever does not sound like a
+furnace is an event. The takes of the training split, all but the first, are therefore turned by a random smooth equaliser.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def diffuse(wav: np.ndarray, seconds: float, rng: np.random.Generator) -> np.nda
 
 
 def colour(noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[4, samples] through one random equaliser: up to 6 dB up or down an octave band, and rising by up to 6 dB an octave.
+    """[4, samples] through a random equaliser: up to 6 dB up or down an octave, and rising by up to 6 dB an octave.
 
     Ambiences fall towards high frequencies; the rise takes some of them as far as white noise. The level stays.
     """
