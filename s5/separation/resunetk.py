@@ -90,7 +90,7 @@ class _Base(nn.Module):
         self,
         n_inputs: int,
         n_masks: int,
-        n_channels: int,
+        mask_channels: int,
         n_bins: int,
         widths: Sequence[int],
         pools: Sequence[tuple[int, int]],
@@ -108,7 +108,7 @@ class _Base(nn.Module):
         for i, pool in enumerate(reversed(pools)):
             self.add_module(f"decoder_block{i + 1}", DecoderBlock(above[i], above[i + 1], pool, momentum))
         self.after_conv = _xavier(nn.Conv2d(widths[0], n_masks, 1))
-        self.out_conv = nn.Conv2d(n_channels, 1, 1)
+        self.out_conv = nn.Conv2d(mask_channels, 1, 1)
 
     def blocks(self) -> dict[str, EncoderBlock | DecoderBlock]:
         """Every conditioned block by name, in order of use."""
@@ -131,6 +131,12 @@ class ResUNetK(nn.Module):
         compression: exponent applied to the magnitudes that enter the network (1: the official network).
         intensity: adds the active intensity of channels 2..M against channel 1, in [-1, 1], to the input: which side a
             bin comes from, which magnitudes alone do not tell (false: the official network).
+        n_bands: the network sees and masks this many bands instead of single bins, a bin wide at low frequencies and
+            wider above (:func:`band_matrix`): several times cheaper. By default single bins (the official network).
+        mask_channels: channels that are masked and summed into a source, counted from the reference channel; by default
+            all (the official network). All channels enter the network in any case.
+        pass_through: start from masks that let half of the reference channel pass, in phase, to every slot. The
+            official initialisation (false) starts from random phases, which a short training does not leave behind.
         checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
 
     Raises:
@@ -138,6 +144,8 @@ class ResUNetK(nn.Module):
     """
 
     window: Tensor
+    to_bins: Tensor | None
+    to_bands: Tensor | None
 
     def __init__(
         self,
@@ -152,6 +160,9 @@ class ResUNetK(nn.Module):
         bn_momentum: float = 0.01,
         compression: float = 1.0,
         intensity: bool = False,
+        n_bands: int | None = None,
+        mask_channels: int | None = None,
+        pass_through: bool = False,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -162,17 +173,25 @@ class ResUNetK(nn.Module):
         self.n_fft, self.hop_length = n_fft, hop_length
         self.compression, self.intensity, self.checkpointing = compression, intensity, checkpointing
         self.time_ratio = _product(p[0] for p in pools)
-        if (n_fft // 2) % _product(p[1] for p in pools):
-            raise InputError(
-                "ResUNetK: n_fft", n_fft, f"a half that {_product(p[1] for p in pools)} (the pools) divides"
-            )
+        name, size = ("n_bands", n_bands) if n_bands else ("half of n_fft", n_fft // 2)
+        if size % _product(p[1] for p in pools):
+            raise InputError(f"ResUNetK: {name}", size, f"a multiple of {_product(p[1] for p in pools)} (the pools)")
         n_inputs = n_channels + (n_channels - 1 if intensity else 0)
-        n_masks = n_slots * n_channels * 3
-        self.base = _Base(n_inputs, n_masks, n_channels, n_fft // 2 + 1, widths, pools, bn_momentum)
+        self.mask_channels = mask_channels or n_channels
+        if not 1 <= self.mask_channels <= n_channels:
+            raise InputError("ResUNetK: mask_channels", mask_channels, f"1 to {n_channels}")
+        n_masks = n_slots * self.mask_channels * 3
+        positions = n_bands or n_fft // 2 + 1
+        self.base = _Base(n_inputs, n_masks, self.mask_channels, positions, widths, pools, bn_momentum)
+        bands = band_matrix(n_bands, n_fft // 2) if n_bands else None
+        self.register_buffer("to_bins", bands, persistent=False)
+        self.register_buffer("to_bands", bands if bands is None else (bands.T / bands.sum(1)), persistent=False)
         sizes = {f"{b}->{n}": size for b, m in self.base.blocks().items() for n, size in m.film_sizes().items()}
         self.label_embedding = LabelEmbedding(n_labels * n_slots, condition_dim)
         self.film = FiLM(sizes, condition_dim)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        if pass_through:
+            self._pass_through()
 
     def forward(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
         """Separates.
@@ -191,6 +210,17 @@ class ResUNetK(nn.Module):
         sources = self._synthesise(spectrum, rotation_mask, mixture.shape[-1])
         return sources * active_slots(label_vector)[..., None]
 
+    @torch.no_grad()
+    def _pass_through(self) -> None:
+        """Initialises the last layers: gain 1/2, no rotation, the reference channel alone."""
+        bias, mix = self.base.after_conv.bias, self.base.out_conv
+        assert bias is not None and mix.bias is not None
+        bias.unflatten(0, (-1, 3))[:, 1] = 1.0
+        self.base.after_conv.weight *= 0.1
+        mix.weight.zero_()
+        mix.weight[0, 0] = 1.0
+        mix.bias.zero_()
+
     def _stft(self, mixture: Tensor) -> Tensor:
         """[B, M, T] -> real and imaginary parts [2, B, M, frames, bins] float32."""
         batch, channels, length = mixture.shape
@@ -207,26 +237,32 @@ class ResUNetK(nn.Module):
         return parts.reshape(2, batch, channels, *parts.shape[-2:])
 
     def _features(self, spectrum: Tensor) -> Tensor:
-        """The network's input [B, n_inputs, frames, bins] from the spectrum [2, B, M, frames, bins]."""
-        magnitude = spectrum.square().sum(0).clamp(min=POWER_FLOOR).sqrt()
-        features = magnitude if self.compression == 1 else magnitude**self.compression
+        """The network's input [B, n_inputs, frames, bins - 1 or bands] from the spectrum [2, B, M, frames, bins]."""
+        power = spectrum.square().sum(0)
+        cross = (spectrum[:, :, :1] * spectrum[:, :, 1:]).sum(0) if self.intensity else None
+        if self.to_bands is not None:
+            power = power[..., :-1] @ self.to_bands
+            cross = None if cross is None else cross[..., :-1] @ self.to_bands
+        power = power.clamp(min=POWER_FLOOR)
+        features = power.sqrt() if self.compression == 1 else power ** (self.compression / 2)
         features = self.base.bn0(features.transpose(1, 3)).transpose(1, 3)
-        if self.intensity:
-            cross = (spectrum[:, :, :1] * spectrum[:, :, 1:]).sum(0)
-            energy = magnitude.square().mean(1, keepdim=True)
-            features = torch.cat((features, (cross / energy).clamp(-2, 2)), dim=1)
-        return features
+        if cross is not None:
+            features = torch.cat((features, (cross / power.mean(1, keepdim=True)).clamp(-2, 2)), dim=1)
+        return features if self.to_bands is not None else features[..., :-1]
 
     def _masks(self, spectrum: Tensor, label_vector: Tensor) -> Tensor:
-        """Masks [B, K, M, 3, frames, bins - 1] before their non-linearities: magnitude, real and imaginary rotation."""
+        """Masks before their non-linearities: [B, K, masked channels, 3 (gain, real and imaginary rotation), frames,
+        bins - 1]."""
         batch, frames = spectrum.shape[1], spectrum.shape[3]
-        x = self._features(spectrum)[..., :-1]
+        x = self._features(spectrum)
         x = F.pad(x, (0, 0, 0, -frames % self.time_ratio)).contiguous(memory_format=torch.channels_last)
         condition = self.label_embedding(label_vector.reshape(batch, -1).to(x.dtype))
         betas = self.film(condition)
         # One copy into planes: what follows works plane by plane, which channels-last memory would make slow.
         x = self._unet(x, betas)[:, :, :frames].float().contiguous()
-        return x.unflatten(1, (self.n_slots, self.n_channels, 3))
+        if self.to_bins is not None:
+            x = x @ self.to_bins
+        return x.unflatten(1, (self.n_slots, self.mask_channels, 3))
 
     def _unet(self, x: Tensor, betas: dict[str, Tensor]) -> Tensor:
         x = self.base.pre_conv(x)
@@ -253,7 +289,8 @@ class ResUNetK(nn.Module):
         gain, real, imag = torch.sigmoid(gain), torch.tanh(real), torch.tanh(imag)
         gain = gain * torch.rsqrt((real.square() + imag.square()).clamp(min=1e-20))
         real, imag = gain * real, gain * imag
-        x_real, x_imag = spectrum[..., :-1].unsqueeze(2)  # each [B, 1, M, frames, bins - 1]
+        # each [B, 1, masked channels, frames, bins - 1]
+        x_real, x_imag = spectrum[:, :, : self.mask_channels, :, :-1].unsqueeze(2)
         weight, bias = self.base.out_conv.weight.reshape(-1), self.base.out_conv.bias
         assert bias is not None
         out_real = torch.einsum("bkmtf,m->bkft", x_real * real - x_imag * imag, weight)
@@ -264,6 +301,33 @@ class ResUNetK(nn.Module):
             out.flatten(0, 1), self.n_fft, self.hop_length, window=self.window, center=True, length=length
         )
         return waveform.reshape(batch, self.n_slots, length)
+
+
+def band_matrix(n_bands: int, n_bins: int) -> Tensor:
+    """Interpolation from bands to bins: [n_bands, n_bins] float32, triangles that sum to 1 in each bin.
+
+    The first bands are a bin apart, each further one by a constant factor more; the last lies on the last bin.
+
+    Example:
+        >>> band_matrix(3, 4).sum(0).tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    if not 2 <= n_bands <= n_bins:
+        raise InputError("n_bands", n_bands, f"2 to {n_bins}, the number of bins")
+    low, high = 1.0, float(n_bins)
+    for _ in range(60):  # bisection for the factor r with 1 + r + ... + r^(n_bands - 2) = n_bins - 1
+        factor = (low + high) / 2
+        too_far = sum(factor**i for i in range(n_bands - 1)) > n_bins - 1
+        low, high = (low, factor) if too_far else (factor, high)
+    centres = torch.tensor([0.0] + [low**i for i in range(n_bands - 1)], dtype=torch.float64).cumsum(0)
+    centres[-1] = n_bins - 1
+    bins = torch.arange(n_bins, dtype=torch.float64)
+    upper = torch.searchsorted(centres, bins).clamp(1, n_bands - 1)
+    share = (bins - centres[upper - 1]) / (centres[upper] - centres[upper - 1])
+    matrix = torch.zeros(n_bands, n_bins, dtype=torch.float64)
+    matrix[upper - 1, torch.arange(n_bins)] = 1 - share
+    matrix[upper, torch.arange(n_bins)] += share
+    return matrix.float()
 
 
 def _activate(x: Tensor, beta: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from s5.checkpoints import load_official
 from s5.errors import InputError
 from s5.separation import ResUNetK
+from s5.separation.resunetk import band_matrix
 
 SMALL = {"n_labels": 3, "n_fft": 64, "hop_length": 32, "widths": (4, 6), "condition_dim": 8}
 
@@ -43,6 +44,13 @@ def test_silent_slots_are_exactly_zero_and_active_ones_are_not():
     out = network(torch.randn(1, 4, 640), query(1, 3, 0))
     assert out[0, 1].abs().max() == 0
     assert out[0, 0].abs().max() > 0 and out[0, 2].abs().max() > 0
+
+
+def test_masks_of_the_reference_channel_alone():
+    network = small(mask_channels=1).eval()
+    assert network(torch.randn(1, 4, 640), query(0, 1, 2)).shape == (1, 3, 640)
+    with pytest.raises(InputError, match="mask_channels"):
+        small(mask_channels=5)
 
 
 @pytest.mark.parametrize("intensity", [False, True])
@@ -91,7 +99,36 @@ def test_intensity_tells_left_from_right_where_magnitudes_do_not():
 def test_refuses_sizes_that_do_not_go_together():
     with pytest.raises(InputError, match="pools"):
         small(pools=[(2, 2)])
-    with pytest.raises(InputError, match="n_fft"):
+    with pytest.raises(InputError, match="half of n_fft"):
         small(pools=[(2, 3), (2, 2)])
     with pytest.raises(InputError, match="2 channels, expected 4"):
         small()(torch.randn(1, 2, 640), query(0, 1, 2))
+
+
+def test_pass_through_starts_as_half_of_the_reference_channel():
+    mixture = torch.randn(1, 4, 640)
+    network = small(pass_through=True).eval()
+    out = network(mixture, query(0, 1, 2))
+    reference = mixture[:, :1].expand(-1, 3, -1)
+    correlation = torch.nn.functional.cosine_similarity(out, reference, dim=-1)
+    assert (correlation > 0.9).all()
+    assert (
+        torch.nn.functional.cosine_similarity(small().eval()(mixture, query(0, 1, 2)), reference, dim=-1).abs().max()
+        < 0.9
+    )
+
+
+def test_bands_cover_all_bins_and_sit_where_they_should():
+    matrix = band_matrix(64, 256)
+    torch.testing.assert_close(matrix.sum(0), torch.ones(256))
+    assert (matrix >= 0).all() and (matrix.sum(1) > 0.5).all()
+    centre = (matrix @ torch.arange(256.0)) / matrix.sum(1)
+    assert (centre.diff() > 0.5).all() and centre.diff()[-5:].min() > 3 * centre.diff()[:5].max()
+
+
+def test_as_many_bands_as_bins_are_the_bins():
+    torch.testing.assert_close(band_matrix(32, 32), torch.eye(32))
+    mixture = torch.randn(1, 4, 640)
+    bins, bands = small(intensity=True).eval(), small(intensity=True, n_bands=32).eval()
+    features = bins._features(bins._stft(mixture))
+    torch.testing.assert_close(bands._features(bands._stft(mixture)), features, atol=1e-5, rtol=1e-5)

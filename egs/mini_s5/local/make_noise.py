@@ -6,7 +6,8 @@ the same recording, turned by a random all-phase filter, so that the waves are u
 Y, Z and X (ACN order W, Y, Z, X; SN3D) have a third of W's energy each and are uncorrelated with it.
 
 There are few ambiences, and what is trained on them would learn their colour: that whatever does not sound like a
-furnace is an event. The takes of the training split, all but the first, are therefore turned by a random smooth equaliser.
+furnace is an event. The takes of the training split, all but the first, are therefore turned by a random smooth
+equaliser.
 """
 
 from __future__ import annotations
