@@ -52,10 +52,16 @@ class SeparationModel(_S5Model):
         label_vector = F.one_hot(label_index, self.n_labels + 1)[..., : self.n_labels].to(mixture.dtype)
         estimate = self.run(mixture, label_vector)
         loss, permutation = self.loss(estimate, dry, label_index, silence_index=self.n_labels)
-        stats = {"loss": loss.mean().detach()}
-        if not self.training:
-            stats["sdri"] = _mean_sdri(estimate, dry, mixture[:, 0], permutation, label_index != self.n_labels)
-        return force_gatherable((loss.mean(), stats, len(mixture)), mixture.device)
+        if self.training:
+            return force_gatherable((loss.mean(), {"loss": loss.mean().detach()}, len(mixture)), mixture.device)
+        # Validation leaves mixtures without a source out, as CAPI-SDRi does: their loss is 0, whatever the estimate.
+        active = label_index != self.n_labels
+        n_mixtures = active.any(-1).sum().clamp(min=1)
+        stats = {
+            "loss": loss.sum() / n_mixtures,
+            "sdri": _sdri(estimate, dry, mixture[:, 0], permutation, active).sum() / n_mixtures,
+        }
+        return force_gatherable((loss.sum() / n_mixtures, stats, active.any(-1).sum()), mixture.device)
 
 
 class TaggingModel(_S5Model):
@@ -80,8 +86,8 @@ class TaggingModel(_S5Model):
         return force_gatherable((loss, stats, len(mixture)), mixture.device)
 
 
-def _mean_sdri(estimate: Tensor, dry: Tensor, reference: Tensor, permutation: Tensor, active: Tensor) -> Tensor:
-    """Mean over mixtures of the mean SDR improvement in dB of the active slots."""
+def _sdri(estimate: Tensor, dry: Tensor, reference: Tensor, permutation: Tensor, active: Tensor) -> Tensor:
+    """Mean SDR improvement in dB over the active slots of each mixture [B]; 0 for a mixture without."""
     eps = torch.finfo(torch.float32).eps
     estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))
 
@@ -89,7 +95,7 @@ def _mean_sdri(estimate: Tensor, dry: Tensor, reference: Tensor, permutation: Te
         return 10 * torch.log10((dry.square().sum(-1) + eps) / ((dry - x).square().sum(-1) + eps))
 
     improvement = (sdr(estimate) - sdr(reference[:, None])) * active
-    return (improvement.sum(-1) / active.sum(-1).clamp(min=1)).mean()
+    return improvement.sum(-1) / active.sum(-1).clamp(min=1)
 
 
 def _label_accuracies(predicted: Tensor, label_index: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:

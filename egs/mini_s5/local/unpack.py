@@ -93,7 +93,7 @@ def summary(raw: Path) -> str:
             parts = path.relative_to(raw / kind).parts
             if path.name.startswith(".") or len(parts) < 2:
                 continue
-            source = parts[2] if len(parts) > 3 else re.sub(r"_\d+$", "", path.stem)
+            source = parts[2] if len(parts) > 3 else re.sub(r"_\d+(_sp[\d.]+)?$", "", path.stem)
             seconds = 0.0 if path.suffix == ".sofa" else sf.info(path).duration
             rows[kind, parts[0], parts[1] if len(parts) > 2 else "-"].append((source, seconds))
     lines = [f"{'kind':13s} {'split':6s} {'label':18s} {'files':>6s} {'sources':>8s} {'seconds':>8s}"]
