@@ -107,7 +107,7 @@ def preload(
             _filter(room, position, sampling_rate, direct_range_ms)
 
 
-def render(scene: Scene, root: str | Path = ".") -> Rendered:
+def render(scene: Scene, root: str | Path = ".", sources: bool = True) -> Rendered:
     """Renders a scene.
 
     Background: scaled to ``ref_db + snr`` (10 log10 of the mean square over channels and samples). Event: read, mono,
@@ -118,6 +118,8 @@ def render(scene: Scene, root: str | Path = ".") -> Rendered:
     Args:
         scene: what to render; channels, sampling rate and duration are its own.
         root: folder that the scene's relative paths start from.
+        sources: whether the dry and wet sources are wanted; without them (``dry`` and ``wet`` are then [0, T]) the
+            mixture is the same and made sooner.
 
     Raises:
         InputError: a file is missing or unreadable, or does not fit the scene.
@@ -127,18 +129,20 @@ def render(scene: Scene, root: str | Path = ".") -> Rendered:
     mixture = np.zeros((room.n_channels, config.n_samples), dtype=np.float32)
     for event in scene.bg_events:
         mixture += _background(event, scene, room.n_channels, root)
-    sources = sorted(scene.fg_events, key=lambda event: event.event_time)
-    dry = np.zeros((len(sources), config.n_samples), dtype=np.float32)
+    events = sorted(scene.fg_events, key=lambda event: event.event_time)
+    dry = np.zeros((len(events) if sources else 0, config.n_samples), dtype=np.float32)
     wet = np.zeros_like(dry)
-    for k, event in enumerate(sources):
-        start, signal = _event(event, scene, room, _path(root, config.foreground_dir, event))
-        _add(mixture, signal[:-1], start)
+    for k, event in enumerate(events):
+        start, signal = _event(event, scene, room, _path(root, config.foreground_dir, event), dry=sources)
+        _add(mixture, signal[: room.n_channels], start)
+        if not sources:
+            continue
         _add(wet[k : k + 1], signal[REFERENCE_CHANNEL : REFERENCE_CHANNEL + 1], start)
         _add(dry[k : k + 1], signal[-1:], start)
     for event in sorted(scene.int_events, key=lambda event: event.event_time):
         start, signal = _event(event, scene, room, _path(root, config.interference_dir, event), dry=False)
         _add(mixture, signal, start)
-    return Rendered(mixture, dry, wet, [str(event.label) for event in sources])
+    return Rendered(mixture, dry, wet, [str(event.label) for event in events])
 
 
 def _path(root: str | Path, folder: str | None, event: Event) -> str:

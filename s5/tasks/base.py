@@ -37,6 +37,12 @@ class S5Task(AbsTask):
         group = parser.add_argument_group("S5")
         group.add_argument("--network", choices=sorted(cls.networks), default=min(cls.networks), help="Kind of network")
         group.add_argument("--network_conf", action=NestedDictAction, default={}, help="Arguments of the network")
+        group.add_argument(
+            "--num_threads", type=int, default=None, help="CPU threads of the training process (default: torch's)"
+        )
+        group.add_argument(
+            "--scene_cache_mb", type=int, default=1024, help="Decoded recordings kept for rendering, in MB"
+        )
         group.add_argument("--bf16", type=str2bool, default=False, help="Run the network in bfloat16")
         group.add_argument(
             "--num_scenes", type=int, default=None, help="Fresh scenes an epoch (default: the sampler's)"
@@ -53,6 +59,8 @@ class S5Task(AbsTask):
     @classmethod
     def build_network(cls, args: argparse.Namespace) -> nn.Module:
         """The network that the arguments describe. Raises InputError for an unknown or unfit argument."""
+        if args.num_threads is not None:  # small networks: threads that wait for each other slow the workers down
+            torch.set_num_threads(args.num_threads)
         network = cls.networks[args.network]
         conf = {"n_slots": args.n_slots, **args.network_conf}
         check_arguments(network, conf, "network_conf", given=("n_labels",))
@@ -95,7 +103,7 @@ class S5Task(AbsTask):
         dataset: VirtualScenes | FixedScenes
         if is_virtual(path):
             num_scenes = args.num_scenes if mode == "train" else None
-            dataset = VirtualScenes(path, args.scene_conf, args.seed, num_scenes, cls.with_sources)
+            dataset = VirtualScenes(path, args.scene_conf, args.seed, num_scenes, cls.with_sources, args.scene_cache_mb)
             if dataset.labels != labels:
                 raise InputError(
                     f"{path}/sampler.yaml", f"labels {' '.join(dataset.labels.names)}", " ".join(args.labels)

@@ -16,7 +16,7 @@ from s5.data import DataDir
 from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.scene import Sampler as SceneSampler
-from s5.scene import render, scene_seed
+from s5.scene import preload, render, scene_seed, set_cache_budget
 
 Item = tuple[str, dict[str, np.ndarray]]
 SAMPLER_YAML = "sampler.yaml"
@@ -39,6 +39,7 @@ class VirtualScenes(Dataset):
         seed: of the training.
         num_scenes: scenes of an epoch; by default the sampler's.
         with_sources: whether items carry the dry targets.
+        cache_mb: decoded recordings that are kept, in MB. They are loaded here, so that workers share them.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class VirtualScenes(Dataset):
         seed: int = 0,
         num_scenes: int | None = None,
         with_sources: bool = True,
+        cache_mb: int = 0,
     ) -> None:
         where = Path(path, SAMPLER_YAML)
         self.sampler = SceneSampler({**load_yaml(where), **(overrides or {})}, where=where)
@@ -57,6 +59,9 @@ class VirtualScenes(Dataset):
         self.num_scenes = num_scenes or self.sampler.config.num_scenes
         self.with_sources = with_sources
         self.fingerprint = self.sampler.fingerprint
+        if cache_mb:
+            set_cache_budget(audio=cache_mb << 20)
+            preload(self.sampler.files(), self.sampler.config.sampling_rate, self.sampler.rooms())
 
     def __len__(self) -> int:
         return self.num_scenes
@@ -65,7 +70,7 @@ class VirtualScenes(Dataset):
         epoch, item = key
         seed = scene_seed(self.fingerprint, self.seed, epoch, item)
         try:
-            rendered = render(self.sampler.sample(seed), self.sampler.root)
+            rendered = render(self.sampler.sample(seed), self.sampler.root, self.with_sources)
         except InputError as e:
             return e
         # Training order of the slots is shuffled, silence last: no slot learns to be the first event.

@@ -272,3 +272,13 @@ def test_a_background_of_other_channels_is_refused(scene, material):
     scene.bg_events[0].source_file, scene.bg_events[0].source_time = "x.wav", 0
     with pytest.raises(InputError, match=r"x.wav: found 2 channels, expected 4"):
         render(scene, material)
+
+
+def test_without_sources_the_mixture_is_the_same(material, config):
+    from s5.scene import Sampler
+
+    sampler = Sampler({**config, "n_events": [3, 3]}, root=material)
+    scene = sampler.sample(1)
+    whole, lean = render(scene, material), render(scene, material, sources=False)
+    np.testing.assert_array_equal(whole.mixture, lean.mixture)
+    assert lean.labels == whole.labels and lean.dry.shape == (0, whole.mixture.shape[1])
