@@ -6,6 +6,7 @@ Smaller sizes are built from random weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -62,9 +63,23 @@ class LogMel(nn.Module):
 
 
 class _PatchEmbedding(nn.Module):
-    def __init__(self, dim: int, patch_size: tuple[int, int]) -> None:
+    """[B, planes, n_mels, frames] -> [B, dim, rows, steps]: a projection a patch, after convolutions if asked for."""
+
+    def __init__(self, planes: int, dim: int, patch_size: tuple[int, int], stem: Sequence[int]) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(1, dim, kernel_size=patch_size, stride=patch_size)
+        factor = 2 ** len(stem)
+        if any(size % factor for size in patch_size):
+            raise InputError("M2DEncoder: stem", f"{len(stem)} layers", f"2^layers to divide patch_size {patch_size}")
+        layers: list[nn.Module] = []
+        for width in stem:
+            layers += [nn.Conv2d(planes, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            planes = width
+        self.stem = nn.Sequential(*layers)
+        size = (patch_size[0] // factor, patch_size[1] // factor)
+        self.proj = nn.Conv2d(planes, dim, kernel_size=size, stride=size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.stem(x))
 
 
 class _Attention(nn.Module):
@@ -108,16 +123,17 @@ class M2DEncoder(nn.Module):
 
     Args:
         sampling_rate: in Hz.
-        input_size: (mel bands, frames) of one window; longer inputs are encoded window by window. With ``contrast`` the
-            first number counts both sets of bands.
+        input_size: (mel bands, frames) of one window; longer inputs are encoded window by window.
         patch_size: (mel bands, frames) of one patch.
         dim: width of the transformer.
         depth: number of blocks.
         heads: attention heads.
         norm_stats: mean and standard deviation of the log-mel values; a loaded checkpoint brings its own.
         dropout: of the residual branches in training.
-        contrast: adds, above the mel bands, each band less its mean over time: what stands out of a steady background.
+        contrast: adds a second input plane, each band less its mean over time: what stands out of a steady background.
             For small encoders that learn from few recordings; the released weights know nothing of it.
+        stem: widths of 3x3 convolutions with stride 2, batch norm and ReLU before the patches' projection (Xiao et al.,
+            NeurIPS 2021: early convolutions make a transformer learn sooner). None in the released weights.
         augment: arguments of :class:`s5.tagging.augment.LogMelAugment`; by default none.
     """
 
@@ -132,6 +148,7 @@ class M2DEncoder(nn.Module):
         norm_stats: tuple[float, float] = (-7.1, 4.2),
         dropout: float = 0.0,
         contrast: bool = False,
+        stem: Sequence[int] = (),
         augment: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -139,18 +156,18 @@ class M2DEncoder(nn.Module):
             raise InputError("M2DEncoder: input_size", f"{input_size[0]} mel bands", f"a multiple of {patch_size[0]}")
         if dim % heads:
             raise InputError("M2DEncoder: dim", dim, f"a multiple of heads ({heads})")
-        self.window_frames, self.patch_size = input_size[1], tuple(patch_size)
+        self.window_frames, self.patch_size = input_size[1], (patch_size[0], patch_size[1])
         self.rows = input_size[0] // patch_size[0]
         self.feature_dim = dim * self.rows
         n_patches = self.rows * (input_size[1] // patch_size[1])
         check_arguments(LogMelAugment, augment or {}, "augment")
         self.contrast = contrast
-        self.log_mel = LogMel(sampling_rate, input_size[0] // (2 if contrast else 1))
+        self.log_mel = LogMel(sampling_rate, input_size[0])
         self.augment = LogMelAugment(**(augment or {}))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_patches, dim))
         self.norm_stats = nn.Parameter(torch.tensor([float(v) for v in norm_stats]), requires_grad=False)
-        self.patch_embed = _PatchEmbedding(dim, self.patch_size)  # type: ignore[arg-type]
+        self.patch_embed = _PatchEmbedding(2 if contrast else 1, dim, self.patch_size, stem)
         self.blocks = nn.ModuleList([Block(dim, heads, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -169,8 +186,8 @@ class M2DEncoder(nn.Module):
             InputError: less than one patch of audio.
         """
         mel = self.augment(self.log_mel(waveform, self.norm_stats), self.norm_stats[1])
-        if self.contrast:
-            mel = torch.cat((mel, mel - mel.mean(-1, keepdim=True)), dim=1)
+        planes = (mel, mel - mel.mean(-1, keepdim=True)) if self.contrast else (mel,)
+        mel = torch.stack(planes, dim=1)
         width = self.patch_size[1]
         mel = F.pad(mel, (0, -mel.shape[-1] % width))
         windows = mel.split(self.window_frames, dim=-1)
@@ -179,8 +196,9 @@ class M2DEncoder(nn.Module):
         return torch.cat(features, dim=1)
 
     def _encode(self, mel: Tensor) -> Tensor:
-        """[B, n_mels, frames] of at most one window -> [B, steps, rows * dim]."""
-        x = self.patch_embed.proj(mel[:, None])
+        """[B, planes, n_mels, frames] of at most one window -> [B, steps, rows * dim]."""
+        width = self.patch_size[1]
+        x = self.patch_embed(mel[..., : mel.shape[-1] // width * width])  # a stem's padding would add a patch
         steps = x.shape[-1]
         position = self.pos_embed[:, 1:].unflatten(1, (self.rows, -1))[:, :, :steps].flatten(1, 2)
         x = x.flatten(2).mT + position
