@@ -1,0 +1,60 @@
+"""What all entry points share."""
+
+import subprocess
+import sys
+
+import pytest
+
+from s5.bin.command import Parser, run
+from s5.errors import InputError
+
+
+@pytest.fixture
+def parser():
+    parser = Parser("Does things.")
+    parser.add_argument("--system", help="system YAML")
+    parser.add_argument("--nj", type=int, default=2, help="jobs")
+    return parser
+
+
+def test_an_unknown_option_is_named_with_the_nearest_one(parser, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--sytem", "x"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "unknown option --sytem (did you mean --system?)" in said and said.count("\n") == 1
+
+
+def test_help_shows_the_defaults_that_there_are(parser):
+    text = parser.format_help()
+    assert "(default: 2)" in text and "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("a.wav", "2 channels", "4"), "error: a.wav: found 2 channels, expected 4"),
+        (OSError(28, "No space left on device", "exp/x"), "error: exp/x: No space left on device"),
+    ],
+)
+def test_bad_input_and_a_full_disk_end_in_one_line(error, line):
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == line
+
+
+def test_importing_s5_imports_neither_torch_nor_espnet():
+    code = "import s5, sys; print(sorted({'torch', 'espnet2', 'scipy', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", "simulate train models tag vote separate fuse score report".split())
+def test_every_entry_point_explains_itself_at_80_columns(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = subprocess.run(
+        [sys.executable, "-m", f"s5.bin.{name}", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "usage" in text and max(map(len, text.splitlines())) <= 80
