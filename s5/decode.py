@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import kaldiio
@@ -20,17 +21,16 @@ Rows = dict[str, list[str]]
 def tag(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] | None = None) -> None:
     """Writes ``posteriors/<tagger>.ark`` and ``.scp``: K x (C + 1) matrices, and the label set beside them."""
     folder = Path(out, "posteriors")
-    partial = _start(folder)
     tables: dict[str, dict[str, np.ndarray]] = {name: {} for name in system.taggers}
     for utt in utts or data.utts:
         for name, posterior in system.tag(_mixture(system, data, utt)).items():
             tables[name][utt] = posterior
-    for name, table in tables.items():
-        kaldiio.save_ark(str(partial / f"{name}.ark"), table, scp=str(partial / f"{name}.scp"))
-        lines = (partial / f"{name}.scp").read_text(encoding="utf-8").replace(str(partial), str(folder))
-        (partial / f"{name}.scp").write_text(lines, encoding="utf-8")
-    system.labels.save(partial / "labels.txt")
-    _finish(partial, folder)
+    with _whole(folder) as partial:
+        for name, table in tables.items():
+            kaldiio.save_ark(str(partial / f"{name}.ark"), table, scp=str(partial / f"{name}.scp"))
+            lines = (partial / f"{name}.scp").read_text(encoding="utf-8").replace(str(partial), str(folder))
+            (partial / f"{name}.scp").write_text(lines, encoding="utf-8")
+        system.labels.save(partial / "labels.txt")
 
 
 def vote(system: S5System, out: str | Path) -> None:
@@ -62,37 +62,33 @@ def take_oracle(data: DataDir, out: str | Path) -> None:
 def separate(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] | None = None) -> None:
     """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
     rows = read_rows(Path(out, "labels"))
-    folder = Path(out, "separated")
-    partial = _start(folder)
-    for name in system.separators:
-        (partial / name).mkdir()
-    for utt in utts or data.utts:
-        if utt not in rows:
-            raise InputError(Path(out, "labels"), f"no {utt}", f"the utterances of {data.path}")
-        mixture = _mixture(system, data, utt)
-        for name, sources in system.separate(mixture, rows[utt]).items():
-            np.save(partial / name / f"{utt}.npy", sources)
-    _finish(partial, folder)
+    with _whole(Path(out, "separated")) as partial:
+        for name in system.separators:
+            (partial / name).mkdir()
+        for utt in utts or data.utts:
+            if utt not in rows:
+                raise InputError(Path(out, "labels"), f"no {utt}", f"the utterances of {data.path}")
+            mixture = _mixture(system, data, utt)
+            for name, sources in system.separate(mixture, rows[utt]).items():
+                np.save(partial / name / f"{utt}.npy", sources)
 
 
 def fuse(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] | None = None) -> None:
     """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots)."""
     rows = read_rows(Path(out, "labels"))
-    folder = Path(out, "estimates")
-    partial = _start(folder)
-    for utt in utts or data.utts:
-        outputs = {}
-        for model in system.config.separators:
-            path = Path(out, "separated", model.name, f"{utt}.npy")
-            try:
-                outputs[model.name] = np.load(path, allow_pickle=False)
-            except (OSError, ValueError) as e:
-                raise InputError(path, "nothing that can be read", "separated sources (stage 9)") from e
-        sources = system.fuse(outputs, rows[utt])
-        fs = data.mixture(utt)[1]
-        for slot, label in enumerate(rows[utt]):
-            write_audio(partial / f"{utt}_{slot}_{label}.wav", sources[slot][None], fs, subtype="PCM_16")
-    _finish(partial, folder)
+    with _whole(Path(out, "estimates")) as partial:
+        for utt in utts or data.utts:
+            outputs = {}
+            for model in system.config.separators:
+                path = Path(out, "separated", model.name, f"{utt}.npy")
+                try:
+                    outputs[model.name] = np.load(path, allow_pickle=False)
+                except (OSError, ValueError) as e:
+                    raise InputError(path, "nothing that can be read", "separated sources (stage 9)") from e
+            sources = system.fuse(outputs, rows[utt])
+            fs = data.mixture(utt)[1]
+            for slot, label in enumerate(rows[utt]):
+                write_audio(partial / f"{utt}_{slot}_{label}.wav", sources[slot][None], fs, subtype="PCM_16")
 
 
 def separate_file(system: S5System, recording: str | Path, folder: str | Path) -> list[tuple[Path, Source]]:
@@ -140,15 +136,15 @@ def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:
     return mixture
 
 
-def _start(folder: Path) -> Path:
-    """An empty folder beside the one to make."""
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of ``folder`` if all goes well and is removed if not."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    return partial
-
-
-def _finish(partial: Path, folder: Path) -> None:
-    """Puts the finished folder in its place."""
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

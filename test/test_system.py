@@ -132,4 +132,7 @@ def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
     (folder / "wav.scp").write_text("\n".join([f"{utt} {folder / 'a.wav'}", *lines[1:]]) + "\n")
     with pytest.raises(InputError, match=rf"{utt}: found 16000 Hz, expected 8000 Hz"):
         decode.tag(system, DataDir.load(folder), tmp_path / "out")
-    assert not (tmp_path / "out/posteriors").exists()
+    with pytest.raises(InputError, match="expected separated sources"):
+        decode.take_oracle(data, tmp_path / "oracle")
+        decode.fuse(system, data, tmp_path / "oracle")
+    assert not (tmp_path / "out/posteriors").exists() and not list(tmp_path.rglob("*.partial"))
