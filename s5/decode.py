@@ -10,7 +10,7 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 
-from s5.data import DataDir, read_audio, write_audio
+from s5.data import DataDir, audio_info, read_audio, write_audio
 from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.system import S5System, Source
@@ -86,7 +86,7 @@ def fuse(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] |
                 except (OSError, ValueError) as e:
                     raise InputError(path, "nothing that can be read", "separated sources (stage 9)") from e
             sources = system.fuse(outputs, rows[utt])
-            fs = data.mixture(utt)[1]
+            fs = audio_info(data.mixture_path(utt))[2]
             for slot, label in enumerate(rows[utt]):
                 write_audio(partial / f"{utt}_{slot}_{label}.wav", sources[slot][None], fs, subtype="PCM_16")
 
