@@ -35,16 +35,16 @@ options=(
 epilog='Stages:
    1 data          unpack or link the recordings            local/data.sh
    2 simulate      fixed validation and test scenes, sampler of training scenes
-   3 tagger        train the heads of the taggers
+   3 tagger        train the taggers
    4 tagger-ft     fine-tune them
    5 separator     train the separators
    6 separator-ft  continue or fine-tune them
    7 tag           posteriors of every tagger on the test sets
    8 vote          posteriors -> labels
    9 separate      every separator, given the labels
-  10 fuse          fusion, gates, label correction -> estimates
+  10 fuse          all separators -> one waveform a slot
   11 score         CAPI-SDRi, CA-SDRi, accuracies
-  12 report        RESULTS.md, figures, a page to listen to
+  12 report        RESULTS.md, a page to listen to
 An option takes its value as --name value or --name=value. Words in an option
 that holds several are parted by spaces.'
 
@@ -149,7 +149,7 @@ trained() {
   done < <(cut -f 1 <<<"${models[$1 train]:-}"$'\n'"${models[$1 finetune]:-}" | sort -u)
 }
 
-# Stage 3: the heads of the taggers learn on a frozen encoder first, so that their first large gradients do not spoil it.
+# Stage 3: the taggers; from a pretrained encoder only the heads, so that their first large gradients do not spoil it.
 train 3 tagger tagger train
 
 # Stage 4: then the upper layers of the encoder with them.
@@ -217,7 +217,7 @@ for set in "${own[@]}" "${true_labels[@]}"; do
     --probabilities "$results/$set/probabilities" "${note[@]}"
 done
 
-# Stage 12: for people: tables, figures, a page to listen to.
+# Stage 12: for people: tables and a page to listen to.
 step 12 report --marker "$results/.report.done" --output RESULTS.md "${needs[@]}" "${again[@]}" -- \
   python -m s5.bin.report --system "$system" --expdir "$expdir" --out RESULTS.md
 
