@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,7 @@ def _facts_of_data(train_data: str | Path) -> dict[str, Any]:
 
 def _task(name: str) -> Any:
     logging.info("importing ESPnet")
+    _keep_transformers_out()
     if name == "tagging":
         from s5.tasks.tagging import TaggingTask
 
@@ -110,6 +113,16 @@ def _task(name: str) -> Any:
 
         return SeparationTask
     raise InputError("--task", name, one_of(["tagging", "separation"], name))
+
+
+def _keep_transformers_out() -> None:
+    """Importing ESPnet's adapters imports speech models of ``transformers`` where it is installed: six seconds for nothing."""
+    if "transformers" not in sys.modules:
+        sys.modules["transformers"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("espnet2.layers.create_adapter_fn")
+        finally:
+            del sys.modules["transformers"]
 
 
 def _load_only_weights() -> None:
