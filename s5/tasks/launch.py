@@ -116,7 +116,7 @@ def _task(name: str) -> Any:
 
 
 def _keep_transformers_out() -> None:
-    """Importing ESPnet's adapters imports speech models of ``transformers`` where it is installed: six seconds for nothing."""
+    """Importing ESPnet's adapters imports speech models of ``transformers`` if installed: six seconds for nothing."""
     if "transformers" not in sys.modules:
         sys.modules["transformers"] = None  # type: ignore[assignment]
         try:
