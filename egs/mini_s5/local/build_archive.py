@@ -7,7 +7,7 @@
 Only a maintainer needs this: the archive is part of the repository. It needs Debian 12 (apt-get, dpkg), ffmpeg and
 fluidsynth; packages are unpacked into the work folder and never installed. ``sources.yaml`` names every recording:
 its package, its label and split, and the recipe that turns it into files. A source folder holds one voice, one set of
-keys, one surface, one drum kit or one instrument, and belongs to one split. One-shots (a step, a key press, a drum) are
+keys, one surface, one drum kit or one instrument, and belongs to one split, which a hash decides. One-shots (a step, a key press, a drum) are
 composed into runs of one source. Every choice is drawn from a seed made of the file's own name, so that a rebuilt
 archive has the same content and adding a source changes no other file.
 """
@@ -25,7 +25,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -532,6 +532,17 @@ def render(source: dict[str, Any], work: Path) -> list[np.ndarray]:
     return out
 
 
+def deal_out(label: str, names: Sequence[str], held_out: dict[str, float]) -> dict[str, str]:
+    """Split of every source of a label: a share of them in the order of a hash of their names, at least two, each."""
+    order = sorted(names, key=lambda name: hashlib.sha256(f"{label}/{name}".encode()).digest())
+    splits = dict.fromkeys(order, "train")
+    for split, share in held_out.items():
+        n = max(2, round(share * len(names)))
+        splits |= dict.fromkeys(order[:n], split)
+        order = order[n:]
+    return splits
+
+
 @cache
 def read_sources() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(packages, sources) of sources.yaml, each source with all its fields filled."""
@@ -539,8 +550,11 @@ def read_sources() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     sources = []
     for kind in ("sound_event", "interference", "noise"):
         for label, entries in table[kind].items():
+            splits = deal_out(label, [entry["name"] for entry in entries], table["held_out"])
             for entry in entries:
-                source = {"kind": kind, "label": label} | table["defaults"].get(label, {}) | entry
+                # Interference and noise name their split: they have too few sources a label to deal out.
+                dealt = {"kind": kind, "label": label, "split": splits[entry["name"]]}
+                source = dealt | table["defaults"].get(label, {}) | entry
                 packages = source["package"]
                 source["package"] = [packages] if isinstance(packages, str) else packages
                 files = source.get("files", [])

@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="data/raw/noise", help="folder of the 4-channel noise")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a file")
     parser.add_argument("--takes", type=int, default=2, help="files an ambience")
-    parser.add_argument("--train_takes", type=int, default=10, help="files an ambience of the training split")
+    parser.add_argument("--train_takes", type=int, default=4, help="files an ambience of the training split")
     parser.add_argument("--nj", type=int, default=2, help="processes")
     args = parser.parse_args(argv)
     ambiences = sorted(Path(args.ambience).glob("*/*.*"))
