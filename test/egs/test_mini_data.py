@@ -31,7 +31,7 @@ def load(name):
     return module
 
 
-unpack, rooms, noise = load("unpack"), load("make_rooms"), load("make_noise")
+unpack, rooms, noise, archive = (load(f) for f in ("unpack", "make_rooms", "make_noise", "build_archive"))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,11 @@ def test_interference_and_ambiences(files):
 
 def test_table_of_sources_matches_archive_and_licenses(sources):
     table = yaml.safe_load((RECIPE / "local" / "sources.yaml").read_text(encoding="utf-8"))
-    listed = {(e["split"], label, e["name"]) for label, entries in table["sound_event"].items() for e in entries}
+    dealt = {
+        label: archive.deal_out(label, [e["name"] for e in entries], table["held_out"])
+        for label, entries in table["sound_event"].items()
+    }
+    listed = {(split, label, name) for label, splits in dealt.items() for name, split in splits.items()}
     assert listed == set(sources)
     named = re.findall(r"package: (\[[^\]]*\]|[^,}]+)", (RECIPE / "local" / "sources.yaml").read_text(encoding="utf-8"))
     used = {p.strip() for entry in named for p in entry.strip("[]").split(",")}
@@ -122,6 +126,16 @@ def test_table_of_sources_matches_archive_and_licenses(sources):
         assert not re.search(r"\bNC\b|NonCommercial|non-free", facts["licence"])
     for split, label, source in listed:
         assert f"| {split} | {label} | {source} |" in licenses
+
+
+def test_sources_are_dealt_out_by_their_names_alone():
+    names = [f"voice{i}" for i in range(20)]
+    splits = archive.deal_out("Speech", names, {"test": 0.2, "valid": 0.15})
+    assert splits == archive.deal_out("Speech", names[::-1], {"test": 0.2, "valid": 0.15})
+    assert [list(splits.values()).count(s) for s in SPLITS] == [13, 3, 4]
+    few = archive.deal_out("Speech", names[:6], {"test": 0.2, "valid": 0.15})
+    assert [list(few.values()).count(s) for s in SPLITS] == [2, 2, 2]
+    assert splits != archive.deal_out("Typing", names, {"test": 0.2, "valid": 0.15})
 
 
 def write_tar(path, members):

@@ -6,10 +6,10 @@
 
 Only a maintainer needs this: the archive is part of the repository. It needs Debian 12 (apt-get, dpkg), ffmpeg and
 fluidsynth; packages are unpacked into the work folder and never installed. ``sources.yaml`` names every recording:
-its package, its label and split, and the recipe that turns it into files. A source folder holds one voice, one set of
-keys, one surface, one drum kit or one instrument, and belongs to one split, which a hash decides. One-shots (a step, a key press, a drum) are
-composed into runs of one source. Every choice is drawn from a seed made of the file's own name, so that a rebuilt
-archive has the same content and adding a source changes no other file.
+its package, its label, and the recipe that turns it into files. A source folder holds one voice, one set of keys, one
+surface, one drum kit or one instrument, and belongs to one split, which a hash decides. One-shots (a step, a key press,
+a drum) are composed into runs of one source. Every choice is drawn from a seed made of the file's own name, so that a
+rebuilt archive has the same content and adding a source changes no other file, though it may send one to another split.
 """
 
 from __future__ import annotations
