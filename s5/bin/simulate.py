@@ -1,4 +1,4 @@
-"""Makes a fixed set of scenes, or a virtual training set, from a sampler's configuration."""
+"""Makes a fixed set of scenes, or a virtual training set."""
 
 from __future__ import annotations
 
@@ -11,28 +11,62 @@ from s5.errors import InputError
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.simulate``; run from the recipe folder."""
-    parser = Parser("Draws scenes from a sampler's configuration, renders them and writes a data directory.")
-    parser.add_argument("--config", required=True, help="sampler YAML, e.g. conf/scenes/valid.yaml")
+    parser = Parser(
+        "Draws or reads scenes, renders them and writes a data directory; goes on where an earlier run stopped."
+    )
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--config", help="sampler YAML, e.g. conf/scenes/valid.yaml: scenes are drawn")
+    wanted.add_argument("--scenes", help="metadata list (valid.json of either challenge) or one scene's JSON file")
     parser.add_argument("--out", required=True, help="data directory, e.g. data/valid; its name starts the utterances'")
-    parser.add_argument("--num_scenes", type=int, help="instead of the configuration's num_scenes")
+    parser.add_argument("--num_scenes", type=int, help="instead of the configuration's, or the first of the list")
     parser.add_argument("--nj", type=int, default=1, help="processes; the files do not depend on it")
     parser.add_argument("--virtual", action="store_true", help="write only sampler.yaml: scenes are drawn in training")
+    parser.add_argument("--simulator", default="native", help="what places and renders events: native, spatialscaper")
+    parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="of the waveforms")
+    parser.add_argument("--subtype", choices=("float", "16", "24"), help="of their samples; wav: float, flac: 24")
+    parser.add_argument(
+        "--on_bad_audio",
+        choices=("stop", "skip", "keep"),
+        help="files without samples, of zeros, NaN or wrong channels (all are listed in OUT/bad_audio.tsv): stop, do "
+        "without them, or keep those of zeros as silent events; by default stop, and no such check with --virtual",
+    )
+    parser.add_argument("--root", default=".", help="folder that the paths in listed scenes start from")
     args = parser.parse_args(argv)
-    from s5.scene.sampler import Sampler
-    from s5.scene.simulate import make_virtual, simulate, summary
-
     for name in ("num_scenes", "nj"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name}", value, "at least 1")
-    sampler = Sampler.from_yaml(args.config)
-    if args.num_scenes is not None:
-        sampler.config.num_scenes = args.num_scenes
+    if args.nj > 1:
+        _start_server()
+    from s5.scene.simulate import AudioForm, make_virtual, simulate
+
     if args.virtual:
-        logging.info("%s written", make_virtual(sampler, args.out))
-    else:
-        rows = simulate(sampler, args.out, nj=args.nj)
-        logging.info("%s: %s", args.out, summary(rows))
+        if args.config is None or args.simulator != "native":
+            raise InputError(
+                "--virtual", "--scenes or --simulator", "--config: training scenes are the native renderer's"
+            )
+        written = make_virtual(args.config, args.out, args.num_scenes, args.nj, args.on_bad_audio)
+        logging.info("%s written", written)
+        return
+    simulate(
+        args.config,
+        args.out,
+        scenes=args.scenes,
+        num_scenes=args.num_scenes,
+        nj=args.nj,
+        simulator_name=args.simulator,
+        form=AudioForm.of(args.format, args.subtype),
+        on_bad_audio=args.on_bad_audio or "stop",
+        root=args.root,
+    )
+
+
+def _start_server() -> None:
+    """Starts what forks the processes, which imports what they need while this process imports it for itself."""
+    from multiprocessing import forkserver, set_forkserver_preload
+
+    set_forkserver_preload(["s5.scene.simulate"])
+    forkserver.ensure_running()
 
 
 if __name__ == "__main__":

@@ -57,23 +57,33 @@ def audio_info(path: str | Path) -> tuple[int, int, int]:
 
 
 def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FLOAT") -> None:
-    """Writes a WAV file under a temporary name, then renames it. The same samples give the same bytes.
+    """Writes a WAV file, or FLAC by the name's suffix, under a temporary name, then renames it.
+
+    The same samples give the same bytes.
 
     Args:
         path: the file; its folder has to exist.
         audio: [M channels, T] or [T].
         fs: sampling rate, Hz.
-        subtype: ``FLOAT`` (32 bit) or ``PCM_16`` (clipped to full scale).
+        subtype: ``FLOAT`` (32 bit, not FLAC), ``PCM_16`` or ``PCM_24`` (clipped to full scale).
     """
-    if subtype not in ("FLOAT", "PCM_16"):
-        raise ValueError(f"subtype {subtype}: FLOAT or PCM_16")
     path = Path(path)
+    flac = path.suffix == ".flac"
+    if subtype not in ("PCM_16", "PCM_24") and (flac or subtype != "FLOAT"):
+        raise ValueError(f"subtype {subtype}: PCM_16 or PCM_24" + ("" if flac else " or FLOAT"))
     samples = np.atleast_2d(audio).T
-    if subtype == "PCM_16":
-        samples = np.clip(np.round(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype("<i2")
-    # Not libsndfile: it writes the time of day into float files.
     content = io.BytesIO()
-    scipy.io.wavfile.write(content, fs, np.ascontiguousarray(samples if subtype == "PCM_16" else samples.astype("<f4")))
+    if subtype == "FLOAT":
+        # Not libsndfile: it writes the time of day into float files.
+        scipy.io.wavfile.write(content, fs, np.ascontiguousarray(samples.astype("<f4")))
+    else:
+        bits = int(subtype.removeprefix("PCM_"))
+        full = 2 ** (bits - 1)
+        whole = np.clip(np.round(np.asarray(samples, np.float64) * full), -full, full - 1).astype(np.int32)
+        if flac or bits == 24:
+            soundfile.write(content, whole << (32 - bits), fs, subtype, format="FLAC" if flac else "WAV")
+        else:
+            scipy.io.wavfile.write(content, fs, np.ascontiguousarray(whole.astype("<i2")))
     write_bytes(path, content.getvalue())
 
 

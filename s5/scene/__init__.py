@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from s5.scene.render import Rendered, preload, render, set_cache_budget
+from s5.scene.metadata import MetadataList, load_scenes
+from s5.scene.render import Rendered, preload, render, render_plan, set_cache_budget
 from s5.scene.room import SofaRoom, open_room
+from s5.scene.rules import RenderRules
 from s5.scene.sampler import Sampler, SamplerConfig, scene_seed
 from s5.scene.spec import Event, Room, Scene, SceneConfig
 
 __all__ = [
     "Event",
+    "MetadataList",
+    "RenderRules",
     "Rendered",
     "Room",
     "Sampler",
@@ -16,9 +20,11 @@ __all__ = [
     "Scene",
     "SceneConfig",
     "SofaRoom",
+    "load_scenes",
     "open_room",
     "preload",
     "render",
+    "render_plan",
     "scene_seed",
     "set_cache_budget",
 ]

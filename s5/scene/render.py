@@ -1,12 +1,13 @@
-"""Scene -> samples, by the rules of DCASE 2026 Task 4 (SpAudSyn), on the CPU.
+"""Scene -> samples, by the rules of the challenge (:mod:`s5.scene.rules`), on the CPU.
 
 Fast enough to run inside a training data loader:
 
-* convolution by overlap-add, with a transform length that depends on the impulse response alone. So its spectrum is
-  made once and kept, short events cost one short block, and the transforms stay within the processor's cache;
-* one forward transform of the source serves all channels and the dry target;
-* decoded audio and spectra are kept within byte budgets a process (:func:`set_cache_budget`). A data loader that forks
-  its workers shares what the parent has loaded before (:func:`preload`).
+* an event is one convolution with transforms of about its own length, of a length that the transform is fast at; long
+  scenes go by overlap-add;
+* one forward transform of the source serves all channels; the direct part of an impulse response is short, so the dry
+  target takes short blocks;
+* recordings and impulse responses are read by slice. What is costly to read again is kept within budgets of bytes
+  (:func:`set_cache_budget`), or shared by all processes that are forked from this one (:func:`preload`).
 
 Signals and spectra are float32 and complex64. float64 is used where sums or normalisations decide a level: the energy
 of an impulse response, of a wet event and of the background.
@@ -14,36 +15,40 @@ of an impulse response, of a wet event and of the background.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 import scipy.fft
-import soundfile
-import soxr
 
 from s5.errors import InputError
+from s5.scene import audio as recordings
 from s5.scene.cache import ByteCache
-from s5.scene.room import SofaRoom, open_room
-from s5.scene.spec import Event, Scene
+from s5.scene.motion import fade_weights
+from s5.scene.plan import Plan, PlannedBackground, PlannedEvent, Response, plan
+from s5.scene.room import open_room
+from s5.scene.rules import RenderRules
+from s5.scene.spec import Scene
 
-MIN_TRANSFORM = 4096
-"""Below this many samples the overhead of a block outweighs its transform."""
+AUDIO_BUDGET, FILTER_BUDGET = 128 << 20, 192 << 20
+"""Bytes that a process keeps by default: decoded recordings, spectra of impulse responses."""
 
-TRANSFORM_FACTOR = 2.5
-"""Transform length over that of the impulse response; at least 2. Between 2 and 4 this was the fastest (1 to 4 s)."""
+LARGEST_TRANSFORM = 409_600
+"""Longer wet events go by overlap-add, unless their impulse response alone is about as long."""
 
-REFERENCE_CHANNEL = 0
+SIZES = sorted(2**a * 5**b for a in range(5, 22) for b in (1, 2, 3) if 2000 <= 2**a * 5**b <= 1 << 24)
+"""Transform lengths, at most 28 % apart: few, so that the library keeps their twiddle factors. Powers of two alone are
+slower, as the channels of a batch then meet in the same lines of the processor's cache."""
 
 
 @dataclass
 class Rendered:
-    """What a scene sounds like. Sources are in onset order; K is their number, M the number of channels.
+    """What a scene sounds like. Sources are in the order of the slots (by onset, unless the scene says otherwise).
 
     Attributes:
-        mixture: [M, T] float32.
+        mixture: [M, T] float32, M channels.
         dry: [K, T] float32, targets: the source through the direct part of the reference channel's impulse response.
         wet: [K, T] float32, the whole reverberant source on the reference channel.
         labels: of the K sources.
@@ -57,63 +62,65 @@ class Rendered:
 
 @dataclass
 class _Filter:
-    """Spectra [M + 1, F] complex64 of an impulse response's M channels and of its direct part."""
+    """Spectra [C, F] complex64 of impulse responses of ``length`` samples, the first of which is sample ``start``."""
 
     spectra: np.ndarray
     n_fft: int
     length: int
+    start: int = 0
 
 
-_audio: ByteCache[np.ndarray] = ByteCache(192 << 20, lambda x: x.nbytes)
-_filters: ByteCache[_Filter] = ByteCache(256 << 20, lambda x: x.spectra.nbytes)
+_filters: ByteCache[_Filter] = ByteCache(FILTER_BUDGET, lambda x: x.spectra.nbytes)
+_lengths: ByteCache[tuple[int, int]] = ByteCache(100_000, lambda _: 1)
+"""Of an impulse response: without trailing zeros, and with them."""
 
 
-def set_cache_budget(audio: int = 192 << 20, filters: int = 256 << 20) -> None:
-    """Sets how many bytes of decoded audio and of impulse responses' spectra this process keeps."""
-    _audio.resize(audio)
+def set_cache_budget(audio: int = AUDIO_BUDGET, filters: int = FILTER_BUDGET) -> None:
+    """Sets how many bytes of decoded audio and of impulse responses' spectra this process keeps for itself."""
+    load_response.cache_clear()
+    recordings.decoded.resize(audio)
     _filters.resize(filters)
 
 
 def preload(
-    files: Iterable[str | Path],
-    sampling_rate: int,
-    rooms: Iterable[str | Path] = (),
-    direct_range_ms: Sequence[float] = (6, 50),
+    files: Iterable[str | Path], sampling_rate: int, rooms: Iterable[str | Path] = (), budget: int = 1 << 30
 ) -> None:
-    """Fills the caches of this process as far as their budgets go, so that workers forked from it share them.
+    """Loads material into memory that this process shares with those forked from it later, as far as a budget goes.
+
+    Impulse responses come after the recordings. Uncompressed recordings at the scenes' rate are left where they are:
+    they are read by slice as fast. What an earlier call loaded stays.
 
     Args:
-        files: audio, e.g. :meth:`s5.scene.Sampler.files`; mono files are kept ready to use.
+        files: audio, e.g. :meth:`s5.scene.Sampler.files`.
         sampling_rate: the scenes', Hz.
         rooms: SOFA files, e.g. :meth:`s5.scene.Sampler.rooms`.
-        direct_range_ms: the scenes'.
+        budget: bytes, once for all processes and calls.
 
     Raises:
         InputError: an unreadable file.
     """
+    recordings.shared.budget = budget = max(budget, recordings.shared.budget)
     for file in files:
-        path = str(file)
-        n_frames, rate, channels = _info(path)
-        if _audio.used + 4 * channels * n_frames > 0.9 * _audio.budget:
-            break
-        if channels == 1:
-            _source(path, 0, n_frames, rate, sampling_rate)
-        else:
-            _read(path, 0, n_frames)
-    for room in map(open_room, rooms):
-        for position in room.positions.tolist():
-            if _filters.used > 0.9 * _filters.budget:
+        found = recordings.clip(str(file))
+        if recordings.shared.used + found.nbytes_of_file <= budget:
+            recordings.share(found, sampling_rate)
+    for path in rooms:
+        room = open_room(path)
+        n = room.rir_length * sampling_rate / room.sampling_rate
+        for index in range(room.n_positions):
+            if recordings.shared.used + 4 * room.n_channels * n > budget:
                 return
-            _filter(room, position, sampling_rate, direct_range_ms)
+            response = Response(room.path, room.stamp, index, sampling_rate)
+            recordings.shared.add(response, load_response(response))
 
 
 def render(scene: Scene, root: str | Path = ".", sources: bool = True) -> Rendered:
     """Renders a scene.
 
     Background: scaled to ``ref_db + snr`` (10 log10 of the mean square over channels and samples). Event: read, mono,
-    resampled, divided by its peak, convolved with the position's impulse response (its mean energy over channels being
-    1), scaled so that the whole wet signal, tail included, has the level ``ref_db + snr``, placed at its onset and cut
-    at the scene's end. The dry target takes the same scale. All-zero sources stay as they are.
+    resampled, convolved with the position's impulse response (its mean energy over channels being 1), scaled so that
+    the whole wet signal, tail included, has the level ``ref_db + snr``, placed at its onset and cut at the scene's end.
+    The dry target takes the same scale. All-zero sources stay as they are.
 
     Args:
         scene: what to render; channels, sampling rate and duration are its own.
@@ -124,139 +131,182 @@ def render(scene: Scene, root: str | Path = ".", sources: bool = True) -> Render
     Raises:
         InputError: a file is missing or unreadable, or does not fit the scene.
     """
-    config = scene.config
-    room = open_room(os.path.join(root, scene.room.sofa_path))
-    mixture = np.zeros((room.n_channels, config.n_samples), dtype=np.float32)
-    for event in scene.bg_events:
-        mixture += _background(event, scene, room.n_channels, root)
-    events = sorted(scene.fg_events, key=lambda event: event.event_time)
-    dry = np.zeros((len(events) if sources else 0, config.n_samples), dtype=np.float32)
+    return render_plan(plan(scene, root), sources)
+
+
+def render_plan(planned: Plan, sources: bool = True) -> Rendered:
+    """Renders a scene that has been planned; see :func:`render`."""
+    mixture = np.zeros((planned.n_channels, planned.n_samples), dtype=np.float32)
+    n_targets = len(planned.labels) if sources else 0
+    dry = np.zeros((n_targets, planned.n_samples), dtype=np.float32)
     wet = np.zeros_like(dry)
-    for k, event in enumerate(events):
-        start, signal = _event(event, scene, room, _path(root, config.foreground_dir, event), dry=sources)
-        _add(mixture, signal[: room.n_channels], start)
-        if not sources:
-            continue
-        _add(wet[k : k + 1], signal[REFERENCE_CHANNEL : REFERENCE_CHANNEL + 1], start)
-        _add(dry[k : k + 1], signal[-1:], start)
-    for event in sorted(scene.int_events, key=lambda event: event.event_time):
-        start, signal = _event(event, scene, room, _path(root, config.interference_dir, event), dry=False)
-        _add(mixture, signal, start)
-    return Rendered(mixture, dry, wet, [str(event.label) for event in events])
+    for background in planned.backgrounds:
+        _add_background(mixture, background, planned)
+    for event in planned.events:
+        source = recordings.source(event.clip, planned.rate)[: event.length]
+        signal, n_wet = _through_room(source, event)
+        energy = _energy(signal)
+        scale = _scale(event.level, energy / (len(signal) * n_wet))
+        visible = signal[:, : max(0, planned.n_samples - event.onset)]
+        visible *= scale
+        _add(mixture, visible, event.onset)
+        if sources and event.slot is not None:
+            channel = planned.rules.reference_channel
+            _add(wet[event.slot], visible[channel], event.onset)
+            _add_direct(dry[event.slot], source * scale, event, planned)
+    return Rendered(mixture, dry, wet, list(planned.labels))
 
 
-def _path(root: str | Path, folder: str | None, event: Event) -> str:
-    """Where an event's file is: SpAudSyn accepts names with or without their folder in front."""
-    if folder is not None and not event.source_file.startswith(folder):
-        return os.path.join(root, folder, event.source_file)
-    return os.path.join(root, event.source_file)
+@lru_cache(maxsize=2)  # a target asks twice: for all channels, and for the direct part
+def load_response(response: Response) -> np.ndarray:
+    """An impulse response [M, L] float32 at the scene's rate, its mean energy over channels 1, without trailing zeros.
+
+    Raises:
+        InputError: an unreadable file, only zeros, a number that is not finite.
+    """
+    found = recordings.shared.read(response)
+    if found is not None:
+        return found
+    room = open_room(response.path)
+    rir: np.ndarray = recordings.resample(room.rir(response.index).T, room.sampling_rate, response.rate).T
+    energy = np.einsum("mn,mn->", rir, rir) / len(rir)
+    if energy == 0:
+        raise InputError(f"{room.path}: Data.IR[{response.index}]", "only zeros", "an impulse response")
+    n_full = rir.shape[1]
+    if not rir[:, -1].any():
+        rir = rir[:, : np.flatnonzero(np.any(rir, axis=0))[-1] + 1]
+    out: np.ndarray = np.empty(rir.shape, dtype=np.float32)
+    np.multiply(rir, 1 / np.sqrt(energy), out=out, casting="same_kind")
+    _lengths.get(response, lambda: (out.shape[1], n_full))
+    return out
+
+
+def full_length(response: Response) -> int:
+    """Samples of an impulse response at the scene's rate, trailing zeros included; they count for an event's level."""
+    return _lengths.get(response, lambda: _measure(response))[1]
+
+
+def _measure(response: Response) -> tuple[int, int]:
+    room = open_room(response.path)
+    n = room.rir_length
+    if room.sampling_rate != response.rate:
+        n = int(np.ceil(n * (response.rate / room.sampling_rate)))
+    return load_response(response).shape[1], n
+
+
+def _scale(level: float, mean_square: float) -> np.float32:
+    """Factor that brings a signal to a level in dB; 1 for one of only zeros."""
+    return np.float32(10 ** ((level - 10 * np.log10(mean_square)) / 20) if mean_square > 0 else 1)
 
 
 def _add(target: np.ndarray, signal: np.ndarray, start: int) -> None:
     n = min(signal.shape[-1], target.shape[-1] - start)
     if n > 0:
-        target[:, start : start + n] += signal[:, :n]
+        target[..., start : start + n] += signal[..., :n]
 
 
-def _event(event: Event, scene: Scene, room: SofaRoom, path: str, dry: bool = True) -> tuple[int, np.ndarray]:
-    """Onset (sample) and scaled signal [M + 1, n]: the wet channels and the dry target; [M, n] without ``dry``."""
-    rate, n_wet = scene.config.sr, room.n_channels
-    source = _event_source(event, path, rate)
-    assert event.event_position is not None
-    response = _filter(room, event.event_position[0], rate, scene.room.direct_range_ms)
-    signal = _convolve(source, response, n_wet + dry)
-    energy = _energy(signal[:n_wet])
-    if energy > 0:
-        level = 10 * np.log10(energy / (n_wet * signal.shape[1]))
-        signal *= np.float32(10 ** ((scene.config.ref_db + event.snr - level) / 20))
-    return int(event.event_time * rate), signal
+def _add_background(mixture: np.ndarray, background: PlannedBackground, planned: Plan) -> None:
+    frames = recordings.ambience(background.clip, planned.rate)
+    if background.fill:
+        frames = planned.rules.fill(frames.T, planned.n_samples).T
+    # Fewer by one sample, where times were truncated twice; more, where the file is resampled.
+    frames = np.ascontiguousarray(frames[: planned.n_samples], dtype=np.float32)
+    mean_square = _energy(frames.reshape(1, -1)) / (planned.n_samples * frames.shape[1])
+    frames *= _scale(background.level, mean_square)
+    mixture[:, : len(frames)] += frames.T
 
 
-def _event_source(event: Event, path: str, rate: int) -> np.ndarray:
-    """The part of the file that an event uses: [n] float32, mono, at the scene's rate, peak 1 (or all zero)."""
-    file_rate = _info(path)[1]
-    # Truncated, not rounded, as the official synthesiser reads.
-    start, n_frames = int((event.source_time or 0) * file_rate), int(event.event_duration * file_rate)
-    return _source(path, start, n_frames, file_rate, rate)
+def _through_room(source: np.ndarray, event: PlannedEvent) -> tuple[np.ndarray, int]:
+    """The wet source [M, n] without a tail of zeros, and its length with it."""
+    n_wet = len(source) + max(map(full_length, event.responses)) - 1
+    parts = [(start, _convolve(part, _room_filter(r, len(part)))) for r, start, part in _parts(source, event)]
+    if len(parts) == 1:
+        return parts[0][1], n_wet
+    out = np.zeros((len(parts[0][1]), n_wet), dtype=np.float32)
+    for start, part in parts:
+        _add(out, part, start)
+    return out, n_wet
 
 
-def _source(path: str, start: int, n_frames: int, file_rate: int, rate: int) -> np.ndarray:
-    n_total = _info(path)[0]
-    whole = start == 0 and n_frames >= n_total and n_total * 4 * 8 <= _audio.budget
-
-    def prepare() -> np.ndarray:
-        mono = _read(path, start, n_frames, keep=not whole).mean(axis=0, dtype=np.float32)
-        if not len(mono):
-            raise InputError(path, f"no sample at {start / file_rate:g} s", "audio")
-        mono = _resample(mono[None], file_rate, rate)[0]
-        peak = np.abs(mono).max()
-        return mono / peak if peak > 0 else mono
-
-    return _audio.get((path, _stamp(path), rate), prepare) if whole else prepare()
+def _add_direct(target: np.ndarray, source: np.ndarray, event: PlannedEvent, planned: Plan) -> None:
+    """Adds the dry target of a scaled source."""
+    for response, start, part in _parts(source, event):
+        direct = _direct_filter(response, planned.rules, planned.direct_range_ms)
+        _add(target, _convolve(part, direct)[0], event.onset + start + direct.start)
 
 
-def _background(event: Event, scene: Scene, n_channels: int, root: str | Path) -> np.ndarray:
-    """[M, T] float32, scaled."""
-    config = scene.config
-    path = _path(root, config.background_dir, event)
-    n_frames, file_rate, channels = _info(path)
-    if channels not in (1, n_channels):
-        raise InputError(path, f"{channels} channels", f"{n_channels}, as the room's impulse responses have")
-    if event.source_time is None:
-        ambient = _resample(_read(path, 0, n_frames), file_rate, config.sr)
-        if not ambient.shape[1]:
-            raise InputError(path, "no sample", "audio")
-        ambient = np.tile(ambient, (1, -(-config.n_samples // ambient.shape[1])))
-    else:
-        start, n = int(event.source_time * file_rate), int(event.event_duration * file_rate)
-        ambient = _resample(_read(path, start, n), file_rate, config.sr)
-        if ambient.shape[1] + 1 < config.n_samples:
-            raise InputError(path, f"{n_frames} frames", f"{start + n}, which the scene's background reaches")
-        if ambient.shape[1] < config.n_samples:  # by one sample, where times were truncated twice
-            ambient = np.pad(ambient, ((0, 0), (0, 1)))
-    ambient = ambient[:, : config.n_samples]
-    energy = _energy(ambient)
-    if energy == 0:
-        return ambient
-    return ambient * np.float32(10 ** ((config.ref_db + event.snr - 10 * np.log10(energy / ambient.size)) / 20))
+def _parts(source: np.ndarray, event: PlannedEvent) -> Iterable[tuple[Response, int, np.ndarray]]:
+    """What goes through which impulse response: (response, first sample, samples); one part, unless it moves."""
+    if len(event.responses) == 1:
+        yield event.responses[0], 0, source
+        return
+    weights = fade_weights(len(source), len(event.responses), event.clip.path)
+    for response, weight in zip(event.responses, weights, strict=True):
+        sounding = np.flatnonzero(weight)
+        if len(sounding):
+            first, last = sounding[0], sounding[-1] + 1
+            yield response, int(first), source[first:last] * weight[first:last].astype(np.float32)
 
 
-def _filter(room: SofaRoom, position: Sequence[float], rate: int, direct_range_ms: Sequence[float]) -> _Filter:
-    """The impulse response of a position, normalised, with its direct part, as spectra."""
+def _room_filter(response: Response, n_source: int) -> _Filter:
+    load = cache(lambda: load_response(response))
+    if response not in _lengths:
+        load()
+    length = _lengths.get(response, lambda: _measure(response))[0]
+    n_fft = transform_length(n_source, length)
+    return _filters.get((response, n_fft), lambda: _Filter(_forward(load(), n_fft), n_fft, length))
 
+
+def _direct_filter(response: Response, rules: RenderRules, range_ms: Sequence[float]) -> _Filter:
     def make() -> _Filter:
-        index = room.index(position)
-        rir = _resample(room.rir(index), room.sampling_rate, rate)
-        energy = np.square(rir).sum(axis=1).mean()
-        if energy == 0:
-            raise InputError(f"{room.path}: Data.IR[{index}]", "only zeros", "an impulse response")
-        rir /= np.sqrt(energy)
-        peak = int(np.abs(rir[REFERENCE_CHANNEL]).argmax())
-        before, after = (int(ms * rate / 1000) for ms in direct_range_ms)
-        direct = np.zeros((1, rir.shape[1]))
-        part = slice(max(0, peak - before), peak + after + 1)
-        direct[0, part] = rir[REFERENCE_CHANNEL, part]
-        n_fft = scipy.fft.next_fast_len(max(MIN_TRANSFORM, int(TRANSFORM_FACTOR * rir.shape[1])), real=True)
-        spectra = scipy.fft.rfft(np.concatenate([rir, direct]).astype(np.float32), n_fft)
-        return _Filter(spectra, n_fft, rir.shape[1])
+        rir = load_response(response)[rules.reference_channel]
+        window = rules.direct_part(rir, response.rate, range_ms)
+        part = rir[None, window]
+        n_fft = transform_length(0, 8 * part.shape[1])
+        return _Filter(_forward(part, n_fft), n_fft, part.shape[1], window.start)
 
-    return _filters.get((room.path, room.stamp, *position, rate, *direct_range_ms), make)
+    return _filters.get((response, rules, *range_ms), make)
 
 
-def _convolve(source: np.ndarray, response: _Filter, n_channels: int) -> np.ndarray:
-    """Full convolution [n_channels, n + L - 1] float32 of ``source`` [n] with the first channels of a filter."""
+def transform_length(n_source: int, length: int) -> int:
+    """A transform length for a source and an impulse response: of their convolution or, if that is long, of a block.
+
+    Example:
+        >>> transform_length(90_000, 64_000), transform_length(2_000_000, 64_000), transform_length(0, 300_000)
+        (163840, 409600, 327680)
+    """
+    wanted = max(1, n_source) + length - 1
+    if wanted > LARGEST_TRANSFORM:
+        wanted = min(wanted, max(LARGEST_TRANSFORM, int(2.5 * length)))
+    return next((size for size in SIZES if size >= wanted), scipy.fft.next_fast_len(wanted, real=True))
+
+
+def _convolve(source: np.ndarray, response: _Filter) -> np.ndarray:
+    """Full convolution [C, n + L - 1] float32 of ``source`` [n] with a filter."""
     n, n_fft, tail = len(source), response.n_fft, response.length - 1
-    block = n_fft - tail  # at least as long as the tail, so that a tail reaches into the next block only
+    block = n_fft - tail
+    if n <= block:
+        return _inverse(_multiply(response.spectra, _forward(source[None], n_fft)), n_fft)[:, : n + tail]
     n_blocks = -(-n // block)
     blocks = np.zeros((n_blocks, block), dtype=np.float32)
     blocks.reshape(-1)[:n] = source
-    spectrum = scipy.fft.rfft(blocks, n_fft)
-    out = scipy.fft.irfft(response.spectra[:n_channels, None] * spectrum, n_fft)
-    whole = np.empty((n_channels, n_blocks + 1, block), dtype=np.float32)
-    whole[:, :-1] = out[..., :block]
-    whole[:, -1] = 0
-    whole[:, 1:, :tail] += out[..., block:]
-    return whole.reshape(n_channels, -1)[:, : n + tail]
+    out = _inverse(_multiply(response.spectra[:, None], _forward(blocks, n_fft)), n_fft)
+    whole = np.zeros((len(response.spectra), n_blocks * block + tail), dtype=np.float32)
+    for i in range(n_blocks):
+        whole[:, i * block : i * block + n_fft] += out[:, i]
+    return whole[:, : n + tail]
+
+
+def _forward(signal: np.ndarray, n_fft: int) -> np.ndarray:
+    return scipy.fft.rfft(signal, n_fft)
+
+
+def _multiply(spectra: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
+    return spectra * spectrum
+
+
+def _inverse(spectra: np.ndarray, n_fft: int) -> np.ndarray:
+    return scipy.fft.irfft(spectra, n_fft, overwrite_x=True)
 
 
 def _energy(signal: np.ndarray) -> float:
@@ -266,69 +316,3 @@ def _energy(signal: np.ndarray) -> float:
     rest = signal[:, n:]
     energies = np.einsum("cbt,cbt->cb", stretches, stretches), np.einsum("ct,ct->c", rest, rest)
     return float(sum(energy.sum(dtype=np.float64) for energy in energies))
-
-
-def _resample(signal: np.ndarray, rate: float, target: float) -> np.ndarray:
-    """[C, n] -> [C, ceil(n * target / rate)], soxr's high quality."""
-    if rate == target or not signal.shape[1]:
-        return signal
-    n = int(np.ceil(signal.shape[1] * (target / rate)))
-    out = np.zeros((len(signal), n), dtype=signal.dtype)
-    for channel, row in zip(out, signal, strict=True):
-        new = soxr.resample(row, rate, target, quality="HQ")
-        channel[: len(new)] = new[:n]
-    return out
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    try:
-        stat = os.stat(path)
-    except OSError as e:
-        raise InputError(path, e.strerror or "no file", "an audio file") from e
-    return stat.st_mtime_ns, stat.st_size
-
-
-def _open(path: str) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, OSError) as e:
-        found = "a file that libsndfile cannot read" if os.path.isfile(path) else "no file"
-        raise InputError(path, found, "an audio file") from e
-
-
-_infos: dict[str, tuple[tuple[int, int], tuple[int, int, int]]] = {}
-
-
-def _info(path: str) -> tuple[int, int, int]:
-    """Frames, sampling rate and channels of a file."""
-    stamp = _stamp(path)
-    kept = _infos.get(path)
-    if kept is None or kept[0] != stamp:
-        with _open(path) as sound:
-            kept = stamp, (sound.frames, sound.samplerate, sound.channels)
-        _infos[path] = kept
-    return kept[1]
-
-
-def _read(path: str, start: int, n_frames: int, keep: bool = True) -> np.ndarray:
-    """Samples [C, n] float32 of a file from a frame on; fewer where it ends. Short files are decoded once and kept."""
-    n_total, _, channels = _info(path)
-
-    def decode(start: int, n_frames: int) -> np.ndarray:
-        with _open(path) as sound:
-            try:
-                sound.seek(start)
-                data = sound.read(n_frames, dtype="float32", always_2d=True).T
-            except soundfile.LibsndfileError as e:
-                raise InputError(path, f"damaged audio ({e.error_string})", "an audio file") from e
-        if data.shape[1] < min(n_frames, n_total - start):
-            raise InputError(path, f"{data.shape[1]} frames", f"{min(n_frames, n_total - start)} (a truncated file?)")
-        if not np.isfinite(data).all():
-            raise InputError(path, "samples that are not finite", "audio")
-        return np.ascontiguousarray(data)
-
-    start = min(start, n_total)
-    # The file's size alone decides whether it is decoded whole or by slice, never what the cache happens to hold.
-    if keep and n_total * channels * 4 * 8 <= _audio.budget:
-        return _audio.get((path, _stamp(path)), lambda: decode(0, n_total))[:, start : start + n_frames]
-    return decode(start, n_frames)

@@ -1,8 +1,11 @@
 """Rooms: first-order Ambisonics (or any multi-channel) impulse responses in SOFA files.
 
-Only what a scene needs is read: the source positions once, then single impulse responses by slice (of a compressed
-file, by chunk, which is kept for the next). Open files are kept in a small table a process; a forked or unpickled copy
-opens its own handle.
+Conventions with FIR data are read: SingleRoomSRIR (also as SpatialScaper writes it), SingleRoomDRIR, GeneralFIR,
+GeneralFIR-E, SingleRoomMIMOSRIR, SimpleFreeFieldHRIR and the like.
+
+Only what a scene needs is read: the positions once, then single impulse responses by slice (of a compressed file, by
+chunk, which is kept: :mod:`s5.scene.unpacked`). Open files are kept in a small table a process; a forked or unpickled
+copy opens its own handle.
 """
 
 from __future__ import annotations
@@ -17,23 +20,35 @@ import h5py
 import numpy as np
 
 from s5.errors import InputError
+from s5.scene import unpacked
 from s5.scene.cache import ByteCache
 
-MAX_OPEN = 32
+MAX_OPEN = 64
 """Rooms that a process keeps open."""
+
+SMALL_CHUNK = 8 << 20
+"""Bytes, as float32."""
 
 _chunks: ByteCache[np.ndarray] = ByteCache(128 << 20, lambda x: x.nbytes)
 """Decompressed impulse responses, float32."""
 
 
 class SofaRoom:
-    """A SOFA file with FIR data: ``Data.IR`` [M positions, R channels, N samples].
+    """A SOFA file with FIR data: ``Data.IR`` [M measurements, R channels, N samples], with E emitters [M, R, N, E].
+
+    A position is where a response's source lies, as seen from the microphone. As SpAudSyn and SpatialScaper do,
+    ``SourcePosition`` is taken for that, wherever the listener is said to be. Where it does not tell the responses
+    apart, emitters (``EmitterPosition``, in the source's axes) and then a listener that moves or turns
+    (``ListenerPosition``, ``ListenerView``, ``ListenerUp``) are taken into account. ``Data.Delay`` is not applied, nor
+    does SpAudSyn.
 
     Attributes:
         path: the file.
         sampling_rate: Hz.
-        n_positions, n_channels, rir_length: M, R and N.
-        positions: [M, 3] float64, source positions, cartesian, metres.
+        n_positions, n_channels, rir_length: M (with emitters M * E, the emitter running fastest), R and N.
+        positions: [n_positions, 3] float64, cartesian, metres.
+        own_positions: [n_positions, 3] float64, ``SourcePosition`` in the file's own coordinates, which may be
+            spherical; the cartesian ones where it does not tell the responses apart.
         stamp: time of the file's last change (ns) and its size, to notice that it was replaced.
 
     Raises:
@@ -49,25 +64,91 @@ class SofaRoom:
         self.stamp = (stat.st_mtime_ns, stat.st_size)
         try:
             shape, chunks = data["Data.IR"].shape, data["Data.IR"].chunks
-            self.sampling_rate = float(np.ravel(data["Data.SamplingRate"][()])[0])
-            source = data["SourcePosition"]
-            raw = np.asarray(source[()], dtype=np.float64)
-            kind, units = _text(source.attrs.get("Type", b"cartesian")), _text(source.attrs.get("Units", b""))
+            self._axes = _axes(data["Data.IR"])
+            rates = np.unique(data["Data.SamplingRate"][()])
+            raw = np.asarray(data["SourcePosition"][()], dtype=np.float64)
         except (KeyError, OSError, IndexError, ValueError) as e:
             raise InputError(self.path, f"no readable {_field(e)}", "a SOFA file with FIR data") from e
-        if len(shape) != 3 or 0 in shape:
-            raise InputError(f"{self.path}: Data.IR", f"shape {list(shape)}", "[positions, channels, samples]")
-        if not self.sampling_rate > 0:
-            raise InputError(f"{self.path}: Data.SamplingRate", self.sampling_rate, "a positive number of Hz")
-        self.n_positions, self.n_channels, self.rir_length = (int(n) for n in shape)
-        self._chunk_rows = min(chunks[0], self.n_positions) if chunks else 1
-        if raw.shape != (self.n_positions, 3):
-            raise InputError(f"{self.path}: SourcePosition", f"shape {list(raw.shape)}", f"[{self.n_positions}, 3]")
-        if kind not in ("cartesian", "spherical"):
-            raise InputError(f"{self.path}: SourcePosition", f"type {kind}", "cartesian or spherical")
-        self.positions = raw if kind == "cartesian" else _to_cartesian(raw, radian="radian" in units)
+        if len(shape) not in (3, 4) or 0 in shape:
+            expected = "[measurements, channels, samples] or these and [emitters]"
+            raise InputError(f"{self.path}: Data.IR", f"shape {list(shape)}", expected)
+        if len(rates) != 1 or not rates[0] > 0:
+            raise InputError(f"{self.path}: Data.SamplingRate", rates.tolist(), "one positive number of Hz")
+        self.sampling_rate = float(rates[0])
+        n_measurements, self.n_channels, self.rir_length = (int(shape[axis]) for axis in self._axes[:3])
+        self._n_emitters = int(shape[self._axes[3]]) if len(shape) == 4 else 1
+        self.n_positions = n_measurements * self._n_emitters
+        self._chunk_rows = self._chunk_channels = 1
+        if len(shape) == 3 and chunks:
+            self._chunk_rows, self._chunk_channels = min(chunks[0], n_measurements), chunks[1]
+        if raw.shape not in ((n_measurements, 3), (1, 3)):
+            raise InputError(f"{self.path}: SourcePosition", f"shape {list(raw.shape)}", f"[{n_measurements}, 3]")
+        self.own_positions, self.positions = self._locate(data, raw, n_measurements)
         if not np.isfinite(self.positions).all():
             raise InputError(f"{self.path}: SourcePosition", "a number that is not finite", "coordinates in metres")
+
+    def _locate(self, data: Any, raw: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions [n_positions, 3] in the file's own coordinates, and cartesian."""
+        source = self._cartesian(data, "SourcePosition", raw)
+        if self._n_emitters == 1 and len(raw) == n and (n == 1 or _distinct(source)):
+            return raw, source
+        positions = np.broadcast_to(source, (n, 3))
+        if "EmitterPosition" in data:
+            # [E, 3], [E, 3, 1] or [E, 3, M], in the axes of the source.
+            emitters = self._vectors(data, "EmitterPosition", n, self._n_emitters)
+            if self._n_emitters > 1 or not _alike(emitters):
+                offsets = np.einsum("mij,mej->mei", self._orientation(data, "Source", n), emitters)
+                positions = (positions[:, None] + offsets).reshape(-1, 3)
+        if not _distinct(positions) and "ListenerPosition" in data:
+            listener = np.repeat(self._vectors(data, "ListenerPosition", n)[:, 0], self._n_emitters, axis=0)
+            axes = np.repeat(self._orientation(data, "Listener", n), self._n_emitters, axis=0)
+            if not (_alike(listener) and _alike(axes)):
+                positions = np.einsum("mij,mi->mj", axes, positions - listener)
+        if len(positions) != self.n_positions or not (_distinct(positions) or len(raw) == n):
+            found = f"{len(raw)} for {self.n_positions} impulse responses, and no listener or emitter that differs"
+            raise InputError(f"{self.path}: SourcePosition", found, "a position for each")
+        same = self._n_emitters == 1 and len(raw) == n and np.array_equal(positions, source)
+        return (raw if same else positions), positions
+
+    def _cartesian(self, data: Any, name: str, values: np.ndarray) -> np.ndarray:
+        """Coordinates [..., 3] of a variable, cartesian. An up vector without a type has that of its view."""
+        attributes = data[name].attrs
+        if "Type" not in attributes and name.endswith("Up") and f"{name[:-2]}View" in data:
+            attributes = data[f"{name[:-2]}View"].attrs
+        kind = _text(attributes.get("Type", b"cartesian"))
+        if kind not in ("cartesian", "spherical"):
+            raise InputError(f"{self.path}: {name}", f"type {kind}", "cartesian or spherical")
+        if kind == "cartesian":
+            return values
+        return _to_cartesian(values, radian="radian" in _text(attributes.get("Units", b"")))
+
+    def _vectors(self, data: Any, name: str, n: int, count: int = 1) -> np.ndarray:
+        """Cartesian coordinates of a variable for each measurement, [n, count, 3]."""
+        try:
+            values = np.asarray(data[name][()], dtype=np.float64)
+            if values.ndim == 3:  # [count, 3, 1 or n]
+                values = np.moveaxis(values, 2, 0)
+            elif count > 1 or values.shape[0] == 1:  # the same in every measurement
+                values = values[None]
+            else:  # [n, 3]
+                values = values[:, None]
+            return np.broadcast_to(self._cartesian(data, name, values), (n, count, 3))
+        except (OSError, ValueError) as e:
+            raise InputError(f"{self.path}: {name}", "a shape that does not fit Data.IR", "coordinates") from e
+
+    def _orientation(self, data: Any, of: str, n: int) -> np.ndarray:
+        """Axes [n, 3, 3] of the source or listener: front, left and up as columns; by default those of the room."""
+        front, up = np.broadcast_to([[1.0, 0, 0]], (n, 3)), np.broadcast_to([[0.0, 0, 1]], (n, 3))
+        if f"{of}View" in data:
+            front = self._vectors(data, f"{of}View", n)[:, 0]
+        if f"{of}Up" in data:
+            up = self._vectors(data, f"{of}Up", n)[:, 0]
+        left = np.cross(up, front)
+        axes = np.stack([front, left, np.cross(front, left)], axis=2)
+        length = np.linalg.norm(axes, axis=1, keepdims=True)
+        if not (length > 0).all():
+            raise InputError(f"{self.path}: {of}View", "a direction of no length or along the up vector", "a direction")
+        return axes / length
 
     def index(self, position: Sequence[float] | np.ndarray) -> int:
         """Index of the impulse response at a cartesian position (absolute 1e-6 plus relative 1e-5 near).
@@ -83,6 +164,10 @@ class SofaRoom:
         found = f"no position {np.round(point, 4).tolist()}"
         raise InputError(self.path, found, f"one of its {self.n_positions} (the nearest is {nearest:.3g} m away)")
 
+    def nearest(self, position: Sequence[float] | np.ndarray) -> int:
+        """Index of the impulse response nearest to a position in the file's own coordinates (rule of DCASE 2025)."""
+        return int(np.linalg.norm(self.own_positions - np.asarray(position, dtype=np.float64), axis=1).argmin())
+
     def rir(self, index: int) -> np.ndarray:
         """Impulse response [R, N] float64 of a position's index, as it is in the file.
 
@@ -90,24 +175,44 @@ class SofaRoom:
             InputError: the data cannot be read or hold a number that is not finite.
         """
         rows = self._chunk_rows
-        if rows == 1 or rows * self.n_channels * self.rir_length * 4 > _chunks.budget:
+        if self._n_emitters > 1:
+            measurement, emitter = divmod(index, self._n_emitters)
+            rir = self._read(measurement, emitter=emitter)
+        elif rows == 1:
             rir = self._read(slice(index, index + 1))[0]
         else:
             # Of a compressed file, one response costs as much as all in its chunk.
             start = index // rows * rows
-            stop = min(start + rows, self.n_positions)
-            key = (self.path, self.stamp, start)
-            rir = _chunks.get(key, lambda: self._read(slice(start, stop)).astype(np.float32))[index - start]
-        rir = rir.astype(np.float64)
+            rir = self._from_chunk(slice(start, min(start + rows, self.n_positions)), index)
+        rir = rir.astype(np.float64, copy=False)
         if not np.isfinite(rir).all():
             raise InputError(f"{self.path}: Data.IR[{index}]", "a number that is not finite", "an impulse response")
         return rir
 
-    def _read(self, rows: slice) -> np.ndarray:
+    def _from_chunk(self, rows: slice, index: int) -> np.ndarray:
+        """A response [R, N] of a compressed chunk, which is kept: a small one in memory, a large one in a file."""
+        n_bytes = 4 * (rows.stop - rows.start) * self.n_channels * self.rir_length
+        if n_bytes > SMALL_CHUNK:
+            shape = (self.n_channels, self.rir_length)
+            found = unpacked.response(self.path, self.stamp, rows, index, shape, self._chunk_channels, self._read)
+            if found is not None:
+                return found
+        if n_bytes > _chunks.budget:
+            return self._read(slice(index, index + 1))[0]
+        key = (self.path, self.stamp, rows.start)
+        return _chunks.get(key, lambda: self._read(rows).astype(np.float32))[index - rows.start]
+
+    def _read(self, rows: slice | int, channels: slice = slice(None), emitter: int = 0) -> np.ndarray:
+        """Responses [rows, R, N] of measurements, or [R, N] of one and an emitter: a hyperslab of ``Data.IR``."""
+        chosen: list[Any] = [slice(None)] * len(self._axes)
+        chosen[self._axes[0]], chosen[self._axes[1]] = rows, channels
+        if len(self._axes) == 4:
+            chosen[self._axes[3]] = emitter
         try:
-            return np.asarray(self._open()["Data.IR"][rows])
+            found = np.asarray(self._open()["Data.IR"][tuple(chosen)])
         except (OSError, ValueError) as e:
-            raise InputError(f"{self.path}: Data.IR", f"unreadable data at {rows.start}", "impulse responses") from e
+            raise InputError(f"{self.path}: Data.IR", f"unreadable data at {rows}", "impulse responses") from e
+        return found
 
     def close(self) -> None:
         """Closes the file handle of this process; the next access opens the file again."""
@@ -169,17 +274,44 @@ def _field(error: Exception) -> str:
     return "data"
 
 
+def _axes(data: Any) -> tuple[int, ...]:
+    """Which axes of ``Data.IR`` hold the measurements, channels, samples and (if there are four) emitters.
+
+    AES69-2015 had the emitters before the samples; the names of the dimensions tell.
+    """
+    if len(data.shape) == 4:
+        names = []
+        for dimension in data.dims:
+            try:
+                scale = dimension[0].name if len(dimension) else dimension.label
+            except (RuntimeError, ValueError, KeyError):
+                scale = ""
+            names.append(str(scale).rsplit("/", 1)[-1])
+        if sorted(names) == ["E", "M", "N", "R"]:
+            return tuple(names.index(name) for name in "MRNE")
+    return tuple(range(len(data.shape)))
+
+
+def _distinct(positions: np.ndarray) -> bool:
+    """Whether no two positions [n, 3] are the same."""
+    return len(np.unique(positions, axis=0)) == len(positions)
+
+
+def _alike(values: np.ndarray) -> bool:
+    """Whether all entries along the first axis are the same."""
+    return bool((values == values[:1]).all())
+
+
 def _to_cartesian(spherical: np.ndarray, radian: bool) -> np.ndarray:
-    """[M, 3] azimuth, elevation, distance -> x (front), y (left), z (up)."""
-    azimuth, elevation = spherical[:, 0], spherical[:, 1]
+    """[..., 3] azimuth, elevation, distance -> x (front), y (left), z (up)."""
+    azimuth, elevation, distance = np.moveaxis(spherical, -1, 0)
     if not radian:
         azimuth, elevation = np.deg2rad(azimuth), np.deg2rad(elevation)
-    distance = spherical[:, 2]
     return np.stack(
         [
             distance * np.cos(elevation) * np.cos(azimuth),
             distance * np.cos(elevation) * np.sin(azimuth),
             distance * np.sin(elevation),
         ],
-        axis=1,
+        axis=-1,
     )

@@ -1,37 +1,222 @@
-"""Fixed sets: scenes drawn, rendered and written once, with their data directory.
+"""Fixed sets: scenes drawn or read from a list, rendered and written once, with their data directory.
 
-<out>/wav/<utt>.wav                     mixture, float32
-<out>/source/<utt>_<slot>_<Label>.wav   dry targets in onset order, slot from 0, float32
+<out>/wav/<utt>.wav                     mixture (.flac if so asked)
+<out>/source/<utt>_<slot>_<Label>.wav   dry targets in the order of the slots, slot from 0
 <out>/scene/<utt>.json                  the scene, written last: with it the item is complete
+<out>/simulate.json                     what the items were made with; others are made anew
+<out>/bad_audio.tsv                     bad files and what is wrong with them, if there are any
+<out>/summary.json, summary.png         counts of classes, histogram of SNRs
 <out>/wav.scp, labels, source<k>.scp, scene.scp
+
+Each item has its own files, and a run makes those that are not complete: several processes never write the same one,
+and a run that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import multiprocessing
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
 
+from s5.config import load_inherited, parse, resolve
 from s5.data import Row, remove_data_dir_files, write_audio, write_bytes, write_data_dir
 from s5.errors import InputError
+from s5.labels import LabelSet
 from s5.progress import progress
+from s5.scene.backends import Simulated, simulator
+from s5.scene.bad_audio import (
+    ALL_ZERO,
+    REPORT,
+    Finding,
+    Map,
+    find_bad_audio,
+    material_files,
+    scene_files,
+    write_excluded,
+    write_report,
+)
+from s5.scene.metadata import MetadataList, load_scenes
 from s5.scene.render import render
-from s5.scene.sampler import Sampler
+from s5.scene.sampler import Sampler, SamplerConfig
 from s5.scene.spec import Scene
+from s5.scene.summary import in_one_line, summarise, write_summary
+
+SUBTYPES = {"float": "FLOAT", "16": "PCM_16", "24": "PCM_24"}
+FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}
+"""Format -> subtypes; the first is the default."""
+
+ON_BAD_AUDIO = ("stop", "skip", "keep")
+"""``keep``: files of zeros stay, as SpAudSyn has it; on others the run stops."""
+
+MEMORY = ".audio_check.json"
+"""Beside the data directories: which audio was found to be sound."""
 
 
-def simulate(sampler: Sampler, out: str | Path, num_scenes: int | None = None, nj: int = 1) -> list[Row]:
-    """Makes a fixed set of the sampler's scenes 0 .. N-1 (of epoch 0). Complete items of an earlier run are kept.
+@dataclass(frozen=True)
+class AudioForm:
+    """How waveforms are written."""
+
+    format: str = "wav"
+    subtype: str = "float"
+
+    @classmethod
+    def of(cls, format: str = "wav", subtype: str | None = None) -> AudioForm:
+        """A form, checked; without a subtype that which the format has by default.
+
+        Raises:
+            InputError: FLAC holds whole numbers only.
+        """
+        if format not in FORMATS:
+            raise InputError("--format", format, " or ".join(FORMATS))
+        subtype = FORMATS[format][0] if subtype is None else subtype
+        if subtype not in FORMATS[format]:
+            raise InputError("--subtype", f"{subtype} with {format}", f"{' or '.join(FORMATS[format])}")
+        return cls(format, subtype)
+
+    @property
+    def suffix(self) -> str:
+        """Of the files."""
+        return f".{self.format}"
+
+
+@dataclass
+class SamplerScenes:
+    """The scenes 0 .. N-1 (of epoch 0) of a sampler, by a simulator."""
+
+    sampler: Sampler
+    simulator: str = "native"
+
+    def __len__(self) -> int:
+        return self.sampler.config.num_scenes
+
+    @property
+    def n_slots(self) -> int:
+        """K."""
+        return self.sampler.config.n_slots
+
+    def draw(self, item: int) -> Scene | None:
+        """The scene of an item, where the simulator can say it without rendering it."""
+        draw: Callable[[Sampler, int], Scene] | None = getattr(simulator(self.simulator), "draw_scene", None)
+        return None if draw is None else draw(self.sampler, item)
+
+    def make(self, item: int, drawn: Scene | None) -> Simulated:
+        """Simulates an item, the scene of which may have been drawn."""
+        module = simulator(self.simulator)
+        if drawn is None or not hasattr(module, "render_scene"):
+            return module.simulate_scene(self.sampler, item)
+        return Simulated(drawn, module.render_scene(drawn, self.sampler.root))
+
+
+@dataclass
+class ListedScenes:
+    """The scenes of a metadata list (or one scene), paths in them starting from ``root``."""
+
+    path: str
+    root: str = "."
+    num_scenes: int | None = None
+    simulator: str = field(default="native", init=False)
+
+    @cached_property
+    def scenes(self) -> MetadataList | list[Scene]:
+        """Of the whole list."""
+        return load_scenes(self.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "scenes"}
+
+    def __len__(self) -> int:
+        return len(self.scenes) if self.num_scenes is None else min(self.num_scenes, len(self.scenes))
+
+    @cached_property
+    def n_slots(self) -> int:
+        """Most sources of a scene; 3 at least."""
+        return max([3, *(len(self.scenes[i].fg_events) for i in range(len(self)))])
+
+    def draw(self, item: int) -> Scene:
+        """The scene of an entry."""
+        return self.scenes[item]
+
+    def make(self, item: int, drawn: Scene | None) -> Simulated:
+        """Renders an entry."""
+        scene = drawn or self.draw(item)
+        return Simulated(scene, render(scene, self.root))
+
+
+@dataclass
+class _Work:
+    """What a process has to know to make an item."""
+
+    scenes: SamplerScenes | ListedScenes
+    out: Path
+    utts: dict[int, str]
+    form: AudioForm
+
+    def make(self, item: int) -> tuple[Row, int]:
+        """Makes one item, unless it is there and is of the same scene; its row, and how many samples were clipped."""
+        utt, suffix = self.utts[item], self.form.suffix
+        wav, path = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
+        scene = self.scenes.draw(item)
+        there = _load(path)
+        if there is not None and (scene is None or there == scene):
+            row = self._row(utt, wav, there, path)
+            if wav.exists() and all(map(os.path.exists, row.sources)):
+                return row, 0
+        path.unlink(missing_ok=True)
+        made = self.scenes.make(item, scene)
+        row = self._row(utt, wav, made.scene, path)
+        for old in (self.out / "source").glob(f"{utt}_*"):
+            old.unlink()
+        subtype, rate = SUBTYPES[self.form.subtype], made.scene.config.sr
+        for name, dry in zip(row.sources, made.rendered.dry, strict=True):
+            write_audio(name, dry, rate, subtype)
+        write_audio(wav, made.rendered.mixture, rate, subtype)
+        made.scene.save(path)
+        clipped = 0
+        if self.form.subtype != "float":
+            clipped = sum(int((np.abs(x) > 1).sum()) for x in (made.rendered.mixture, made.rendered.dry))
+        return row, clipped
+
+    def _row(self, utt: str, wav: Path, scene: Scene, path: Path) -> Row:
+        labels = tuple(scene.labels)
+        sources = (self.out / "source" / f"{utt}_{k}_{label}{self.form.suffix}" for k, label in enumerate(labels))
+        return Row(utt, str(wav), labels, tuple(map(str, sources)), str(path))
+
+
+def simulate(
+    config: str | Path | None,
+    out: str | Path,
+    scenes: str | Path | None = None,
+    num_scenes: int | None = None,
+    nj: int = 1,
+    simulator_name: str = "native",
+    form: AudioForm = AudioForm(),
+    on_bad_audio: str = "stop",
+    root: str = ".",
+) -> list[Row]:
+    """Makes a fixed set, or what is missing of it.
 
     Args:
-        sampler: its paths and ``out`` start from the working directory.
+        config: sampler YAML; its paths and ``out`` start from the working directory.
         out: the data directory; its name starts the utterances' (``test_0000``).
-        num_scenes: N; None: the configuration's.
+        scenes: instead of ``config``: a metadata list of either challenge, or one scene.
+        num_scenes: instead of the configuration's, or the first of the list.
         nj: processes; the files do not depend on it.
+        simulator_name: of :data:`s5.scene.backends.SIMULATORS`.
+        form: of the audio.
+        on_bad_audio: one of :data:`ON_BAD_AUDIO`. ``skip``: scenes are drawn as if bad files were not there; those of a
+            list that need one are left out.
+        root: folder that the paths in listed scenes start from.
 
     Returns:
         The rows of the data directory.
@@ -40,24 +225,49 @@ def simulate(sampler: Sampler, out: str | Path, num_scenes: int | None = None, n
         InputError: bad material, or a configuration that allows no scene.
     """
     out = Path(out)
-    n = sampler.config.num_scenes if num_scenes is None else num_scenes
     if any(c.isspace() for c in str(out)):
         raise InputError("--out", repr(str(out)), "a path without space")
     if (out / "sampler.yaml").exists():
         raise InputError(out, "sampler.yaml (a virtual set)", "a folder for a fixed set")
-    for name in ("wav", "source", "scene"):
-        (out / name).mkdir(parents=True, exist_ok=True)
     # Until the last item is there, nothing shall pass for a complete set.
     remove_data_dir_files(out)
-    digits = max(4, len(str(n - 1)))
-    utts = [f"{out.name}_{item:0{digits}d}" for item in range(n)]
-    rows = list(progress(_make_all(sampler, out, utts, nj), n, "simulate"))
-    write_data_dir(out, rows, sampler.config.n_slots)
+    mapping = _spread(nj)
+    found: SamplerScenes | ListedScenes
+    if scenes is not None:
+        if simulator_name != "native":
+            raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the events are placed already")
+        found = ListedScenes(str(scenes), root, num_scenes)
+        items = _check_listed(found, out, on_bad_audio, mapping)
+    else:
+        assert config is not None
+        simulator(simulator_name)
+        found = SamplerScenes(_checked_sampler(config, out, on_bad_audio, mapping, num_scenes), simulator_name)
+        items = list(range(len(found)))
+    digits = max(4, len(str(len(found) - 1)))
+    work = _Work(found, out, {item: f"{out.name}_{item:0{digits}d}" for item in items}, form)
+    _prepare(work)
+    rows: list[Row] = []
+    clipped = 0
+    for row, n in progress(mapping(work.make, items), len(items), "simulate"):
+        rows.append(row)
+        clipped += n
+    if clipped:
+        logging.warning("%s: %d samples beyond full scale were clipped (subtype %s)", out, clipped, form.subtype)
+    _remove_others(out, rows)
+    counts = summarise(rows, (Scene.load(row.scene) for row in rows if row.scene is not None))
+    write_summary(counts, out)
+    write_data_dir(out, rows, found.n_slots)
+    logging.info("%s: %s", out, in_one_line(counts))
     return rows
 
 
-def make_virtual(sampler: Sampler, out: str | Path) -> Path:
+def make_virtual(
+    config: str | Path, out: str | Path, num_scenes: int | None = None, nj: int = 1, on_bad_audio: str | None = None
+) -> Path:
     """Writes a virtual set: ``sampler.yaml`` with the resolved configuration, once one scene of it has been rendered.
+
+    All audio is checked only if ``on_bad_audio`` says what to do with bad files, as that takes its time and a training
+    stops at one anyway. With ``skip``, they are listed in ``excluded.txt`` too, and the training draws without them.
 
     Raises:
         InputError: bad material, a configuration that allows no scene, or a folder that holds a fixed set.
@@ -65,73 +275,149 @@ def make_virtual(sampler: Sampler, out: str | Path) -> Path:
     out = Path(out)
     if (out / "wav.scp").exists():
         raise InputError(out, "wav.scp (a fixed set)", "a folder for a virtual set")
+    if on_bad_audio is None:
+        sampler = _sampler(config, num_scenes)
+    else:
+        sampler = _checked_sampler(config, out, on_bad_audio, _spread(nj), num_scenes)
     render(sampler.scene(0, 0), sampler.root)
     out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(sampler.to_dict(), sort_keys=False)
-    write_bytes(out / "sampler.yaml", text.encode())
+    write_excluded(sorted(sampler.excluded), out)
+    write_bytes(out / "sampler.yaml", yaml.safe_dump(sampler.to_dict(), sort_keys=False).encode())
     return out / "sampler.yaml"
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """One line: how many scenes, sources a scene, scenes with a repeated class, sources a class."""
-    labels = [row.labels or () for row in rows]
-    sizes = Counter(len(found) for found in labels)
-    classes = Counter(label for found in labels for label in found)
-    repeated = sum(len(set(found)) < len(found) for found in labels)
-    by_size = ", ".join(f"{sizes[k]} of {k}" for k in sorted(sizes))
-    by_class = ", ".join(f"{label} {classes[label]}" for label in sorted(classes))
-    return f"{len(rows)} scenes; sources a scene: {by_size}; repeated class: {repeated}; sources: {by_class or 'none'}"
+def _checked_sampler(config: str | Path, out: Path, on_bad_audio: str, mapping: Map, num_scenes: int | None) -> Sampler:
+    """The sampler of a configuration, without the bad files in its folders."""
+    where = resolve(config)
+    parsed: SamplerConfig = parse(SamplerConfig, load_inherited(config), where)
+    labels = parsed.labels
+    if isinstance(labels, str):
+        labels = list(LabelSet.load(resolve(labels)).names)
+    findings = find_bad_audio(material_files(parsed, labels), out.parent / MEMORY, mapping)
+    bad = _decide(findings, out, on_bad_audio)
+    return _sampler(config, num_scenes, [finding.path for finding in bad])
 
 
-def _make_all(sampler: Sampler, out: Path, utts: list[str], nj: int) -> Iterator[Row]:
-    nj = min(nj, len(utts))
-    if nj <= 1:
-        yield from (_make(sampler, out, item, utt) for item, utt in enumerate(utts))
-        return
-    # Spawned, not forked: forking a process with threads (a progress bar's, say) may block the child.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(nj, mp_context=context, initializer=_initialize, initargs=(sampler, out)) as pool:
-        try:
-            chunk = max(1, min(16, len(utts) // (4 * nj)))
-            yield from pool.map(_make_in_worker, range(len(utts)), utts, chunksize=chunk)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _sampler(config: str | Path, num_scenes: int | None, exclude: Sequence[str] = ()) -> Sampler:
+    sampler = Sampler.from_yaml(config, exclude=exclude)
+    if num_scenes is not None:
+        sampler.config.num_scenes = num_scenes
+    return sampler
 
 
-_worker: tuple[Sampler, Path] | None = None
+def _check_listed(listed: ListedScenes, out: Path, on_bad_audio: str, mapping: Map) -> list[int]:
+    """Items of a list whose audio is good."""
+    needed = [scene_files(listed.draw(item), listed.root) for item in range(len(listed))]
+    files: dict[str, Any] = {}
+    for of_scene in needed:
+        files |= of_scene
+    bad = {finding.path for finding in _decide(find_bad_audio(files, out.parent / MEMORY, mapping), out, on_bad_audio)}
+    items = [item for item, of_scene in enumerate(needed) if not bad & of_scene.keys()]
+    if len(items) < len(needed):
+        left_out = [str(item) for item in range(len(needed)) if item not in set(items)]
+        logging.warning("%s: entries left out for bad audio: %s", listed.path, ", ".join(left_out))
+    if not items:
+        raise InputError(listed.path, "no scene without bad audio" if needed else "no scene", "at least one")
+    return items
 
 
-def _initialize(sampler: Sampler, out: Path) -> None:
-    global _worker
-    _worker = sampler, out
+def _decide(findings: Sequence[Finding], out: Path, on_bad_audio: str) -> list[Finding]:
+    """Writes the report. Returns the files to do without, or stops."""
+    report = write_report(findings, out)
+    if on_bad_audio == "skip":
+        if findings:
+            logging.warning("%d bad audio files are left out, see %s", len(findings), report)
+        return list(findings)
+    fatal = [f for f in findings if on_bad_audio == "stop" or f.reason != ALL_ZERO]
+    if fatal:
+        where = fatal[0].name if len(fatal) == 1 else f"{fatal[0].name} and {len(fatal) - 1} more in {report}"
+        raise InputError(where, fatal[0].reason, "audio (--on_bad_audio skip does without such files)")
+    if findings:
+        logging.warning("%d audio files of zeros are kept, see %s", len(findings), report)
+    return []
 
 
-def _make_in_worker(item: int, utt: str) -> Row:
-    assert _worker is not None
-    return _make(*_worker, item, utt)
+def _prepare(work: _Work) -> None:
+    """Makes the folders; removes what an interrupted run left half written, and what was made otherwise."""
+    for name in ("wav", "source", "scene"):
+        folder = work.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob(f".{work.out.name}_*"):
+            partial.unlink()
+    for name in ("*.scp", "labels", "*.json", "summary.png", REPORT):
+        for partial in work.out.glob(f".{name}.*"):
+            partial.unlink()
+    made_with = {"simulator": work.scenes.simulator, **asdict(work.form)}
+    path = work.out / "simulate.json"
+    if _made_with(path) != made_with:
+        for scene in (work.out / "scene").glob(f"{work.out.name}_*.json"):
+            scene.unlink()
+        write_bytes(path, (json.dumps(made_with) + "\n").encode())
 
 
-def _make(sampler: Sampler, out: Path, item: int, utt: str) -> Row:
-    """Makes one item, unless it is there and is of the same scene."""
-    scene = sampler.scene(0, item)
-    labels = scene.labels
-    wav, json = out / "wav" / f"{utt}.wav", out / "scene" / f"{utt}.json"
-    sources = [out / "source" / f"{utt}_{slot}_{label}.wav" for slot, label in enumerate(labels)]
-    if not (_is_scene(json, scene) and wav.exists() and all(path.exists() for path in sources)):
-        json.unlink(missing_ok=True)
-        for old in (out / "source").glob(f"{utt}_*.wav"):
-            old.unlink()
-        rendered = render(scene, sampler.root)
-        for path, dry in zip(sources, rendered.dry, strict=True):
-            write_audio(path, dry, scene.config.sr)
-        write_audio(wav, rendered.mixture, scene.config.sr)
-        scene.save(json)
-    return Row(utt, str(wav), tuple(labels), tuple(str(path) for path in sources), str(json))
-
-
-def _is_scene(path: Path, scene: Scene) -> bool:
+def _made_with(path: Path) -> Mapping[str, str]:
     try:
-        return Scene.load(path) == scene
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # of sets that are older than this file
+        return {"simulator": "native", **asdict(AudioForm())}
+    except (OSError, ValueError):
+        return {}
+
+
+def _remove_others(out: Path, rows: Iterable[Row]) -> None:
+    """Removes files of items that the set no longer has, or that it has in another format."""
+    kept = {Path(name) for row in rows for name in (row.wav, *row.sources, str(row.scene))}
+    for name in ("wav", "source", "scene"):
+        for path in (out / name).glob(f"{out.name}_*"):
+            if path not in kept:
+                path.unlink()
+
+
+def _load(path: Path) -> Scene | None:
+    try:
+        return Scene.load(path)
     except InputError:
-        return False
+        return None
+
+
+def _spread(nj: int) -> Map:
+    """A ``map`` that works in ``nj`` processes and gives results in order."""
+
+    def mapping(job: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        if nj <= 1 or len(items) < 2:
+            yield from map(job, items)
+            return
+        # Not plain forks: forking a process with threads (a progress bar's, say) may block the child. A server that
+        # has imported what all need forks them.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        n_processes = min(nj, len(items))
+        with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start, initargs=(job,)) as pool:
+            try:
+                yield from pool.map(_run, items, chunksize=max(1, min(16, len(items) // (4 * nj))))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    return mapping
+
+
+_job: Callable[[Any], Any]
+
+
+def _start(job: Callable[[Any], Any]) -> None:
+    """Takes the job, once a process; ends the process when the one that started it is gone, however that ended."""
+    global _job
+    _job = job
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)  # nothing must go on writing
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _run(item: Any) -> Any:
+    return _job(item)

@@ -2,7 +2,8 @@
 
 A scene fully determines a mixture. Its JSON is that of SpAudSyn (the synthesiser of DCASE 2026 Task 4), so the metadata
 of the official validation set load as they are and come out of :meth:`Scene.save` unchanged. Keys that we do not know
-are kept. One foreground event as it stands in a file:
+are kept. :meth:`Scene.load` reads the format of 2025 too (:mod:`s5.scene.spec2025`); lists of scenes are read by
+:mod:`s5.scene.metadata`. One foreground event as it stands in a file:
 
     {
         "label": "Speech",
@@ -22,11 +23,12 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from s5.errors import InputError
+from s5.scene.rules import DCASE2026, RenderRules
 
 ROOM_MODULE = "src.modules.spatial_audio_synthesizer.room"
 """Module that the official code loads rooms from; kept so that it can read our scenes."""
@@ -35,8 +37,17 @@ _NUMBER = (int, float)
 _NULL = type(None)
 
 
-def _take(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits a JSON object into the keys of ``kinds``, checked, and the others."""
+def take(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits a JSON object into the keys of ``kinds``, checked, and the others.
+
+    Args:
+        data: what should be an object.
+        where: what complaints name.
+        kinds: the types that each key may have.
+
+    Raises:
+        InputError: no object, a key that is missing, or one of another type.
+    """
     if not isinstance(data, dict):
         raise InputError(where, type(data).__name__, "a JSON object")
     known = {}
@@ -49,6 +60,10 @@ def _take(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple
             raise InputError(f"{where}.{key}", repr(value)[:80], names)
         known[key] = value
     return known, {key: value for key, value in data.items() if key not in kinds}
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(x, _NUMBER) for x in value)
 
 
 _EVENT_KEYS: dict[str, tuple[type, ...]] = {
@@ -88,7 +103,8 @@ class Event:
     """One foreground, interference or background event; see the module's docstring for the fields.
 
     A background has neither label nor position; its ``source_time`` is null when the file is repeated to the scene's
-    length.
+    length. A moving event (of the simulator spatialscaper) has several positions, which it passes at equal intervals of
+    its duration.
     """
 
     label: str | None
@@ -104,7 +120,7 @@ class Event:
     @classmethod
     def from_dict(cls, data: Any, where: str = "event") -> Event:
         """Reads an event's JSON object. Raises InputError naming ``where`` and the key."""
-        known, extra = _take(data, where, _EVENT_KEYS)
+        known, extra = take(data, where, _EVENT_KEYS)
         event = cls(**known, extra=extra)
         if event.event_duration <= 0 or event.event_time < 0 or (event.source_time or 0) < 0:
             times = f"source_time {event.source_time}, event_time {event.event_time}, duration {event.event_duration}"
@@ -112,10 +128,9 @@ class Event:
         if event.role != "background":
             if event.label is None or event.source_time is None:
                 raise InputError(where, "a null label or source_time", "null only in the background")
-            position = event.event_position
-            point = position[0] if position and len(position) == 1 else None
-            if not (isinstance(point, list) and len(point) == 3 and all(isinstance(x, _NUMBER) for x in point)):
-                raise InputError(f"{where}.event_position", repr(position)[:80], "[[x, y, z]]")
+            points = event.event_position
+            if not points or not all(_is_point(point) for point in points):
+                raise InputError(f"{where}.event_position", repr(points)[:80], "[[x, y, z]], several if it moves")
         return event
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,7 +159,7 @@ class SceneConfig:
     @classmethod
     def from_dict(cls, data: Any, where: str = "config") -> SceneConfig:
         """Reads the JSON object ``config``. Raises InputError naming ``where`` and the key."""
-        known, extra = _take(data, where, _CONFIG_KEYS)
+        known, extra = take(data, where, _CONFIG_KEYS)
         config = cls(**known, extra=extra)
         if config.duration <= 0 or config.sr <= 0:
             raise InputError(where, f"duration {config.duration}, sr {config.sr}", "positive numbers")
@@ -162,14 +177,14 @@ class SceneConfig:
 
 @dataclass
 class Room:
-    """The room of a scene: a SOFA file with what it holds."""
+    """The room of a scene: a SOFA file with what it holds (null where a scene's format does not tell)."""
 
     sofa_path: str
-    sr: float
+    sr: float | None = None
     """Sampling rate of its impulse responses, Hz."""
-    nchan: int
-    nrir: int
-    rir_len: int
+    nchan: int | None = None
+    nrir: int | None = None
+    rir_len: int | None = None
     """Samples."""
     direct_range_ms: list[float] = field(default_factory=lambda: [6, 50])
     """The direct part of an impulse response: from so long before its largest sample to so long after."""
@@ -180,9 +195,9 @@ class Room:
     @classmethod
     def from_dict(cls, data: Any, where: str = "room") -> Room:
         """Reads the JSON object ``room``. Raises InputError naming ``where`` and the key."""
-        outer, extra = _take(data, where, {"module": (str,), "main": (str,), "args": (dict,)})
-        args, extra_args = _take(outer["args"], f"{where}.args", {"metadata": (dict,)})
-        known, extra_metadata = _take(args["metadata"], f"{where}.args.metadata", _ROOM_KEYS)
+        outer, extra = take(data, where, {"module": (str,), "main": (str,), "args": (dict,)})
+        args, extra_args = take(outer["args"], f"{where}.args", {"metadata": (dict,)})
+        known, extra_metadata = take(args["metadata"], f"{where}.args.metadata", _ROOM_KEYS)
         window = known["direct_range_ms"]
         if len(window) != 2 or not all(isinstance(x, _NUMBER) and x >= 0 for x in window):
             raise InputError(f"{where}.args.metadata.direct_range_ms", window, "two numbers of ms, e.g. [6, 50]")
@@ -201,6 +216,11 @@ class Scene:
     """A scene: foreground events (the sources to separate), background, interference and a room.
 
     Directories and file names are relative to the folder that the scene is rendered from.
+
+    Attributes:
+        rules: how it is rendered, and with that the format that it is written in.
+        slots: labels in the order of the slots (2025: ``ref_event``); None: in onset order.
+        extra: keys of the file that we do not know (2025: its whole document, see :mod:`s5.scene.spec2025`).
     """
 
     config: SceneConfig
@@ -209,13 +229,19 @@ class Scene:
     int_events: list[Event]
     room: Room
     extra: dict[str, Any] = field(default_factory=dict)
+    rules: RenderRules = DCASE2026
+    slots: list[str] | None = None
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "scene") -> Scene:
-        """Reads a scene's JSON object. Raises InputError naming ``where`` and the key."""
+        """Reads a scene's JSON object, of either challenge. Raises InputError naming ``where`` and the key."""
+        from s5.scene import spec2025  # which makes instances of this class
+
+        if spec2025.is_2025(data):
+            return spec2025.read(data, where)
         lists = ("fg_events", "bg_events", "int_events")
         kinds: dict[str, tuple[type, ...]] = {"config": (dict,), **dict.fromkeys(lists, (list,)), "room": (dict,)}
-        known, extra = _take(data, where, kinds)
+        known, extra = take(data, where, kinds)
         fg, bg, interference = (
             [Event.from_dict(event, f"{where}: {key}[{i}]") for i, event in enumerate(known[key])] for key in lists
         )
@@ -223,7 +249,11 @@ class Scene:
         return cls(config, fg, bg, interference, Room.from_dict(known["room"], f"{where}: room"), extra)
 
     def to_dict(self) -> dict[str, Any]:
-        """The scene's JSON object, SpAudSyn's keys in SpAudSyn's order."""
+        """The scene's JSON object: SpAudSyn's keys in SpAudSyn's order, or those of 2025."""
+        if self.rules.name == "dcase2025":
+            from s5.scene import spec2025
+
+            return spec2025.write(self)
         return {
             "config": self.config.to_dict(),
             "fg_events": [event.to_dict() for event in self.fg_events],
@@ -234,34 +264,57 @@ class Scene:
 
     @classmethod
     def load(cls, path: str | Path) -> Scene:
-        """Reads a scene's JSON file.
+        """Reads a scene's JSON file, of either challenge.
 
         Raises:
             InputError: the file is missing, is not JSON, or lacks a key (which is named).
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as e:
-            raise InputError(path, e.strerror or e, "a scene's JSON file") from e
-        except ValueError as e:
-            raise InputError(path, f"no JSON ({e})", "a scene's JSON file") from e
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(load_json(path, "a scene's JSON file"), str(path))
 
     def save(self, path: str | Path) -> None:
         """Writes the scene's JSON file (under a temporary name first). The folder has to exist."""
-        path = Path(path)
-        text = json.dumps(self.to_dict(), indent=4)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as f:
-                f.write(text)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        save_json(self.to_dict(), path)
+
+    @property
+    def targets(self) -> list[Event]:
+        """Foreground events in the order of the slots: by onset, unless ``slots`` says otherwise."""
+        events = sorted(self.fg_events, key=lambda event: event.event_time)
+        if self.slots is None:
+            return events
+        place = {label: slot for slot, label in enumerate(self.slots)}
+        return sorted(events, key=lambda event: place[str(event.label)])
 
     @property
     def labels(self) -> list[str]:
-        """Labels of the foreground events in onset order."""
-        return [str(event.label) for event in sorted(self.fg_events, key=lambda event: event.event_time)]
+        """Labels of the foreground events in the order of the slots."""
+        return [str(event.label) for event in self.targets]
+
+    def with_slots(self, slots: list[str], where: object = "ref_event") -> Scene:
+        """The scene with its slots in another order. Raises InputError where these are not the scene's labels."""
+        if sorted(slots) != sorted(self.labels) or len(set(slots)) < len(slots):
+            raise InputError(where, slots, f"the scene's labels ({', '.join(self.labels) or 'none'}), each once")
+        return replace(self, slots=list(slots))
+
+
+def load_json(path: str | Path, what: str) -> Any:
+    """Content of a JSON file. Raises InputError naming the file and ``what`` was expected."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(path, e.strerror or e, what) from e
+    except ValueError as e:
+        raise InputError(path, f"no JSON ({e})", what) from e
+
+
+def save_json(data: Any, path: str | Path) -> None:
+    """Writes a JSON file as SpAudSyn does, under a temporary name first. The folder has to exist."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as f:
+            f.write(json.dumps(data, indent=4))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

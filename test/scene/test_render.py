@@ -1,5 +1,6 @@
 import importlib
 import multiprocessing
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import scipy.signal
 import soundfile
 
 from s5.errors import InputError
-from s5.scene import Event, Room, Sampler, Scene, SceneConfig, preload, render, set_cache_budget
+from s5.scene import Event, Room, Sampler, Scene, SceneConfig, audio, preload, render, set_cache_budget
+from s5.scene.plan import plan
 
 renderer = importlib.import_module("s5.scene.render")
 RATE = 8000
@@ -20,6 +22,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "scenes"
 def _default_budgets():
     yield
     set_cache_budget()
+    audio.shared.close()
 
 
 @pytest.fixture
@@ -152,10 +155,9 @@ def test_convolution_by_blocks_is_the_convolution(n):
     rng = np.random.default_rng(n)
     source = rng.standard_normal(n).astype(np.float32)
     rir = rng.standard_normal((3, 800)).astype(np.float32)
-    n_fft = scipy.fft.next_fast_len(max(renderer.MIN_TRANSFORM, 2000), real=True)
-    filters = renderer._Filter(scipy.fft.rfft(rir, n_fft), n_fft, 800)
+    filters = renderer._Filter(scipy.fft.rfft(rir, 4096), 4096, 800)
     expected = scipy.signal.fftconvolve(source[None].astype(float), rir.astype(float), axes=1)
-    found = renderer._convolve(source, filters, 3)
+    found = renderer._convolve(source, filters)
     assert found.shape == expected.shape and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
@@ -188,18 +190,68 @@ def test_caches_change_nothing(scene, material):
 def test_caches_stay_within_their_budgets(material, config):
     set_cache_budget(200_000, 300_000)
     sampler = Sampler(config, material)
+    used = []
     for item in range(30):
         render(sampler.scene(0, item), material)
-        assert renderer._audio.used <= 200_000 and 0 < renderer._filters.used <= 300_000
+        used.append((audio.decoded.used, renderer._filters.used))
+        assert used[-1] <= (200_000, 300_000)
+    assert max(used) > (0, 0)
 
 
-def test_preloading_fills_the_caches(material, config):
+def test_preloading_shares_what_is_costly_to_read(material, config):
     set_cache_budget(0, 0)
-    set_cache_budget()
     sampler = Sampler(config, material)
+    scenes = [sampler.scene(0, item) for item in range(8)]
+    alone = [render(scene, material) for scene in scenes]
     preload(sampler.files(), RATE, sampler.rooms())
-    assert len(renderer._audio.keys()) == len(list(sampler.files()))
-    assert len(renderer._filters.keys()) == 12 + 4
+    compressed = [path for path in sampler.files() if not path.endswith(".wav")]
+    assert len(audio.shared) == len(compressed) + 12 + 4
+    for scene, before in zip(scenes, alone, strict=True):
+        after = render(scene, material)
+        np.testing.assert_array_equal(after.mixture, before.mixture)
+        np.testing.assert_array_equal(after.dry, before.dry)
+    used = audio.shared.used
+    audio.shared.close()
+    preload(sampler.files(), RATE, sampler.rooms(), budget=used // 2)
+    assert 0 < audio.shared.used <= used // 2
+    audio.shared.close()
+    preload(sampler.files(), 12000, sampler.rooms())
+    scene = replace(scenes[0], config=replace(scenes[0].config, sr=12000))
+    shared = render(scene, material).mixture
+    audio.shared.close()
+    np.testing.assert_array_equal(render(scene, material).mixture, shared)
+
+
+def _read_shared(out):
+    with open("/proc/self/statm") as f:
+        before = int(f.read().split()[1])
+    mean = audio.shared.read("ones", 0, 8 << 20).mean()
+    with open("/proc/self/statm") as f:
+        out.send((mean, int(f.read().split()[1]) - before))
+
+
+def test_forked_processes_share_what_was_preloaded_without_holding_it():
+    audio.shared.budget = 32 << 20
+    assert audio.shared.add("ones", np.ones(8 << 20, dtype=np.float32))
+    assert not audio.shared.add("more", np.ones(1, dtype=np.float32))
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_read_shared, args=(theirs,))
+    child.start()
+    mean, pages = ours.recv()
+    child.join()
+    assert mean == 1 and pages * os.sysconf("SC_PAGESIZE") < 4 << 20
+
+
+def test_trailing_zeros_of_an_impulse_response_count_for_the_level_alone(tmp_path, one_event):
+    source = np.random.default_rng(0).standard_normal(500)
+    rir = np.zeros((2, 4000))
+    rir[:, :300] = np.random.default_rng(1).standard_normal((2, 300))
+    scene = one_event(source, rir, duration=2.0)
+    found = render(scene, tmp_path).mixture
+    assert level(found, 500 + scene.room.rir_len - 1) == pytest.approx(-55 + 10, abs=1e-3)
+    response = plan(scene, tmp_path).events[0].responses[0]
+    assert renderer.load_response(response).shape == (2, 300) and renderer.full_length(response) == 4040
 
 
 def _child(scene, root, out):

@@ -1,6 +1,9 @@
 import itertools
 import math
+import multiprocessing
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,10 @@ import pytest
 import soundfile
 import yaml
 
+from s5.config import load_inherited, parse
 from s5.errors import InputError
-from s5.scene import Sampler, SamplerConfig, render, scene_seed
-from s5.scene.sampler import _onset
+from s5.scene import Sampler, SamplerConfig, Scene, render, scene_seed
+from s5.scene.sampler import Subset, fingerprint
 
 N = 400
 
@@ -50,6 +54,8 @@ def test_the_fingerprint_is_that_of_the_rules(material, config, tmp_path):
     assert Sampler(config | {"event_snr": [5, 20]}, material).fingerprint == fingerprint
     (tmp_path / "labels.txt").write_text("Cough\nPercussion\nSpeech\n")
     assert Sampler(config | {"labels": str(tmp_path / "labels.txt")}, material).fingerprint == fingerprint
+    assert Sampler(config | {"rules": "dcase2026", "same_class_folder_depth": 1}, material).fingerprint == fingerprint
+    assert Sampler(config | {"same_class_folder_depth": 0}, material).fingerprint != fingerprint
     assert Sampler(config | {"event_snr": [5, 21]}, material).fingerprint != fingerprint
     assert Sampler(config | {"labels": ["Speech", "Cough"]}, material).fingerprint != fingerprint
 
@@ -134,23 +140,20 @@ def test_the_overlap_limit_holds_for_foreground_and_interference_apart(material,
     assert any(overlap([*scene.fg_events, *scene.int_events]) == 2 for scene in found)
 
 
-def test_onsets_are_uniform_over_all_that_the_limit_allows(material, config):
-    class Sounding:
-        def __init__(self, start, duration):
-            self.event_time, self.event_duration = start, duration
-
-    rng = np.random.default_rng(0)
-    others = [Sounding(2.0, 2.0), Sounding(3.0, 2.0)]  # the limit of 2 is reached from 3 to 4
-    onsets = np.array([_onset(rng, 10.0, 1.0, others, 2) for _ in range(4000)])
-    assert onsets.max() <= 9 and not ((onsets > 2) & (onsets < 4)).any()
-    assert abs((onsets < 2).mean() - 2 / 7) < 0.03
-    assert abs(onsets[onsets >= 4].mean() - 6.5) < 0.1
-
-
 def test_a_file_directly_in_its_label_folder_excludes_only_itself(material, config):
     sampler = Sampler(config | {"labels": ["Cough"], "n_events": [2, 2], "same_class_probability": 1.0}, material)
     pairs = {frozenset(event.source_file for event in sampler.sample(seed).fg_events) for seed in range(60)}
     assert len(pairs) == 6  # of 4 files
+
+
+@pytest.mark.parametrize(("depth", "other_folders"), [(0, False), (1, True), (2, False)])
+def test_the_depth_of_source_folders_is_an_option(material, config, depth, other_folders):
+    """Speech lies in voice<k>/: at depth 2 all of its files lie above what is compared, and exclude only themselves."""
+    keys = {"labels": ["Speech"], "n_events": [2, 2], "same_class_probability": 1.0, "same_class_folder_depth": depth}
+    sampler = Sampler(config | keys, material)
+    pairs = [sampler.sample(seed).fg_events for seed in range(60)]
+    assert all(a.source_file != b.source_file for a, b in pairs)
+    assert all(folder_of(a) != folder_of(b) for a, b in pairs) == other_folders
 
 
 def test_impossible_requests_are_refused_with_the_reason(material, config):
@@ -162,10 +165,14 @@ def test_impossible_requests_are_refused_with_the_reason(material, config):
         assert "\n" not in str(e.value)
 
     refused("3 different labels out of 2", labels=["Cough", "Speech"], same_class_probability=0.0)
-    refused("no other source folder of Percussion", labels=["Percussion"], same_class_probability=1.0, n_events=[3, 3])
+    refused("no other source folder of Percussion", labels=["Percussion"], same_class_probability=1.0)
+    refused("no other file of Percussion", labels=["Percussion"], same_class_probability=1.0, same_class_folder_depth=0)
     refused("no onset for 0.4 s", labels=["Cough", "Speech", "Percussion"], duration=1.0, max_event_duration=0.4,
             max_event_overlap=1, same_class_probability=0.0)  # fmt: skip
     refused(".*no position 170 degrees away", same_class_min_angle=170, same_class_probability=1.0, labels=["Speech"])
+
+
+NO_EVENT = {"name": "x", "num_scenes": 5, "n_events": [0, 0]}
 
 
 @pytest.mark.parametrize(
@@ -177,6 +184,18 @@ def test_impossible_requests_are_refused_with_the_reason(material, config):
         ({"n_events": [0, 4]}, r"key n_events: .*at most n_slots \(3\)"),
         ({"max_event_duration": 3.0}, r"key max_event_duration: found 3.0, expected at most duration \(2.0\)"),
         ({"sampling_rate": "fast"}, r"key sampling_rate: found 'fast'"),
+        ({"rules": "dcase2024"}, r"key rules: found 'dcase2024'"),
+        ({"rules": "dcase2025"}, r"key same_class_probability: found 0.5, expected 0, as rules is dcase2025"),
+        ({"same_class_folder_depth": -1}, r"key same_class_folder_depth: found -1"),
+        ({"num_scenes": None}, r"key num_scenes: found None"),
+        ({"num_scenes": 0}, r"key num_scenes: found 0, expected more than 0"),
+        ({"subsets": []}, r"key subsets: found none"),
+        ({"subsets": [{"name": "x", "num_scenes": 5}]}, r"key subsets.0.n_events: found nothing"),
+        ({"subsets": [NO_EVENT, NO_EVENT | {"num_scenes": 0}]}, r"key subsets\[1\].num_scenes: found 0"),
+        (
+            {"subsets": [{"name": "x", "num_scenes": 5, "n_events": [4, 4]}]},
+            r"key subsets\[0\].n_events: .*at most n_sl",
+        ),
         ({"labels": ["Cough", "Cow"]}, r"sound_event/Cow: found no folder"),
         ({"labels": "none.txt"}, r"none.txt: found No such file"),
     ],
@@ -229,11 +248,123 @@ def test_its_configuration_can_be_written_and_read(material, config, tmp_path):
     assert again.scene(3, 4) == sampler.scene(3, 4)
 
 
-def test_the_mini_recipes_configurations_are_whole():
-    from s5.config import load_yaml, parse
+DUP_NODUP = [
+    {"name": "DupSet 2", "num_scenes": 6, "n_events": [2, 2], "same_class_probability": 1.0},
+    {"name": "DupSet 3", "num_scenes": 6, "n_events": [3, 3], "same_class_probability": 1.0},
+    *({"name": f"NoDupSet {n}", "num_scenes": 6, "n_events": [n, n]} for n in (1, 2, 3)),
+]
 
+
+def test_subsets_have_their_scenes_and_rules(material, config):
+    sampler = Sampler(config | {"subsets": DUP_NODUP}, material)
+    assert sampler.config.num_scenes == 30
+    labels = [sampler.scene(0, item).labels for item in range(30)]
+    assert [len(found) for found in labels] == [2] * 6 + [3] * 6 + [1] * 6 + [2] * 6 + [3] * 6
+    assert [len(set(found)) < len(found) for found in labels] == [True] * 12 + [False] * 18
+    twice = Counter(max(Counter(sampler.sample(seed, Subset(**DUP_NODUP[1])).labels).values()) for seed in range(300))
+    assert set(twice) == {2, 3} and abs(twice[2] - 150) < 4 * math.sqrt(75)  # a class 2 or 3 times, equally often
+
+
+def test_subsets_scale_with_the_number_of_scenes(material, config):
+    sampler = Sampler(config | {"subsets": DUP_NODUP, "num_scenes": 10}, material)
+    names = [sampler.subset(item).name for item in range(10)]
+    assert Counter(names) == dict.fromkeys((subset["name"] for subset in DUP_NODUP), 2)
+    drawn = Counter(len(sampler.sample(seed).fg_events) for seed in range(500))  # without an item: by their shares
+    assert abs(drawn[1] - 100) < 40 and abs(drawn[2] - 200) < 45 and abs(drawn[3] - 200) < 45
+    assert Sampler(config, material).subset(3) is None
+
+
+def test_the_rules_of_2025(material, config, tmp_path):
+    for i, label in enumerate(config["labels"]):
+        folder = tmp_path / "event" / label
+        (folder / "deeper").mkdir(parents=True)
+        for name in ("a.wav", "b.wav", "deeper/c.wav"):
+            soundfile.write(folder / name, 0.1 * np.random.default_rng(i).standard_normal(4000 + 1000 * i), 8000)
+    dirs = {name: str(material / path) for name, path in config["dirs"].items()} | {
+        "sound_event": str(tmp_path / "event")
+    }
+    keys = {
+        "rules": "dcase2025",
+        "same_class_probability": 0,
+        "ref_db": -50,
+        "n_events": [1, 3],
+        "interference": [1, 2],
+    }
+    sampler = Sampler(config | keys | {"dirs": dirs})
+    scenes = [sampler.scene(0, item) for item in range(100)]
+    order = config["labels"].index
+    for scene in scenes:
+        assert scene.rules.name == "dcase2025" and 1 <= len(scene.labels) <= 3 and 1 <= len(scene.int_events) <= 2
+        assert scene.labels == sorted(set(scene.labels), key=order)  # distinct, in class order
+        onsets = [event.event_time for event in scene.fg_events]
+        assert onsets == sorted(onsets)
+        assert all("deeper" not in event.source_file for event in scene.fg_events)
+    assert any([e.label for e in scene.fg_events] != scene.labels for scene in scenes)
+    spherical = [s for s in scenes if s.room.sofa_path.endswith("a.sofa")]
+    azimuths = {event.event_position[0][0] for scene in spherical for event in scene.fg_events}
+    assert azimuths == {30.0 * k for k in range(12)}  # positions in the file's own coordinates
+    scenes[0].save(tmp_path / "scene.json")
+    assert Scene.load(tmp_path / "scene.json") == scenes[0]
+    rendered = render(scenes[0])
+    assert rendered.labels == scenes[0].labels and all(dry.any() for dry in rendered.dry)
+
+
+def test_excluded_files_are_not_used(material, config):
+    paths = list(Sampler(config, material).files())
+    exclude = {path for path in paths if "/voice0/" in path or path.endswith("short.flac")}
+    sampler = Sampler(config, material, exclude=[*exclude, str(material / "raw/room_ir/a.sofa")])
+    assert sampler.excluded >= exclude and set(sampler.files()) == set(paths) - exclude
+    scenes = [sampler.scene(0, item) for item in range(100)]
+    assert not any("voice0" in event.source_file for event in events_of(scenes))
+    assert {scene.room.sofa_path for scene in scenes} == {"raw/room_ir/b.sofa"}
+    with pytest.raises(InputError, match=r"sound_event/Cough: found only excluded audio \(4 files\)"):
+        Sampler(config, material, exclude=[path for path in paths if "/Cough/" in path])
+
+
+def test_scenes_do_not_depend_on_the_process_nor_on_what_was_drawn_before(material, config):
+    """An epoch split over workers, and one that a training resumes at, holds the same scenes."""
+    epochs, items = [1] * 6 + [2] * 6, [*range(6)] * 2
+    alone = list(map(Sampler(config, material).scene, epochs, items))
+    resumed = Sampler(config, material)
+    assert [resumed.scene(2, item) for item in range(6)] == alone[6:]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(resumed.scene, epochs[::-1], items[::-1])) == alone[::-1]
+
+
+def test_a_configuration_inherits(material, config, tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(config | {"event_snr": [1, 2]}))
+    (tmp_path / "top.yaml").write_text("inherit: base.yaml\nseed: 7\ndirs: {noise: null}\n")
+    sampler = Sampler.from_yaml(tmp_path / "top.yaml", material)
+    assert (sampler.config.seed, sampler.config.event_snr) == (7, (1.0, 2.0))
+    assert sampler.config.dirs.noise is None and sampler.config.dirs.room_ir == "raw/room_ir"
+
+
+def test_the_fingerprint_of_older_configurations_stays():
+    """With it their scenes stay, and so do results: a key that comes later must not count at its default."""
+    dirs = {kind: f"data/raw/{kind}/train" for kind in ("sound_event", "interference", "noise", "room_ir")}
+    labels = ["Clapping", "Cough"]
+    config = parse(SamplerConfig, {"labels": labels, "sampling_rate": 16000, "duration": 4.0, "dirs": dirs}, "x")
+    assert fingerprint(config) == "389ba47872e1e86d"
+
+
+def test_the_challenges_configurations_are_whole():
+    folder = Path(__file__).parents[2] / "conf/scenes"
+    configs = {path.stem: parse(SamplerConfig, load_inherited(path), path) for path in folder.glob("*.yaml")}
+    tagger, separator, old = (configs[name] for name in ("dcase2026_tagger", "dcase2026_separator", "dcase2025"))
+    assert (tagger.n_events, tagger.num_scenes) == ((0, 3), 25088)
+    assert (separator.n_events, separator.num_scenes) == ((1, 3), 10112)
+    assert replace(separator, n_events=(0, 3), num_scenes=25088, seed=tagger.seed) == tagger
+    assert tagger.same_class_min_angle == 60 and tagger.ref_db == -55
+    assert (old.rules, old.ref_db, old.n_events, old.interference) == ("dcase2025", -50, (1, 3), (1, 2))
+    test_set = configs["ntt_test_set"]
+    assert [subset.num_scenes for subset in test_set.subsets] == [600] * 5 and test_set.num_scenes == 3000
+    for config in configs.values():
+        assert (config.sampling_rate, config.duration, config.n_slots) == (32000, 10, 3)
+
+
+def test_the_mini_recipes_configurations_are_whole():
     folder = Path(__file__).parents[2] / "egs/mini_s5/conf/scenes"
-    configs = {path.stem: parse(SamplerConfig, load_yaml(path), path) for path in folder.glob("*.yaml")}
+    configs = {path.stem: parse(SamplerConfig, load_inherited(path), path) for path in folder.glob("*.yaml")}
     assert set(configs) >= {"train", "valid", "test"}
     assert len({config.seed for config in configs.values()}) == len(configs)
     for name, config in configs.items():

@@ -145,6 +145,10 @@ cp "$copy/conf/systems/mini.yaml" "$scratch/elsewhere/own.yaml"
 cd "$scratch/elsewhere" || exit 1
 recipe_run --system own.yaml --stage 7
 check "a system from where the caller is" test -e "$recipe/exp/own/test/scores.json"
+mkdir -p "$copy/conf/systems/report"
+cp "$copy/conf/systems/mini.yaml" "$copy/conf/systems/report/row.yaml"
+recipe_run --system conf/systems/report/row.yaml --stage 7
+check "a system in a folder has both in its name" test -e "$recipe/exp/report_row/test/scores.json"
 recipe_run --system nonesuch.yaml
 check "a system that does not exist is named" says "--system: found no file nonesuch.yaml"
 recipe_run --cmd nonesuch.sh

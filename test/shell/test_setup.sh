@@ -3,7 +3,9 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 tools=$scratch/repo/tools
 mkdir -p "$tools/.uv/bin" "$scratch/bin"
-cp "$repo"/tools/{setup.sh,pip_settings.py,requirements.txt,constraints.txt,overrides.txt} "$tools"
+cp -r "$repo"/tools/{setup.sh,pip_settings.py,requirements.txt,constraints.txt,overrides.txt,installers} "$tools"
+# GitHub is out of reach.
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=url./nonesuch/.insteadOf GIT_CONFIG_VALUE_0=https://github.com/
 export CALLS=$scratch/calls S5_SETUP_MIN_GB=0
 python=$("$repo/tools/venv/bin/python" -c 'import sys; print(sys._base_executable)')
 export PYTHON=$python
@@ -59,6 +61,7 @@ check "nor its scraps" absent "$tools/venv.new"
 run "$tools/setup.sh"
 check "the next run makes it" test -x "$tools/venv/bin/python"
 check "and says so" says "tools/venv is ready"
+check "without SpatialScaper, whose repository cannot be reached" says "going on without SpatialScaper: https://github.com/"
 before=$(installs)
 run "$tools/setup.sh"
 check "the run after that does nothing" equals "$(installs)" "$before"

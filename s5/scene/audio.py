@@ -1,0 +1,213 @@
+"""Recordings in: which stretch of which file, decoded once, sliced, mixed down and resampled as a scene wants it.
+
+The scale of what is returned is arbitrary (16-bit files come as their integers): every signal of a scene is brought to
+a level anyway. What is kept between scenes, and where:
+
+* uncompressed files at the scene's rate: nothing, their stretches are read as they are;
+* compressed ones: decoded, as 16-bit integers where that is what they hold, within a budget a process; and sources of
+  another rate resampled;
+* what :func:`preload` has put into the memory that forked processes share.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+import soxr
+
+from s5.errors import InputError
+from s5.scene.cache import ByteCache, SharedArrays
+
+UNCOMPRESSED = ("WAV", "WAVEX", "W64", "RF64", "AIFF", "AU")
+"""Containers whose samples are found without decoding what is before them."""
+
+LARGEST = 8
+"""A file is decoded as a whole where it takes at most this part (1 / LARGEST) of the budget; else by slice."""
+
+Stamp = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says."""
+
+    n_frames: int
+    rate: int
+    """Hz."""
+    channels: int
+    kind: str
+    """numpy's name of the samples' type that holds what the file does: int16 or float32."""
+    uncompressed: bool
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of a file. Two clips are equal where the same samples are meant: so it is a cache's key."""
+
+    path: str
+    stamp: Stamp
+    """Time of the file's last change (ns) and its size."""
+    start: int
+    """Frame."""
+    n_frames: int
+    info: AudioInfo
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole file."""
+        return self.start == 0 and self.n_frames == self.info.n_frames
+
+    @property
+    def whole_file(self) -> Clip:
+        """All of its file."""
+        return Clip(self.path, self.stamp, 0, self.info.n_frames, self.info)
+
+    @property
+    def nbytes_of_file(self) -> int:
+        """Bytes of the decoded file."""
+        return self.info.n_frames * self.info.channels * np.dtype(self.info.kind).itemsize
+
+
+decoded: ByteCache[np.ndarray] = ByteCache(128 << 20, lambda x: x.nbytes)
+shared = SharedArrays(0)
+_infos: ByteCache[AudioInfo] = ByteCache(50_000, lambda _: 1)
+
+
+def clip(path: str, start_time: float = 0.0, duration: float | None = None) -> Clip:
+    """A stretch of a file, in seconds; both times are truncated to frames, as SpAudSyn does.
+
+    Raises:
+        InputError: a file that is missing or unreadable, or has no sample there.
+    """
+    stamp = _stamp(path)
+    info = _infos.get((path, stamp), lambda: _header(path))
+    start = min(int(start_time * info.rate), info.n_frames)
+    n = info.n_frames - start
+    if duration is not None:
+        n = min(n, int(duration * info.rate))
+    if n <= 0:
+        raise InputError(path, "no sample" if start == 0 else f"no sample at {start_time:g} s", "audio")
+    return Clip(path, stamp, start, n, info)
+
+
+def read(wanted: Clip) -> np.ndarray:
+    """Frames [n, C] of a clip, int16 or float32, as the file has them.
+
+    Raises:
+        InputError: damaged or truncated audio, samples that are not finite.
+    """
+    key = (wanted.path, wanted.stamp)
+    found = shared.read(key, wanted.start, wanted.n_frames)
+    if found is not None:
+        return found
+    # The file alone decides whether it is decoded whole or by slice, never what the cache happens to hold.
+    if not wanted.info.uncompressed and wanted.nbytes_of_file * LARGEST <= decoded.budget:
+        whole = decoded.get(key, lambda: decode(wanted.whole_file))
+        return whole[wanted.start : wanted.start + wanted.n_frames]
+    return decode(wanted)
+
+
+def decode(wanted: Clip) -> np.ndarray:
+    """Frames [n, C] of a clip from its file, whatever is kept; see :func:`read`."""
+    with open_file(wanted.path) as sound:
+        if wanted.start:
+            try:
+                sound.seek(wanted.start)
+            except soundfile.LibsndfileError as e:
+                raise _damaged(wanted.path, e) from e
+        return next_frames(sound, wanted.n_frames, wanted.info.kind, wanted.path)
+
+
+def next_frames(sound: soundfile.SoundFile, n_frames: int, kind: str, path: str) -> np.ndarray:
+    """The next frames [n_frames, C] of an open file. Raises InputError for damaged, truncated, not finite audio."""
+    try:
+        frames = sound.read(n_frames, dtype=kind, always_2d=True)
+    except soundfile.LibsndfileError as e:
+        raise _damaged(path, e) from e
+    if len(frames) < n_frames:
+        raise InputError(path, f"{len(frames)} frames", f"{n_frames} (a truncated file?)")
+    if kind == "float32" and not np.isfinite(frames).all():
+        raise InputError(path, "samples that are not finite", "audio")
+    return frames
+
+
+def _damaged(path: str, error: soundfile.LibsndfileError) -> InputError:
+    return InputError(path, f"damaged audio ({error.error_string})", "an audio file")
+
+
+def source(wanted: Clip, rate: int) -> np.ndarray:
+    """A clip as a source: [n] float32, mixed down to one channel, at ``rate``. Raises InputError as :func:`read`."""
+    if wanted.info.rate == rate:
+        return _mono(read(wanted))
+
+    def make() -> np.ndarray:
+        return resample(_mono(read(wanted))[:, None], wanted.info.rate, rate)[:, 0]
+
+    if not wanted.whole or wanted.nbytes_of_file * LARGEST > decoded.budget:
+        return make()
+    key = (wanted.path, wanted.stamp, rate)
+    found = shared.read(key)
+    return decoded.get(key, make) if found is None else found
+
+
+def ambience(wanted: Clip, rate: int) -> np.ndarray:
+    """A clip as a background: [n, C] at ``rate``. Raises InputError as :func:`read`."""
+    frames = read(wanted)
+    return frames if wanted.info.rate == rate else resample(frames.astype(np.float32), wanted.info.rate, rate)
+
+
+def share(wanted: Clip, rate: int) -> bool:
+    """Puts a file into the shared memory in the form that scenes of a rate want; whether that was needed and done."""
+    key = (wanted.path, wanted.stamp)
+    if wanted.info.rate != rate and wanted.info.channels == 1:
+        return shared.add((*key, rate), source(wanted, rate))
+    return not wanted.info.uncompressed and shared.add(key, decode(wanted.whole_file))
+
+
+def resample(frames: np.ndarray, rate: float, target: float) -> np.ndarray:
+    """[n, C] -> [ceil(n * target / rate), C] of the same type, soxr's high quality."""
+    if rate == target or not len(frames):
+        return frames
+    n = int(np.ceil(len(frames) * (target / rate)))
+    out = np.zeros((n, frames.shape[1]), dtype=frames.dtype)
+    for channel in range(frames.shape[1]):
+        new = soxr.resample(frames[:, channel], rate, target, quality="HQ")
+        out[: len(new), channel] = new[:n]
+    return out
+
+
+def _mono(frames: np.ndarray) -> np.ndarray:
+    if frames.shape[1] == 1:
+        return frames[:, 0].astype(np.float32, copy=False)
+    return frames.mean(axis=1, dtype=np.float32)
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        stat = os.stat(path)
+    except OSError as e:
+        raise InputError(path, e.strerror or "no file", "an audio file") from e
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _header(path: str) -> AudioInfo:
+    with open_file(path) as sound:
+        return header(sound)
+
+
+def header(sound: soundfile.SoundFile) -> AudioInfo:
+    """What an open file's header says."""
+    kind = "int16" if sound.subtype == "PCM_16" else "float32"
+    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format in UNCOMPRESSED)
+
+
+def open_file(path: str) -> soundfile.SoundFile:
+    """Opens an audio file. Raises InputError for one that is missing or unreadable."""
+    try:
+        return soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, OSError) as e:
+        found = "a file that libsndfile cannot read" if os.path.isfile(path) else "no file"
+        raise InputError(path, found, "an audio file") from e
