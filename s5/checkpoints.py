@@ -23,7 +23,7 @@ _UNUSED_SUFFIXES = ("head_norm.running_mean", "head_norm.running_var", "head_nor
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint: safetensors, a plain state dict, ESPnet's or a Lightning file.
 
-    Only tensors are read (``weights_only``): a crafted file cannot run code.
+    Only tensors and numbers are read (``weights_only``): a crafted file cannot run code.
 
     Raises:
         InputError: the file is missing, damaged, or holds no tensors.
@@ -34,7 +34,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(path, "no such file", "a checkpoint") from None
     except Exception as e:
@@ -48,6 +49,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not tensors:
         raise InputError(path, "no tensors", "a state dict")
     return tensors
+
+
+def _numpy_numbers() -> list[Any]:
+    """What a file needs that keeps numpy's scalars beside its weights, as LAION's do, from numpy 1 or 2."""
+    import numpy as np
+    from numpy._core.multiarray import scalar
+
+    kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
+    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 
 
 def load_official(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
@@ -67,19 +77,38 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Any]) -> N
     tensors = dict(read_tensors(source) if isinstance(source, str | Path) else source)
     renamed = getattr(model, "official_names", {})
     tensors = {_rename(key.removeprefix("model."), renamed): torch.as_tensor(value) for key, value in tensors.items()}
+    own = model.state_dict().keys()
+    load_tensors(model, {k: v for k, v in tensors.items() if k in own or not _known_unused(k)}, where)
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
+    """Loads every parameter and buffer of a model; keys that the model lacks are reported in the log.
+
+    Args:
+        model: any module.
+        tensors: state dict with the model's names.
+        where: file that complaints name.
+
+    Raises:
+        InputError: the tensors are another model's: a key is missing, or a shape differs. The keys are named.
+    """
     own = model.state_dict()
-    missing = sorted(set(own) - set(tensors))
+    missing = [key for key in own if key not in tensors]
+    unused = [key for key in tensors if key not in own]
     if missing:
-        raise InputError(
-            where, f"no key {missing[0]} ({len(missing)} missing in all)", f"the keys of {type(model).__name__}"
-        )
+        found = f"no key {_some(missing)}" + (f" but {_some(unused)}" if unused else "")
+        raise InputError(where, found, f"the keys of {type(model).__name__}")
     for key, value in own.items():
         if tensors[key].shape != value.shape:
             raise InputError(f"{where}: key {key}", list(tensors[key].shape), list(value.shape))
-    unused = [k for k in tensors if k not in own and not _known_unused(k)]
     if unused:
-        log.warning("%s: %d keys not used, the first is %s", where, len(unused), unused[0])
+        log.warning("%s: %d keys not used: %s", where, len(unused), _some(unused))
     model.load_state_dict({key: tensors[key] for key in own})
+
+
+def _some(keys: list[str], n: int = 3) -> str:
+    """The first keys, and how many there are in all."""
+    return ", ".join(keys[:n]) + (f" ({len(keys)} in all)" if len(keys) > n else "")
 
 
 def _rename(key: str, prefixes: Mapping[str, str]) -> str:
@@ -95,3 +124,61 @@ def _known_unused(key: str) -> bool:
     parts = key.replace("->", ".").split(".")
     # decoder_block<i>.bn2 and its FiLM output: created by the official code, used nowhere
     return any(p.startswith("decoder_block") and parts[i + 1] in ("bn2", "beta2") for i, p in enumerate(parts[:-1]))
+
+
+_HTSAT_PREFIXES = ("audio_encoder.base.htsat.", "module.audio_branch.", "audio_branch.", "htsat.")
+"""Of HTS-AT's keys in Microsoft CLAP's and LAION CLAP's own files."""
+_HTSAT_NAMES = {
+    ".attn.proj.": ".attention.output.dense.",
+    ".attn.": ".attention.self.",
+    ".norm1.": ".layernorm_before.",
+    ".norm2.": ".layernorm_after.",
+    ".mlp.fc1.": ".intermediate.dense.",
+    ".mlp.fc2.": ".output.dense.",
+}
+"""Names inside a Swin block, and those of ``transformers``."""
+_HTSAT_UNUSED = ("tscam_conv.", "head.", "spectrogram_extractor.", "logmel_extractor.")
+_HTSAT_FILTERS = "logmel_extractor.melW"
+
+
+def convert_htsat(
+    tensors: Mapping[str, Tensor], where: object = "checkpoint"
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """HTS-AT's weights from the original code's names to those of ``transformers``' ClapAudioModel.
+
+    Reads what Microsoft CLAP (``audio_encoder.base.htsat.*``), LAION CLAP (``audio_branch.*``) and HTS-AT itself save.
+    Queries, keys and values are one matrix there and three here; text encoders, projections and the classifier's own
+    layers are left out.
+
+    Args:
+        tensors: a released state dict.
+        where: file that complaints name.
+
+    Returns:
+        The state dict of a ClapAudioModel, and the mel filters [bins, n_mels] if the file brings them.
+
+    Raises:
+        InputError: no HTS-AT in it.
+    """
+    prefixes = [p for p in _HTSAT_PREFIXES if any(key.startswith(p) for key in tensors)]
+    prefix = prefixes[0] if prefixes else ""
+    if not any(key.startswith(f"{prefix}layers.0.blocks.0.") for key in tensors):
+        raise InputError(
+            where, f"keys {_some(list(tensors))}", f"HTS-AT's, e.g. {_HTSAT_PREFIXES[0]}layers.0.blocks.0.*"
+        )
+    converted: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        key = key.removeprefix(prefix) if key.startswith(prefix) else ""
+        if not key or key.startswith(_HTSAT_UNUSED) or key.endswith((".attn_mask", ".relative_position_index")):
+            continue
+        if key.startswith("bn0."):
+            key = f"batch_norm.{key.removeprefix('bn0.')}"
+        if ".attn.qkv." in key:
+            for name, part in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                converted[f"audio_encoder.{key.replace('.attn.qkv.', f'.attention.self.{name}.')}"] = part
+            continue
+        if ".blocks." in key:
+            for theirs, ours in _HTSAT_NAMES.items():
+                key = key.replace(theirs, ours)
+        converted[f"audio_encoder.{key}"] = value
+    return converted, tensors.get(prefix + _HTSAT_FILTERS)

@@ -1,7 +1,9 @@
 """Loading weights: what is missing, odd or dangerous is refused in one line."""
 
 import pickle
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,6 +26,23 @@ def test_missing_key_and_wrong_shape_are_refused():
         load_official(nn.Linear(2, 1), {"weight": torch.ones(1, 2)})
     with pytest.raises(InputError, match=r"key weight: found \[1, 3\], expected \[1, 2\]"):
         load_official(nn.Linear(2, 1), {"weight": torch.ones(1, 3), "bias": torch.zeros(1)})
+
+
+def test_another_model_is_told_by_its_keys():
+    other = {f"conv.{i}": torch.ones(1) for i in range(5)}
+    with pytest.raises(InputError) as refused:
+        load_official(nn.Linear(2, 1), other)
+    found = "no key weight, bias but conv.0, conv.1, conv.2 (5 in all), expected the keys of Linear"
+    assert str(refused.value) == f"checkpoint: found {found}"
+
+
+@pytest.mark.parametrize("module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_numbers_of_any_numpy_beside_the_weights_do_no_harm(tmp_path, module):
+    torch.save({"state_dict": {"weight": torch.ones(2)}, "best": np.float64(0.5)}, tmp_path / "new.pt")
+    with zipfile.ZipFile(tmp_path / "new.pt") as new, zipfile.ZipFile(tmp_path / "a.pt", "w") as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core.multiarray", module))
+    assert read_tensors(tmp_path / "a.pt")["weight"].tolist() == [1.0, 1.0]
 
 
 class _Evil:

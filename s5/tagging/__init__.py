@@ -1,8 +1,18 @@
-"""Audio taggers: encoders, heads and losses."""
+"""Audio taggers: encoders, auxiliary features, heads, losses and decisions.
 
-from s5.tagging.tagger import M2DTagger
+The public names are imported on first use, so that decisions on posteriors need no torch.
+"""
 
-TAGGERS = {"m2d": M2DTagger}
-"""Taggers by the name that a configuration uses."""
+from __future__ import annotations
 
-__all__ = ["TAGGERS", "M2DTagger"]
+from typing import Any
+
+__all__ = ["TAGGERS", "M2DTagger", "Tagger"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from s5.tagging import tagger
+
+        return getattr(tagger, name)
+    raise AttributeError(f"module 's5.tagging' has no attribute {name!r}")

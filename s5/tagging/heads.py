@@ -1,12 +1,62 @@
-"""Classification heads over an encoder's feature sequence."""
+"""Classification heads over an encoder's feature sequence and the embeddings of auxiliary features.
+
+Every head is called with the features [B, frames, feature_dim] and, where there are auxiliary features, with their
+embeddings [B, auxiliary_dim], which already are averages over time. Track-based heads give logits [B, K, C + 1] (one
+softmax a track, silence last), multi-hot heads [B, C] (one sigmoid a class).
+"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 
-class TrackHead(nn.Module):
+class Head(nn.Module):
+    """What all heads have in common.
+
+    Args:
+        feature_dim: width of the encoder's features.
+        n_slots: tracks K.
+        n_classes: classes a track, silence included (C + 1).
+        auxiliary_dim: width of the auxiliary features' embeddings, 0 without.
+    """
+
+    multi_hot = False
+    """Whether the output is one sigmoid a class instead of one softmax a track."""
+    official_names: dict[str, str] = {}
+    """Prefixes of the official checkpoints, and ours."""
+
+    def __init__(self, feature_dim: int, n_slots: int, n_classes: int, auxiliary_dim: int) -> None:
+        super().__init__()
+        self.feature_dim, self.n_slots, self.n_classes = feature_dim, n_slots, n_classes
+        self.auxiliary_dim = auxiliary_dim
+
+
+class _Tracks(Head):
+    """The end of track-based heads: a shared projection of one vector an item, then one MLP a track."""
+
+    def _add_tracks(self, dim: int, track_dim: int, hidden_dim: int) -> None:
+        width = track_dim * self.n_slots
+        self.linear = nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width), nn.ReLU())
+        self.tracks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(track_dim, hidden_dim),
+                nn.LayerNorm(hidden_dim),
+                nn.ReLU(),
+                nn.Linear(hidden_dim, self.n_classes),
+            )
+            for _ in range(self.n_slots)
+        )
+
+    def _classify(self, x: Tensor) -> Tensor:
+        """[B, dim] -> logits [B, K, C + 1]."""
+        parts = self.linear(x).unflatten(1, (self.n_slots, -1)).unbind(dim=1)
+        return torch.stack([track(part) for track, part in zip(self.tracks, parts, strict=True)], dim=1)
+
+
+class TrackHead(_Tracks):
     """The baseline's track-based head: time average, BatchNorm without affine, a shared projection, one MLP a track.
 
     Seed 001, section 3.1: several one-hot outputs instead of one multi-hot vector, so that a label can repeat.
@@ -18,6 +68,7 @@ class TrackHead(nn.Module):
         track_dim: width of the projection a track.
         hidden_dim: width of each track's hidden layer.
         dropout: before the projection, in training.
+        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the average.
     """
 
     def __init__(
@@ -28,23 +79,139 @@ class TrackHead(nn.Module):
         track_dim: int = 1024,
         hidden_dim: int = 512,
         dropout: float = 0.0,
+        auxiliary_dim: int = 0,
     ) -> None:
-        super().__init__()
-        self.n_slots = n_slots
-        self.m2d_out_norm = nn.BatchNorm1d(feature_dim, affine=False)
+        super().__init__(feature_dim, n_slots, n_classes, auxiliary_dim)
+        self.m2d_out_norm = nn.BatchNorm1d(feature_dim + auxiliary_dim, affine=False)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Sequential(
-            nn.Linear(feature_dim, track_dim * n_slots), nn.LayerNorm(track_dim * n_slots), nn.ReLU()
-        )
-        self.tracks = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(track_dim, hidden_dim), nn.LayerNorm(hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, n_classes)
-            )
-            for _ in range(n_slots)
-        )
+        self._add_tracks(feature_dim + auxiliary_dim, track_dim, hidden_dim)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, steps, feature_dim] -> logits [B, K, C + 1]."""
-        x = self.linear(self.dropout(self.m2d_out_norm(features.mean(dim=1))))
-        parts = x.unflatten(1, (self.n_slots, -1)).unbind(dim=1)
-        return torch.stack([track(part) for track, part in zip(self.tracks, parts, strict=True)], dim=1)
+    def forward(self, features: Tensor, auxiliary: Tensor | None = None) -> Tensor:
+        """[B, frames, feature_dim] (and [B, auxiliary_dim]) -> logits [B, K, C + 1]."""
+        x = _append(features.mean(dim=1), auxiliary)
+        return self._classify(self.dropout(self.m2d_out_norm(x)))
+
+
+class BiGRUHead(_Tracks):
+    """Track-based head that reads the features in time: BatchNorm without affine, a projection, a bidirectional GRU.
+
+    The first M2D-AT variant of seed 000 (section 2.1: "a BiGRU-based classification head"). The report gives no sizes;
+    our reading: the GRU's outputs are averaged over time and classified as in the baseline's head.
+
+    Args:
+        feature_dim: width of the features.
+        n_slots: tracks K.
+        n_classes: classes a track, silence included (C + 1).
+        rnn_dim: width of the projection, and of the GRU in each direction.
+        n_layers: layers of the GRU.
+        track_dim: width of the projection a track.
+        hidden_dim: width of each track's hidden layer.
+        dropout: before the projection and on the GRU's output, in training.
+        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the GRU's average.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        n_slots: int,
+        n_classes: int,
+        rnn_dim: int = 512,
+        n_layers: int = 1,
+        track_dim: int = 1024,
+        hidden_dim: int = 512,
+        dropout: float = 0.0,
+        auxiliary_dim: int = 0,
+    ) -> None:
+        super().__init__(feature_dim, n_slots, n_classes, auxiliary_dim)
+        self.norm = nn.BatchNorm1d(feature_dim, affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Sequential(nn.Linear(feature_dim, rnn_dim), nn.LayerNorm(rnn_dim), nn.ReLU())
+        self.rnn = nn.GRU(rnn_dim, rnn_dim, n_layers, batch_first=True, bidirectional=True)
+        self._add_tracks(2 * rnn_dim + auxiliary_dim, track_dim, hidden_dim)
+
+    def forward(self, features: Tensor, auxiliary: Tensor | None = None) -> Tensor:
+        """[B, frames, feature_dim] (and [B, auxiliary_dim]) -> logits [B, K, C + 1]."""
+        x = self.norm(features.mT).mT
+        x = self.rnn(self.projection(self.dropout(x)))[0]
+        return self._classify(_append(self.dropout(x.mean(dim=1)), auxiliary))
+
+
+class MultiHotHead(Head):
+    """The head of the 2025 baseline: time average, BatchNorm without affine, one linear layer; a sigmoid a class.
+
+    Args:
+        feature_dim: width of the features.
+        n_slots: unused: the number of events is a matter of the decision.
+        n_classes: C + 1; there is no output for silence.
+        dropout: before the linear layer, in training.
+        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the average.
+    """
+
+    multi_hot = True
+    official_names = {"head_norm.": "head.norm.", "head.": "head.linear."}
+
+    def __init__(
+        self, feature_dim: int, n_slots: int, n_classes: int, dropout: float = 0.0, auxiliary_dim: int = 0
+    ) -> None:
+        super().__init__(feature_dim, n_slots, n_classes, auxiliary_dim)
+        self.norm = nn.BatchNorm1d(feature_dim + auxiliary_dim, affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(feature_dim + auxiliary_dim, n_classes - 1)
+        nn.init.trunc_normal_(self.linear.weight, std=2e-5)
+
+    def forward(self, features: Tensor, auxiliary: Tensor | None = None) -> Tensor:
+        """[B, frames, feature_dim] (and [B, auxiliary_dim]) -> logits [B, C]."""
+        x = _append(features.mean(dim=1), auxiliary)
+        return self.linear(self.dropout(self.norm(x)))
+
+
+class DualPathHead(Head):
+    """Seed 002's head (section 4.1.1, Fig. 3): the encoder's embedding through an MLP of two layers, auxiliary features
+    beside it, one linear classifier. Without auxiliary features it is the report's "Baseline_retrained".
+
+    Args:
+        feature_dim: width of the features.
+        n_slots: tracks K.
+        n_classes: classes a track, silence included (C + 1).
+        width: of the MLP's two layers.
+        output: ``multi_hot`` (the report: C sigmoids) or ``tracks`` (K x (C + 1), so that a label can repeat).
+        dropout: before the classifier, in training.
+        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the MLP's output.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        n_slots: int,
+        n_classes: int,
+        width: int = 256,
+        output: Literal["multi_hot", "tracks"] = "multi_hot",
+        dropout: float = 0.0,
+        auxiliary_dim: int = 0,
+    ) -> None:
+        super().__init__(feature_dim, n_slots, n_classes, auxiliary_dim)
+        self.multi_hot = output == "multi_hot"
+        self.norm = nn.BatchNorm1d(feature_dim, affine=False)
+        self.mlp = nn.Sequential(nn.Linear(feature_dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.dropout = nn.Dropout(dropout)
+        n_outputs = n_classes - 1 if self.multi_hot else n_slots * n_classes
+        self.classifier = nn.Linear(width + auxiliary_dim, n_outputs)
+
+    def forward(self, features: Tensor, auxiliary: Tensor | None = None) -> Tensor:
+        """[B, frames, feature_dim] (and [B, auxiliary_dim]) -> logits [B, C] or [B, K, C + 1]."""
+        x = self.mlp(self.norm(features.mean(dim=1)))
+        logits = self.classifier(self.dropout(_append(x, auxiliary)))
+        return logits if self.multi_hot else logits.unflatten(1, (self.n_slots, self.n_classes))
+
+
+HEADS: dict[str, type[Head]] = {
+    "track": TrackHead,
+    "bigru": BiGRUHead,
+    "multihot": MultiHotHead,
+    "dual_path": DualPathHead,
+}
+"""Heads by the ``kind`` that a configuration uses."""
+
+
+def _append(x: Tensor, auxiliary: Tensor | None) -> Tensor:
+    return x if auxiliary is None else torch.cat((x, auxiliary.to(x.dtype)), dim=1)

@@ -1,20 +1,110 @@
-"""Taggers: an encoder and a head; what is frozen stays frozen."""
+"""Taggers: an encoder, auxiliary features and a head, combined by name; what is frozen stays frozen."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from s5.config import check_arguments
-from s5.errors import InputError
-from s5.tagging.heads import TrackHead
-from s5.tagging.m2d import M2DEncoder
+from s5.errors import InputError, one_of
+from s5.tagging.augment import LogMelAugment
+from s5.tagging.encoder import Encoder
+from s5.tagging.features import FEATURES
+from s5.tagging.heads import HEADS, Head
+from s5.tagging.precision import cpu_precision
+
+ENCODERS = {"m2d": "s5.tagging.m2d.M2DEncoder", "htsat": "s5.tagging.htsat.HTSATEncoder"}
+"""Encoders by the ``kind`` that a configuration uses; imported on use, because their libraries take seconds."""
+
+M = TypeVar("M", bound=nn.Module)
 
 
-class M2DTagger(nn.Module):
+class Tagger(nn.Module):
+    """A tagger put together from parts, each ``{kind: name, argument: value, ...}``.
+
+    Args:
+        n_labels: number of labels C (without silence).
+        n_slots: K, tracks.
+        encoder: a kind of :data:`ENCODERS` and its arguments.
+        features: kinds of :data:`s5.tagging.features.FEATURES` and their arguments: auxiliary features of the reference
+            channel. By default none.
+        head: a kind of :data:`s5.tagging.heads.HEADS` and its arguments.
+        trainable: ``head`` (with the auxiliary features' networks), ``<n>_blocks`` (also the encoder's last n layers
+            and what follows them), or ``all``. What is not trained gets no gradient, keeps no graph, and its dropout
+            and batch statistics stay as in evaluation.
+
+    Raises:
+        InputError: an unknown kind or argument; in the forward pass, a mixture that the encoder refuses.
+    """
+
+    def __init__(
+        self,
+        encoder: dict[str, Any],
+        head: dict[str, Any],
+        n_labels: int = 18,
+        n_slots: int = 3,
+        features: Sequence[dict[str, Any]] = (),
+        trainable: str = "all",
+    ) -> None:
+        super().__init__()
+        self.n_labels, self.n_slots = n_labels, n_slots
+        self.encoder = _build_encoder(encoder)
+        rate = self.encoder.sampling_rate
+        self.features = nn.ModuleList(
+            _build(FEATURES, conf, f"features.{i}", sampling_rate=rate) for i, conf in enumerate(features)
+        )
+        self.head: Head = _build(
+            HEADS,
+            head,
+            "head",
+            feature_dim=self.encoder.dim,
+            n_slots=n_slots,
+            n_classes=n_labels + 1,
+            auxiliary_dim=sum(feature.width for feature in self.features),
+        )
+        self.frozen = freeze_encoder(self.encoder, trainable)
+
+    @property
+    def multi_hot(self) -> bool:
+        """Whether the output is one sigmoid a class [B, C] instead of one softmax a track [B, K, C + 1]."""
+        return self.head.multi_hot
+
+    @property
+    def official_names(self) -> dict[str, str]:
+        """Prefixes of the official checkpoints, and ours."""
+        return {"m2d.backbone.": "encoder.", "backbone.": "encoder.", **self.head.official_names}
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Tags.
+
+        Args:
+            mixture: [B, M, T] waveforms, M at least as many channels as the encoder takes.
+
+        Returns:
+            logits [B, K, C + 1], class C is silence; of a multi-hot head [B, C].
+        """
+        with cpu_precision(mixture.device, eight_bit=False):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder not in self.frozen):
+                features = self.encoder(mixture)
+            if not self.features:
+                return self.head(features)
+            reference = mixture[:, 0]
+            return self.head(features, torch.cat([feature(reference) for feature in self.features], dim=1))
+
+    def train(self, mode: bool = True) -> Tagger:
+        """Switches to training or evaluation; frozen parts stay in evaluation."""
+        super().train(mode)
+        for module in self.frozen:
+            module.training = False
+        return self
+
+
+class M2DTagger(Tagger):
     """Track-based tagger on M2D (seed 001, section 3.1, and the official baselines).
 
     Args:
@@ -24,15 +114,11 @@ class M2DTagger(nn.Module):
             many channels as a batch and concatenate their features.
         encoder: arguments of :class:`s5.tagging.m2d.M2DEncoder`.
         head: arguments of :class:`s5.tagging.heads.TrackHead`.
-        trainable: ``head``, ``<n>_blocks`` (the encoder's last n blocks and all after them), or ``all``. What is not
-            trained gets no gradient, and its dropout and batch statistics stay as in evaluation.
+        trainable: see :class:`Tagger`.
 
     Raises:
         InputError: an unknown argument, or a mixture with too few channels or a NaN.
     """
-
-    official_names = {"m2d.backbone.": "encoder.", "backbone.": "encoder."}
-    """Prefixes of the official checkpoints, and ours."""
 
     def __init__(
         self,
@@ -43,52 +129,60 @@ class M2DTagger(nn.Module):
         head: dict[str, Any] | None = None,
         trainable: str = "all",
     ) -> None:
-        super().__init__()
-        check_arguments(M2DEncoder, encoder or {}, "encoder")
-        check_arguments(TrackHead, head or {}, "head", given=("feature_dim", "n_slots", "n_classes"))
-        self.n_labels, self.n_slots, self.n_channels = n_labels, n_slots, n_channels
-        self.encoder = M2DEncoder(**(encoder or {}))
-        self.head = TrackHead(n_channels * self.encoder.feature_dim, n_slots, n_labels + 1, **(head or {}))
-        self.frozen = self._freeze(trainable)
+        super().__init__(
+            {**(encoder or {}), "kind": "m2d", "n_channels": n_channels},
+            {**(head or {}), "kind": "track"},
+            n_labels,
+            n_slots,
+            trainable=trainable,
+        )
 
-    def forward(self, mixture: Tensor) -> Tensor:
-        """Tags.
 
-        Args:
-            mixture: [B, M, T] waveforms, M at least ``n_channels``.
+def freeze_encoder(encoder: Encoder, trainable: str) -> list[nn.Module]:
+    """Clears requires_grad of what is not trained, and returns the modules that have to stay in evaluation.
 
-        Returns:
-            logits [B, K, C + 1]; class C is silence.
-        """
-        if mixture.shape[1] < self.n_channels:
-            raise InputError("mixture", f"{mixture.shape[1]} channels", f"at least {self.n_channels} for this tagger")
-        channels = mixture[:, : self.n_channels]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder not in self.frozen):
-            features = self.encoder(channels.flatten(0, 1))
-        features = features.unflatten(0, (-1, self.n_channels)).transpose(1, 2).flatten(2)
-        return self.head(features)
+    Augmentation is no part of what is trained: it follows the tagger's own mode.
 
-    def train(self, mode: bool = True) -> M2DTagger:
-        """Switches to training or evaluation; frozen parts stay in evaluation."""
-        super().train(mode)
-        for module in self.frozen:
-            module.eval()
-        return self
+    Args:
+        encoder: changed in place.
+        trainable: ``head``, ``<n>_blocks`` or ``all``.
 
-    def _freeze(self, trainable: str) -> list[nn.Module]:
-        """Clears requires_grad below what is trained; returns the outermost frozen modules."""
-        encoder = self.encoder
-        blocks = re.fullmatch(r"(\d+)_blocks", trainable)
-        if trainable == "all":
-            return []
-        if trainable == "head":
-            frozen: list[nn.Module] = [encoder]
-        elif blocks and int(blocks[1]) <= len(encoder.blocks):
-            frozen = [encoder.patch_embed, *encoder.blocks[: len(encoder.blocks) - int(blocks[1])]]
-            encoder.cls_token.requires_grad_(False)
-            encoder.pos_embed.requires_grad_(False)
-        else:
-            raise InputError("trainable", trainable, f"head, 0_blocks .. {len(encoder.blocks)}_blocks or all")
-        for module in frozen:
-            module.requires_grad_(False)
-        return frozen
+    Raises:
+        InputError: another word, or more blocks than the encoder has.
+    """
+    if trainable == "all":
+        return []
+    blocks = re.fullmatch(r"(\d+)_blocks", trainable)
+    if trainable != "head" and not (blocks and int(blocks[1]) <= encoder.n_layers):
+        raise InputError("trainable", trainable, f"head, 0_blocks .. {encoder.n_layers}_blocks or all")
+    top = encoder.top_layers(int(blocks[1])) if blocks else []
+    trained = {module for layer in top for module in layer.modules()}
+    kept = {id(parameter) for layer in top for parameter in layer.parameters() if parameter.requires_grad}
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(id(parameter) in kept)
+    augmenting = {m for layer in encoder.modules() if isinstance(layer, LogMelAugment) for m in layer.modules()}
+    return [m for m in encoder.modules() if m not in trained | augmenting and not trained.intersection(m.modules())]
+
+
+def _build_encoder(conf: Mapping[str, Any]) -> Encoder:
+    module, _, name = ENCODERS[_kind(ENCODERS, conf, "encoder")].rpartition(".")
+    return _build({conf["kind"]: getattr(import_module(module), name)}, conf, "encoder")
+
+
+def _build(table: Mapping[str, type[M]], conf: Mapping[str, Any], where: str, **given: Any) -> M:
+    """The module that ``{kind: name, argument: value, ...}`` describes; ``given`` are arguments that no YAML sets."""
+    kind = _kind(table, conf, where)
+    arguments = {key: value for key, value in conf.items() if key != "kind"}
+    check_arguments(table[kind], arguments, where, given=tuple(given))
+    return table[kind](**given, **arguments)
+
+
+def _kind(table: Mapping[str, Any], conf: Mapping[str, Any], where: str) -> str:
+    kind = conf.get("kind")
+    if kind not in table:
+        raise InputError(f"{where}: key kind", kind or "nothing", one_of(table, str(kind)))
+    return str(kind)
+
+
+TAGGERS: dict[str, type[Tagger]] = {"m2d": M2DTagger, "tagger": Tagger}
+"""Taggers by the name that ``network`` takes."""

@@ -1,0 +1,84 @@
+"""From posteriors to labels: one label a track, or a threshold on independent classes. NumPy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from s5.errors import InputError
+
+
+@dataclass(frozen=True)
+class MultiHotDecision:
+    """How a multi-hot posterior becomes labels; the defaults are those of the DCASE 2025 baseline.
+
+    Attributes:
+        threshold: a class at or above it is present.
+        n_min: classes that are taken at least, below the threshold if need be.
+        n_max: classes that are taken at most.
+    """
+
+    threshold: float = 0.5
+    n_min: int = 1
+    n_max: int = 3
+
+    def __post_init__(self) -> None:
+        _check(self.n_min, self.n_max)
+
+
+def decide_tracks(posterior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The top class of each track (of tied classes the one with the lower index).
+
+    Args:
+        posterior: [K, C + 1], rows sum to 1, silence last.
+
+    Returns:
+        Class indices [K] int64 (C is silence) and their probabilities [K] float64.
+
+    Example:
+        >>> index, probability = decide_tracks(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]))
+        >>> index.tolist(), probability.tolist()
+        ([0, 2], [0.7, 0.8])
+    """
+    if posterior.ndim != 2:
+        raise ValueError(f"posterior of shape {posterior.shape}, expected [K, C + 1]")
+    index = posterior.argmax(axis=1).astype(np.int64)
+    return index, posterior[np.arange(len(index)), index].astype(np.float64)
+
+
+def decide_multihot(
+    posterior: np.ndarray, threshold: float = 0.5, n_min: int = 1, n_max: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
+    """The classes at or above a threshold, by falling probability: at least ``n_min``, at most ``n_max`` of them.
+
+    Args:
+        posterior: [C] or [1, C], a probability a class; no silence.
+        threshold: a class at or above it is present.
+        n_min: number of classes to take where fewer reach the threshold.
+        n_max: number of classes to take where more do.
+
+    Returns:
+        Class indices [n] int64 and their probabilities [n] float64; of tied classes the lower index comes first.
+
+    Example:
+        >>> index, probability = decide_multihot(np.array([[0.1, 0.6, 0.2, 0.9]]))
+        >>> index.tolist(), probability.tolist()
+        ([3, 1], [0.9, 0.6])
+        >>> [decide_multihot(np.array([0.1, 0.3]), n_min=n)[0].tolist() for n in (0, 1)]
+        [[], [1]]
+    """
+    if posterior.ndim == 2 and len(posterior) == 1:
+        posterior = posterior[0]
+    if posterior.ndim != 1:
+        raise ValueError(f"posterior of shape {posterior.shape}, expected [C] or [1, C]")
+    _check(n_min, n_max)
+    order = np.argsort(-posterior, kind="stable")
+    present = int((posterior >= threshold).sum())
+    index = order[: min(max(present, n_min), n_max)].astype(np.int64)
+    return index, posterior[index].astype(np.float64)
+
+
+def _check(n_min: int, n_max: int) -> None:
+    if not 0 <= n_min <= n_max:
+        raise InputError("decision", f"n_min {n_min}, n_max {n_max}", "0 <= n_min <= n_max")

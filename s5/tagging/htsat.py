@@ -1,0 +1,301 @@
+"""HTS-AT, CLAP's audio encoder, through ``transformers``: a Swin transformer over a folded log-mel spectrogram.
+
+Two releases differ in what they hear: LAION's (Wu et al., ICASSP 2023; ``laion/clap-htsat-unfused``) and Microsoft's
+(Elizalde et al.; ``CLAP_weights_2023.pth``). Sampling rate, mel settings and input length are inside the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from s5.checkpoints import convert_htsat, load_tensors, read_tensors
+from s5.config import parse
+from s5.errors import InputError, one_of
+from s5.tagging.encoder import Encoder
+
+
+@dataclass
+class FrontEnd:
+    """What a release hears: input length and mel settings."""
+
+    sampling_rate: int = 48000
+    """In Hz; the mixture is resampled to it."""
+    seconds: float = 10.0
+    """Length of one input."""
+    n_fft: int = 1024
+    """Samples of the analysis window (Hann) and of the transform."""
+    hop_length: int = 480
+    """Samples from frame to frame."""
+    n_mels: int = 64
+    """Mel bands (Slaney scale and normalisation)."""
+    f_min: float = 50.0
+    """Lower edge in Hz."""
+    f_max: float = 14000.0
+    """Upper edge in Hz."""
+    filter_rate: int | None = None
+    """Sampling rate that the mel filters were computed for, where it is not that of the audio."""
+    padding: Literal["repeatpad", "repeat"] = "repeatpad"
+    """A shorter input is repeated as often as it fits and padded with zeros, or repeated until the input is full."""
+
+
+RELEASES = {
+    "laion": FrontEnd(),
+    # Microsoft's code builds HTS-AT with AudioSet's settings for 32 kHz and feeds it 44.1 kHz: its filters lie higher.
+    "microsoft": FrontEnd(sampling_rate=44100, seconds=7.0, hop_length=320, filter_rate=32000, padding="repeat"),
+}
+"""Front ends by release."""
+
+_PATCH = 4
+"""Bands and frames of a patch, in every release."""
+
+
+class LogMelDecibel(nn.Module):
+    """Log-mel spectrogram in dB: [N, T] -> [N, frames, n_mels], 10 log10(max(power, 1e-10)), frames centred (reflected
+    edges)."""
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+
+        self.n_fft, self.hop_length = front_end.n_fft, front_end.hop_length
+        with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
+            filters = melscale_fbanks(
+                front_end.n_fft // 2 + 1,
+                front_end.f_min,
+                front_end.f_max,
+                front_end.n_mels,
+                front_end.filter_rate or front_end.sampling_rate,
+                norm="slaney",
+                mel_scale="slaney",
+            )
+        # [bins, n_mels]; saved with the model, because released files bring their own.
+        self.register_buffer("filters", filters)
+        self.register_buffer("window", torch.hann_window(front_end.n_fft), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Waveforms [N, T] -> [N, frames, n_mels]."""
+        with torch.autocast(waveform.device.type, enabled=False):  # the logarithm of small powers needs float32
+            spectrum = torch.stft(
+                waveform.float(),
+                self.n_fft,
+                self.hop_length,
+                window=self.window,
+                pad_mode="reflect",
+                return_complex=True,
+            )
+            power = spectrum.real.square() + spectrum.imag.square()
+            return 10 * torch.matmul(power.mT, self.filters).clamp(min=1e-10).log10()
+
+
+def input_windows(waveform: Tensor, front_end: FrontEnd) -> Tensor:
+    """Cuts or fills waveforms to the network's inputs; see :class:`HTSATEncoder`.
+
+    Args:
+        waveform: [N, T] at the front end's sampling rate, T at least 1.
+        front_end: length of an input, and how a shorter waveform fills it.
+
+    Returns:
+        [N, windows, samples of an input].
+    """
+    size = round(front_end.seconds * front_end.sampling_rate)
+    length = waveform.shape[-1]
+    if length <= size:
+        times = -(-size // length) if front_end.padding == "repeat" else size // length
+        repeated = waveform.repeat(1, times)[:, :size]
+        return nn.functional.pad(repeated, (0, size - repeated.shape[-1])).unsqueeze(1)
+    # Less than a frame too long (a rounding of lengths) is no further window.
+    count = max(1, -(-(length - front_end.hop_length + 1) // size))
+    starts = [round(i * (length - size) / max(1, count - 1)) for i in range(count)]
+    return torch.stack([waveform[:, start : start + size] for start in starts], dim=1)
+
+
+class HTSATEncoder(Encoder):
+    """Waveform to a sequence of features, 32 an input window (312 ms each with LAION's 10 s).
+
+    An input shorter than a window is repeated as the release's own code does it; the features' average over time is
+    CLAP's embedding before its projection. A longer input is cut into the fewest windows that cover it, evenly spread,
+    whose features follow each other: the average over time is the windows' average.
+
+    Args:
+        sampling_rate: of the mixture in Hz.
+        n_channels: channels that are encoded; see :class:`s5.tagging.encoder.Encoder`.
+        release: ``laion`` or ``microsoft``: whose front end.
+        front_end: keys of :class:`FrontEnd` to replace, for other sizes.
+        image_size: edge of the square that the spectrogram is folded to; ``image_size / n_mels`` pieces in time.
+        dim: width of the first stage; each following one has twice the width on half the resolution.
+        depths: Swin blocks of each stage.
+        heads: attention heads of each stage.
+        window_size: edge of the attention windows, in patches of 4 x 4.
+        dropout: of the residual branches' outputs in training.
+        weights: a folder or file with the weights of ``transformers``' ClapModel or ClapAudioModel, a file of LAION's
+            or Microsoft's own code, or the name of a model on the hub (``laion/clap-htsat-unfused``).
+    """
+
+    def __init__(
+        self,
+        sampling_rate: int = 32000,
+        n_channels: int = 1,
+        release: str = "laion",
+        front_end: dict[str, Any] | None = None,
+        image_size: int = 256,
+        dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        heads: Sequence[int] = (4, 8, 16, 32),
+        window_size: int = 8,
+        dropout: float = 0.0,
+        weights: str | None = None,
+    ) -> None:
+        if release not in RELEASES:
+            raise InputError("HTSATEncoder: release", release, one_of(RELEASES, release))
+        replaced = {**asdict(RELEASES[release]), **(front_end or {})}
+        hears: FrontEnd = parse(FrontEnd, replaced, "HTSATEncoder: front_end")
+        _check_sizes(hears, image_size, dim, depths, heads, window_size)
+        super().__init__(sampling_rate, n_channels, dim * 2 ** (len(depths) - 1), weights)
+        self.front_end = hears
+        self.log_mel = LogMelDecibel(hears)
+        self.network = _clap_audio_model(
+            spec_size=image_size,
+            num_mel_bins=hears.n_mels,
+            patch_size=_PATCH,
+            patch_stride=[_PATCH, _PATCH],
+            patch_embeds_hidden_size=dim,
+            hidden_size=self.feature_dim,
+            depths=list(depths),
+            num_attention_heads=list(heads),
+            window_size=window_size,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=0.0,
+        )
+
+    @property
+    def n_layers(self) -> int:
+        """Swin stages."""
+        return len(self._stages)
+
+    def top_layers(self, n: int) -> list[nn.Module]:
+        """The last ``n`` Swin stages and the final norm."""
+        self._check_layers(n)
+        return [*self._stages[self.n_layers - n :], self.network.get_submodule("audio_encoder.norm")]
+
+    @property
+    def _stages(self) -> list[nn.Module]:
+        return list(self.network.get_submodule("audio_encoder.layers").children())
+
+    def load_weights(self) -> None:
+        """Loads ``weights``: see the class. Nothing is fetched unless they are the name of a model on the hub."""
+        if not self.weights:
+            return
+        tensors = read_tensors(_weights_file(self.weights))
+        if any(key.endswith(".attn.qkv.weight") for key in tensors):
+            tensors, filters = convert_htsat(tensors, self.weights)
+            if filters is not None:
+                self._replace_filters(filters)
+        elif any(key.startswith("audio_model.") for key in tensors):
+            tensors = {k.removeprefix("audio_model."): v for k, v in tensors.items() if k.startswith("audio_model.")}
+        # Buffers that follow from the sizes are in some files only.
+        for key, value in self.network.named_buffers():
+            if key.endswith(("relative_position_index", "num_batches_tracked")):
+                tensors.setdefault(key, value)
+        load_tensors(self.network, tensors, self.weights)
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        """Encodes single-channel waveforms.
+
+        Args:
+            waveform: [N, T] at the mixture's sampling rate.
+
+        Returns:
+            [N, windows * steps, feature_dim], averaged over the frequency axis of the last stage.
+
+        Raises:
+            InputError: no audio.
+        """
+        if waveform.shape[-1] == 0:
+            raise InputError("mixture", "0 samples", "at least one")
+        windows = input_windows(self.resample(waveform), self.front_end)
+        image = self.log_mel(windows.flatten(0, 1)).unsqueeze(1)
+        maps = self.network(input_features=image).last_hidden_state  # [N * windows, feature_dim, bands, steps]
+        return maps.mean(2).mT.unflatten(0, (len(waveform), -1)).flatten(1, 2)
+
+    def resample(self, waveform: Tensor) -> Tensor:
+        """[N, T] at the mixture's sampling rate -> float32 at the front end's (windowed sinc)."""
+        if self.sampling_rate == self.front_end.sampling_rate:
+            return waveform.float()
+        from torchaudio.functional import resample
+
+        with torch.autocast(waveform.device.type, enabled=False):
+            return resample(waveform.float(), self.sampling_rate, self.front_end.sampling_rate)
+
+    def _replace_filters(self, filters: Tensor) -> None:
+        own = self.log_mel.filters
+        if filters.shape != own.shape:
+            raise InputError(f"{self.weights}: mel filters", list(filters.shape), f"{list(own.shape)} by front_end")
+        own.copy_(filters)
+
+
+def _clap_audio_model(**sizes: Any) -> nn.Module:
+    """``transformers``' ClapAudioModel with random weights. The library is imported here: it takes seconds."""
+    from transformers import ClapAudioConfig, ClapAudioModel
+
+    return ClapAudioModel(ClapAudioConfig(enable_fusion=False, **sizes))
+
+
+def _check_sizes(
+    front_end: FrontEnd, image_size: int, dim: int, depths: Sequence[int], heads: Sequence[int], window_size: int
+) -> None:
+    """Refuses sizes that do not fit each other."""
+    n_mels, stages = front_end.n_mels, len(depths)
+    frames = round(front_end.seconds * front_end.sampling_rate) // front_end.hop_length + 1
+    shrink = _PATCH * 2 ** (stages - 1)
+    if not depths or len(heads) != stages:
+        raise InputError("HTSATEncoder: heads", f"{len(heads)} numbers", f"one for each of {stages} depths, at least 1")
+    if any(dim * 2**i % h for i, h in enumerate(heads)):
+        raise InputError("HTSATEncoder: heads", list(heads), f"divisors of the stages' widths {dim} * 2^stage")
+    if image_size % n_mels or n_mels % shrink:
+        expected = f"n_mels a multiple of {shrink} (4 * 2^(stages - 1)) and a divisor of image_size"
+        raise InputError("HTSATEncoder: image_size", f"{image_size} for {n_mels} mel bands", expected)
+    if frames > image_size * (image_size // n_mels):
+        found = f"{image_size} for {frames} frames of {n_mels} bands"
+        raise InputError("HTSATEncoder: image_size", found, "a square that holds them")
+    if (image_size // shrink) % window_size:
+        found = f"{window_size} for {image_size // shrink} patches in the last stage"
+        raise InputError("HTSATEncoder: window_size", found, "a divisor")
+
+
+def _weights_file(weights: str) -> Path:
+    """The file of weights that a path or the name of a model on the hub means."""
+    path = Path(weights)
+    names = ("model.safetensors", "pytorch_model.bin")
+    if path.is_dir():
+        found = next((path / name for name in names if (path / name).is_file()), None)
+        if found is None:
+            raise InputError(path, "neither file", " or ".join(names))
+        return found
+    of_hub = not path.exists() and not path.suffix and len(path.parts) == 2 and not path.parent.is_dir()
+    return _from_hub(weights, names) if of_hub else path
+
+
+def _from_hub(name: str, files: Sequence[str]) -> Path:
+    """Downloads the first of ``files`` that a model on the hub has, or takes it from the hub's local cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for file in files:
+        try:
+            return Path(hf_hub_download(name, file))
+        except EntryNotFoundError as e:
+            reason: Exception = e
+        except Exception as e:
+            reason = e
+            break
+    why = f"{type(reason).__name__}: {reason}".split("\n")[0]
+    raise InputError(f"weights: {name}", f"no such path, and none from the hub ({why})", "a file, a folder or a model")

@@ -1,0 +1,287 @@
+"""Our tagger and the official one in one run, with the same weights: 4 channels x 10 s, labels, training steps, memory.
+
+    python test/bench/tagger.py --official CHECKOUT
+
+CHECKOUT is a copy of github.com/nttcslab/dcase2026_task4_baseline, whose taggers need timm, einops and nnAudio. M2D's
+weights are random (a file in the layout of its release, read by both sides), unless --weights names the release; the
+head is trained for a while on noise of many colours, so that its labels mean something. Without --official, ours alone
+is timed. Times are minima over interleaved rounds, by the wall clock: run it on an idle machine. On a busy one,
+--cpu_time with one thread counts what the process itself used. "bf16" is the option of that name; what it means on this
+processor is said above the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import logging
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torch import Tensor, nn
+
+from s5.checkpoints import load_official
+from s5.tagging import M2DTagger
+from s5.tagging.losses import pit_cross_entropy
+from s5.tagging.m2d import M2DEncoder
+from s5.tagging.precision import cpu_is_slow_in_bfloat16, cpu_multiplies_eight_bit
+
+RELEASE = "m2d_as_vit_base-80x1001p16x16p32k-240413_AS-FT_enconly"
+CHANNELS, SECONDS, RATE = 4, 10, 32000
+Run = Callable[[Tensor], Any]
+
+
+def main() -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--official", type=Path, help="checkout of the baseline; by default only ours is timed")
+    parser.add_argument("--weights", type=Path, help="M2D's release file; by default random weights")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--cpu_time", action="store_true", help="CPU seconds of the process; for --threads 1")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, each times every variant once (7)")
+    parser.add_argument("--mixtures", type=int, default=8, help="mixtures whose labels are compared (8)")
+    parser.add_argument("--train_mixtures", type=int, default=24, help="mixtures that the head is trained on (24)")
+    parser.add_argument("--batch", type=int, default=8, help="mixtures of a training step (8)")
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # one variant in a process of its own
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(args.threads)
+    if args.memory_of:
+        print(json.dumps(peak_memory(args)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if args.weights is None:
+            args.weights = random_release(Path(folder))
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Times everything and prints the tables."""
+    print(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    print(f"bf16 here: {what_bf16_means()}\n")
+    taggers = build(args)
+    train_heads(taggers, args.train_mixtures)
+    inference = {name: variant(tagger, name, False) for name, tagger in taggers.items()}
+    mixture = mixtures(1)[0]
+    reference = next(iter(taggers))
+    print(f"inference, {CHANNELS} channels x {SECONDS} s          s (median)   ratio   peak MB")
+    times = time_all(inference, mixture, args, args.rounds)
+    show(times, reference, {name: memory(args, f"inference/{name}") for name in taggers})
+
+    unseen = [mixtures(1, seed)[0] for seed in range(args.mixtures)]
+    logits = {name: torch.cat([call(item) for item in unseen]) for name, call in inference.items()}
+    print(f"\nlogits of {args.mixtures} other mixtures against {reference}: top-1 labels, RMS and largest difference")
+    for name, values in logits.items():
+        same = (values.argmax(-1) == logits[reference].argmax(-1)).float().mean()
+        difference = values - logits[reference]
+        print(
+            f"  {name:34s} {100 * same:6.1f} %   {difference.square().mean().sqrt():.2g}   {difference.abs().max():.2g}"
+        )
+    print(f"  (the logits' own RMS is {logits[reference].square().mean().sqrt():.2g})")
+
+    print(f"\ntraining step of the head, batch of {args.batch}    s (median)   ratio   peak MB")
+    steps = {name: variant(tagger, name, True) for name, tagger in taggers.items() if "alone" not in name}
+    times = time_all(steps, mixtures(args.batch)[0], args, max(3, args.rounds // 2))
+    peaks = {name: memory(args, f"step/{name}") for name in steps}
+    show(times, reference, peaks)
+    head = sum(p.numel() for p in taggers["ours, float32"].head.parameters()) * 4 / 2**20
+    for name in [name for name in steps if name.startswith("ours")]:
+        inferred = memory(args, f"batch/{name}")
+        print(f"  {name}: inference of that batch {inferred:.0f} MB, the step {peaks[name] - inferred:.0f} MB more")
+    print(f"  the head has {head:.0f} MB; its gradient and AdamW's two averages are {3 * head:.0f} MB")
+
+
+def build(args: argparse.Namespace) -> dict[str, nn.Module]:
+    """The taggers by the name of the variant that they run in; the same weights in all."""
+    torch.manual_seed(0)
+    encoder = {"weights": str(args.weights)}
+    ours = M2DTagger(n_channels=CHANNELS, encoder=encoder, trainable="head").eval()
+    ours.encoder.load_weights()
+    found: dict[str, nn.Module] = {}
+    if args.official:
+        official = official_tagger(args.official, args.weights).eval()
+        load_official(ours, official.state_dict())
+        found["official, float32"] = official
+    return {**found, "ours, float32": ours, "ours, bf16": ours, "ours, bfloat16 autocast alone": ours}
+
+
+def official_tagger(checkout: Path, weights: Path) -> nn.Module:
+    """The official 4-channel tagger whose head is trained."""
+    sys.path.insert(0, str(checkout))
+    from src.models.m2dat.m2dat_spatial import M2dAtSpatial
+
+    with contextlib.redirect_stdout(None):
+        return M2dAtSpatial(
+            weight_file=str(weights),
+            num_classes=19,
+            num_outputs=3,
+            nchan=CHANNELS,
+            finetuning_layers="head",
+            head_layer="catchan_average_linear",
+        )
+
+
+def variant(tagger: nn.Module, name: str, step: bool) -> Run:
+    """A function of a batch of mixtures: logits, or one training step."""
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=not name.endswith("float32"))
+    official = name.startswith("official")
+
+    def logits(mixture: Tensor) -> Tensor:
+        if not official and name.endswith("alone"):
+            with torch.autocast("cpu", torch.bfloat16):
+                return _plain(tagger, mixture)
+        with autocast:
+            return tagger({"waveform": mixture})["probabilities"] if official else tagger(mixture)
+
+    if not step:
+        return lambda mixture: _inferred(logits, mixture)
+    trained = [p for p in tagger.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6)
+
+    def train(mixture: Tensor) -> None:
+        tagger.train()
+        target = torch.arange(3).expand(len(mixture), 3)
+        optimizer.zero_grad()
+        pit_cross_entropy(logits(mixture), target)[0].mean().backward()
+        optimizer.step()
+        tagger.eval()
+
+    return train
+
+
+def _inferred(logits: Run, mixture: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return logits(mixture).float()
+
+
+def _plain(tagger: Any, mixture: Tensor) -> Tensor:
+    """Our tagger without its own choice of precision."""
+    encoder = tagger.encoder
+    features = encoder.encode(mixture.flatten(0, 1)).unflatten(0, (-1, CHANNELS)).transpose(1, 2).flatten(2)
+    return tagger.head(features)
+
+
+def time_all(runs: dict[str, Run], mixture: Tensor, args: argparse.Namespace, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round, the variants taking turns."""
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for function in runs.values():
+        function(mixture)
+    for _ in range(rounds):
+        for name, function in runs.items():
+            began = clock()
+            function(mixture)
+            times[name].append(clock() - began)
+    return times
+
+
+def show(times: dict[str, list[float]], reference: str, megabytes: dict[str, float]) -> None:
+    """One line a variant."""
+    for name, seconds in times.items():
+        ratio = min(times[reference]) / min(seconds)
+        middle = statistics.median(seconds)
+        print(f"  {name:34s} {min(seconds):6.3f} ({middle:.3f})  {ratio:5.2f}x  {megabytes[name]:8.0f}")
+
+
+def memory(args: argparse.Namespace, what: str) -> float:
+    """Peak memory of one variant above what the built tagger holds, in MB, from a process of its own."""
+    command = [sys.executable, __file__, "--memory_of", what, "--weights", str(args.weights)]
+    command += ["--threads", str(args.threads), "--batch", str(args.batch)]
+    command += ["--official", str(args.official)] if args.official and "official" in what else []
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def peak_memory(args: argparse.Namespace) -> float:
+    """See :func:`memory`; in the process of its own."""
+    kind, _, name = args.memory_of.partition("/")
+    tagger = build(args)[name]
+    call = variant(tagger, name, kind == "step")
+    size = 1 if kind == "inference" else args.batch
+    ctypes.CDLL(None).malloc_trim(0)  # what building has freed
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = resident()
+    for seed in range(2):
+        call(mixtures(size, seed)[0])
+    return resident("VmHWM") - before
+
+
+def resident(field: str = "VmRSS") -> float:
+    """Resident memory in MB, now (VmRSS) or at most since the peak was reset (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def train_heads(taggers: dict[str, Any], n: int, steps: int = 40) -> None:
+    """Trains our head on ``n`` mixtures with the encoder as it is, and gives it to the official tagger too."""
+    ours = taggers["ours, float32"]
+    waveform, label_index = mixtures(n, 1000)
+    with torch.inference_mode():
+        features = torch.cat([ours.encoder(item) for item in waveform.split(1)])
+    features = features.clone()  # no inference tensor: gradients pass the head
+    optimizer = torch.optim.AdamW(ours.head.parameters(), lr=1e-3)
+    ours.head.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        pit_cross_entropy(ours.head(features), label_index)[0].mean().backward()
+        optimizer.step()
+    ours.eval()
+    for tagger in taggers.values():
+        tagger.head.load_state_dict(ours.head.state_dict())
+
+
+def mixtures(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Noise [n, 4, 320000] of a colour and a rhythm each, and its labels [n, 3]: colour, rhythm, silence."""
+    generator = torch.Generator().manual_seed(seed)
+    samples = SECONDS * RATE
+    spectrum = torch.fft.rfft(torch.randn(n, CHANNELS, samples, generator=generator))
+    colour, rhythm = torch.randint(9, (2, n, 1, 1), generator=generator)
+    frequency = torch.linspace(0, 9, spectrum.shape[-1])
+    spectrum = spectrum * torch.exp(-((frequency - colour - 0.5) ** 2))
+    envelope = 1 + torch.sin(2 * torch.pi * (rhythm + 1) * torch.arange(samples) / RATE)
+    waveform = torch.fft.irfft(spectrum, n=samples) * envelope
+    label_index = torch.stack([colour, rhythm + 9, torch.full_like(colour, 18)], dim=1).view(n, 3)
+    return 0.1 * waveform / waveform.std(dim=(1, 2), keepdim=True), label_index
+
+
+def random_release(folder: Path) -> Path:
+    """A file with the release's name, sizes and layout, and random weights."""
+    torch.manual_seed(1)
+    file = folder / RELEASE / "weights_random.pth"
+    file.parent.mkdir()
+    encoder = M2DEncoder(weights=str(file))
+    torch.save({f"module.ar.runtime.backbone.{k}": v for k, v in encoder.state_dict().items()}, file)
+    return file
+
+
+def what_bf16_means() -> str:
+    """What the option does on this processor."""
+    if not cpu_is_slow_in_bfloat16():
+        return "bfloat16"
+    linear = "8-bit integers" if cpu_multiplies_eight_bit() else "float32"
+    return f"no AMX, bfloat16 would be slower than float32; linear layers without gradient in {linear}, float32 else"
+
+
+def cpu_model() -> str:
+    """Name of the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    main()
