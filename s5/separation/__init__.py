@@ -1,8 +1,21 @@
 """Label-queried separators and their losses."""
 
+import torch
+from torch import nn
+
+from s5.separation.espnet import ESPnetSeparator
 from s5.separation.resunetk import ResUNetK
+from s5.separation.tfgridnet import TFGridNet
 
-SEPARATORS = {"resunetk": ResUNetK}
-"""Separators by the name that a configuration uses."""
+SEPARATORS = {"resunetk": ResUNetK, "tfgridnet": TFGridNet, "espnet": ESPnetSeparator}
+"""Separators by the name that a configuration uses. Those that need ESPnet import it when one is built."""
 
-__all__ = ["SEPARATORS", "ResUNetK"]
+
+def memory_format(network: nn.Module) -> nn.Module:
+    """The network with its weights laid out as its convolutions like them best (its attribute ``channels_last``)."""
+    if getattr(network, "channels_last", False):
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+__all__ = ["SEPARATORS", "ESPnetSeparator", "ResUNetK", "TFGridNet", "memory_format"]

@@ -1,11 +1,13 @@
-"""Losses of the separation model: SDR between output slots and dry targets, under three rules of alignment.
+"""Losses of the separation model: SDR between output slots and dry targets, under four rules of alignment.
 
-All three come from one matrix of pairwise SDRs, [batch, target slot, output slot]; they differ in which permutations of
+Three come from one matrix of pairwise SDRs, [batch, target slot, output slot]; they differ in which permutations of
 the output slots they allow and in how they choose among them:
 
 * ``ca_pi_sdr``: the best permutation within each class (seed report on CA-PI-SDR, Eq. (3)); the default of the recipes.
 * ``ca_sdr``: a random permutation within each class (the same report, section 4.3: the 2025 loss on repeated labels).
-* ``pi_sdr``: the best of all permutations (blind source separation).
+* ``pi_sdr``: the best permutation of all active slots, whatever their classes (blind source separation).
+
+The fourth, ``snr``, takes the slots as they stand: the loss of the DCASE 2025 baselines, whose labels are distinct.
 """
 
 from __future__ import annotations
@@ -65,8 +67,9 @@ def ca_sdr(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Class-aware SDR loss: sources of one class are matched at random, anew at each call (CA-PI-SDR, section 4.3).
 
-    Arguments and results as in :func:`ca_pi_sdr`; ``generator`` makes the draws reproducible. With distinct labels both
-    losses are the same.
+    Arguments and results as in :func:`ca_pi_sdr`; ``generator`` makes the draws reproducible. Without it they come from
+    torch's own generator, which ESPnet seeds afresh in every epoch from the seed of the training. With distinct labels
+    both losses are the same.
 
     Example:
         >>> x = torch.randn(1, 2, 8, generator=torch.Generator().manual_seed(0))
@@ -89,7 +92,9 @@ def pi_sdr(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Permutation-invariant SDR loss: the best of all permutations, whatever the labels (CA-PI-SDR, section 4.3).
 
-    Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only tells silent slots, by ``silence_index``.
+    Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only tells silent slots, by ``silence_index``. These
+    keep their place: Eq. (1) permutes the K sources that there are, and the zeros that a separator gives for a silent
+    slot would beat (by 0 dB, without a gradient) any active output that is worse than nothing.
 
     Example:
         >>> x = torch.eye(3)[None]
@@ -97,13 +102,57 @@ def pi_sdr(
         [[2, 1, 0]]
     """
     scores, n_active = _scores(estimate, target, label_index, silence_index)
-    return _choose(scores, _sum_by_permutation(scores), n_active, normalize)
+    allowed = _allowed(_active(target, label_index, silence_index).long())
+    return _choose(scores, _sum_by_permutation(scores).masked_fill(~allowed, -torch.inf), n_active, normalize)
+
+
+def snr(
+    estimate: torch.Tensor,
+    target: torch.Tensor,
+    label_index: torch.Tensor | None = None,
+    silence_index: int | None = None,
+    normalize: Normalize = "slots",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative SNR slot by slot, without any permutation: the separation loss of the DCASE 2025 baselines.
+
+    Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only tells silent slots, by ``silence_index``. With
+    three slots ``normalize="slots"`` divides by 3, as the baseline does.
+
+    Example:
+        >>> x = torch.eye(3)[None]
+        >>> loss, permutation = snr(0.9 * x, x)
+        >>> round(loss.item(), 2), permutation.tolist()
+        (-20.0, [[0, 1, 2]])
+    """
+    active = _active(target, label_index, silence_index)
+    scores = sdr(estimate, target).masked_fill(~active, 0.0)
+    batch, k = scores.shape
+    permutation = torch.arange(k, device=scores.device).expand(batch, k)
+    return _normalized(scores.sum(-1), active.sum(-1), k, normalize), permutation
+
+
+def sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """SDR of waveforms in dB (CA-PI-SDR, Eq. (4); torchmetrics' signal_noise_ratio), in float32 under autocast too.
+
+    No mean is removed; the float32 epsilon in numerator and denominator keeps value and gradient finite for zeros.
+
+    Args:
+        estimate: [..., samples], of a shape that broadcasts with ``target``.
+        target: [..., samples].
+
+    Returns:
+        [...] float32.
+    """
+    eps = torch.finfo(torch.float32).eps
+    with torch.autocast(estimate.device.type, enabled=False):
+        estimate, target = estimate.float(), target.float()
+        # The difference itself, not |s|^2 - 2 <s, e> + |e|^2: that cancels in float32 once an estimate is good.
+        noise = (target - estimate).square().sum(-1)
+        return 10 * torch.log10((target.square().sum(-1) + eps) / (noise + eps))
 
 
 def pairwise_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """SDR of every output slot against every target, in dB (CA-PI-SDR, Eq. (4); torchmetrics' signal_noise_ratio).
-
-    No mean is removed; the float32 epsilon in numerator and denominator keeps value and gradient finite for zeros.
+    """:func:`sdr` of every output slot against every target.
 
     Args:
         estimate: [batch, K, samples].
@@ -120,29 +169,27 @@ def pairwise_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"estimate {tuple(estimate.shape)}, target {tuple(target.shape)}: expected [batch, K, samples]"
         )
-    eps = torch.finfo(torch.float32).eps
-    with torch.autocast(estimate.device.type, enabled=False):
-        estimate, target = estimate.float(), target.float()
-        # The difference itself, not |s|^2 - 2 <s, e> + |e|^2: that cancels in float32 once an estimate is good.
-        noise = (target[:, :, None] - estimate[:, None]).square().sum(-1)
-        signal = target.square().sum(-1)[:, :, None]
-        return 10 * torch.log10((signal + eps) / (noise + eps))
+    return sdr(estimate[:, None], target[:, :, None])
 
 
 def _scores(
     estimate: torch.Tensor, target: torch.Tensor, label_index: torch.Tensor | None, silence_index: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pairwise SDR [batch, target, output] with rows of silent targets at 0, and the number of active slots [batch]."""
+    active = _active(target, label_index, silence_index)
+    scores = pairwise_sdr(estimate, target).masked_fill(~active[:, :, None], 0.0)
+    return scores, active.sum(-1)
+
+
+def _active(target: torch.Tensor, label_index: torch.Tensor | None, silence_index: int | None) -> torch.Tensor:
+    """Which slots hold a source: [batch, K] bool."""
     if label_index is not None and label_index.shape != target.shape[:2]:
         raise ValueError(f"label_index {tuple(label_index.shape)} must be [batch, K] = {tuple(target.shape[:2])}")
     if silence_index is None:
-        active = target.detach().ne(0).any(-1)
-    elif label_index is None:
+        return target.detach().ne(0).any(-1)
+    if label_index is None:
         raise ValueError("silence_index needs label_index")
-    else:
-        active = label_index.to(target.device) != silence_index
-    scores = pairwise_sdr(estimate, target).masked_fill(~active[:, :, None], 0.0)
-    return scores, active.sum(-1)
+    return label_index.to(target.device) != silence_index
 
 
 def _permutation_table(k: int, device: torch.device) -> torch.Tensor:
@@ -170,8 +217,13 @@ def _choose(
     best = candidates.to(scores.device).argmax(-1)
     permutation = _permutation_table(k, scores.device)[best]
     total = scores.gather(2, permutation[:, :, None]).sum((1, 2))
+    return _normalized(total, n_active, k, normalize), permutation
+
+
+def _normalized(total: torch.Tensor, n_active: torch.Tensor, k: int, normalize: Normalize) -> torch.Tensor:
+    """The loss [batch] from the sum of the SDRs of an item."""
     if normalize == "slots":
-        return -total / k, permutation
+        return -total / k
     if normalize == "n_sources":
-        return -total / n_active.clamp(min=1), permutation
+        return -total / n_active.clamp(min=1)
     raise ValueError(f"normalize={normalize!r}: expected 'slots' or 'n_sources'")

@@ -2,13 +2,14 @@
 
 A residual U-Net over the magnitude spectrograms of all channels, conditioned by the labels of all K slots at once. It
 predicts, for each slot and input channel, a magnitude mask and a phase rotation; the masked channels are summed by a
-1x1 convolution into one dry source a slot. With the default arguments it is the official network: same parameters, same
-output (seed 001, section 3.2).
+1x1 convolution into one dry source a slot. With the default arguments it is the official network of 2026: same
+parameters, same output (seed 001, section 3.2). With ``single_query`` it is the one of 2025: one label a query.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,19 @@ from torch.utils.checkpoint import checkpoint
 
 from s5.errors import InputError
 from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots
+from s5.separation.fused import (
+    affine_leaky,
+    avg_pool2d,
+    conv2d,
+    film_scale_shift,
+    frozen_statistics,
+    norm_film_conv,
+    strips,
+)
+from s5.separation.masks import apply_masks
+from s5.separation.stft import istft, stft
 
 POWER_FLOOR = 1e-10  # the official floor of the power before the root: silence enters as a magnitude of 1e-5
-SLOPE = 0.01  # of every LeakyReLU
 
 
 class ResidualBlock(nn.Module):
@@ -31,8 +42,7 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels, momentum=momentum)
         self.conv1 = _xavier(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False))
         self.conv2 = _xavier(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False))
-        if in_channels != out_channels:
-            self.shortcut = _xavier(nn.Conv2d(in_channels, out_channels, 1))
+        self.shortcut = _xavier(nn.Conv2d(in_channels, out_channels, 1)) if in_channels != out_channels else None
 
     def film_sizes(self) -> dict[str, int]:
         """Channels that FiLM conditions here, by place."""
@@ -40,9 +50,22 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, beta1: Tensor, beta2: Tensor) -> Tensor:
         """x [B, in, T, F], biases [B, channels, 1, 1] -> [B, out, T, F]."""
-        y = self.conv1(_activate(self.bn1(x), beta1))
-        y = self.conv2(_activate(self.bn2(y), beta2))
-        return y + (self.shortcut(x) if hasattr(self, "shortcut") else x)
+        y = norm_film_conv(x, self.bn1, beta1, self.conv1)
+        y = norm_film_conv(y, self.bn2, beta2, self.conv2)
+        return y.add_(x if self.shortcut is None else self.shortcut(x))
+
+    def folded(self, beta1: Tensor, beta2: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """:meth:`forward` in evaluation, without gradient, as a function of x in the given precision."""
+        before = film_scale_shift(self.bn1, beta1)
+        scale, shift = film_scale_shift(self.bn2, beta2)
+        weight1 = (self.conv1.weight * scale[:, None, None, None]).to(dtype)
+        weight2 = self.conv2.weight.to(dtype)
+
+        def run(x: Tensor) -> Tensor:
+            y = conv2d(affine_leaky(x, *before), weight1, shift, leaky=True)
+            return conv2d(y, weight2, add=x if self.shortcut is None else _one_by_one(x, self.shortcut))
+
+        return run
 
 
 class EncoderBlock(nn.Module):
@@ -60,7 +83,19 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor, betas: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """x [B, in, T, F] -> pooled and unpooled [B, out, ...]."""
         x = self.conv_block1(x, *betas)
-        return (F.avg_pool2d(x, self.pool) if self.pool != (1, 1) else x), x
+        return (avg_pool2d(x, self.pool) if self.pool != (1, 1) else x), x
+
+    def infer(self, x: Tensor, betas: Sequence[Tensor], before: nn.Conv2d | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` in evaluation, without gradient, of x or of the 1x1 convolution ``before`` of x."""
+        run = self.conv_block1.folded(*betas, dtype=x.dtype)
+        channels = max(self.conv_block1.bn1.num_features, self.conv_block1.bn2.num_features)
+        pooled, skip = [], []
+        for strip in strips(x, channels * x.shape[3], self.pool[0]):
+            part = x[:, :, strip.read]
+            y = run(part if before is None else _one_by_one(part, before))[:, :, strip.inner]
+            skip.append(y)
+            pooled.append(F.avg_pool2d(y, self.pool) if self.pool != (1, 1) else y)
+        return _joined(pooled), _joined(skip)
 
 
 class DecoderBlock(nn.Module):
@@ -79,8 +114,18 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor, betas: Sequence[Tensor]) -> Tensor:
         """x [B, in, T, F] and the skip [B, out, T * pool, F * pool] -> the skip's shape."""
-        x = self.conv1(_activate(self.bn1(x), betas[0]))
+        x = norm_film_conv(x, self.bn1, betas[0], self.conv1)
         return self.conv_block2(torch.cat((x, skip), dim=1), *betas[1:])
+
+    def infer(self, x: Tensor, skip: Tensor, betas: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+        """:meth:`forward` in evaluation, without gradient, strip by strip: rows, and the output there."""
+        run = self.conv_block2.folded(*betas[1:], dtype=x.dtype)
+        before, weight = film_scale_shift(self.bn1, betas[0]), self.conv1.weight.to(x.dtype)
+        ratio, _ = self.conv1.stride
+        for strip in strips(skip, 2 * skip.shape[1] * skip.shape[3], ratio):
+            low = affine_leaky(x[:, :, strip.read.start // ratio : strip.read.stop // ratio], *before)
+            up = F.conv_transpose2d(low, weight, stride=self.conv1.stride)
+            yield strip.write, run(torch.cat((up, skip[:, :, strip.read]), dim=1))[:, :, strip.inner]
 
 
 class _Base(nn.Module):
@@ -110,6 +155,51 @@ class _Base(nn.Module):
         self.after_conv = _xavier(nn.Conv2d(widths[0], n_masks, 1))
         self.out_conv = nn.Conv2d(mask_channels, 1, 1)
 
+    def forward(self, x: Tensor, betas: dict[str, Tensor], recompute: bool = False) -> Tensor:
+        """Masks from the output of ``pre_conv``: [B, widths[0], T, F] -> [B, n_masks, T, F].
+
+        Args:
+            x: as said.
+            betas: FiLM biases by place.
+            recompute: make the blocks' activations again in the backward pass.
+        """
+
+        def run(block: nn.Module, *args: object):  # type: ignore[no-untyped-def]
+            if not recompute:
+                return block(*args)
+            return checkpoint(block, *args, use_reentrant=False, context_fn=_forward_and_again)
+
+        skips: list[Tensor] = []
+        for name, block in self.blocks().items():
+            mine = _below(betas, name)
+            if isinstance(block, DecoderBlock):
+                x = run(block, x, skips.pop(), mine)
+            else:
+                x, skip = run(block, x, mine)
+                if not name.endswith("a"):
+                    skips.append(skip)
+        return self.after_conv(x)
+
+    def infer(self, x: Tensor, betas: dict[str, Tensor]) -> Iterator[tuple[slice, Tensor]]:
+        """``pre_conv`` and :meth:`forward` in evaluation, without gradient, in the precision of x: the network's input.
+
+        Yields:
+            frames, and the masks there, strip by strip: a block's inner maps are never there as a whole.
+        """
+        skips: list[Tensor] = []
+        output: Iterable[tuple[slice, Tensor]] = ()
+        for name, block in self.blocks().items():
+            mine = _below(betas, name)
+            if isinstance(block, DecoderBlock):
+                x = _joined([part for _, part in output]) if output else x
+                output = block.infer(x, skips.pop(), mine)
+            else:
+                x, skip = block.infer(x, mine, None if skips else self.pre_conv)
+                if not name.endswith("a"):
+                    skips.append(skip)
+        for frames, part in output:
+            yield frames, _one_by_one(part, self.after_conv)
+
     def blocks(self) -> dict[str, EncoderBlock | DecoderBlock]:
         """Every conditioned block by name, in order of use."""
         return {name: m for name, m in self.named_children() if isinstance(m, EncoderBlock | DecoderBlock)}
@@ -138,10 +228,15 @@ class ResUNetK(nn.Module):
         pass_through: start from masks that let half of the reference channel pass, in phase, to every slot. The
             official initialisation (false) starts from random phases, which a short training does not leave behind.
         checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
+        single_query: the network of 2025: one label and one source a query. K queries of a mixture run as K items of a
+            batch; ``n_slots`` does not shape the network, and ``label_vector`` may have any number of slots.
 
     Raises:
-        InputError: sizes that do not go together, or a mixture of another channel count.
+        InputError: sizes that do not go together, a mixture of another channel count, or label vectors of another size.
     """
+
+    channels_last = True
+    """Its convolutions run fastest with channels-last weights; see ``s5.separation.memory_format``."""
 
     window: Tensor
     to_bins: Tensor | None
@@ -164,6 +259,7 @@ class ResUNetK(nn.Module):
         mask_channels: int | None = None,
         pass_through: bool = False,
         checkpointing: bool = False,
+        single_query: bool = False,
     ) -> None:
         super().__init__()
         pools = [tuple(p) for p in pools] if pools else [(2, 2)] * (len(widths) - 1) + [(1, 2)]  # type: ignore[misc]
@@ -172,6 +268,8 @@ class ResUNetK(nn.Module):
         self.n_labels, self.n_slots, self.n_channels = n_labels, n_slots, n_channels
         self.n_fft, self.hop_length = n_fft, hop_length
         self.compression, self.intensity, self.checkpointing = compression, intensity, checkpointing
+        self.single_query = single_query
+        self.slots_a_pass = 1 if single_query else n_slots
         self.time_ratio = _product(p[0] for p in pools)
         name, size = ("n_bands", n_bands) if n_bands else ("half of n_fft", n_fft // 2)
         if size % _product(p[1] for p in pools):
@@ -180,14 +278,14 @@ class ResUNetK(nn.Module):
         self.mask_channels = mask_channels or n_channels
         if not 1 <= self.mask_channels <= n_channels:
             raise InputError("ResUNetK: mask_channels", mask_channels, f"1 to {n_channels}")
-        n_masks = n_slots * self.mask_channels * 3
+        n_masks = self.slots_a_pass * self.mask_channels * 3
         positions = n_bands or n_fft // 2 + 1
         self.base = _Base(n_inputs, n_masks, self.mask_channels, positions, widths, pools, bn_momentum)
         bands = band_matrix(n_bands, n_fft // 2) if n_bands else None
         self.register_buffer("to_bins", bands, persistent=False)
         self.register_buffer("to_bands", bands if bands is None else (bands.T / bands.sum(1)), persistent=False)
         sizes = {f"{b}->{n}": size for b, m in self.base.blocks().items() for n, size in m.film_sizes().items()}
-        self.label_embedding = LabelEmbedding(n_labels * n_slots, condition_dim)
+        self.label_embedding = LabelEmbedding(n_labels * self.slots_a_pass, condition_dim)
         self.film = FiLM(sizes, condition_dim)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         if pass_through:
@@ -205,10 +303,60 @@ class ResUNetK(nn.Module):
         """
         if mixture.shape[1] != self.n_channels:
             raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
-        spectrum = self._stft(mixture)
-        rotation_mask = self._masks(spectrum, label_vector)
-        sources = self._synthesise(spectrum, rotation_mask, mixture.shape[-1])
-        return sources * active_slots(label_vector)[..., None]
+        slots = label_vector.shape[1]
+        if label_vector.shape[2] != self.n_labels or (slots != self.n_slots and not self.single_query):
+            found, expected = f"{slots} slots, {label_vector.shape[2]} labels", f"{self.n_slots} and {self.n_labels}"
+            raise InputError("label_vector", found, expected)
+        active = active_slots(label_vector) != 0
+        repeats = slots // self.slots_a_pass
+        # Transforms, features, query and masks stay in float32, whatever the U-Net runs in.
+        with torch.autocast(mixture.device.type, enabled=False):
+            spectrum = self._stft(mixture)
+            features = self._features(spectrum)
+            query = label_vector.reshape(-1, self.slots_a_pass * self.n_labels).to(features.dtype)
+            betas = self.film(self.label_embedding(query))
+        if self.training or torch.is_grad_enabled():
+            sources = self._separate(spectrum, features, betas, repeats)
+        else:
+            sources = self._infer(spectrum, features, betas, active, repeats)
+        waveform = istft(sources, self.n_fft, self.hop_length, mixture.shape[-1], self.window)
+        return torch.where(active[..., None], waveform.reshape(*active.shape, -1), 0.0)
+
+    def _separate(self, spectrum: Tensor, features: Tensor, betas: dict[str, Tensor], repeats: int) -> Tensor:
+        """Complex spectra [B * repeats, slots, frames, bins] of the sources, with gradients."""
+        x = self.base.pre_conv(features)
+        if repeats > 1:
+            x = x.repeat_interleave(repeats, dim=0)
+        masks = self.base(x, betas, self.checkpointing and self.training)
+        with torch.autocast(spectrum.device.type, enabled=False):
+            return self._synthesise(spectrum, masks)
+
+    def _infer(
+        self, spectrum: Tensor, features: Tensor, betas: dict[str, Tensor], active: Tensor, repeats: int
+    ) -> Tensor:
+        """:meth:`_separate` without gradients, in autocast's precision; passes without an active slot are left out."""
+        device = spectrum.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        passes = active.reshape(-1, self.slots_a_pass).any(1).nonzero()[:, 0]
+        frames, bins = spectrum.shape[3:]
+        slots = self.slots_a_pass
+        out = spectrum.new_zeros(active.numel() // slots, slots, frames, bins, dtype=torch.cfloat)
+        with torch.autocast(device, enabled=False):
+            x = features.to(dtype)
+            # On a CPU each on its own: as fast, with the memory of one.
+            together = 1 if device == "cpu" else max(1, len(passes))
+            for index in passes.split(together) if len(passes) else ():
+                items = index // repeats
+                mine = {name: beta[index] for name, beta in betas.items()}
+                for rows, masks in self.base.infer(_items(x, items), mine):
+                    rows = slice(rows.start, min(rows.stop, frames))
+                    out[index, :, rows] = self._synthesise(spectrum[:, items, :, rows], masks)
+        return out
+
+    def _synthesise(self, spectrum: Tensor, masks: Tensor) -> Tensor:
+        weight, bias = self.base.out_conv.weight.flatten(), self.base.out_conv.bias
+        assert bias is not None
+        return apply_masks(spectrum, masks, weight, bias, self.slots_a_pass, self.to_bins)
 
     @torch.no_grad()
     def _pass_through(self) -> None:
@@ -223,21 +371,14 @@ class ResUNetK(nn.Module):
 
     def _stft(self, mixture: Tensor) -> Tensor:
         """[B, M, T] -> real and imaginary parts [2, B, M, frames, bins] float32."""
-        batch, channels, length = mixture.shape
-        spectrum = torch.stft(
-            mixture.float().reshape(batch * channels, length),
-            self.n_fft,
-            self.hop_length,
-            window=self.window,
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
-        )
-        parts = torch.stack((spectrum.real, spectrum.imag)).mT.contiguous()
-        return parts.reshape(2, batch, channels, *parts.shape[-2:])
+        spectrum = stft(mixture, self.n_fft, self.hop_length, self.window)
+        return torch.stack((spectrum.real, spectrum.imag))
 
     def _features(self, spectrum: Tensor) -> Tensor:
-        """The network's input [B, n_inputs, frames, bins - 1 or bands] from the spectrum [2, B, M, frames, bins]."""
+        """The network's input [B, n_inputs, frames, bins - 1 or bands] from the spectrum [2, B, M, frames, bins].
+
+        Frames are filled up with zeros to a multiple of the pooling over time; channels-last memory.
+        """
         power = spectrum.square().sum(0)
         cross = (spectrum[:, :, :1] * spectrum[:, :, 1:]).sum(0) if self.intensity else None
         if self.to_bands is not None:
@@ -245,62 +386,25 @@ class ResUNetK(nn.Module):
             cross = None if cross is None else cross[..., :-1] @ self.to_bands
         power = power.clamp(min=POWER_FLOOR)
         features = power.sqrt() if self.compression == 1 else power ** (self.compression / 2)
-        features = self.base.bn0(features.transpose(1, 3)).transpose(1, 3)
+        features = self._normalised(features)
         if cross is not None:
             features = torch.cat((features, (cross / power.mean(1, keepdim=True)).clamp(-2, 2)), dim=1)
-        return features if self.to_bands is not None else features[..., :-1]
+        features = features if self.to_bands is not None else features[..., :-1]
+        features = F.pad(features, (0, 0, 0, -features.shape[2] % self.time_ratio))
+        return features.contiguous(memory_format=torch.channels_last)
 
-    def _masks(self, spectrum: Tensor, label_vector: Tensor) -> Tensor:
-        """Masks before their non-linearities: [B, K, masked channels, 3 (gain, real and imaginary rotation), frames,
-        bins - 1]."""
-        batch, frames = spectrum.shape[1], spectrum.shape[3]
-        x = self._features(spectrum)
-        x = F.pad(x, (0, 0, 0, -frames % self.time_ratio)).contiguous(memory_format=torch.channels_last)
-        condition = self.label_embedding(label_vector.reshape(batch, -1).to(x.dtype))
-        betas = self.film(condition)
-        # One copy into planes: what follows works plane by plane, which channels-last memory would make slow.
-        x = self._unet(x, betas)[:, :, :frames].float().contiguous()
-        if self.to_bins is not None:
-            x = x @ self.to_bins
-        return x.unflatten(1, (self.n_slots, self.mask_channels, 3))
-
-    def _unet(self, x: Tensor, betas: dict[str, Tensor]) -> Tensor:
-        x = self.base.pre_conv(x)
-        skips: list[Tensor] = []
-        for name, block in self.base.blocks().items():
-            mine = [beta for key, beta in betas.items() if key.startswith(f"{name}->")]
-            if isinstance(block, DecoderBlock):
-                x = self._run(block, x, skips.pop(), mine)
-            else:
-                x, skip = self._run(block, x, mine)
-                if not name.endswith("a"):
-                    skips.append(skip)
-        return self.base.after_conv(x)
-
-    def _run(self, block: nn.Module, *args: object):  # type: ignore[no-untyped-def]
-        if self.checkpointing and self.training:
-            return checkpoint(block, *args, use_reentrant=False)
-        return block(*args)
-
-    def _synthesise(self, spectrum: Tensor, masks: Tensor, length: int) -> Tensor:
-        """Masked and rotated spectra of all channels, summed into one waveform a slot: [B, K, length]."""
-        batch = masks.shape[0]
-        gain, real, imag = masks.unbind(3)
-        gain, real, imag = torch.sigmoid(gain), torch.tanh(real), torch.tanh(imag)
-        gain = gain * torch.rsqrt((real.square() + imag.square()).clamp(min=1e-20))
-        real, imag = gain * real, gain * imag
-        # each [B, 1, masked channels, frames, bins - 1]
-        x_real, x_imag = spectrum[:, :, : self.mask_channels, :, :-1].unsqueeze(2)
-        weight, bias = self.base.out_conv.weight.reshape(-1), self.base.out_conv.bias
-        assert bias is not None
-        out_real = torch.einsum("bkmtf,m->bkft", x_real * real - x_imag * imag, weight)
-        out_imag = torch.einsum("bkmtf,m->bkft", x_real * imag + x_imag * real, weight)
-        # The Nyquist bin has no mask and comes back as zero; the bias of the sum over channels reaches it all the same.
-        out = torch.complex(F.pad(out_real, (0, 0, 0, 1)) + bias, F.pad(out_imag, (0, 0, 0, 1)) + bias)
-        waveform = torch.istft(
-            out.flatten(0, 1), self.n_fft, self.hop_length, window=self.window, center=True, length=length
+    def _normalised(self, features: Tensor) -> Tensor:
+        """Batch norm over the bins, which are the last dimension: [B, M, frames, bins] -> the same."""
+        if type(self.base.bn0) is not nn.BatchNorm2d:  # synchronised over processes
+            return self.base.bn0(features.transpose(1, 3)).transpose(1, 3)
+        rows = features.reshape(-1, features.shape[-1])
+        bn = self.base.bn0
+        if self.training and bn.num_batches_tracked is not None:
+            bn.num_batches_tracked.add_(1)
+        rows = F.batch_norm(
+            rows, bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.training, bn.momentum or 0.0, bn.eps
         )
-        return waveform.reshape(batch, self.n_slots, length)
+        return rows.reshape(features.shape)
 
 
 def band_matrix(n_bands: int, n_bins: int) -> Tensor:
@@ -330,9 +434,30 @@ def band_matrix(n_bands: int, n_bins: int) -> Tensor:
     return matrix.float()
 
 
-def _activate(x: Tensor, beta: Tensor) -> Tensor:
-    """LeakyReLU(x + beta), in place: batch norm, whose output x is, needs its input alone for the backward pass."""
-    return F.leaky_relu_(x.add_(beta), SLOPE)
+def _forward_and_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a checkpointed forward pass and of its recomputation, which counts no statistics twice."""
+    return nullcontext(), frozen_statistics()
+
+
+def _below(betas: dict[str, Tensor], block: str) -> list[Tensor]:
+    """The biases of one block, in order of use."""
+    return [beta for name, beta in betas.items() if name.startswith(f"{block}->")]
+
+
+def _one_by_one(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution without gradient, in the precision of x."""
+    assert conv.bias is not None
+    return conv2d(x, conv.weight.to(x.dtype), conv.bias[None])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Strips of rows as one map."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _items(x: Tensor, items: Tensor) -> Tensor:
+    """x[items], without a copy where it is one item."""
+    return x[int(items) :][:1] if len(items) == 1 else x[items]
 
 
 def _xavier(layer):  # type: ignore[no-untyped-def]

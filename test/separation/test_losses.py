@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s5.separation.losses import ca_pi_sdr, ca_sdr, pairwise_sdr, pi_sdr
+from s5.separation.losses import ca_pi_sdr, ca_sdr, pairwise_sdr, pi_sdr, sdr, snr
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -61,12 +61,40 @@ def test_swapping_sources_of_different_classes_costs():
     assert permutation[:, 0].tolist() == [0, 0]
 
 
-def test_the_three_losses_agree_on_distinct_labels_in_order():
+def test_the_four_losses_agree_on_distinct_labels_in_order():
     target, labels = sources(), torch.tensor([[0, 1, 2], [9, 4, 7]])
     estimate = noisy(target)
     expected = ca_pi_sdr(estimate, target, labels)[0]
     assert torch.equal(ca_sdr(estimate, target, labels)[0], expected)
     assert torch.equal(pi_sdr(estimate, target)[0], expected)
+    torch.testing.assert_close(snr(estimate, target)[0], expected)
+
+
+def test_snr_takes_the_slots_as_they_stand():
+    """The 2025 baseline: mean over all slots of minus SNR, zero in silent ones."""
+    target = sources()
+    target[1, 1:] = 0
+    labels = torch.tensor([[6, 6, 2], [6, 18, 18]])
+    estimate = noisy(target)[:, [1, 0, 2]]
+    loss, permutation = snr(estimate, target, labels, 18)
+    expected = [-sdr(estimate[0], target[0]).sum() / 3, -sdr(estimate[1, 0], target[1, 0]) / 3]
+    torch.testing.assert_close(loss, torch.stack(expected))
+    assert permutation.tolist() == [[0, 1, 2]] * 2
+    by_sources = snr(estimate, target, labels, 18, normalize="n_sources")[0]
+    torch.testing.assert_close(by_sources, loss * torch.tensor([1.0, 3.0]))
+
+
+def test_pi_sdr_does_not_hide_a_bad_estimate_behind_a_silent_slot():
+    """Zeros are 0 dB from any source: an estimate worse than that must not be exchanged for them."""
+    target = sources(batch=1)
+    target[:, 1:] = 0
+    estimate = torch.zeros_like(target)
+    estimate[:, 0] = -target[:, 0]
+    estimate.requires_grad_()
+    loss, permutation = pi_sdr(estimate, target, torch.tensor([[3, 18, 18]]), 18)
+    loss.sum().backward()
+    assert permutation[0, 0] == 0 and loss.item() == pytest.approx(20 * np.log10(2) / 3, abs=1e-4)
+    assert estimate.grad[:, 0].any()
 
 
 def test_pi_sdr_ignores_labels():
@@ -111,7 +139,7 @@ def test_division_by_the_number_of_sources():
 
 
 @pytest.mark.parametrize("normalize", ["slots", "n_sources"])
-@pytest.mark.parametrize("loss_function", [ca_pi_sdr, ca_sdr, pi_sdr])
+@pytest.mark.parametrize("loss_function", [ca_pi_sdr, ca_sdr, pi_sdr, snr])
 def test_silence_costs_nothing_whatever_the_estimate(loss_function, normalize):
     estimate = sources().requires_grad_()
     loss, _ = loss_function(estimate, torch.zeros(2, 3, 800), torch.full((2, 3), 18), 18, normalize)
@@ -145,10 +173,11 @@ def test_perfect_estimate_has_a_finite_gradient():
 def test_half_precision_is_computed_in_float32(dtype):
     target, labels = sources(samples=8000), torch.tensor([[0, 0, 1], [2, 3, 4]])
     estimate, target = noisy(target, level=0.1).to(dtype), target.to(dtype)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = ca_pi_sdr(estimate, target, labels)
-    assert loss.dtype == torch.float32
-    assert torch.equal(loss, ca_pi_sdr(estimate.float(), target.float(), labels)[0])
+    for loss_function in (ca_pi_sdr, pi_sdr, snr):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = loss_function(estimate, target, labels)
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, loss_function(estimate.float(), target.float(), labels)[0])
 
 
 def test_gradient_is_that_of_the_chosen_pairs_alone():

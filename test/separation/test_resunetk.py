@@ -33,6 +33,18 @@ def test_equals_the_official_network(golden, official_weights):
     assert np.abs(waveform - expected["waveform"]).max() < 1e-4 * peak
 
 
+def test_equals_the_official_single_query_network_of_2025(golden, official_weights, caplog):
+    expected = np.load(golden / "resunet_2025.npz")
+    network = ResUNetK(single_query=True).eval()
+    load_official(network, official_weights("resunet_2025"))
+    assert caplog.records == []  # no key of theirs is left over
+    mixture = 0.1 * np.random.RandomState(int(expected["seed"])).standard_normal((2, 4, int(expected["n"])))
+    label_vector = torch.eye(19)[torch.from_numpy(expected["label_index"])][..., :18]
+    with torch.inference_mode():
+        waveform = network(torch.from_numpy(mixture).float(), label_vector).numpy()
+    assert np.abs(waveform - expected["waveform"]).max() < 1e-4 * np.abs(expected["waveform"]).max()
+
+
 def test_official_parameters_less_the_unused_ones():
     # 26,740,971 official trainable parameters, of which the decoders' bn2 and their FiLM layers are used nowhere
     unused = sum(2 * c + 513 * c for c in (384, 384, 384, 256, 128, 64))
@@ -44,6 +56,27 @@ def test_silent_slots_are_exactly_zero_and_active_ones_are_not():
     out = network(torch.randn(1, 4, 640), query(1, 3, 0))
     assert out[0, 1].abs().max() == 0
     assert out[0, 0].abs().max() > 0 and out[0, 2].abs().max() > 0
+
+
+@pytest.mark.parametrize("single_query", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_silent_slots_differ_from_item_to_item(single_query, grad):
+    labels = torch.cat([query(1, 3, 0), query(3, 3, 3), query(3, 2, 2)])
+    with torch.set_grad_enabled(grad):
+        out = small(single_query=single_query).eval()(torch.randn(3, 4, 640), labels)
+    silent = torch.tensor([[False, True, False], [True, True, True], [True, False, False]])
+    torch.testing.assert_close(out.abs().amax(-1) == 0, silent)
+
+
+def test_silence_alone_is_silence():
+    with torch.inference_mode():
+        assert small().eval()(torch.randn(2, 4, 640), query(3, 3, 3).expand(2, 3, 3)).abs().max() == 0
+
+
+def test_a_silent_slot_is_zero_even_where_the_network_is_not_finite():
+    network = small()
+    torch.nn.init.constant_(network.base.after_conv.weight, torch.nan)
+    assert network(torch.randn(1, 4, 640), query(3, 3, 3)).abs().max() == 0
 
 
 def test_masks_of_the_reference_channel_alone():
@@ -68,19 +101,77 @@ def test_every_parameter_gets_a_gradient():
     assert [n for n, p in network.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("length", [641, 700, 1000])
+@pytest.mark.parametrize("length", [20, 641, 700, 1000])
 def test_output_is_as_long_as_the_mixture(length):
     assert small().eval()(torch.randn(1, 4, length), query(0, 1, 2)).shape == (1, 3, length)
 
 
-def test_checkpointing_changes_neither_output_nor_gradients():
+OPTIONS = {
+    "official": {},
+    "options": {"compression": 0.3, "intensity": True, "n_bands": 16, "mask_channels": 2, "pass_through": True},
+    "single query": {"single_query": True},
+    "two channels, 24 kHz": {"n_channels": 2, "n_fft": 768, "hop_length": 240, "widths": (3, 5, 7)},
+    "deep": {"widths": (2, 2, 3, 3), "pools": [[1, 2], [2, 2], [2, 1], [1, 2]], "n_fft": 96, "hop_length": 24},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("n_slots", [2, 3])
+def test_inference_is_the_network_in_fewer_steps(options, n_slots):
+    network = small(n_slots=n_slots, **options)
+    labels = torch.eye(4)[torch.tensor([[1, 0, 1], [3, 2, 0]])][:, :n_slots, :3]
+    mixture = torch.randn(2, network.n_channels, 1111)
+    network(mixture, labels)  # a training step moves the running statistics from where they cancel
+    network.eval()
+    plain = network(mixture, labels)
+    assert plain.requires_grad and plain.shape == (2, n_slots, 1111)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(mixture, labels), plain.detach(), rtol=1e-4, atol=1e-5)
+        network = network.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(network(mixture, labels), plain.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["inference", "evaluation", "training"])
+def test_bfloat16_agrees_with_float32(mode):
+    network = small(widths=(16, 32), n_fft=128).train(mode == "training").to(memory_format=torch.channels_last)
+    mixture, labels = torch.randn(1, 4, 4000), query(0, 1, 2)
+    outputs = []
+    for bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), torch.set_grad_enabled(mode != "inference"):
+            outputs.append(network(mixture, labels))
+    assert outputs[1].dtype == torch.float32
+    error = (outputs[0] - outputs[1]).square().sum() / outputs[0].square().sum()
+    assert 0 < error < 10 ** (-3.5 if mode != "training" else -3)
+
+
+def test_single_queries_in_a_batch_are_queries_one_by_one():
+    network = small(single_query=True).eval()
+    mixture, labels = torch.randn(2, 4, 640), torch.cat([query(0, 2, 1), query(1, 3, 1)])
+    with torch.inference_mode():
+        together = network(mixture, labels)
+        for slot in range(3):
+            alone = network(mixture, labels[:, slot : slot + 1])
+            torch.testing.assert_close(alone, together[:, slot : slot + 1], rtol=1e-4, atol=1e-6)
+        assert network(mixture, labels.repeat(1, 2, 1)).shape == (2, 6, 640)
+    torch.testing.assert_close(together[1, 0], together[1, 2])  # the same query, the same answer
+
+
+def test_single_query_trains_with_one_slot():
+    network = small(single_query=True)
+    network(torch.randn(2, 4, 640), query(2).expand(2, 1, 3)).square().sum().backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_checkpointing_changes_neither_gradients_nor_statistics():
     mixture, labels = torch.randn(2, 4, 640), query(0, 1, 2).expand(2, 3, 3)
-    gradients = []
+    gradients, buffers = [], []
     for checkpointing in (False, True):
         network = small(checkpointing=checkpointing)
         network(mixture, labels).square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+        buffers.append(dict(network.named_buffers()))
     torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(buffers[0], buffers[1])  # running statistics move once
 
 
 def test_intensity_tells_left_from_right_where_magnitudes_do_not():
@@ -89,11 +180,11 @@ def test_intensity_tells_left_from_right_where_magnitudes_do_not():
     right = torch.stack([source, -source, 0 * source, 0 * source], dim=1)
     blind, seeing = small().eval(), small(intensity=True).eval()
 
-    def masks(network, mixture):
-        return network._masks(network._stft(mixture), query(0, 1, 2))
+    def features(network, mixture):
+        return network._features(network._stft(mixture))
 
-    torch.testing.assert_close(masks(blind, left), masks(blind, right))
-    assert (masks(seeing, left) - masks(seeing, right)).abs().max() > 1e-3
+    torch.testing.assert_close(features(blind, left), features(blind, right))
+    assert (features(seeing, left) - features(seeing, right)).abs().max() > 0.1
 
 
 def test_refuses_sizes_that_do_not_go_together():
@@ -103,6 +194,8 @@ def test_refuses_sizes_that_do_not_go_together():
         small(pools=[(2, 3), (2, 2)])
     with pytest.raises(InputError, match="2 channels, expected 4"):
         small()(torch.randn(1, 2, 640), query(0, 1, 2))
+    with pytest.raises(InputError, match="2 slots, 3 labels, expected 3 and 3"):
+        small()(torch.randn(1, 4, 640), query(0, 1))
 
 
 def test_pass_through_starts_as_half_of_the_reference_channel():

@@ -1,0 +1,217 @@
+"""Any separator of ESPnet as a label-queried one: the query conditions its input, its outputs are the slots.
+
+What is asked of the separator is ESPnet's own interface (``espnet2.enh.separator.abs_separator.AbsSeparator``): a
+multichannel waveform or spectrum in, a list of K waveforms or spectra out. It knows nothing of labels; the adapter
+tells it through its input, so that a configuration alone puts another one into a system.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import warnings
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s5.config import check_arguments
+from s5.errors import InputError, one_of
+from s5.separation.conditioning import LabelEmbedding, active_slots
+
+PACKAGE = "espnet2.enh.separator"
+DITHER = 1e-4
+"""Level of a fixed tone under the scaled input, -80 dB: separators that normalise by a deviation meet none of zero."""
+
+
+class ESPnetSeparator(nn.Module):
+    """Label-queried separation of K slots in one pass by a separator of ESPnet.
+
+    The mixture is scaled to unit power, conditioned, handed over, and the outputs scaled back.
+
+    Args:
+        separator: module and class below ``espnet2.enh.separator``, e.g. ``uses_separator.USESSeparator``.
+        separator_conf: its arguments; the number of outputs and ``input_dim`` are filled in. A separator for a fixed
+            number of microphones wants to be told :attr:`n_inputs` of them.
+        domain: what it takes and gives: ``"waveform"`` [B, T, M], or ``"spectrum"`` [B, frames, M, bins] complex.
+        n_labels: number of labels C (without silence).
+        n_slots: K, sources a pass.
+        n_channels: microphones or Ambisonics channels M.
+        n_fft: STFT window in samples (Hann), for the domain ``spectrum``.
+        hop_length: STFT hop in samples, for the domain ``spectrum``.
+        conditioning: how the query enters. A cue is a channel filtered by a short filter that the label MLP makes of
+            the query, plus a periodic signal that it makes as well (scale and shift of FiLM, by frequency):
+            ``"concat"`` appends ``n_cues`` cues of the reference channel as further channels; ``"film"`` adds to each
+            channel its own cue.
+        n_cues: channels that ``concat`` appends.
+        period: length in samples of the filters and of the signals' period.
+        condition_dim: width of the label MLP.
+
+    Attributes:
+        n_inputs: channels that the separator gets: M, and the cues where there are some.
+
+    Raises:
+        InputError: no such separator, arguments that it does not take, a mixture of another channel count, or outputs
+            that are not K waveforms (spectra).
+    """
+
+    window: Tensor
+
+    def __init__(
+        self,
+        separator: str,
+        separator_conf: dict[str, Any] | None = None,
+        domain: Literal["waveform", "spectrum"] = "waveform",
+        n_labels: int = 18,
+        n_slots: int = 3,
+        n_channels: int = 4,
+        n_fft: int = 1024,
+        hop_length: int = 512,
+        conditioning: Literal["concat", "film"] = "concat",
+        n_cues: int = 1,
+        period: int = 256,
+        condition_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        if conditioning == "concat" and n_cues < 1:
+            raise InputError("ESPnetSeparator: n_cues", n_cues, "at least 1")
+        self.n_labels, self.n_slots, self.n_channels = n_labels, n_slots, n_channels
+        self.domain, self.n_fft, self.hop_length = domain, n_fft, hop_length
+        self.conditioning, self.period = conditioning, period
+        self.n_inputs = n_channels + (n_cues if conditioning == "concat" else 0)
+        self.separator = build_separator(separator, separator_conf or {}, n_slots, n_fft // 2 + 1)
+        self.label_embedding = LabelEmbedding(n_labels * n_slots, condition_dim)
+        n_signals = n_cues if conditioning == "concat" else n_channels
+        self.signal = nn.Linear(condition_dim, n_signals * period)
+        self.filter = nn.Linear(condition_dim, n_signals * period)
+        nn.init.normal_(self.filter.weight, std=(condition_dim * period) ** -0.5)
+        nn.init.zeros_(self.filter.bias)
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
+        """Separates.
+
+        Args:
+            mixture: [B, M, T] waveforms.
+            label_vector: [B, K, C], one-hot a slot, zeros for silence.
+
+        Returns:
+            [B, K, T] float32: the dry source of each slot, exactly zero where the query is silence.
+        """
+        if mixture.shape[1] != self.n_channels:
+            raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
+        batch, _, length = mixture.shape
+        mixture = mixture.float()
+        level = mixture.square().mean((1, 2), keepdim=True).sqrt()
+        x = self._condition(mixture / torch.where(level > 0, level, 1.0), label_vector)
+        x = x + DITHER * torch.cos(torch.arange(length, device=x.device))
+        lengths = torch.full((batch,), length, device=x.device)
+        if self.domain == "waveform":
+            outputs = self._run(x.mT, lengths)
+        else:
+            spectrum = self._stft(x)
+            lengths = lengths.new_full((batch,), spectrum.shape[1])
+            if torch.is_autocast_enabled(x.device.type):  # torch has no complex numbers of half precision
+                spectrum = _complex_pair(spectrum)
+            outputs = [self._istft(_as_complex(output), length) for output in self._run(spectrum, lengths)]
+        if len(outputs) != self.n_slots or any(output.shape != (batch, length) for output in outputs):
+            found = ", ".join(str(list(output.shape)) for output in outputs)
+            raise InputError("ESPnetSeparator: outputs", found, f"{self.n_slots} of {[batch, length]}")
+        sources = torch.stack([output.float() for output in outputs], dim=1)
+        return sources * level * active_slots(label_vector)[..., None]
+
+    def _run(self, x: Any, lengths: Tensor) -> list[Any]:
+        try:
+            return self.separator(x, lengths)[0]
+        except AssertionError as e:
+            raise InputError("ESPnetSeparator: domain", self.domain, str(e) or "what this separator takes") from e
+
+    def _condition(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
+        """The scaled mixture [B, M, T] and the query as the separator's input [B, n_inputs, T]."""
+        batch, _, length = mixture.shape
+        condition = self.label_embedding(label_vector.flatten(1).to(mixture.dtype))
+        taps = self.filter(condition).float().reshape(-1, 1, self.period)
+        signals = self.signal(condition).float().unflatten(1, (-1, self.period))
+        signals = signals.repeat(1, 1, -(-length // self.period))[..., :length]
+        n_cues = signals.shape[1]
+        source = mixture if self.conditioning == "film" else mixture[:, :1].expand(-1, n_cues, -1)
+        padded = F.pad(source, (self.period // 2, self.period - 1 - self.period // 2))
+        filtered = F.conv1d(padded.reshape(1, batch * n_cues, -1), taps, groups=batch * n_cues)
+        cues = filtered.reshape(batch, n_cues, length) + signals
+        return mixture + cues if self.conditioning == "film" else torch.cat((mixture, cues), dim=1)
+
+    def _stft(self, x: Tensor) -> Tensor:
+        """[B, M, T] -> complex [B, frames, M, bins]."""
+        batch, _, length = x.shape
+        x = F.pad(x.flatten(0, 1), (0, -length % self.hop_length))
+        spectrum = torch.stft(
+            x, self.n_fft, self.hop_length, window=self.window, pad_mode="constant", return_complex=True
+        )
+        return spectrum.unflatten(0, (batch, -1)).permute(0, 3, 1, 2)
+
+    def _istft(self, spectrum: Tensor, length: int) -> Tensor:
+        """Complex [B, frames, bins] -> [B, length]."""
+        with torch.autocast(spectrum.device.type, enabled=False):
+            return torch.istft(spectrum.mT, self.n_fft, self.hop_length, window=self.window, length=length)
+
+
+def build_separator(name: str, conf: dict[str, Any], n_slots: int, n_bins: int) -> nn.Module:
+    """A separator of ESPnet with K outputs.
+
+    Args:
+        name: module and class below ``espnet2.enh.separator``.
+        conf: its arguments, without the number of outputs and ``input_dim``.
+        n_slots: number of outputs.
+        n_bins: ``input_dim`` of separators that take spectra.
+
+    Raises:
+        InputError: no such separator, or arguments that it does not take or refuses.
+    """
+    separator_class = find_separator(name)
+    parameters = inspect.signature(separator_class).parameters
+    given: dict[str, Any] = {key: n_slots for key in ("num_spk", "n_srcs") if key in parameters}
+    given |= {"input_dim": n_bins} if "input_dim" in parameters else {}
+    check_arguments(separator_class, conf, "separator_conf", tuple(given))
+    try:
+        return separator_class(**given, **conf)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise InputError("separator_conf", reason, f"arguments that {name} accepts") from e
+
+
+def find_separator(name: str) -> type[nn.Module]:
+    """The class that ``<module>.<Class>`` names below ``espnet2.enh.separator``. Raises InputError if there is none."""
+    module_name, _, class_name = name.rpartition(".")
+    package = importlib.import_module(PACKAGE)
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    if module_name not in modules:
+        raise InputError("separator", name, one_of([f"{m}.<Class>" for m in modules if m != "abs_separator"], name))
+    module, base = import_module(module_name), import_module("abs_separator").AbsSeparator
+    classes: list[Any] = [value for value in vars(module).values() if inspect.isclass(value) and value is not base]
+    found: dict[str, type[nn.Module]] = {value.__name__: value for value in classes if issubclass(value, base)}
+    if class_name not in found:
+        raise InputError("separator", name, one_of([f"{module_name}.{key}" for key in found], name))
+    return found[class_name]
+
+
+def import_module(name: str) -> Any:
+    """A module below ``espnet2.enh.separator``, without the warnings about torch that importing it gives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+def _complex_pair(spectrum: Tensor) -> Any:
+    """ESPnet's own kind of complex numbers, a pair of real tensors."""
+    from torch_complex.tensor import ComplexTensor
+
+    return ComplexTensor(spectrum.real, spectrum.imag)
+
+
+def _as_complex(spectrum: Any) -> Tensor:
+    """A complex tensor of float32 from ESPnet's two kinds of complex numbers."""
+    if isinstance(spectrum, Tensor):
+        return spectrum.to(torch.complex64)
+    return torch.complex(spectrum.real.float(), spectrum.imag.float())

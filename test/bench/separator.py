@@ -1,0 +1,257 @@
+"""ResUNetK's speed and memory beside the official network: one run, same weights, same mixture.
+
+    python test/bench/separator.py --official CHECKOUT [--packages FOLDER]
+    python test/bench/separator.py --only step --seconds 4
+
+Each line is a process of its own. Seconds are the best of a few repetitions; CPU seconds are those of all threads,
+which wait without spinning, so that other work on the machine hardly counts in them. Memory is the greatest resident
+size of the process, Python and torch included (on a GPU: what torch allocates there). Agreement is that of the output
+(forward) or of the label MLP's gradient (step) with the official network in float32.
+
+The official network wants torchlibrosa: ``pip install --no-deps --target FOLDER torchlibrosa`` into a folder of your
+own, then ``--packages FOLDER``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torch import Tensor, nn
+
+from s5.checkpoints import load_official
+from s5.memory import keep_memory
+from s5.separation import ResUNetK, memory_format
+from s5.separation.losses import ca_pi_sdr
+
+RATE = 32000
+CASES: dict[str, dict[str, dict[str, Any]]] = {
+    "forward": {
+        "official": {"network": "official"},
+        "official, memory kept": {"network": "official", "keep": True},
+        "ours": {},
+        "ours, memory not kept": {"keep": False},
+        "ours, compiled": {"compile": True},
+        "ours, bfloat16": {"bf16": True},
+    },
+    "step": {
+        "official": {"network": "official"},
+        "official, memory kept": {"network": "official", "keep": True},
+        "ours": {},
+        "ours, memory not kept": {"keep": False},
+        "ours, compiled": {"compile": True},
+        "ours, checkpointing": {"checkpointing": True},
+        "ours, bfloat16": {"bf16": True},
+        "ours, bfloat16, checkpointing": {"bf16": True, "checkpointing": True},
+    },
+}
+"""What is measured, by kind and name; ``compile`` and ``memory (not) kept`` only with ``--all``."""
+
+
+def main() -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--official", help="checkout of github.com/nttcslab/dcase2026_task4_baseline; else ours alone")
+    parser.add_argument("--packages", help="folder with what its network imports, besides torch")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the mixture (default 10)")
+    parser.add_argument("--batch", type=int, default=1, help="mixtures at a time (1)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed repetitions, after one that is not (3)")
+    parser.add_argument("--device", default="cpu", help="torch device (cpu)")
+    parser.add_argument("--only", choices=sorted(CASES), help="forward passes or training steps alone")
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help="these lines alone, e.g. official 'ours, bfloat16'")
+    parser.add_argument("--all", action="store_true", help="also torch.compile, and the effect of keeping memory")
+    parser.add_argument("--profile", action="store_true", help="operators of each line by their own time")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(measure(args, **json.loads(args.case))))
+        return
+    print(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, {args.device}; bfloat16: {bf16_units()}")
+    print(f"{args.batch} x {args.seconds:g} s at {RATE} Hz")
+    with tempfile.TemporaryDirectory() as folder:
+        make_weights(args, Path(folder))
+        for kind in [args.only] if args.only else CASES:
+            table(args, kind, Path(folder))
+
+
+def table(args: argparse.Namespace, kind: str, folder: Path) -> None:
+    """Measures and prints one kind."""
+    titles = f"{'s':>8} {'ratio':>6} {'CPU s':>8} {'ratio':>6} {'MB':>6} {'share':>6} {'1st s':>7} {'agreement':>10}"
+    print(f"\n{kind:<32} {titles}")
+    first: dict[str, Any] | None = None
+    for name, case in CASES[kind].items():
+        extra = "keep" in case or "compile" in case
+        chosen = name in args.cases if args.cases else args.all or not extra
+        if not chosen or (case.get("network") == "official" and not args.official):
+            continue
+        found = run_case(args, {"kind": kind, "folder": str(folder), "name": name, **case})
+        if found is None:
+            print(f"{name:<32} failed, see above")
+            continue
+        first = first or found
+        agreement = agreement_db(folder / f"{kind}_{next(iter(CASES[kind]))}.pt", folder / f"{kind}_{name}.pt")
+        cells = [
+            f"{found['wall']:8.2f} {first['wall'] / found['wall']:6.2f}",
+            f"{found['cpu']:8.2f} {first['cpu'] / found['cpu']:6.2f}",
+            f"{found['peak']:6.0f} {found['peak'] / first['peak']:6.0%} {found['first']:7.1f} {agreement:>10}",
+        ]
+        print(f"{name:<32} {' '.join(cells)}", flush=True)
+
+
+def run_case(args: argparse.Namespace, case: dict[str, Any]) -> dict[str, Any] | None:
+    """Measures one line in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--case", json.dumps(case)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return None
+    *shown, last = done.stdout.strip().splitlines()
+    if shown:
+        print("\n".join(shown))
+    return json.loads(last)
+
+
+def measure(
+    args: argparse.Namespace,
+    kind: str,
+    folder: str,
+    name: str,
+    network: str = "ours",
+    bf16: bool = False,
+    compile: bool = False,
+    checkpointing: bool = False,
+    keep: bool | None = None,
+) -> dict[str, Any]:
+    """Seconds, CPU seconds and peak memory of one line; writes what its agreement is taken from."""
+    if keep if keep is not None else network == "ours":
+        keep_memory()
+    torch.set_num_threads(args.threads)
+    weights = torch.load(Path(folder) / "weights.pt")
+    model: nn.Module
+    if network == "official":
+        model = official_network(args)
+        model.load_state_dict(weights)
+    else:
+        model = ResUNetK(checkpointing=checkpointing)
+        load_official(model, weights)
+        model = memory_format(model)
+    del weights
+    model = model.to(args.device).train(kind == "step")
+    call: Callable[..., Tensor] = torch.compile(model) if compile else model
+    mixture, query, target = inputs(args)
+
+    def forward() -> Tensor:
+        autocast = torch.autocast(args.device, torch.bfloat16) if bf16 else nullcontext()
+        with autocast, torch.inference_mode() if kind == "forward" else nullcontext():
+            if network == "official":
+                return call({"mixture": mixture, "label_vector": query.flatten(1)})["waveform"][:, :, 0]
+            return call(mixture, query)
+
+    def step() -> Tensor:
+        model.zero_grad()
+        loss, _ = ca_pi_sdr(forward().float(), target, torch.arange(3, device=args.device).expand(args.batch, 3), 18)
+        loss.mean().backward()
+        return torch.cat([p.grad.flatten() for n, p in model.named_parameters() if n.startswith("label_embedding")])
+
+    result, times = None, []
+    for _ in range(args.repeats + 1):
+        start = time.perf_counter(), time.process_time()
+        result = forward() if kind == "forward" else step()
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    assert result is not None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if args.device != "cpu":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    torch.save(result.float().cpu(), Path(folder) / f"{kind}_{name}.pt")
+    if args.profile:
+        show_profile(forward if kind == "forward" else step, name)
+    wall, cpu = (min(t[i] for t in times[1:]) for i in range(2))
+    return {"wall": wall, "cpu": cpu, "first": times[0][0], "peak": peak}
+
+
+def inputs(args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixture [B, 4, T] of noise, query [B, 3, 18], targets [B, 3, T] that are parts of it."""
+    generator = torch.Generator().manual_seed(0)
+    sources = 0.05 * torch.randn(args.batch, 3, round(args.seconds * RATE), generator=generator)
+    mixture = torch.einsum("mk,bkt->bmt", torch.randn(4, 3, generator=generator), sources)
+    query = torch.eye(18)[:3].expand(args.batch, 3, 18)
+    return mixture.to(args.device), query.to(args.device), sources.to(args.device)
+
+
+def make_weights(args: argparse.Namespace, folder: Path) -> None:
+    """Weights of the official network (of ours without one), batch norms moved from the identity."""
+    torch.manual_seed(0)
+    model = official_network(args) if args.official else ResUNetK()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.1)
+            nn.init.normal_(module.bias, 0, 0.1)
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    torch.save(model.state_dict(), folder / "weights.pt")
+
+
+def official_network(args: argparse.Namespace) -> nn.Module:
+    """The checkout's network at its published size."""
+    sys.path[:0] = [args.official, *([args.packages] if args.packages else [])]
+    try:
+        from src.models.resunet2.resunet_mod import ResUNet30
+    except ImportError as e:
+        sys.exit(f"{args.official}: {e}; see --help on --packages")
+    return ResUNet30(input_channels=4, output_channels=1, target_sources_num=3, label_len=54)
+
+
+def agreement_db(reference: Path, other: Path) -> str:
+    """Power of the reference over that of the difference, in dB."""
+    if not reference.exists():
+        return "-"
+    a, b = torch.load(reference), torch.load(other)
+    if a.shape != b.shape:
+        return "other size"
+    error = (a - b).square().sum()
+    return f"{10 * torch.log10(a.square().sum() / error):.1f} dB" if error > 0 else "-"
+
+
+def show_profile(run: Callable[[], Tensor], name: str) -> None:
+    """The operators that take longest."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    print(f"--- {name}")
+    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=45))
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def bf16_units() -> str:
+    """What this processor has for bfloat16."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512 without AMX" if torch.cpu._is_avx512_bf16_supported() else "none"
+
+
+if __name__ == "__main__":
+    main()
