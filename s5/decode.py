@@ -1,29 +1,45 @@
-"""The decoding stages over a data directory: tag, vote, separate, fuse. Each writes its output whole or not at all."""
+"""The decoding stages over a data directory: tag, vote, separate, fuse. Each writes its output whole or not at all.
+
+The same system, weights and audio give the same bytes, whatever the number of processes.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import kaldiio
 import numpy as np
 
 from s5.data import DataDir, audio_info, read_audio, write_audio
 from s5.errors import InputError
+from s5.fusion import Counts
 from s5.labels import LabelSet
-from s5.system import S5System, Source
+from s5.parallel import run_jobs
+from s5.system import Result, S5System
 
 Rows = dict[str, list[str]]
 
+FINAL_LABELS, FINAL_PROBABILITIES = "final_labels", "final_probabilities"
+"""Files of the labels behind ``estimates/``: those of the vote, less what a gate silenced, refined if asked."""
 
-def tag(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] | None = None) -> None:
-    """Writes ``posteriors/<tagger>.ark`` and ``.scp``: K x (C + 1) matrices, and the label set beside them."""
+
+def tag(system: S5System, data: DataDir, out: str | Path, utts: Sequence[str] | None = None, nj: int = 1) -> None:
+    """Writes ``posteriors/<tagger>.ark`` and ``.scp``: K x (C + 1) matrices, or 1 x C of multi-hot taggers.
+
+    The label set and K stand beside them, in ``labels.txt`` and ``n_slots``.
+    """
+    utts = list(utts or data.utts)
     folder = Path(out, "posteriors")
-    tables: dict[str, dict[str, np.ndarray]] = {name: {} for name in system.taggers}
-    for utt in utts or data.utts:
-        for name, posterior in system.tag(_mixture(system, data, utt)).items():
+    tables: dict[str, dict[str, np.ndarray]] = {m.name: {} for m in system.config.taggers}
+    found = run_jobs(_Tag(system, data), utts, processes(system, nj), "tag")
+    for utt, posteriors in zip(utts, found, strict=True):
+        for name, posterior in posteriors.items():
             tables[name][utt] = posterior
     with _whole(folder) as partial:
         for name, table in tables.items():
@@ -31,23 +47,17 @@ def tag(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] | 
             lines = (partial / f"{name}.scp").read_text(encoding="utf-8").replace(str(partial), str(folder))
             (partial / f"{name}.scp").write_text(lines, encoding="utf-8")
         system.labels.save(partial / "labels.txt")
+        (partial / "n_slots").write_text(f"{system.n_slots}\n", encoding="utf-8")
 
 
 def vote(system: S5System, out: str | Path) -> None:
     """Reads ``posteriors/``, writes ``labels`` and ``probabilities``."""
-    folder = Path(out, "posteriors")
-    labels = LabelSet.load(folder / "labels.txt")
-    names = [m.name for m in system.config.taggers]
-    tables = {name: _read_scp(folder / f"{name}.scp") for name in names}
-    first = tables[names[0]]
+    tables = Posteriors.load(system, out)
     rows: Rows = {}
     shares: Rows = {}
-    for utt in first:
-        for name, table in tables.items():
-            if utt not in table:
-                raise InputError(folder / f"{name}.scp", f"no {utt}", f"the utterances of {names[0]}.scp")
-        voted, probabilities = system.vote({name: np.asarray(tables[name][utt]) for name in names}, labels)
-        rows[utt], shares[utt] = voted, [f"{p:.6f}" for p in probabilities]
+    for utt in tables.utts:
+        voted, probabilities = system.vote(tables.of(utt), tables.labels, tables.n_slots)
+        rows[utt], shares[utt] = voted, _as_text(probabilities)
     _write_rows(Path(out, "probabilities"), shares)
     _write_rows(Path(out, "labels"), rows)
 
@@ -59,47 +69,268 @@ def take_oracle(data: DataDir, out: str | Path) -> None:
     _write_rows(Path(out, "labels"), {utt: list(data.labels[utt]) for utt in data.utts})
 
 
-def separate(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] | None = None) -> None:
+def separate(system: S5System, data: DataDir, out: str | Path, utts: Sequence[str] | None = None, nj: int = 1) -> None:
     """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
-    rows = read_rows(Path(out, "labels"))
+    utts = list(utts or data.utts)
+    rows = _rows_of(utts, Path(out, "labels"), data)
     with _whole(Path(out, "separated")) as partial:
-        for name in system.separators:
-            (partial / name).mkdir()
-        for utt in utts or data.utts:
-            if utt not in rows:
-                raise InputError(Path(out, "labels"), f"no {utt}", f"the utterances of {data.path}")
-            mixture = _mixture(system, data, utt)
-            for name, sources in system.separate(mixture, rows[utt]).items():
-                np.save(partial / name / f"{utt}.npy", sources)
+        for model in system.config.separators:
+            (partial / model.name).mkdir()
+        for _ in run_jobs(_Separate(system, data, rows, partial), utts, processes(system, nj), "separate"):
+            pass
 
 
-def fuse(system: S5System, data: DataDir, out: str | Path, utts: Iterable[str] | None = None) -> None:
-    """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots)."""
-    rows = read_rows(Path(out, "labels"))
+def fuse(
+    system: S5System,
+    data: DataDir,
+    out: str | Path,
+    utts: Sequence[str] | None = None,
+    nj: int = 1,
+    oracle: bool = False,
+) -> Counts | None:
+    """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots).
+
+    A system with a gate or a refinement reads ``posteriors/`` too; a refinement runs the networks. The labels that this
+    leaves stand in ``final_labels`` and ``final_probabilities``.
+
+    Args:
+        oracle: the labels were given: neither gate nor refinement.
+
+    Returns:
+        What the refinement did, which is in the log too; None without one.
+    """
+    utts = list(utts or data.utts)
+    rows = _rows_of(utts, Path(out, "labels"), data)
+    shares = _rows_of(utts, Path(out, "probabilities"), data)
+    config = system.config
+    posteriors = None if oracle or not (config.gate or config.refine) else Posteriors.load(system, out)
+    final: Rows = {}
+    final_shares: Rows = {}
+    counts, gated = Counts(), 0
     with _whole(Path(out, "estimates")) as partial:
-        for utt in utts or data.utts:
-            outputs = {}
-            for model in system.config.separators:
-                path = Path(out, "separated", model.name, f"{utt}.npy")
-                try:
-                    outputs[model.name] = np.load(path, allow_pickle=False)
-                except (OSError, ValueError) as e:
-                    raise InputError(path, "nothing that can be read", "separated sources (stage 9)") from e
-            sources = system.fuse(outputs, rows[utt])
-            fs = audio_info(data.mixture_path(utt))[2]
-            for slot, label in enumerate(rows[utt]):
-                write_audio(partial / f"{utt}_{slot}_{label}.wav", sources[slot][None], fs, subtype="PCM_16")
+        job = _Fuse(system, data, rows, shares, posteriors, Path(out, "separated"), partial)
+        networks = bool(posteriors and config.refine)
+        found = run_jobs(job, utts, processes(system, nj) if networks else nj, "fuse", networks or job.sharpens)
+        for utt, result in zip(utts, found, strict=True):
+            final[utt], final_shares[utt] = result.labels, _as_text(result.probabilities)
+            gated += result.gated
+            if result.counts:
+                counts.add(result.counts)
+    _write_rows(Path(out, FINAL_PROBABILITIES), final_shares)
+    _write_rows(Path(out, FINAL_LABELS), final)
+    if posteriors and config.gate:
+        logging.info("gate: %d of %d slots silenced", gated, sum(map(len, rows.values())))
+    if not (posteriors and config.refine):
+        return None
+    logging.info(
+        "refine: %d labels removed, %d restored, in %d of %d mixtures; %d loops, %d queries, %d sources tagged again; "
+        "%d mixtures still changed in their last loop",
+        *(counts.removed, counts.restored, counts.changed, counts.mixtures),
+        *(counts.loops, counts.queries, counts.tagged, counts.unsettled),
+    )
+    return counts
 
 
-def separate_file(system: S5System, recording: str | Path, folder: str | Path) -> list[tuple[Path, Source]]:
-    """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate)."""
+class Written(NamedTuple):
+    """A source that was written to a file."""
+
+    path: Path
+    label: str
+    probability: float
+
+
+WINDOW, OVERLAP = 10.0, 2.0
+"""Seconds of the windows in which longer recordings are separated, and of their overlap."""
+
+
+def separate_file(
+    system: S5System, recording: str | Path, folder: str | Path, window: float = WINDOW, overlap: float = OVERLAP
+) -> list[Written]:
+    """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
+
+    A recording longer than a window is separated window by window, in memory that does not grow with it: a file holds
+    one source followed through all windows, and its probability is the highest of its label.
+
+    Args:
+        system: the system.
+        recording: WAV, FLAC or Ogg with as many channels as the system needs, of any sampling rate and length.
+        folder: where the results go; made if it is not there.
+        window: seconds.
+        overlap: seconds, at most half a window.
+
+    Raises:
+        InputError: a file that cannot be read, or with another number of channels.
+    """
+    channels, n_samples, fs = audio_info(recording)
+    if channels != system.n_channels:
+        raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
+    if n_samples > window * fs:
+        return _separate_long(system, recording, folder, window, overlap)
     mixture, fs = read_audio(recording)
     sources = system(mixture, fs)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = [Path(folder, f"{Path(recording).stem}_{slot}_{s.label}.wav") for slot, s in enumerate(sources)]
-    for path, source in zip(paths, sources, strict=True):
+    written = []
+    for slot, source in enumerate(sources):
+        path = Path(folder, f"{Path(recording).stem}_{slot}_{source.label}.wav")
         write_audio(path, source.waveform[None], fs, subtype="PCM_16")
-    return list(zip(paths, sources, strict=True))
+        written.append(Written(path, source.label, source.probability))
+    return written
+
+
+def _separate_long(
+    system: S5System, recording: str | Path, folder: str | Path, window: float, overlap: float
+) -> list[Written]:
+    from s5.separation.windows import separate_long_file
+
+    best: dict[str, float] = {}
+
+    def one_window(samples: np.ndarray, fs: int) -> tuple[list[str], list[np.ndarray]]:
+        sources = system(samples, fs)
+        for source in sources:
+            best[source.label] = max(best.get(source.label, 0.0), source.probability)
+        return [s.label for s in sources], [s.waveform for s in sources]
+
+    files = separate_long_file(recording, folder, one_window, window, overlap)
+    return [Written(path, track.label, best[track.label]) for path, track in files]
+
+
+@dataclass
+class Posteriors:
+    """What stage 7 wrote.
+
+    Attributes:
+        tables: posteriors by tagger and utterance.
+        labels: the label set.
+        n_slots: K.
+    """
+
+    tables: dict[str, dict[str, np.ndarray]]
+    labels: LabelSet
+    n_slots: int
+
+    @classmethod
+    def load(cls, system: S5System, out: str | Path) -> Posteriors:
+        """Reads ``<out>/posteriors`` of all taggers of a system.
+
+        Raises:
+            InputError: they are missing, or not of the same utterances.
+        """
+        folder = Path(out, "posteriors")
+        labels = LabelSet.load(folder / "labels.txt")
+        names = [m.name for m in system.config.taggers]
+        tables = {name: _read_scp(folder / f"{name}.scp") for name in names}
+        for name, table in tables.items():
+            for utt in tables[names[0]]:
+                if utt not in table:
+                    raise InputError(folder / f"{name}.scp", f"no {utt}", f"the utterances of {names[0]}.scp")
+        file = folder / "n_slots"
+        try:
+            n_slots = int(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise InputError(file, "no number", "the number of slots (stage 7)") from e
+        return cls(tables, labels, n_slots)
+
+    @property
+    def utts(self) -> list[str]:
+        """The utterances."""
+        return list(next(iter(self.tables.values())))
+
+    def of(self, utt: str) -> dict[str, np.ndarray]:
+        """Posteriors of one utterance by tagger."""
+        for name, table in self.tables.items():
+            if utt not in table:
+                raise InputError("posteriors", f"none of {name} for {utt}", "all utterances (stage 7)")
+        return {name: table[utt] for name, table in self.tables.items()}
+
+
+@dataclass
+class _Tag:
+    """Posteriors of one utterance."""
+
+    system: S5System
+    data: DataDir
+
+    def __call__(self, utt: str) -> dict[str, np.ndarray]:
+        return self.system.tag(_mixture(self.system, self.data, utt))
+
+
+@dataclass
+class _Separate:
+    """Writes the separated sources of one utterance."""
+
+    system: S5System
+    data: DataDir
+    rows: Rows
+    folder: Path
+
+    def __call__(self, utt: str) -> None:
+        mixture = _mixture(self.system, self.data, utt)
+        for name, sources in self.system.separate(mixture, self.rows[utt]).items():
+            np.save(self.folder / name / f"{utt}.npy", sources)
+
+
+@dataclass
+class _Fuse:
+    """Writes the estimates of one utterance; returns its final labels."""
+
+    system: S5System
+    data: DataDir
+    rows: Rows
+    shares: Rows
+    posteriors: Posteriors | None
+    separated: Path
+    folder: Path
+
+    @property
+    def sharpens(self) -> bool:
+        """Whether masks are sharpened."""
+        return any(self.system.config.fusion.sharpen.values())
+
+    def __call__(self, utt: str) -> Result:
+        labels, probabilities = self.rows[utt], [float(p) for p in self.shares[utt]]
+        outputs = {m.name: _read_npy(self.separated / m.name / f"{utt}.npy") for m in self.system.config.separators}
+        mixture, fs = self.data.mixture(utt)
+        given = self.posteriors
+        result = self.system.finish(
+            mixture,
+            labels,
+            probabilities,
+            outputs,
+            given.of(utt) if given else None,
+            given.labels if given else None,
+        )
+        for slot, label in enumerate(result.labels):
+            write_audio(self.folder / f"{utt}_{slot}_{label}.wav", result.sources[slot][None], fs, subtype="PCM_16")
+        result.sources = result.sources[:0]  # written; the rest goes back to the main process
+        return result
+
+
+def processes(system: S5System, nj: int) -> int:
+    """Number of processes to run networks in: one on a GPU, which more of them would only contend for."""
+    if nj > 1 and system.device != "cpu":
+        logging.info("one process instead of %d: the networks run on %s", nj, system.device)
+        return 1
+    return nj
+
+
+def _as_text(probabilities: Sequence[float]) -> list[str]:
+    return [f"{p:.6f}" for p in probabilities]
+
+
+def _rows_of(utts: Sequence[str], path: Path, data: DataDir) -> Rows:
+    """The lines of some utterances."""
+    rows = read_rows(path)
+    for utt in utts:
+        if utt not in rows:
+            raise InputError(path, f"no {utt}", f"the utterances of {data.path}")
+    return {utt: rows[utt] for utt in utts}
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as e:
+        raise InputError(path, "nothing that can be read", "separated sources (stage 9)") from e
 
 
 def read_rows(path: str | Path) -> Rows:

@@ -1,6 +1,44 @@
 """From several taggers to one set of labels, and from several separators to one waveform a slot."""
 
-from s5.fusion.vote import align_slots, vote
-from s5.fusion.waveforms import fuse
+from s5.fusion.gates import GateConfig, gate, level
+from s5.fusion.refine import CandidateConfig, Counts, RefineConfig, refine
+from s5.fusion.vote import (
+    Decision,
+    VoteConfig,
+    align_all,
+    align_slots,
+    average,
+    check_weights,
+    class_scores,
+    decide,
+    is_multi_hot,
+    slot_winners,
+    vote,
+)
+from s5.fusion.waveforms import FusionConfig, GroupConfig, fuse, match, slots_by_label
 
-__all__ = ["align_slots", "fuse", "vote"]
+__all__ = [
+    "CandidateConfig",
+    "Counts",
+    "Decision",
+    "FusionConfig",
+    "GateConfig",
+    "GroupConfig",
+    "RefineConfig",
+    "VoteConfig",
+    "align_all",
+    "align_slots",
+    "average",
+    "check_weights",
+    "class_scores",
+    "decide",
+    "fuse",
+    "gate",
+    "is_multi_hot",
+    "level",
+    "match",
+    "refine",
+    "slot_winners",
+    "slots_by_label",
+    "vote",
+]

@@ -3,8 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+
+
+@dataclass
+class GroupConfig:
+    """Labels with the same fusion weights."""
+
+    labels: list[str]
+    weights: dict[str, float]
+
+
+@dataclass
+class FusionConfig:
+    """The key ``fusion`` of a system: how separators become waveforms; see :func:`fuse`."""
+
+    default: dict[str, float] | None = None
+    """Weight of each separator by name; by default the first alone."""
+    classes: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Weights by label, for labels that have some of their own."""
+    groups: list[GroupConfig] = field(default_factory=list)
+    """Weights that several labels share (the groups of Table 2, seed 000)."""
+    sharpen: dict[str, float] = field(default_factory=dict)
+    """Strength of mask sharpening by separator (:func:`s5.separation.sharpen.sharpen`), 0 or more; by default none."""
+
+    def rules(self) -> dict[str, dict[str, float]]:
+        """Weights by label: those of ``classes`` go before those of ``groups``."""
+        return {label: group.weights for group in self.groups for label in group.labels} | self.classes
 
 
 def fuse(
@@ -29,21 +56,37 @@ def fuse(
     """
     first = next(iter(outputs.values()))
     result = np.zeros_like(first, dtype=np.float32)
-    for label in dict.fromkeys(labels):
-        slots = [k for k, name in enumerate(labels) if name == label]
+    for label, slots in slots_by_label(labels).items():
         weights = (classes or {}).get(label, default)
         for name, output in outputs.items():
             weight = weights.get(name, 0.0)
             if weight:
-                result[slots] += np.float32(weight) * output[slots][_match(output[slots], first[slots])]
+                order = match(_distances(first[slots], output[slots])) if len(slots) > 1 else [0]
+                result[slots] += np.float32(weight) * output[slots][order]
     return result
 
 
-def _match(sources: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Order of ``sources`` [n, samples] that brings them nearest to ``reference``."""
-    if len(sources) == 1:
-        return np.array([0])
-    from scipy.optimize import linear_sum_assignment
+def slots_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
+    """The slots in which each label stands.
 
-    distance = np.square(reference[:, None].astype(np.float64) - sources[None]).sum(-1)
+    Example:
+        >>> slots_by_label(["Speech", "Cough", "Speech"])
+        {'Speech': [0, 2], 'Cough': [1]}
+    """
+    return {label: [k for k, name in enumerate(labels) if name == label] for label in dict.fromkeys(labels)}
+
+
+def match(distance: np.ndarray) -> np.ndarray:
+    """Order of the columns that gives the lowest sum of distances to the rows.
+
+    Args:
+        distance: [n, n], of each output to match (column) from each reference (row).
+    """
+    from scipy.optimize import linear_sum_assignment  # takes a second to import
+
     return linear_sum_assignment(distance)[1]
+
+
+def _distances(reference: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Squared distances [n, n] of sources [n, samples] from each row of the reference."""
+    return np.square(reference[:, None].astype(np.float64) - sources[None]).sum(-1)

@@ -1,0 +1,69 @@
+"""Silence gates: slots that a vote called active and that are taken for silent after all (seed 000, Table 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from s5.errors import InputError
+
+FLOOR = 1e-12
+"""Mean square below which a signal counts as silent: its level is that of this value (-120 dB)."""
+
+
+@dataclass
+class GateConfig:
+    """The key ``gate`` of a system. Our reading of seed 000: the report names the gates and gives no formula."""
+
+    silence: float | None = None
+    """A slot is silenced when its mean silence posterior over the taggers lies above; None: never."""
+    margin: float | None = None
+    """A slot is silenced when its source lies more than this many dB below the mixture; None: never."""
+    taggers: list[str] | None = None
+    """The taggers whose posterior counts: CLAP's alone makes the CLAP-oriented gate. By default all."""
+
+    def __post_init__(self) -> None:
+        if self.silence is not None and not 0 <= self.silence <= 1:
+            raise InputError("gate: key silence", self.silence, "a probability from 0 to 1")
+        if self.taggers == []:
+            raise InputError("gate: key taggers", "an empty list", "names of taggers")
+
+
+def gate(
+    config: GateConfig, silence: np.ndarray | None, levels: np.ndarray, mixture_level: float, where: object = "gate"
+) -> np.ndarray:
+    """Which slots stay.
+
+    Args:
+        config: the thresholds.
+        silence: [taggers, n] silence posterior of the taggers that count, in the active slots; None of multi-hot ones.
+        levels: [n] of the separated sources in dB, see :func:`level`.
+        mixture_level: of the mixture's reference channel in dB.
+        where: what complaints name.
+
+    Returns:
+        [n] bool.
+
+    Raises:
+        InputError: a threshold on the silence posterior of taggers that have none.
+    """
+    keep = np.ones(len(levels), dtype=bool)
+    if config.silence is not None:
+        if silence is None:
+            raise InputError(f"{where}: key silence", "multi-hot taggers, which know no silence", "track-based ones")
+        keep &= silence.mean(axis=0) <= config.silence
+    if config.margin is not None:
+        keep &= levels >= mixture_level - config.margin
+    return keep
+
+
+def level(waveform: np.ndarray) -> np.ndarray:
+    """Level of waveforms [..., samples] in dB relative to full scale: 10 log10 of the mean square, at least -120.
+
+    Example:
+        >>> level(np.array([[1.0, -1.0], [0.0, 0.0]])).tolist()
+        [0.0, -120.0]
+    """
+    mean_square = np.square(waveform, dtype=np.float64).mean(axis=-1)
+    return 10 * np.log10(np.maximum(mean_square, FLOOR))

@@ -1,0 +1,7 @@
+"""Tuning of a system's vote, gate, sharpening and fusion on a validation set; the networks run once."""
+
+from s5.tuning.cache import Cache, collect
+from s5.tuning.search import Outcome, Tuning, tune
+from s5.tuning.space import Setting, Space, vote_settings
+
+__all__ = ["Cache", "Outcome", "Setting", "Space", "Tuning", "collect", "tune", "vote_settings"]

@@ -1,0 +1,246 @@
+"""What a search needs to know of a validation set, from one run of the networks.
+
+Of each mixture: posteriors, and for every label sequence that a setting of the vote leads to, the inner products of all
+waveforms: the separators' outputs at all strengths of sharpening, the references, the mixture. Any weighted sum of the
+outputs has its SDR in them (|s - sum w y|^2 is a quadratic form of w), so no waveform is needed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s5 import decode
+from s5.data import DataDir
+from s5.data.audio import write_bytes
+from s5.errors import InputError
+from s5.fusion import is_multi_hot
+from s5.labels import LabelSet
+from s5.parallel import run_jobs
+from s5.system import S5System
+from s5.tuning.space import Setting, Space, decisions, vote_settings
+
+FILE = "tuning.npz"
+FORBIDDEN = ("test", "eval")
+"""Names that a set to tune on may not begin with."""
+
+
+@dataclass
+class Item:
+    """One mixture.
+
+    Attributes:
+        utt: its name.
+        posteriors: of each tagger, in the system's order.
+        ref_labels: of the references.
+        n_samples: its length.
+        choice: [settings] which of ``winners`` each setting of the vote leads to.
+        winners: [n, K] classes of the slots, C for silence.
+        products: label sequence -> inner products [signals, signals] float64: variant after variant the K_active slots
+            each, then the references, then the mixture's reference channel.
+    """
+
+    utt: str
+    posteriors: list[np.ndarray]
+    ref_labels: list[str]
+    n_samples: int
+    choice: np.ndarray
+    winners: np.ndarray
+    products: dict[tuple[int, ...], np.ndarray]
+
+
+@dataclass
+class Cache:
+    """All mixtures of a validation set.
+
+    Attributes:
+        labels: the label set.
+        n_slots: K.
+        variants: (separator, strength of sharpening) of each block of ``products``.
+        settings: of the vote; the first one is the system's own.
+        items: the mixtures.
+    """
+
+    labels: LabelSet
+    n_slots: int
+    variants: list[tuple[str, float]]
+    settings: list[Setting]
+    items: list[Item]
+
+
+def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: int = 1) -> Cache:
+    """The cache of a system on a validation set: from ``<out>/tuning.npz`` if that is of the same, else made and kept.
+
+    Makes ``<out>/posteriors`` too, anew.
+
+    Args:
+        system: the system.
+        data: the validation set, with references.
+        out: results folder.
+        space: what will be searched.
+        nj: processes.
+
+    Raises:
+        InputError: a test set, or one without references.
+    """
+    _refuse_test_set(data)
+    path = Path(out, FILE)
+    mark = _fingerprint(system, data, space)
+    if path.is_file() and (cached := _load(path, mark)) is not None:
+        logging.info("%s: as the networks left it, they do not run again", path)
+        return cached
+    decode.tag(system, data, out, nj=nj)
+    posteriors = decode.Posteriors.load(system, out)
+    given = [posteriors.of(data.utts[0])[m.name] for m in system.config.taggers]
+    weights = list(system.config.weights().values())
+    settings = vote_settings(space, system.config.vote, weights, is_multi_hot(given, len(posteriors.labels)))
+    variants = _variants(system, space)
+    job = _Collect(system, data, posteriors, settings, variants)
+    items = list(run_jobs(job, data.utts, decode.processes(system, nj), "collect"))
+    cache = Cache(posteriors.labels, posteriors.n_slots, variants, settings, items)
+    n_queries = sum(len(item.products) for item in items)
+    logging.info("%d mixtures, %d settings of the vote, %d queries separated", len(items), len(settings), n_queries)
+    _save(cache, path, mark)
+    return cache
+
+
+def _refuse_test_set(data: DataDir) -> None:
+    name = data.path.resolve().name
+    if name.lower().startswith(FORBIDDEN):
+        raise InputError(f"--data {data.path}", f"a set named {name}", "a validation set: a test set is not tuned on")
+    if not data.has_sources:
+        raise InputError(data.path, "no labels with dry sources", "a validation set with references")
+
+
+def _variants(system: S5System, space: Space) -> list[tuple[str, float]]:
+    """Each separator as it is, with the system's own strength, and with those that are searched."""
+    variants = []
+    for model in system.config.separators:
+        own = system.config.fusion.sharpen.get(model.name, 0.0)
+        variants += [(model.name, float(s)) for s in dict.fromkeys([0.0, own, *space.sharpen])]
+    return variants
+
+
+@dataclass
+class _Collect:
+    """One mixture through the separators."""
+
+    system: S5System
+    data: DataDir
+    posteriors: decode.Posteriors
+    settings: Sequence[Setting]
+    variants: Sequence[tuple[str, float]]
+
+    def __call__(self, utt: str) -> Item:
+        labels, n_slots = self.posteriors.labels, self.posteriors.n_slots
+        tables = self.posteriors.of(utt)
+        given = [tables[m.name] for m in self.system.config.taggers]
+        multi_hot = is_multi_hot(given, len(labels))
+        found = decisions(given, self.settings, self.system.config.vote, len(labels), n_slots, multi_hot)
+        winners, choice = np.unique(found, axis=0, return_inverse=True)
+        mixture, _ = self.data.mixture(utt, self.system.sampling_rate)
+        ref_labels = list(self.data.labels[utt])
+        references = self.data.sources(utt)[: len(ref_labels)]
+        products = {}
+        for row in winners:
+            key = tuple(int(c) for c in row if c != len(labels))
+            if key not in products:
+                products[key] = self._products(key, mixture, references)
+        return Item(utt, given, ref_labels, mixture.shape[1], choice.reshape(-1), winners, products)
+
+    def _products(self, key: tuple[int, ...], mixture: np.ndarray, references: np.ndarray) -> np.ndarray:
+        names = [self.posteriors.labels.name(c) for c in key]
+        outputs = self.system.separate(mixture, names) if names else {}
+        signals = [
+            self.system.sharpen(outputs[name], mixture, strength)[: len(names)]
+            for name, strength in self.variants
+            if names
+        ]
+        stacked = np.concatenate([*signals, references, mixture[:1]]).astype(np.float64)
+        return stacked @ stacked.T
+
+
+def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
+    """Of all that the cache depends on."""
+    from s5.experiment import best_checkpoint
+
+    config = system.config
+    models: list[Any] = []
+    for model in [*config.taggers, *config.separators]:
+        path = best_checkpoint(system.expdir / model.folder(), model.checkpoint)
+        state = path.stat()
+        models.append([model.name, str(path), state.st_size, state.st_mtime_ns])
+    files = {utt: str(data.mixture_path(utt)) for utt in data.utts}
+    grids = {name: getattr(space, name) for name in ("vote_step", "vote_step_many", "gamma", "threshold", "sharpen")}
+    vote = [config.vote.rule, config.vote.aligned, config.vote.n_min, config.vote.gamma, config.vote.threshold]
+    what = [
+        models,
+        files,
+        sorted(data.labels.items()),
+        grids,
+        vote,
+        config.weights(),
+        config.fusion.sharpen,
+        system.bf16,
+    ]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _save(cache: Cache, path: Path, mark: str) -> None:
+    import io
+
+    arrays: dict[str, np.ndarray] = {}
+    index = []
+    for i, item in enumerate(cache.items):
+        keys = list(item.products)
+        index.append({"utt": item.utt, "ref": item.ref_labels, "n": item.n_samples, "keys": keys})
+        arrays |= {f"{i}.p{j}": p for j, p in enumerate(item.posteriors)}
+        arrays |= {f"{i}.choice": item.choice, f"{i}.winners": item.winners}
+        arrays |= {f"{i}.q{j}": item.products[key] for j, key in enumerate(keys)}
+    head = {
+        "mark": mark,
+        "labels": cache.labels.names,
+        "n_slots": cache.n_slots,
+        "variants": cache.variants,
+        "settings": cache.settings,
+        "items": index,
+    }
+    content = io.BytesIO()
+    np.savez_compressed(content, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
+
+
+def _load(path: Path, mark: str) -> Cache | None:
+    """The cache in a file; None if it is of something else."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            head = json.loads(file["head"].tobytes())
+            if head["mark"] != mark:
+                return None
+            n_taggers = len(head["settings"][0][0])
+            items = [_item(file, i, entry, n_taggers) for i, entry in enumerate(head["items"])]
+    except Exception as e:  # a damaged file is made again
+        logging.warning("%s: made again (%s)", path, type(e).__name__)
+        return None
+    variants = [(str(name), float(strength)) for name, strength in head["variants"]]
+    settings = [Setting(tuple(weights), gamma, threshold) for weights, gamma, threshold in head["settings"]]
+    return Cache(LabelSet(tuple(head["labels"])), head["n_slots"], variants, settings, items)
+
+
+def _item(file: Any, i: int, entry: dict[str, Any], n_taggers: int) -> Item:
+    return Item(
+        entry["utt"],
+        [file[f"{i}.p{j}"] for j in range(n_taggers)],
+        entry["ref"],
+        entry["n"],
+        file[f"{i}.choice"],
+        file[f"{i}.winners"],
+        {tuple(key): file[f"{i}.q{j}"] for j, key in enumerate(entry["keys"])},
+    )

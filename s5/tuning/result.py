@@ -1,0 +1,39 @@
+"""What a search found, for people and as a system's YAML."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+from s5.config import resolve
+from s5.data.audio import write_bytes
+from s5.tuning.search import Outcome
+
+
+def as_table(outcome: Outcome) -> str:
+    """The steps as text: what was tried, what it was before and is now, and what that gained."""
+    head = ("setting", "before", "after", "gain dB", "tried")
+    rows = [
+        (s.name, s.before, s.after if s.gain else "as before", f"{s.gain:+.3f}", str(s.tried)) for s in outcome.steps
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [head, *rows]
+    ]
+    total = f"CAPI-SDRi {outcome.first:.3f} -> {outcome.last:.3f} dB ({outcome.last - outcome.first:+.3f})"
+    return "\n".join([*(line.rstrip() for line in lines), "", total])
+
+
+def write_yaml(path: str | Path, outcome: Outcome, system: str | Path, data: str | Path) -> None:
+    """Writes a system that inherits another and has what the search changed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base = os.path.relpath(resolve(system), path.parent.resolve())
+    comment = f"# Tuned on {data}: CAPI-SDRi {outcome.first:.3f} -> {outcome.last:.3f} dB.\n"
+    body = yaml.safe_dump({"inherit": Path(base).as_posix(), **outcome.changed}, sort_keys=False)
+    write_bytes(path, (comment + body).encode())

@@ -1,0 +1,331 @@
+"""The search itself: coordinate by coordinate over what the cache holds, for CAPI-SDRi."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from s5.fusion import GateConfig, align_all, gate, is_multi_hot, match, slots_by_label
+from s5.fusion.gates import FLOOR
+from s5.metrics.class_aware import Levels, pair
+from s5.metrics.sdr import EPS
+from s5.system import SystemConfig
+from s5.tuning.cache import Cache, Item
+from s5.tuning.space import Space
+
+Weights = tuple[float, ...]
+"""Fusion weight of each separator."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One point of the search.
+
+    Attributes:
+        vote: which of the cache's settings.
+        gate: silence threshold and margin.
+        sharpen: strength of each separator.
+        default: fusion weights.
+        classes: fusion weights by label.
+    """
+
+    vote: int
+    gate: tuple[float | None, float | None]
+    sharpen: tuple[float, ...]
+    default: Weights
+    classes: tuple[tuple[str, Weights], ...]
+
+    def weights(self, label: str) -> Weights:
+        """Fusion weights of a label."""
+        return dict(self.classes).get(label, self.default)
+
+    def with_class(self, label: str, weights: Weights) -> Tuning:
+        """The same with other weights for a label; those of the default are not kept as its own."""
+        classes = {**dict(self.classes), label: weights}
+        if weights == self.default:
+            del classes[label]
+        return replace(self, classes=tuple(sorted(classes.items())))
+
+
+Found = tuple[Tuning | None, float, int]
+"""The best point, its score, and how many were tried."""
+Shown = Callable[[Tuning], str]
+
+
+class Step(NamedTuple):
+    """What was gained by one setting."""
+
+    name: str
+    before: str
+    after: str
+    gain: float
+    tried: int
+
+
+@dataclass
+class Outcome:
+    """The result of a search.
+
+    Attributes:
+        first, last: CAPI-SDRi in dB before and after.
+        steps: what was tried, in order.
+        tuning: the best point.
+        changed: keys of a system's YAML that differ from the system's own, as nested mappings.
+    """
+
+    first: float
+    last: float
+    steps: list[Step]
+    tuning: Tuning
+    changed: dict[str, Any] = field(default_factory=dict)
+
+
+def tune(cache: Cache, config: SystemConfig, space: Space) -> Outcome:
+    """Goes through vote, gate, sharpening, fusion weights and those of each class until nothing is gained.
+
+    Each is set to what gives the highest mean CAPI-SDRi with all others as they are, the vote by trying all settings.
+    A setting changes only if that gains ``space.min_gain`` or more.
+    """
+    search = _Search(cache, config)
+    start = point = search.start()
+    first = best = search.score(point)
+    steps: list[Step] = []
+    for round_ in range(space.rounds):
+        before_round = best
+        for name, shown, find in search.coordinates(point, space):
+            found, score, tried = find(point)
+            gain = score - best
+            if found is None or gain < space.min_gain:
+                steps.append(Step(name, shown(point), shown(point), 0.0, tried))
+                continue
+            steps.append(Step(name, shown(point), shown(found), gain, tried))
+            point, best = found, score
+        logging.info("round %d: CAPI-SDRi %.3f dB", round_ + 1, best)
+        if best - before_round < space.min_gain:
+            break
+    return Outcome(first, best, steps, point, search.yaml(start, point))
+
+
+class _Search:
+    """Values of points, with what was computed for a mixture kept."""
+
+    def __init__(self, cache: Cache, config: SystemConfig) -> None:
+        self.cache, self.config = cache, config
+        self.separators = [m.name for m in config.separators]
+        self.multi_hot = is_multi_hot(cache.items[0].posteriors, len(cache.labels))
+        self._values: dict[Any, float | None] = {}
+        self._silences: dict[tuple[int, int], np.ndarray | None] = {}
+
+    def start(self) -> Tuning:
+        """The system as it is."""
+        fusion, gate_ = self.config.fusion, self.config.gate or GateConfig()
+        default = fusion.default or {self.separators[0]: 1.0}
+        row = lambda weights: tuple(weights.get(name, 0.0) for name in self.separators)  # noqa: E731
+        classes = {label: row(weights) for label, weights in fusion.rules().items() if label in self.cache.labels}
+        strengths = tuple(fusion.sharpen.get(name, 0.0) for name in self.separators)
+        return Tuning(0, (gate_.silence, gate_.margin), strengths, row(default), tuple(sorted(classes.items())))
+
+    def score(self, point: Tuning) -> float:
+        """Mean CAPI-SDRi over the mixtures with something active on either side, in dB."""
+        values = [self.value(i, int(item.choice[point.vote]), point) for i, item in enumerate(self.cache.items)]
+        kept = [value for value in values if value is not None]
+        return float(np.mean(kept)) if kept else 0.0
+
+    def best_vote(self, point: Tuning) -> Found:
+        """The best of all settings of the vote, the rest as it is: a mixture has few winners among them."""
+        total = np.zeros(len(self.cache.settings))
+        count = np.zeros(len(self.cache.settings))
+        for i, item in enumerate(self.cache.items):
+            given = [self.value(i, which, point) for which in range(len(item.winners))]
+            values = np.array([np.nan if value is None else value for value in given])[item.choice]
+            total += np.nan_to_num(values)
+            count += ~np.isnan(values)
+        scores = total / np.maximum(count, 1)
+        return replace(point, vote=int(scores.argmax())), float(scores.max()), len(scores)
+
+    def best(self, points: Iterable[Tuning]) -> Found:
+        """The first of the points with the highest score, its score, and how many there were."""
+        found, highest, tried = None, -np.inf, 0
+        for point in points:
+            tried += 1
+            score = self.score(point)
+            if score > highest + 1e-9:
+                found, highest = point, score
+        return found, float(highest), tried
+
+    def value(self, i: int, which: int, point: Tuning) -> float | None:
+        """CAPI-SDRi of one mixture with some of its winners."""
+        item = self.cache.items[i]
+        silence = len(self.cache.labels)
+        index = tuple(int(c) for c in item.winners[which] if c != silence)
+        labels = [self.cache.labels.name(c) for c in index]
+        weights = tuple(point.weights(label) for label in labels)
+        # The silence posteriors of the slots do not depend on the vote's weights, once the winners are known.
+        key = (i, which, point.gate, point.sharpen, weights)
+        if key not in self._values:
+            self._values[key] = self._compute(item, which, index, labels, weights, point)
+        return self._values[key]
+
+    def _compute(
+        self,
+        item: Item,
+        which: int,
+        index: tuple[int, ...],
+        labels: list[str],
+        weights: Sequence[Weights],
+        point: Tuning,
+    ) -> float | None:
+        products = item.products[index]
+        n_refs = len(item.ref_labels)
+        mix = self._coefficients(products, labels, weights, point.sharpen)
+        refs = slice(len(products) - 1 - n_refs, len(products) - 1)
+        energies = np.einsum("ks,st,kt->k", mix, products, mix)
+        silence = self._silence(item, which)
+        means = np.maximum(np.append(energies, products[-1, -1]) / item.n_samples, FLOOR)
+        levels = 10 * np.log10(means)
+        keep = gate(GateConfig(*point.gate), silence, levels[:-1], float(levels[-1]))
+        labels = [label for label, kept in zip(labels, keep, strict=True) if kept]
+        mix, energies = mix[keep], energies[keep]
+        # |s - e|^2 of every estimate, and of the mixture as one.
+        own = np.diag(products)[refs]
+        cross = np.concatenate([products[refs] @ mix.T, products[refs, -1:]], axis=1)
+        error = own[:, None] - 2 * cross + np.append(energies, products[-1, -1])[None]
+        sdr = 10 * np.log10((own[:, None] + EPS) / (np.maximum(error, 0) + EPS))
+        found = Levels(sdr[:, :-1].reshape(n_refs, len(labels)), sdr[:, -1])
+        return pair(labels, item.ref_labels, found).value()
+
+    def _coefficients(
+        self, products: np.ndarray, labels: list[str], weights: Sequence[Weights], sharpen: Sequence[float]
+    ) -> np.ndarray:
+        """What each slot's estimate takes of each signal [n, signals]; outputs of one class matched as in fusion."""
+        n = len(labels)
+        mix = np.zeros((n, len(products)))
+        blocks = [n * self.cache.variants.index(pair_) for pair_ in zip(self.separators, sharpen, strict=True)]
+        for slots in slots_by_label(labels).values():
+            for j, block in enumerate(blocks):
+                order = slots
+                if len(slots) > 1:
+                    a, b = [blocks[0] + k for k in slots], [block + k for k in slots]
+                    own = np.diag(products)
+                    order = [slots[o] for o in match(own[a][:, None] + own[b][None] - 2 * products[np.ix_(a, b)])]
+                for slot, source in zip(slots, order, strict=True):
+                    mix[slot, block + source] += weights[slot][j]
+        return mix
+
+    def _silence(self, item: Item, which: int) -> np.ndarray | None:
+        """Silence posteriors [taggers, n] of the active slots, of the taggers that the gate asks."""
+        key = (id(item), which)
+        if key not in self._silences:
+            self._silences[key] = None if self.multi_hot else self._slot_silence(item, which)
+        return self._silences[key]
+
+    def _slot_silence(self, item: Item, which: int) -> np.ndarray:
+        aligned = align_all(item.posteriors, self.config.vote.aligned)
+        silence = len(self.cache.labels)
+        active = np.flatnonzero(item.winners[which] != silence)
+        asked = self.config.gate.taggers if self.config.gate else None
+        names = [m.name for m in self.config.taggers]
+        return np.stack(
+            [p[active, silence] for p, name in zip(aligned, names, strict=True) if name in (asked or names)]
+        )
+
+    def coordinates(self, point: Tuning, space: Space) -> list[tuple[str, Shown, Callable[[Tuning], Found]]]:
+        """Name of each setting, how it is shown, and what finds the best point that differs in it alone."""
+        found: list[tuple[str, Shown, Callable[[Tuning], Found]]] = []
+
+        def add(name: str, shown: Shown, points: Callable[[Tuning], Iterable[Tuning]]) -> None:
+            found.append((name, shown, lambda p: self.best(points(p))))
+
+        if len(self.cache.settings) > 1:
+            found.append(("vote", self._show_vote, self.best_vote))
+        silences = [] if self.multi_hot else space.gate_silence
+        gates = [(s, m) for s in silences or [point.gate[0]] for m in space.gate_margin or [point.gate[1]]]
+        if len(gates) > 1:
+            add("gate", _show_gate, lambda p: (replace(p, gate=g) for g in [p.gate, *gates]))
+        for j, name in enumerate(self.separators):
+            if space.sharpen:
+                add(f"sharpen {name}", _show_sharpen(j), _sharpened(j, space.sharpen))
+        for j, name in enumerate(self.separators[1:], 1):
+            if space.fusion:
+                add(f"fusion {name}", lambda p: _numbers(p.default), _default(j, space.fusion))
+        if space.fusion and len(self.separators) > 1:
+            for label in self.cache.labels.names:
+                if sum(label in item.ref_labels for item in self.cache.items) < space.min_mixtures:
+                    continue
+                for j, name in enumerate(self.separators[1:], 1):
+                    add(f"fusion {name} {label}", _show_class(label), _of_class(label, j, space.fusion))
+        return found
+
+    def _show_vote(self, point: Tuning) -> str:
+        setting = self.cache.settings[point.vote]
+        rest = f"threshold {setting.threshold:g}" if self.multi_hot else f"gamma {setting.gamma:g}"
+        return f"{_numbers(setting.weights)}, {rest}"
+
+    def yaml(self, start: Tuning, point: Tuning) -> dict[str, Any]:
+        """The keys of a system's YAML in which two points differ."""
+        out: dict[str, Any] = {}
+        if point.vote != start.vote:
+            setting = self.cache.settings[point.vote]
+            names = [m.name for m in self.config.taggers]
+            out["vote"] = {"weights": dict(zip(names, setting.weights, strict=True))}
+            out["vote"] |= {"threshold": setting.threshold} if self.multi_hot else {"gamma": setting.gamma}
+        if point.gate != start.gate:
+            out["gate"] = dict(zip(("silence", "margin"), point.gate, strict=True))
+        fusion: dict[str, Any] = {}
+        named = lambda weights: dict(zip(self.separators, weights, strict=True))  # noqa: E731
+        if point.default != start.default:
+            fusion["default"] = named(point.default)
+        if point.sharpen != start.sharpen:
+            fusion["sharpen"] = named(point.sharpen)
+        inherited = dict(start.classes)  # what the base says of a label stays, unless it is said anew
+        classes = {
+            label: named(point.weights(label))
+            for label in self.cache.labels.names
+            if point.weights(label) != inherited.get(label, point.default)
+        }
+        if classes:
+            fusion["classes"] = classes
+        return out | ({"fusion": fusion} if fusion else {})
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _show_gate(point: Tuning) -> str:
+    silence, margin = ("off" if value is None else f"{value:g}" for value in point.gate)
+    return f"silence {silence}, margin {margin}"
+
+
+def _show_sharpen(j: int) -> Shown:
+    return lambda point: f"{point.sharpen[j]:g}"
+
+
+def _show_class(label: str) -> Shown:
+    return lambda point: _numbers(point.weights(label))
+
+
+def _sharpened(j: int, strengths: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
+    return lambda point: (
+        replace(point, sharpen=tuple(s if i == j else old for i, old in enumerate(point.sharpen)))
+        for s in dict.fromkeys([point.sharpen[j], *strengths])
+    )
+
+
+def _moved(weights: Weights, j: int, weight: float) -> Weights:
+    """Separator j with a weight; the first one has the rest to one."""
+    moved = [weight if i == j else old for i, old in enumerate(weights)]
+    moved[0] = round(1 - sum(moved[1:]), 10)
+    return tuple(moved)
+
+
+def _default(j: int, grid: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
+    return lambda p: [p, *(replace(p, default=m) for w in grid if (m := _moved(p.default, j, w))[0] >= 0)]
+
+
+def _of_class(label: str, j: int, grid: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
+    return lambda p: [p, *(p.with_class(label, m) for w in grid if (m := _moved(p.weights(label), j, w))[0] >= 0)]

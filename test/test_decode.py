@@ -1,0 +1,160 @@
+"""The decoding stages over a data directory: hand-over, files, and the same bytes from any number of processes."""
+
+import dataclasses
+import hashlib
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from s5 import S5System, decode
+from s5.bin.fuse import main as fuse_main
+from s5.bin.separate import main as separate_main
+from s5.bin.tag import main as tag_main
+from s5.data import DataDir
+from s5.errors import InputError
+from s5.fusion import CandidateConfig, GateConfig, RefineConfig
+from s5.labels import LabelSet
+
+
+@pytest.fixture(scope="session")
+def system(trained) -> S5System:
+    return S5System.from_yaml(trained.parent / "system.yaml", trained, "cpu")
+
+
+@pytest.fixture
+def data(recipe) -> DataDir:
+    return DataDir.load("data/valid")
+
+
+def with_(system, **changes):
+    return S5System(dataclasses.replace(system.config, **changes), system.expdir, "cpu")
+
+
+def digests(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".scp"  # scp files hold the folder's name
+    }
+
+
+def test_stages_hand_over_to_each_other(system, data, tmp_path):
+    decode.tag(system, data, tmp_path)
+    decode.vote(system, tmp_path)
+    labels = decode.read_rows(tmp_path / "labels")
+    assert list(labels) == data.utts
+    decode.take_oracle(data, tmp_path / "oracle")
+    assert decode.read_rows(tmp_path / "oracle/labels") == {u: list(data.labels[u]) for u in data.utts}
+    decode.separate(system, data, tmp_path / "oracle")
+    decode.fuse(system, data, tmp_path / "oracle")
+    names = {p.name for p in (tmp_path / "oracle/estimates").iterdir()}
+    assert names == {f"{u}_{k}_{label}.wav" for u in data.utts for k, label in enumerate(data.labels[u])}
+    utt = next(u for u in data.utts if data.labels[u])
+    separated = np.load(tmp_path / "oracle/separated/separator" / f"{utt}.npy")
+    written, rate = soundfile.read(tmp_path / "oracle/estimates" / f"{utt}_0_{data.labels[utt][0]}.wav")
+    assert rate == 8000 and np.abs(written - separated[0]).max() <= 1 / 32768
+    for name in ("labels", "probabilities"):
+        assert (tmp_path / f"oracle/final_{name}").read_bytes() == (tmp_path / f"oracle/{name}").read_bytes()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_posteriors_are_kaldi_archives_of_distributions(system, data, tmp_path):
+    import kaldiio
+
+    decode.tag(system, data, tmp_path)
+    table = kaldiio.load_scp(str(tmp_path / "posteriors/tagger.scp"))
+    assert sorted(table) == data.utts
+    np.testing.assert_allclose(table[data.utts[0]].sum(1), 1, atol=1e-5)
+    mixture, _ = data.mixture(data.utts[0])
+    np.testing.assert_allclose(table[data.utts[0]], system.tag(mixture)["tagger"], atol=1e-6)
+    loaded = decode.Posteriors.load(system, tmp_path)
+    assert (loaded.n_slots, loaded.labels, loaded.utts) == (3, LabelSet(("Cough", "Percussion", "Speech")), data.utts)
+
+
+REFINED = "inherit: {base}\nvote: {{threshold: 0.5}}\nrefine: {{loops: 2, n_min: 1, candidates: {{threshold: 0.0}}}}\n"
+
+
+def test_the_same_bytes_from_one_process_and_from_two(trained, data, tmp_path):
+    """Networks, gate and refinement included, through the commands."""
+    system = tmp_path / "refined.yaml"
+    system.write_text(REFINED.format(base=trained.parent / "system.yaml"))
+    for nj in ("1", "2"):
+        out = tmp_path / nj
+        common = ["--system", str(system), "--data", str(data.path), "--out", str(out), "--nj", nj, "--device", "cpu"]
+        common += ["--expdir", str(trained)]
+        tag_main(common)
+        decode.vote(S5System.from_yaml(system, trained), out)
+        separate_main(common)
+        fuse_main(common)
+    one, two = digests(tmp_path / "1"), digests(tmp_path / "2")
+    assert one == two and any(name.startswith("estimates/") for name in one)
+
+
+def test_a_gate_changes_the_final_labels_and_says_so(system, data, tmp_path, caplog):
+    decode.tag(system, data, tmp_path)
+    shares = decode.Posteriors.load(system, tmp_path)
+    loud = {u: _without_silence(shares.of(u)["tagger"]) for u in data.utts}
+    _rewrite(tmp_path, loud)
+    decode.vote(system, tmp_path)
+    decode.separate(system, data, tmp_path)
+    n_labels = sum(map(len, decode.read_rows(tmp_path / "labels").values()))
+    with caplog.at_level(logging.INFO):
+        decode.fuse(with_(system, gate=GateConfig(margin=-200)), data, tmp_path)
+    assert n_labels and f"gate: {n_labels} of {n_labels} slots silenced" in caplog.text
+    assert not any(decode.read_rows(tmp_path / "final_labels").values())
+    assert not list((tmp_path / "estimates").iterdir())
+    decode.fuse(with_(system, gate=GateConfig(margin=-200)), data, tmp_path, oracle=True)
+    assert decode.read_rows(tmp_path / "final_labels") == decode.read_rows(tmp_path / "labels")
+
+
+def test_refinement_writes_its_labels_beside_those_of_the_vote(system, data, tmp_path, caplog):
+    decode.tag(system, data, tmp_path)
+    decode.vote(system, tmp_path)
+    decode.separate(system, data, tmp_path)
+    config = RefineConfig(candidates=CandidateConfig(threshold=0.0), n_min=1)
+    with caplog.at_level(logging.INFO):
+        counts = decode.fuse(with_(system, refine=config), data, tmp_path)
+    before, after = (decode.read_rows(tmp_path / name) for name in ("labels", "final_labels"))
+    assert all(after.values())  # n_min
+    probabilities = decode.read_rows(tmp_path / "final_probabilities")
+    assert [len(v) for v in probabilities.values()] == [len(v) for v in after.values()]
+    assert counts.mixtures == len(data.utts) and counts.queries >= counts.mixtures
+    assert f"refine: {counts.removed} labels removed, {counts.restored} restored" in caplog.text
+    names = {p.name for p in (tmp_path / "estimates").iterdir()}
+    assert names == {f"{u}_{k}_{label}.wav" for u, row in after.items() for k, label in enumerate(row)}
+    change = sum(map(len, after.values())) - sum(map(len, before.values()))
+    assert change == counts.restored - counts.removed
+
+
+def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
+    with pytest.raises(InputError, match=r"labels.txt: found .*No such file"):
+        decode.vote(system, tmp_path)
+    with pytest.raises(InputError, match="labels: found"):
+        decode.separate(system, data, tmp_path)
+    folder = tmp_path / "fast"
+    shutil.copytree(data.path, folder)
+    utt = data.utts[0]
+    soundfile.write(folder / "a.wav", np.zeros((1000, 4)), 16000)
+    lines = (folder / "wav.scp").read_text().splitlines()
+    (folder / "wav.scp").write_text("\n".join([f"{utt} {folder / 'a.wav'}", *lines[1:]]) + "\n")
+    with pytest.raises(InputError, match=rf"{utt}: found 16000 Hz, expected 8000 Hz"):
+        decode.tag(system, DataDir.load(folder), tmp_path / "out")
+    with pytest.raises(InputError, match="expected separated sources"):
+        decode.take_oracle(data, tmp_path / "oracle")
+        decode.fuse(system, data, tmp_path / "oracle")
+    assert not (tmp_path / "out/posteriors").exists() and not list(tmp_path.rglob("*.partial"))
+
+
+def _without_silence(posterior):
+    loud = posterior.copy()
+    loud[:, -1] = 0
+    return loud / loud.sum(1, keepdims=True)
+
+
+def _rewrite(out, table):
+    import kaldiio
+
+    kaldiio.save_ark(str(out / "posteriors/tagger.ark"), table, scp=str(out / "posteriors/tagger.scp"))
