@@ -64,7 +64,7 @@ caller=$PWD
 cd "$root/egs/$dataset"
 find_launcher "$cmd"
 if [ ! -e "$system" ] && [ -e "$caller/$system" ] && ! [ "$caller" -ef "$root" ]; then system=$caller/$system; fi
-system_file=$(resolve "$system") || die "--system: found no file $system, expected the YAML of a system"
+resolve "$system" >/dev/null || die "--system: found no file $system, expected the YAML of a system"
 
 nj=${nj:-$(nproc)}
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
@@ -74,7 +74,10 @@ read -ra train_args <<<"$train_args"
 read -ra scene_args <<<"$scene_args"
 read -ra data_args <<<"$data_args"
 read -ra test_sets <<<"$test_sets"
-results=$expdir/$(basename "$system" .yaml)
+# The results' name is that of the YAML below systems/, deng2026_final for conf/systems/deng2026/final.yaml.
+results=/${system%.yaml}
+if [[ $results == */systems/* ]]; then results=${results##*/systems/}; else results=${results##*/}; fi
+results=$expdir/${results//\//_}
 # Scoring is cheap, and asked for by its number it is wanted.
 again=()
 if [ -n "${given[stage]:-}" ] && [ "$stage" -ge 11 ]; then again=(--always); fi
@@ -99,67 +102,60 @@ step 1 data --marker data/raw/.done --output data/raw/ "${sources[@]}" -- \
 for config in conf/scenes/*.yaml; do
   set=$(basename "$config" .yaml)
   if [[ $set == train* ]]; then form=(--virtual); else form=(--nj "$nj"); fi
+  needs=()
+  if asked 2; then while read -r file; do needs+=(--dep "$file"); done < <(inherited "$config"); fi
   step 2 "simulate $set" --marker "data/$set/.done" --output "data/$set/" --fresh "data/$set" \
-    --dep data/raw/.done --dep "$config" -- \
+    --dep data/raw/.done "${needs[@]}" -- \
     python -m s5.bin.simulate --config "$config" --out "data/$set" "${form[@]}" "${scene_args[@]}"
 done
 if [ -n "${data_lock:-}" ]; then exec {data_lock}>&-; fi
 
-# What the system consists of, by "kind phase": a line a model, its name and its YAMLs parted by tabs.
-declare -A models=()
-has() { cut -f 1 <<<"${models[$2]}" | grep -qxF -- "$1"; }
+# What the system consists of: a line a training, its fields parted by tabs (python -m s5.bin.models --help names them).
+trainings='' system_deps=()
 if [ "$stop_stage" -ge 3 ]; then
-  for kind in tagger separator; do
-    for phase in train finetune; do
-      models[$kind $phase]=$(python -m s5.bin.models --system "$system" --kind "$kind" --phase "$phase")
-    done
-  done
+  trainings=$(python -m s5.bin.models --system "$system")
+  while IFS=$'\t' read -ra field; do
+    if [ "${field[0]}" = system ]; then for file in "${field[@]:1}"; do system_deps+=(--dep "$file"); done; fi
+  done <<<"$trainings"
 fi
 
-# train STAGE NAME KIND PHASE: the system's models of a kind, one after the other. Fine-tuning has a folder of its own.
+# train STAGE NAME KIND first|further: the first trainings of the models of a kind, or those that go on from others.
 train() {
-  local number=$1 name=$2 kind=$3 phase=$4 model config file folder needs
+  local number=$1 name=$2 kind=$3 which=$4 field file folder needs none=1
   asked "$number" || return 0
-  [ -n "${models[$kind $phase]}" ] || log "stage $number ($name): nothing to train in $system"
-  while IFS=$'\t' read -ra config; do
-    model=${config[0]:-}
-    [ -n "$model" ] || continue
-    folder=$expdir/$model
-    needs=(--dep data/train/.done --dep data/valid/.done)
-    for file in "${config[@]:1}"; do needs+=(--dep "$(resolve "$file" || echo "$file")"); done
-    if [ "$phase" = finetune ]; then
-      has "$model" "$kind train" && needs+=(--dep "$folder/.done")
-      folder=${folder}_ft
-    fi
-    step "$number" "$name $model" --marker "$folder/.done" --output "$folder/config.yaml" --output "$folder/valid.*.pth" \
-      "${needs[@]}" --resume "$folder" --launch "--gpu $ngpu --num_nodes $num_nodes" -- \
-      python -m s5.bin.train --system "$system" --model "$model" --phase "$phase" --train data/train --valid data/valid \
-      --expdir "$expdir" --ngpu "$ngpu" -- "${train_args[@]}"
-  done <<<"${models[$kind $phase]}"
+  while IFS=$'\t' read -ra field; do
+    [ "${field[0]} ${field[1]:-}" = "$kind $which" ] || continue
+    none='' folder=$expdir/${field[4]} needs=(--dep data/train/.done --dep data/valid/.done)
+    for file in "${field[@]:7}"; do needs+=(--dep "$(resolve "$file" || echo "$file")"); done
+    if [ "${field[5]}" != - ]; then needs+=(--dep "$expdir/${field[5]}/.done"); fi
+    step "$number" "$name${field[3]//[a-z]/} ${field[2]}" --marker "$folder/.done" --output "$folder/config.yaml" \
+      --output "$folder/valid.*.pth" "${needs[@]}" --resume "$folder" --launch "--gpu $ngpu --num_nodes $num_nodes" -- \
+      python -m s5.bin.train --system "$system" --model "${field[2]}" --phase "${field[3]}" --train data/train \
+      --valid data/valid --expdir "$expdir" --ngpu "$ngpu" -- "${train_args[@]}"
+  done <<<"$trainings"
+  [ -z "$none" ] || log "stage $number ($name): nothing to train in $system"
 }
 
-# trained KIND: sets needs, the markers of the system's trained models of a kind; of a fine-tuned one that of its last form.
+# trained KIND: sets needs, the markers of the system's trained models of a kind, of each that of its last training.
 trained() {
-  local model
+  local field
   needs=()
-  while read -r model _; do
-    [ -n "$model" ] || continue
-    if has "$model" "$1 finetune"; then model=${model}_ft; fi
-    needs+=(--dep "$expdir/$model/.done")
-  done < <(cut -f 1 <<<"${models[$1 train]:-}"$'\n'"${models[$1 finetune]:-}" | sort -u)
+  while IFS=$'\t' read -ra field; do
+    if [ "${field[0]} ${field[6]:-}" = "$1 last" ]; then needs+=(--dep "$expdir/${field[4]}/.done"); fi
+  done <<<"$trainings"
 }
 
 # Stage 3: the taggers; from a pretrained encoder only the heads, so that their first large gradients do not spoil it.
-train 3 tagger tagger train
+train 3 tagger tagger first
 
 # Stage 4: then the upper layers of the encoder with them.
-train 4 tagger-ft tagger finetune
+train 4 tagger-ft tagger further
 
 # Stage 5: the separators, given the true labels.
-train 5 separator separator train
+train 5 separator separator first
 
 # Stage 6: what continues from a trained separator: another loss, more blocks, scenes that resemble the test's.
-train 6 separator-ft separator finetune
+train 6 separator-ft separator further
 
 # From here on results: of each test set one folder with the system's own labels and one with the true ones (_oracle).
 own=() true_labels=()
@@ -175,8 +171,8 @@ marker_of() {
 trained tagger
 for set in "${own[@]}"; do
   step 7 "tag $set" --marker "$results/$set/posteriors/.done" --output "$results/$set/posteriors/" \
-    --fresh "$results/$set/posteriors" --dep "$(marker_of "$set")" --dep "$system_file" "${needs[@]}" "${on_device[@]}" -- \
-    python -m s5.bin.tag --system "$system" --expdir "$expdir" --data "data/$set" --out "$results/$set"
+    --fresh "$results/$set/posteriors" --dep "$(marker_of "$set")" "${system_deps[@]}" "${needs[@]}" "${on_device[@]}" -- \
+    python -m s5.bin.tag --system "$system" --expdir "$expdir" --data "data/$set" --out "$results/$set" --nj "$nj"
 done
 
 # Stage 8: one label a slot from all taggers' posteriors; or the true labels, to measure the separators by themselves.
@@ -186,7 +182,7 @@ for set in "${own[@]}" "${true_labels[@]}"; do
   else
     needs=(--dep "$results/$set/posteriors/.done") given_labels=()
   fi
-  step 8 "vote $set" --marker "$results/$set/.labels.done" --output "$results/$set/labels" --dep "$system_file" \
+  step 8 "vote $set" --marker "$results/$set/.labels.done" --output "$results/$set/labels" "${system_deps[@]}" \
     "${needs[@]}" -- python -m s5.bin.vote --system "$system" --out "$results/$set" "${given_labels[@]}"
 done
 
@@ -194,15 +190,18 @@ done
 trained separator
 for set in "${own[@]}" "${true_labels[@]}"; do
   step 9 "separate $set" --marker "$results/$set/separated/.done" --output "$results/$set/separated/" \
-    --fresh "$results/$set/separated" --dep "$results/$set/.labels.done" --dep "$system_file" "${needs[@]}" "${on_device[@]}" -- \
-    python -m s5.bin.separate --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set"
+    --fresh "$results/$set/separated" --dep "$results/$set/.labels.done" "${system_deps[@]}" "${needs[@]}" "${on_device[@]}" -- \
+    python -m s5.bin.separate --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" --nj "$nj"
 done
 
-# Stage 10: the separators' outputs become one waveform a slot.
+# Stage 10: the separators' outputs become one waveform a slot. What the system's gate or refinement changes of its own
+# labels stands in final_labels; a refinement runs the networks again. True labels stay.
 for set in "${own[@]}" "${true_labels[@]}"; do
+  if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs=(--dep "$results/$set/posteriors/.done"); fi
   step 10 "fuse $set" --marker "$results/$set/estimates/.done" --output "$results/$set/estimates/" \
-    --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" --dep "$system_file" -- \
-    python -m s5.bin.fuse --system "$system" --data "data/${set%_oracle}" --out "$results/$set"
+    --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" "${needs[@]}" "${system_deps[@]}" "${on_device[@]}" -- \
+    python -m s5.bin.fuse --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" --nj "$nj" \
+    "${note[@]}"
 done
 
 # Stage 11: how good it is.
@@ -214,7 +213,7 @@ for set in "${own[@]}" "${true_labels[@]}"; do
     --dep "$results/$set/estimates/.done" "${again[@]}" -- \
     python -m s5.bin.score --estimates "$results/$set/estimates" --references "data/${set%_oracle}" \
     --out "$results/$set/scores.json" --system "${results##*/}" --set "${set%_oracle}" --nj "$nj" \
-    --probabilities "$results/$set/probabilities" "${note[@]}"
+    --probabilities "$results/$set/final_probabilities" "${note[@]}"
 done
 
 # Stage 12: for people: tables and a page to listen to.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,17 +80,27 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def yaml_chain(path: str | Path) -> list[Path]:
-    """A YAML file and those that it inherits from (``inherit: other.yaml``, looked up beside it), nearest first.
+    """A YAML file and those that it inherits from, nearest first.
+
+    ``inherit: other.yaml`` is looked up beside the file. Of a list, ``inherit: [a.yaml, b.yaml]``, the last is nearest:
+    what b says goes before what a says.
 
     Raises:
         InputError: a file is missing, is no YAML, or inherits from itself.
     """
-    chain = [resolve(path)]
-    while (parent := load_yaml(chain[-1]).get("inherit")) is not None:
-        chain.append(chain[-1].parent / str(parent))
-        if chain[-1] in chain[:-1]:
-            raise InputError(f"{path}: key inherit", f"{parent}, which inherits from it", "another file")
-    return chain
+    # A file that several inherit from goes behind all of them.
+    files = list(_chain(resolve(path), path, ()))
+    return list(dict.fromkeys(reversed(files)))[::-1]
+
+
+def _chain(file: Path, first: str | Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    yield file
+    parents = load_yaml(file).get("inherit") or []
+    for parent in reversed(parents if isinstance(parents, list) else [parents]):
+        inherited = Path(os.path.normpath(file.parent / str(parent)))
+        if inherited in (file, *above):
+            raise InputError(f"{first}: key inherit", f"{parent}, which inherits from it", "another file")
+        yield from _chain(inherited, first, (file, *above))
 
 
 def load_inherited(path: str | Path) -> dict[str, Any]:
@@ -124,6 +136,8 @@ def parse(schema: type[T] | Callable[..., Any], data: Mapping[str, Any], where: 
         return adapter.validate_python(dict(data))
     except pydantic.ValidationError as e:
         raise _complaint(e, schema, where) from None
+    except InputError as e:  # of a dataclass's own checks
+        raise InputError.at(where, e) from None
 
 
 def check_arguments(
@@ -198,6 +212,8 @@ def _complaint(error: pydantic.ValidationError, schema: Any, where: object) -> I
 def _keys_beside(schema: Any, path: list[str]) -> list[str]:
     """Names of the keys that are known where the path's last part stands."""
     for part in path[:-1]:
+        if typing.get_origin(schema) in (typing.Union, types.UnionType):
+            schema = _element(schema)
         schema = _field_types(schema).get(part) or _element(schema)
     return list(_field_types(_element(schema) if not _field_types(schema) else schema))
 

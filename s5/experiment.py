@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,20 +35,39 @@ class Experiment:
         """Where the network's parameters are."""
         return next(self.network.parameters()).device
 
+    @property
+    def n_channels(self) -> int:
+        """Channels that a mixture needs to have for this model: a tagger takes the first ones."""
+        part = self.network if hasattr(self.network, "n_channels") else getattr(self.network, "encoder", None)
+        return int(getattr(part, "n_channels", 1))
+
     @torch.inference_mode()
     def posterior(self, mixture: np.ndarray, bf16: bool = False) -> np.ndarray:
-        """Of a tagger: [M, samples] -> posteriors [K, C + 1] float32, rows sum to 1."""
-        logits = self._run(bf16, self._tensor(mixture)[None])[0]
-        return torch.softmax(logits.float(), dim=-1).cpu().numpy()
+        """Of a tagger: [M, samples] -> posteriors float32: [K, C + 1], rows sum to 1; of a multi-hot one [1, C].
+
+        Several mixtures of one length, [B, M, samples], give [B, K, C + 1] or [B, 1, C].
+        """
+        batch = self._tensor(mixture if mixture.ndim == 3 else mixture[None])
+        logits = self._run(bf16, batch).float()
+        multi_hot = getattr(self.network, "multi_hot", False)
+        posterior = (logits.sigmoid()[:, None] if multi_hot else torch.softmax(logits, dim=-1)).cpu().numpy()
+        return posterior if mixture.ndim == 3 else posterior[0]
 
     @torch.inference_mode()
-    def separate(self, mixture: np.ndarray, labels: Sequence[str], bf16: bool = False) -> np.ndarray:
-        """Of a separator: [M, samples] and at most K labels -> sources [K, samples] float32."""
-        query = self._tensor(self.labels.query(labels, self.n_slots, self.name))
-        return self._run(bf16, self._tensor(mixture)[None], query[None])[0].float().cpu().numpy()
+    def separate(self, mixture: np.ndarray, labels: Sequence[Any], bf16: bool = False) -> np.ndarray:
+        """Of a separator: [M, samples] and at most K labels -> sources [K, samples] float32.
+
+        Several mixtures of one length, [B, M, samples], with a list of labels each, give [B, K, samples].
+        """
+        several = mixture.ndim == 3
+        queries = [self.labels.query(row, self.n_slots, self.name) for row in (labels if several else [labels])]
+        batch = self._tensor(mixture if several else mixture[None])
+        sources = self._run(bf16, batch, self._tensor(np.stack(queries))).float().cpu().numpy()
+        return sources if several else sources[0]
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+        # A copy in torch's own memory: aligned alike in every process, so that the same kernels run.
+        return torch.tensor(array, dtype=torch.float32, device=self.device)
 
     def _run(self, bf16: bool, *inputs: torch.Tensor) -> torch.Tensor:
         try:
@@ -56,6 +75,20 @@ class Experiment:
                 return self.network(*inputs)
         except InputError as e:
             raise InputError.at(self.name, e) from None
+
+
+class Facts(NamedTuple):
+    """What a model was trained for, known without loading it."""
+
+    labels: LabelSet
+    n_slots: int
+    sampling_rate: int
+
+
+def read_facts(folder: str | Path) -> Facts:
+    """The facts of a trained model. Raises InputError if there is none."""
+    config = _config(Path(folder))
+    return Facts(LabelSet(tuple(config["labels"])), config["n_slots"], config["sampling_rate"])
 
 
 def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
@@ -94,7 +127,7 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
     Raises:
         InputError: no such experiment, or weights that do not fit its configuration.
     """
-    from s5.separation import SEPARATORS
+    from s5.separation import SEPARATORS, memory_format
     from s5.tagging import TAGGERS
 
     folder = Path(folder)
@@ -115,9 +148,7 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
         if found != list(value.shape):
             raise InputError(f"{path}: key {key}", found, list(value.shape))
     network.load_state_dict({key: tensors[key] for key in own})
-    if kind == "separator":
-        network = network.to(memory_format=torch.channels_last)
-    network = network.to(device).eval()
+    network = memory_format(network).to(device).eval()
     labels = LabelSet(tuple(config["labels"]))
     return Experiment(network, labels, config["n_slots"], config["sampling_rate"], str(folder))
 

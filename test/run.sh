@@ -63,7 +63,7 @@ part_lint() {
   check "shellcheck" check_shell
 }
 
-part_unit() { count python -m pytest --durations 5; }
+part_unit() { count python -m pytest --durations 5 -rs; }
 
 part_shell() {
   local file

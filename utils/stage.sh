@@ -177,6 +177,15 @@ resolve() {
   if [ -e "$1" ]; then echo "$1"; elif [ -e "$S5_ROOT/$1" ]; then echo "$S5_ROOT/$1"; else return 1; fi
 }
 
+# inherited YAML: the file itself and those that its key `inherit` names, a path a line.
+inherited() {
+  if grep -q '^inherit:' "$1"; then
+    python -c 'import sys; from s5.config import yaml_chain; print(*yaml_chain(sys.argv[1]), sep="\n")' "$1"
+  else
+    echo "$1"
+  fi
+}
+
 # The last word of a run.
 close_run() {
   if [ "$steps_run" -eq 0 ]; then

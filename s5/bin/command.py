@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from s5.errors import InputError
 from s5.progress import progress
 
-__all__ = ["Parser", "progress", "run"]
+__all__ = ["Parser", "add_decoding", "progress", "run"]
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -46,6 +46,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):  # type: ignore[no-untyped-def]
         """One line on stderr, exit status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Adds what all commands that run networks share: --nj, --device, --bf16."""
+    parser.add_argument("--nj", type=_count, default=1, metavar="N", help="processes; the results do not depend on it")
+    parser.add_argument("--device", help="torch device; by default the GPU if there is one")
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 or not, whatever the system says"
+    )
+
+
+def _count(text: str) -> int:
+    """A number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"found {value}, expected at least 1")
+    return value
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:

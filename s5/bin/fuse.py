@@ -1,25 +1,28 @@
-"""Stage 10: separated sources to the final estimates, by the fusion rules of the system."""
+"""Stage 10: separated sources to the final estimates, by the system's fusion, gate and refinement."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, progress, run
+from s5.bin.command import Parser, add_decoding, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
     parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--expdir", default="exp", help="folder of the experiments; a refinement runs the networks")
     parser.add_argument("--data", required=True, help="data directory")
     parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
+    parser.add_argument("--oracle", action="store_true", help="the labels were given: no gate, no refinement")
+    add_decoding(parser)
     args = parser.parse_args(argv)
 
     from s5 import S5System, decode
     from s5.data import DataDir
 
-    data = DataDir.load(args.data)
-    decode.fuse(S5System.from_yaml(args.system), data, args.out, progress(data.utts, len(data.utts), "fuse"))
+    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    decode.fuse(system, DataDir.load(args.data), args.out, nj=args.nj, oracle=args.oracle)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,46 @@
-"""Lists the models of a system, one a line: its name, its training YAML and what that inherits, parted by tabs."""
+"""Lists the trainings of a system, one a line, in order; run.sh reads it.
+
+Fields, parted by tabs: tagger or separator; first or further; the model; the phase (train, finetune, finetune2, ...);
+its experiment folder; the folder of the training that it goes on from, or -; last if the system decodes with it, or -;
+then its YAML and those that this inherits. The last line has the system's own files: system, file, file, ...
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from s5.bin.command import Parser, run
 from s5.config import yaml_chain
-from s5.system import SystemConfig
+from s5.system import ModelConfig, SystemConfig
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
     parser.add_argument("--system", required=True, help="system YAML")
-    parser.add_argument("--kind", choices=("tagger", "separator"), required=True, help="which models")
-    parser.add_argument("--phase", choices=("train", "finetune"), default="train", help="which training")
     args = parser.parse_args(argv)
 
-    for model in SystemConfig.load(args.system).models(args.kind):
-        if args.phase in model.phases():
-            print(model.name, *yaml_chain(model.phases()[args.phase]), sep="\t")
+    config = SystemConfig.load(args.system)
+    rows = [row for kind in ("tagger", "separator") for model in config.models(kind) for row in _trainings(kind, model)]
+    for row in dict.fromkeys(rows):  # two models of a system may be checkpoints of one training
+        print(*row, sep="\t")
+    print("system", *yaml_chain(args.system), sep="\t")
+
+
+def _trainings(kind: str, model: ModelConfig) -> Iterator[tuple[str, ...]]:
+    """The lines of one model."""
+    for phase, file in model.phases().items():
+        before = model.phase_before(phase)
+        yield (
+            kind,
+            "further" if before else "first",
+            model.experiment or model.name,
+            phase,
+            model.folder(phase),
+            model.folder(before) if before else "-",
+            "last" if model.folder(phase) == model.folder() else "-",
+            *map(str, yaml_chain(file)),
+        )
 
 
 if __name__ == "__main__":

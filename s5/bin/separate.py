@@ -1,10 +1,13 @@
-"""Stage 9: separates a data directory by the voted labels; or one recording into a folder, tagging it first."""
+"""Separates one recording into a folder, tagging it first; or, as stage 9, a data directory by its voted labels.
+
+Two forms: `separate --system YAML recording.wav folder`, and `separate --system YAML --data DIR --out DIR`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, progress, run
+from s5.bin.command import Parser, add_decoding, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -12,28 +15,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--system", required=True, help="system YAML")
     parser.add_argument("--expdir", default="exp", help="folder of the experiments")
-    parser.add_argument("--data", help="data directory")
-    parser.add_argument("--out", help="with --data: results folder that holds the labels, e.g. exp/mini/test")
-    parser.add_argument("recording", nargs="?", help="a wav or flac file, instead of --data")
-    parser.add_argument("folder", nargs="?", help="with a recording: where its sources go")
+    add_decoding(parser)
+    one = parser.add_argument_group("one recording")
+    one.add_argument("recording", nargs="?", help="wav, flac or ogg, of any sampling rate and length")
+    one.add_argument("folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit")
+    one.add_argument("--window", type=float, default=10.0, metavar="S", help="longer ones go by windows of S seconds")
+    one.add_argument("--overlap", type=float, default=2.0, metavar="S", help="overlap of the windows in seconds")
+    stage = parser.add_argument_group("stage 9")
+    stage.add_argument("--data", help="data directory")
+    stage.add_argument("--out", help="results folder that holds the labels, e.g. exp/mini/test")
     args = parser.parse_args(argv)
-    if (
-        bool(args.data) == bool(args.recording)
-        or bool(args.data) != bool(args.out)
-        or (args.recording and not args.folder)
-    ):
-        parser.error("give either --data and --out, or a recording and a folder")
+    forms = [args.recording and args.folder, args.data and args.out]
+    if sum(map(bool, forms)) != 1 or sum(map(bool, (args.recording, args.folder, args.data, args.out))) != 2:
+        parser.error("give either a recording and a folder, or --data and --out")
 
     from s5 import S5System, decode
     from s5.data import DataDir
 
-    system = S5System.from_yaml(args.system, args.expdir)
+    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
     if args.recording:
-        for path, source in decode.separate_file(system, args.recording, args.folder):
-            print(f"{path}  {source.label} {source.probability:.2f}")
+        written = decode.separate_file(system, args.recording, args.folder, args.window, args.overlap)
+        for path, label, probability in written:
+            print(f"{path}  {label} {probability:.2f}")
+        if not written:
+            print("no source found")
         return
-    data = DataDir.load(args.data)
-    decode.separate(system, data, args.out, progress(data.utts, len(data.utts), "separate"))
+    decode.separate(system, DataDir.load(args.data), args.out, nj=args.nj)
 
 
 if __name__ == "__main__":

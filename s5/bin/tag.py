@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, progress, run
+from s5.bin.command import Parser, add_decoding, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -14,14 +14,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--expdir", default="exp", help="folder of the experiments")
     parser.add_argument("--data", required=True, help="data directory")
     parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
+    add_decoding(parser)
     args = parser.parse_args(argv)
 
     from s5 import S5System, decode
     from s5.data import DataDir
 
-    system = S5System.from_yaml(args.system, args.expdir)
+    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
     data = DataDir.load(args.data, system.labels, system.n_slots)
-    decode.tag(system, data, args.out, progress(data.utts, len(data.utts), "tag"))
+    decode.tag(system, data, args.out, nj=args.nj)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--system", required=True, help="system YAML that names the model")
     parser.add_argument("--model", required=True, help="name of the tagger or separator")
-    parser.add_argument("--phase", choices=("train", "finetune"), default="train", help="first or second training")
+    parser.add_argument("--phase", default="train", help="train, finetune, finetune2, ...")
     parser.add_argument("--train", default="data/train", help="data directory, usually a virtual one")
     parser.add_argument("--valid", default="data/valid", help="data directory")
     parser.add_argument("--expdir", default="exp", help="folder of the experiments")

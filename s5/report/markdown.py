@@ -21,6 +21,11 @@ _READING = (
     "sources of one class; NoDupSet: mixtures with sources of different classes only, at least one."
 )
 
+_BESIDE = (
+    "Each row as it was published, and below it what the system of that name reached here. **Other data, and of *_mini "
+    "other sizes: what compares is the change from row to row, not the level.**"
+)
+
 _PUBLISHED = (
     "Figures that others published for the data of the challenge (CAPI-SDRi in 2026, CA-SDRi in 2025, in dB, / mixture "
     "accuracy in %). They were measured on the challenge's own recordings, rooms and lengths: **not comparable with "
@@ -87,6 +92,7 @@ def results_markdown(
     if trainings:
         parts += ["## Training", _trainings(trainings)]
     parts += [
+        *_beside_published(results),
         "## Published results, on other data",
         _PUBLISHED,
         _published(),
@@ -200,12 +206,41 @@ def _trainings(trainings: Sequence[Training]) -> str:
 
 
 def _published() -> str:
-    entries = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
     lines = []
-    for e in entries:
+    for e in _published_figures()["challenge"]:
         figures = (f"{number(e[k][0])} / {number(e[k][1])}" for k in ("test", "eval"))
         lines.append([e["year"], e["system"], e["metric"], *figures])
     return table(["year", "system", "metric", "challenge test", "challenge eval"], lines, left=3)
+
+
+def _beside_published(results: Sequence[Result]) -> list[str]:
+    """A table a report with the rows of its table that we have results of: published, then ours, and on which data."""
+    parts = []
+    for report in _published_figures()["reports"]:
+        metrics = list(dict.fromkeys(key for row in report["rows"] for key in row["metrics"]))
+        lines = []
+        for row in report["rows"]:
+            ours = [r for r in results if not r.oracle and r.system in (row["name"], f"{row['name']}_mini")]
+            if ours:
+                lines.append([row["row"], "published", report["data"], *(row["metrics"].get(m, "–") for m in metrics)])
+            for r in by_set(ours).values():
+                cells = (_ours(r[0].scores["metrics"], m) for m in metrics)
+                lines.append(["", r[0].system, f"this folder's `{r[0].set}`", *cells])
+        if lines:
+            parts += [f"## Beside {report['table']}", _BESIDE, table(["row", "", "data", *metrics], lines, left=3)]
+            parts += [report["note"]] if "note" in report else []
+    return parts
+
+
+def _ours(scores: Mapping[str, Any], metric: str) -> str:
+    """Our figure of a published metric; where labels repeat, CAPI-SDRi stands in for CA-SDRi, which it extends."""
+    if metric == "CA-SDRi" and scores.get(metric) is None and scores.get("CAPI-SDRi") is not None:
+        return f"CAPI-SDRi {number(scores['CAPI-SDRi'], 3)}"
+    return number(scores.get(metric), 3 if metric.endswith("SDRi") else 1)
+
+
+def _published_figures() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 
 
 def number(value: Any, digits: int = 1) -> str:

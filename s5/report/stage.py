@@ -18,6 +18,7 @@ from s5.report.markdown import DataSet, results_markdown
 from s5.report.page import write_page
 from s5.report.results import by_set, find_results, of_system
 from s5.report.training import find_trainings
+from s5.system import system_name
 
 
 def write_report(
@@ -30,7 +31,7 @@ def write_report(
     """Writes a listening page for every data set of the system, then RESULTS.md with all systems of the folder.
 
     Args:
-        system: the system's YAML; its results lie in ``<expdir>/<name of the file>``.
+        system: the system's YAML; its results lie in ``<expdir>/<system_name>``.
         expdir: the experiment folder.
         out: file to write, at the very end.
         data_root: folder of the data directories.
@@ -43,7 +44,7 @@ def write_report(
         raise InputError(system, "no such file", "the YAML of a system")
     if n_mixtures < 1:
         raise InputError("--n_mixtures", n_mixtures, "at least 1")
-    name, expdir, out = Path(system).stem, Path(expdir), Path(out)
+    name, expdir, out = system_name(system), Path(expdir), Path(out)
     results = find_results(expdir)
     own = of_system(results, name, expdir)
     pages, sizes = {}, []

@@ -6,7 +6,7 @@ import argparse
 import logging
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
@@ -30,6 +30,8 @@ class S5Task(AbsTask):
     """Network classes by the name that ``network`` takes."""
     with_sources: bool
     """Whether batches carry the dry targets."""
+    valid_figures: tuple[str, ...]
+    """What validation reports, and ``best_model_criterion`` may name."""
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -41,9 +43,30 @@ class S5Task(AbsTask):
             "--num_threads", type=int, default=None, help="CPU threads of the training process (default: torch's)"
         )
         group.add_argument(
-            "--scene_cache_mb", type=int, default=1024, help="Decoded recordings kept for rendering, in MB"
+            "--scene_cache_mb",
+            type=int,
+            default=1024,
+            help="Decoded recordings and impulse responses kept for rendering, once for all workers, in MB",
+        )
+        group.add_argument(
+            "--renderer",
+            choices=("cpu", "device"),
+            default="cpu",
+            help="Where fresh scenes are rendered: by the workers, or in batches on the device that trains",
+        )
+        group.add_argument(
+            "--device_cache_mb",
+            type=int,
+            default=2048,
+            help="Recordings and impulse responses kept on the device (renderer: device), in MB",
         )
         group.add_argument("--bf16", type=str2bool, default=False, help="Run the network in bfloat16")
+        group.add_argument(
+            "--ema_decay",
+            type=float,
+            default=0.0,
+            help="Validate and decode with an exponential moving average of the weights, e.g. 0.999; 0: without",
+        )
         group.add_argument(
             "--num_scenes", type=int, default=None, help="Fresh scenes an epoch (default: the sampler's)"
         )
@@ -70,6 +93,15 @@ class S5Task(AbsTask):
     @abstractmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
         """The ESPnet model around the network."""
+
+    @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list[torch.optim.Optimizer]:
+        """ESPnet's optimizer, each step of which is followed by an update of the average."""
+        optimizers = super().build_optimizers(args, model)
+        if args.ema_decay:
+            for optimizer in optimizers:
+                optimizer.register_step_post_hook(lambda *_: cast(Any, model).update_average())
+        return optimizers
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any]:
@@ -101,9 +133,22 @@ class S5Task(AbsTask):
             raise InputError(f"--{mode}_data", "nothing", "a data directory")
         labels = LabelSet(tuple(args.labels))
         dataset: VirtualScenes | FixedScenes
+        renderer = None
         if is_virtual(path):
             num_scenes = args.num_scenes if mode == "train" else None
-            dataset = VirtualScenes(path, args.scene_conf, args.seed, num_scenes, cls.with_sources, args.scene_cache_mb)
+            if args.renderer == "device":
+                from s5.scene.device import DeviceRenderer
+
+                renderer = DeviceRenderer("cuda" if args.ngpu > 0 else "cpu", args.device_cache_mb)
+            dataset = VirtualScenes(
+                path,
+                args.scene_conf,
+                args.seed,
+                num_scenes,
+                cls.with_sources,
+                args.scene_cache_mb,
+                planned=renderer is not None,
+            )
             if dataset.labels != labels:
                 raise InputError(
                     f"{path}/sampler.yaml", f"labels {' '.join(dataset.labels.names)}", " ".join(args.labels)
@@ -119,6 +164,7 @@ class S5Task(AbsTask):
             world_size=torch.distributed.get_world_size() if distributed else 1,
             drop_last=mode == "train",
             pin_memory=args.ngpu > 0,
+            renderer=renderer,
         )
         logging.info("[%s] %s: %d items in %d batches", mode, path, len(dataset), len(factory))
         return factory

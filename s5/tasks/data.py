@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,10 +18,22 @@ from s5.data import DataDir
 from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.scene import Sampler as SceneSampler
-from s5.scene import preload, render, scene_seed, set_cache_budget
+from s5.scene import preload, render_plan, scene_seed, set_cache_budget
+from s5.scene.bad_audio import read_excluded
+from s5.scene.plan import plan
 
-Item = tuple[str, dict[str, np.ndarray]]
+if TYPE_CHECKING:
+    from s5.scene.device import DeviceRenderer
+
+Item = tuple[str, dict[str, Any]]
+Batch = tuple[list[str], dict[str, Any]]
 SAMPLER_YAML = "sampler.yaml"
+
+WORKER_AUDIO, WORKER_FILTERS = 64 << 20, 128 << 20
+"""Bytes that a worker keeps for itself, beside what all of them share: decoded recordings, spectra."""
+
+BATCHES_AHEAD = 2
+"""Batches whose recordings are read while the device works on the one before."""
 
 
 def is_virtual(path: str | Path) -> bool:
@@ -39,7 +53,9 @@ class VirtualScenes(Dataset):
         seed: of the training.
         num_scenes: scenes of an epoch; by default the sampler's.
         with_sources: whether items carry the dry targets.
-        cache_mb: decoded recordings that are kept, in MB. They are loaded here, so that workers share them.
+        cache_mb: decoded recordings and impulse responses that are kept, in MB. They are loaded here, so that workers
+            share them.
+        planned: items carry the scene's plan instead of its samples, for a renderer on the device.
     """
 
     def __init__(
@@ -50,18 +66,22 @@ class VirtualScenes(Dataset):
         num_scenes: int | None = None,
         with_sources: bool = True,
         cache_mb: int = 0,
+        planned: bool = False,
     ) -> None:
         where = Path(path, SAMPLER_YAML)
-        self.sampler = SceneSampler({**load_yaml(where), **(overrides or {})}, where=where)
+        excluded = read_excluded(Path(path))
+        self.sampler = SceneSampler({**load_yaml(where), **(overrides or {})}, where=where, exclude=excluded)
         self.labels = LabelSet(tuple(self.sampler.config.labels))
         self.n_slots = self.sampler.config.n_slots
         self.seed = seed
         self.num_scenes = num_scenes or self.sampler.config.num_scenes
         self.with_sources = with_sources
+        self.planned = planned
         self.fingerprint = self.sampler.fingerprint
-        if cache_mb:
-            set_cache_budget(audio=cache_mb << 20)
-            preload(self.sampler.files(), self.sampler.config.sampling_rate, self.sampler.rooms())
+        if cache_mb and not planned:
+            set_cache_budget(WORKER_AUDIO, WORKER_FILTERS)
+            rate, budget = self.sampler.config.sampling_rate, cache_mb << 20
+            preload(self.sampler.files(), rate, self.sampler.rooms(), budget)
 
     def __len__(self) -> int:
         return self.num_scenes
@@ -69,18 +89,24 @@ class VirtualScenes(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Item | InputError:
         epoch, item = key
         seed = scene_seed(self.fingerprint, self.seed, epoch, item)
+        name = f"epoch{epoch}_{item:06d}"
         try:
-            rendered = render(self.sampler.sample(seed), self.sampler.root, self.with_sources)
+            drawn = self.sampler.sample(seed)
+            scene = plan(drawn, self.sampler.root)
+            if drawn.slots is None:  # the rules of 2025 have an order
+                # Training order of the slots is shuffled, silence last: no slot learns to be the first event.
+                scene = scene.with_slots(np.random.default_rng([seed, 1]).permutation(len(scene.labels)).tolist())
+            data: dict[str, Any] = {"label_index": self.labels.indices(scene.labels, self.n_slots)}
+            if self.planned:
+                return name, {"plan": scene, **data}
+            rendered = render_plan(scene, self.with_sources)
         except InputError as e:
             return e
-        # Training order of the slots is shuffled, silence last: no slot learns to be the first event.
-        order = np.random.default_rng([seed, 1]).permutation(len(rendered.labels))
-        labels = [rendered.labels[i] for i in order]
-        data = {"mixture": rendered.mixture, "label_index": self.labels.indices(labels, self.n_slots)}
+        data = {"mixture": rendered.mixture, **data}
         if self.with_sources:
-            data["dry"] = np.zeros((self.n_slots, rendered.mixture.shape[1]), np.float32)
-            data["dry"][: len(order)] = rendered.dry[order]
-        return f"epoch{epoch}_{item:06d}", data
+            data["dry"] = np.zeros((self.n_slots, scene.n_samples), np.float32)
+            data["dry"][: len(rendered.dry)] = rendered.dry
+        return name, data
 
 
 class FixedScenes(Dataset):
@@ -109,20 +135,25 @@ class FixedScenes(Dataset):
         return utt, data
 
 
-def collate(items: list[Item | InputError]) -> tuple[list[str], dict[str, torch.Tensor]] | InputError:
-    """Stacks items of one length into a batch; passes a complaint on, so that it reaches the user as one line."""
+def collate(items: list[Item | InputError]) -> Batch | InputError:
+    """Stacks items of one length into a batch; passes a complaint on, so that it reaches the user as one line.
+
+    Plans stay a list.
+    """
     good: list[Item] = []
     for item in items:
         if isinstance(item, InputError):
             return item
         good.append(item)
     names = [name for name, _ in good]
-    lengths = {data["mixture"].shape for _, data in good}
+    columns = {key: [data[key] for _, data in good] for key in good[0][1]}
+    plans = {} if "plan" not in columns else {"plan": columns.pop("plan")}
+    lengths = {mixture.shape for mixture in columns.get("mixture", ())}
     if len(lengths) > 1:
         return InputError(
             f"batch of {names[0]} ..", f"mixtures of shapes {sorted(lengths)}", "one shape (or batch_size 1)"
         )
-    return names, {k: torch.from_numpy(np.stack([data[k] for _, data in good])) for k in good[0][1]}
+    return names, {**plans, **{key: torch.from_numpy(np.stack(column)) for key, column in columns.items()}}
 
 
 class _EpochBatches(Sampler):
@@ -161,6 +192,7 @@ class SceneIterFactory(AbsIterFactory):
         world_size: number of processes.
         drop_last: leave an incomplete last batch out (training).
         pin_memory: for transfers to a GPU.
+        renderer: renders batches of plans (of a dataset that gives these).
     """
 
     def __init__(
@@ -172,7 +204,10 @@ class SceneIterFactory(AbsIterFactory):
         world_size: int = 1,
         drop_last: bool = False,
         pin_memory: bool = False,
+        renderer: DeviceRenderer | None = None,
     ) -> None:
+        self.renderer = renderer
+        self.n_slots = dataset.n_slots if dataset.with_sources else 0
         self.batches = _EpochBatches(len(dataset), batch_size, rank, world_size, drop_last)
         self.loader: DataLoader = DataLoader(
             dataset,
@@ -186,12 +221,28 @@ class SceneIterFactory(AbsIterFactory):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def build_iter(
-        self, epoch: int, shuffle: bool | None = None
-    ) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
+    def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[Batch]:
         """Batches of an epoch. Raises InputError for bad data that a worker met."""
         self.batches.epoch = epoch
+        return self._delivered() if self.renderer is None else self._rendered(self.renderer)
+
+    def _delivered(self) -> Iterator[Batch]:
         for batch in self.loader:
             if isinstance(batch, InputError):
                 raise batch
             yield batch
+
+    def _rendered(self, renderer: DeviceRenderer) -> Iterator[Batch]:
+        """Renders what the workers planned; a thread reads the next batches' recordings meanwhile."""
+        waiting: deque[tuple[list[str], dict[str, Any], Future]] = deque()
+        with ThreadPoolExecutor(1) as pool:
+            for names, batch in self._delivered():
+                waiting.append((names, batch, pool.submit(renderer.load, batch["plan"])))
+                if len(waiting) > BATCHES_AHEAD:
+                    yield self._render(renderer, *waiting.popleft())
+            while waiting:
+                yield self._render(renderer, *waiting.popleft())
+
+    def _render(self, renderer: DeviceRenderer, names: list[str], batch: dict[str, Any], loaded: Future) -> Batch:
+        made = renderer.render(batch.pop("plan"), self.n_slots, loaded.result())
+        return names, {"mixture": made.mixture, **batch} | ({"dry": made.dry} if self.n_slots else {})

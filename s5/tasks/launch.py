@@ -20,6 +20,7 @@ from s5.experiment import best_checkpoint
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
 from s5.system import SystemConfig
+from s5.tasks.start import check_start
 
 TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
 
@@ -39,7 +40,8 @@ def train_model(
     Args:
         system: system YAML.
         name: a tagger or separator in it.
-        phase: ``train``, or ``finetune``, which starts from the best checkpoint of ``train``.
+        phase: ``train``, or ``finetune``, ``finetune2`` and so on, which start from the best checkpoint of the phase
+            before.
         train_data: data directory, usually virtual.
         valid_data: data directory.
         expdir: folder of the experiments.
@@ -54,9 +56,10 @@ def train_model(
     if phase not in phases:
         raise InputError(f"{system}: {name}", f"no {phase} phase", one_of(phases, phase))
     options = list(extra)
-    if phase == "finetune":
-        start = best_checkpoint(Path(expdir) / model.folder("train"), model.checkpoint)
-        options += ["--init_param", str(start)]
+    if before := model.phase_before(phase):
+        start = best_checkpoint(Path(expdir) / model.folder(before), model.checkpoint)
+        # The network alone: of a training that kept an average of the weights, that average.
+        options += ["--init_param", f"{start}:network:network"]
     folder = Path(expdir) / model.folder(phase)
     train(TASK_OF_KIND[kind], phases[phase], train_data, valid_data, folder, ngpu, options)
 
@@ -87,6 +90,7 @@ def train(
         ngpu = torch.cuda.device_count()
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
     args = _arguments(task_class, config, extra, Path(output_dir))
+    check_start(task_class, args)
     _fill_schedule(args, config_path)
     task_class.main(args=args)
 
@@ -167,6 +171,9 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
             task_class.build_model(argparse.Namespace(**{**parser_defaults, **config}))
     except InputError as e:
         raise InputError.at(where, e) from None
+    for phase, figure, _ in config.get("best_model_criterion") or ():
+        if phase == "valid" and figure not in task_class.valid_figures:
+            raise InputError(f"{where}: key best_model_criterion", figure, one_of(task_class.valid_figures, figure))
 
 
 def _check_value(action: argparse.Action, value: Any, where: str) -> None:

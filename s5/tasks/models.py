@@ -2,31 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
-from s5.tagging.losses import pit_cross_entropy
+from s5.errors import InputError, one_of
+from s5.separation.losses import ca_pi_sdr, pi_sdr, sdr
+from s5.tagging.decision import MultiHotDecision, decide_multihot
+from s5.tagging.losses import multi_hot_bce, pit_cross_entropy
+from s5.tasks.figures import batch_counts, figures, label_accuracies
 
 Loss = Callable[..., tuple[Tensor, Tensor]]
 
 
 class _S5Model(AbsESPnetModel):
-    """What both kinds share: the network, and bfloat16 by one option, in training and evaluation alike."""
+    """What both kinds share: the network, and bfloat16 by one option, in training and evaluation alike.
 
-    def __init__(self, network: nn.Module, bf16: bool) -> None:
+    With an average, its weights are those that evaluation and ``network.*`` in checkpoints have; ``raw.*`` holds the
+    weights that training goes on with.
+
+    Args:
+        network: what is trained.
+        bf16: run it in bfloat16.
+        ema_decay: keep an exponential moving average of the weights; 0: none. The decay of a step is at most
+            (1 + n) / (10 + n) after n steps, so that a short training is not held back by its first weights.
+    """
+
+    def __init__(self, network: nn.Module, bf16: bool, ema_decay: float = 0.0) -> None:
         super().__init__()
-        self.network, self.bf16 = network, bf16
+        if not 0 <= ema_decay < 1:
+            raise InputError("key ema_decay", ema_decay, "at least 0 and below 1")
+        self.network, self.bf16, self.ema_decay = network, bf16, ema_decay
+        self._average: dict[str, Tensor] = {}
+        self._n_averaged = 0
+        self.frozen: list[nn.Module] = []
 
     def run(self, *args: Tensor) -> Tensor:
         """The network's output as float32."""
         with torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.bf16):
+            if self._average and not self.training:
+                return torch.func.functional_call(self.network, self._average, args).float()
             return self.network(*args).float()
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Freezes modules and parameters by name (``--freeze_param``): no gradient, and modules stay in evaluation.
+
+        Raises:
+            InputError: nothing has this name.
+        """
+        modules, parameters = dict(self.named_modules()), dict(self.named_parameters())
+        for name in names:
+            if name in modules:
+                modules[name].requires_grad_(False)
+                self.frozen.append(modules[name])
+            elif name in parameters:
+                parameters[name].requires_grad_(False)
+            else:
+                near = get_close_matches(name, [*modules, *parameters], n=5, cutoff=0.3)
+                raise InputError("--freeze_param", name, one_of(near or list(modules)[1:6], name))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches to training or evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Moves the average towards the weights; to be called after each step of the optimizer."""
+        if not self.ema_decay:
+            return
+        decay = min(self.ema_decay, (1 + self._n_averaged) / (10 + self._n_averaged))
+        for key, value in self.network.state_dict().items():
+            if key not in self._average:
+                self._average[key] = value.clone()
+            elif value.is_floating_point():  # the running statistics of batch norms with the weights that they fit
+                self._average[key].lerp_(value, 1 - decay)
+            else:
+                self._average[key].copy_(value)
+        self._n_averaged += 1
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """ESPnet's checkpoint: the average as ``network.*`` and the weights as ``raw.*`` where there is an average."""
+        state = super().state_dict(*args, **kwargs)
+        if not self._average:
+            return state
+        for key, value in self._average.items():
+            state[f"raw.{key}"] = state[f"network.{key}"]
+            state[f"network.{key}"] = value
+        state["raw_n_averaged"] = torch.tensor(self._n_averaged)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Takes both weights and average from a checkpoint that has them; the average alone if none is kept here."""
+        state = {key: value for key, value in state_dict.items() if not key.startswith("raw")}
+        if self.ema_decay and "raw_n_averaged" in state_dict:
+            own = self.network.state_dict()
+            for key in own:
+                self._average[key] = state[f"network.{key}"].to(own[key].device, copy=True)
+                state[f"network.{key}"] = state_dict[f"raw.{key}"]
+            self._n_averaged = int(state_dict["raw_n_averaged"])
+        return super().load_state_dict(state, *args, **kwargs)
 
     def collect_feats(self, **kwargs: Tensor) -> dict[str, Tensor]:
         """Required by ESPnet; there is nothing to collect."""
@@ -41,68 +125,117 @@ class SeparationModel(_S5Model):
         n_labels: C.
         loss: one of :mod:`s5.separation.losses`.
         bf16: run the network in bfloat16; the loss stays in float32.
+        ema_decay: of the average of the weights; 0: none.
+        one_query: train with one random active source of each mixture as a query of one slot; the network has to take
+            label vectors [B, 1, C] then. Validation asks for all K.
     """
 
-    def __init__(self, network: nn.Module, n_labels: int, loss: Loss, bf16: bool = False) -> None:
-        super().__init__(network, bf16)
-        self.n_labels, self.loss = n_labels, loss
+    def __init__(
+        self,
+        network: nn.Module,
+        n_labels: int,
+        loss: Loss,
+        bf16: bool = False,
+        ema_decay: float = 0.0,
+        one_query: bool = False,
+    ) -> None:
+        super().__init__(network, bf16, ema_decay)
+        self.n_labels, self.loss, self.one_query = n_labels, loss, one_query
 
     def forward(self, mixture: Tensor, dry: Tensor, label_index: Tensor, **kwargs: Any):  # type: ignore[no-untyped-def]
         """One batch: mixture [B, M, T], dry [B, K, T], label_index [B, K] (C is silence)."""
+        if self.training and self.one_query:
+            slot = _random_active(label_index != self.n_labels)
+            label_index = label_index.gather(1, slot)
+            dry = dry.gather(1, slot[..., None].expand(-1, -1, dry.shape[-1]))
         label_vector = F.one_hot(label_index, self.n_labels + 1)[..., : self.n_labels].to(mixture.dtype)
         estimate = self.run(mixture, label_vector)
-        loss, permutation = self.loss(estimate, dry, label_index, silence_index=self.n_labels)
+        loss, _ = self.loss(estimate, dry, label_index, silence_index=self.n_labels)
         if self.training:
             return force_gatherable((loss.mean(), {"loss": loss.mean().detach()}, len(mixture)), mixture.device)
         # Validation leaves mixtures without a source out, as CAPI-SDRi does: their loss is 0, whatever the estimate.
         active = label_index != self.n_labels
         n_mixtures = active.any(-1).sum().clamp(min=1)
-        stats = {
-            "loss": loss.sum() / n_mixtures,
-            "sdri": _sdri(estimate, dry, mixture[:, 0], permutation, active).sum() / n_mixtures,
-        }
-        return force_gatherable((loss.sum() / n_mixtures, stats, active.any(-1).sum()), mixture.device)
+        # Whatever permutations the loss allows: figures of models that were trained by several losses compare.
+        rules = {"sdri": ca_pi_sdr, "pi_sdri": pi_sdr}
+        stats = {"loss": loss.sum() / n_mixtures}
+        for name, rule in rules.items():
+            permutation = rule(estimate, dry, label_index, silence_index=self.n_labels)[1]
+            stats[name] = _sdri(estimate, dry, mixture[:, 0], permutation, active).sum() / n_mixtures
+        return force_gatherable((stats["loss"], stats, active.any(-1).sum()), mixture.device)
 
 
 class TaggingModel(_S5Model):
-    """A track-based tagger trained with permutation-invariant cross entropy.
+    """A tagger and its training loss.
 
     Args:
-        network: mixture [B, M, T] -> logits [B, K, C + 1].
+        network: mixture [B, M, T] -> logits [B, K, C + 1]; where it says ``multi_hot``, [B, C].
         n_labels: C.
         bf16: run the network in bfloat16; the loss stays in float32.
+        ema_decay: of the average of the weights; 0: none.
+        class_weight: of a track-based tagger, weight of each class in the loss [C + 1].
+        decision: of a multi-hot tagger, how validation takes labels from its probabilities.
     """
 
-    def __init__(self, network: nn.Module, n_labels: int, bf16: bool = False) -> None:
-        super().__init__(network, bf16)
-        self.n_labels = n_labels
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        n_labels: int,
+        bf16: bool = False,
+        ema_decay: float = 0.0,
+        class_weight: Tensor | None = None,
+        decision: MultiHotDecision | None = None,
+    ) -> None:
+        super().__init__(network, bf16, ema_decay)
+        self.n_labels, self.decision = n_labels, decision or MultiHotDecision()
+        self.multi_hot: bool = getattr(network, "multi_hot", False)
+        self.register_buffer("class_weight", class_weight, persistent=False)
 
     def forward(self, mixture: Tensor, label_index: Tensor, **kwargs: Any):  # type: ignore[no-untyped-def]
         """One batch: mixture [B, M, T], label_index [B, K] (C is silence)."""
         logits = self.run(mixture)
-        loss = pit_cross_entropy(logits, label_index)[0].mean()
-        accuracy, exact = _label_accuracies(logits.argmax(-1), label_index, self.n_labels)
-        stats = {"loss": loss.detach(), "acc3": accuracy.mean(), "accuracy_mix": exact.mean()}
-        return force_gatherable((loss, stats, len(mixture)), mixture.device)
+        if self.multi_hot:
+            loss = multi_hot_bce(logits, label_index).mean()
+        else:
+            loss = pit_cross_entropy(logits, label_index, self.class_weight)[0].mean()
+        predicted = self.predict(logits.detach())
+        if self.training:
+            acc3, exact = label_accuracies(predicted, label_index, self.n_labels)
+            stats = {"acc3": acc3.mean(), "accuracy_mix": exact.mean()}
+        else:
+            stats = batch_counts(predicted, label_index, self.n_labels)
+        return force_gatherable((loss, {"loss": loss.detach(), **stats}, len(mixture)), mixture.device)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """The network's output -> class indices [B, n], C for silence: n is K, or of a multi-hot tagger ``n_max``."""
+        if not self.multi_hot:
+            return logits.argmax(-1)
+        decision = (self.decision.threshold, self.decision.n_min, self.decision.n_max)
+        index = np.full((len(logits), self.decision.n_max), self.n_labels)
+        for row, posterior in zip(index, logits.sigmoid().cpu().numpy(), strict=True):
+            found = decide_multihot(posterior, *decision)[0]
+            row[: len(found)] = found
+        return torch.from_numpy(index).to(logits.device)
+
+    def figures(self, averages: dict[str, float]) -> dict[str, float]:
+        """What validation reports: the loss, and :data:`s5.tasks.figures.FIGURES`."""
+        return {"loss": averages["loss"], **figures(averages)}
 
 
 def _sdri(estimate: Tensor, dry: Tensor, reference: Tensor, permutation: Tensor, active: Tensor) -> Tensor:
     """Mean SDR improvement in dB over the active slots of each mixture [B]; 0 for a mixture without."""
-    eps = torch.finfo(torch.float32).eps
     estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))
-
-    def sdr(x: Tensor) -> Tensor:
-        return 10 * torch.log10((dry.square().sum(-1) + eps) / ((dry - x).square().sum(-1) + eps))
-
-    improvement = (sdr(estimate) - sdr(reference[:, None])) * active
+    improvement = (sdr(estimate, dry) - sdr(reference[:, None], dry)) * active
     return improvement.sum(-1) / active.sum(-1).clamp(min=1)
 
 
-def _label_accuracies(predicted: Tensor, label_index: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:
-    """TP / (TP + FN + FP) of each mixture over multi-sets of labels (1 if both are empty), and exact matches."""
-    counts = F.one_hot(predicted, n_labels + 1).sum(1)[:, :n_labels]
-    truth = F.one_hot(label_index, n_labels + 1).sum(1)[:, :n_labels]
-    both = torch.minimum(counts, truth).sum(-1)
-    either = torch.maximum(counts, truth).sum(-1)
-    accuracy = torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(both, dtype=torch.float32))
-    return accuracy, (counts == truth).all(-1).float()
+def _random_active(active: Tensor) -> Tensor:
+    """One active slot of each mixture at random: index [B, 1]; any slot of a mixture without one.
+
+    Args:
+        active: [B, K] bool.
+    """
+    weight = active.float()
+    return torch.multinomial(torch.where(active.any(-1, keepdim=True), weight, torch.ones_like(weight)), 1)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-import torch
 from espnet2.utils.nested_dict_action import NestedDictAction
 
 from s5.config import check_arguments
-from s5.separation import SEPARATORS
-from s5.separation.losses import ca_pi_sdr, ca_sdr, pi_sdr
+from s5.errors import InputError
+from s5.separation import SEPARATORS, memory_format
+from s5.separation.losses import ca_pi_sdr, ca_sdr, pi_sdr, snr
 from s5.tasks.base import S5Task, choose
 from s5.tasks.models import SeparationModel
 
-LOSSES = {"ca_pi_sdr": ca_pi_sdr, "ca_sdr": ca_sdr, "pi_sdr": pi_sdr}
+LOSSES = {"ca_pi_sdr": ca_pi_sdr, "ca_sdr": ca_sdr, "pi_sdr": pi_sdr, "snr": snr}
 
 
 class SeparationTask(S5Task):
@@ -22,6 +22,7 @@ class SeparationTask(S5Task):
 
     networks = dict(SEPARATORS)
     with_sources = True
+    valid_figures = ("loss", "sdri", "pi_sdri")
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -30,11 +31,22 @@ class SeparationTask(S5Task):
         group = parser.add_argument_group("S5 separation")
         group.add_argument("--loss", choices=sorted(LOSSES), default="ca_pi_sdr", help="Training loss")
         group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
+        group.add_argument(
+            "--queries",
+            choices=("all", "one"),
+            default="all",
+            help="Train with all sources of a mixture in one query, or with one at random (single-query networks)",
+        )
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> SeparationModel:
         """The separator that the arguments describe, in the memory format that suits its convolutions."""
         loss = choose(LOSSES, args.loss, "loss")
         check_arguments(loss, args.loss_conf, "loss_conf", given=("estimate", "target", "label_index", "silence_index"))
-        network = cls.build_network(args).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return SeparationModel(network, len(args.labels), partial(loss, **args.loss_conf), args.bf16)
+        network = memory_format(cls.build_network(args))
+        if args.queries == "one" and not getattr(network, "single_query", False):
+            raise InputError("key queries", "one", f"all, or a single-query network ({args.network} takes K at a time)")
+        loss = partial(loss, **args.loss_conf)
+        model = SeparationModel(network, len(args.labels), loss, args.bf16, args.ema_decay, args.queries == "one")
+        model.freeze(args.freeze_param)
+        return model

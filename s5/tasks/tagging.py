@@ -1,21 +1,99 @@
-"""The tagging task: ``python -m s5.bin.train --task tagging``."""
+"""The tagging task: ``python -m s5.bin.train``."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
-from s5.tagging import TAGGERS
+import torch
+from espnet2.utils.nested_dict_action import NestedDictAction
+from torch import Tensor
+
+from s5.config import parse
+from s5.errors import InputError
+from s5.labels import LabelSet
+from s5.tagging.decision import MultiHotDecision
+from s5.tagging.tagger import TAGGERS, Tagger
 from s5.tasks.base import S5Task
+from s5.tasks.figures import FIGURES
 from s5.tasks.models import TaggingModel
+from s5.tasks.trainer import S5Trainer
+
+LOSSES = {False: "pit_cross_entropy", True: "multi_hot_bce"}
+"""The loss that fits a head: one softmax a track, or (True) one sigmoid a class."""
+
+
+@dataclass
+class LossConfig:
+    """The key ``loss_conf``."""
+
+    class_weight: dict[str, float] = field(default_factory=dict)
+    """Weight of a class by its label, ``silence`` included; 1 for those not named. For pit_cross_entropy."""
 
 
 class TaggingTask(S5Task):
-    """Trains a track-based tagger with permutation-invariant cross entropy."""
+    """Trains a tagger: with permutation-invariant cross entropy over tracks, or a sigmoid a class."""
 
     networks = dict(TAGGERS)
     with_sources = False
+    trainer = S5Trainer
+    valid_figures = ("loss", *FIGURES)
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Adds loss and decision to the shared options."""
+        super().add_task_arguments(parser)
+        group = parser.add_argument_group("S5 tagging")
+        group.add_argument(
+            "--loss", choices=sorted(LOSSES.values()), default=None, help="Training loss (default: what fits the head)"
+        )
+        group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
+        group.add_argument(
+            "--decision",
+            action=NestedDictAction,
+            default={},
+            help="Of a multi-hot tagger, how validation takes labels: threshold, n_min, n_max",
+        )
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> TaggingModel:
-        """The tagger that the arguments describe."""
-        return TaggingModel(cls.build_network(args), len(args.labels), args.bf16)
+        """The tagger that the arguments describe, from its encoder's pretrained weights where there are any."""
+        network = cast(Tagger, cls.build_network(args))
+        if args.loss not in (None, LOSSES[network.multi_hot]):
+            kind = "a multi-hot head" if network.multi_hot else "a track-based head"
+            raise InputError("loss", args.loss, f"{LOSSES[network.multi_hot]} for {kind}")
+        rate = network.encoder.sampling_rate
+        if args.sampling_rate not in (None, rate):
+            raise InputError("network_conf: encoder: sampling_rate", rate, f"{args.sampling_rate}, the data's")
+        decision: MultiHotDecision = parse(MultiHotDecision, args.decision, "decision")
+        weight = _class_weight(args, network.multi_hot)
+        model = TaggingModel(network, len(args.labels), args.bf16, args.ema_decay, weight, decision)
+        model.freeze(args.freeze_param)
+        if not _brings_encoder(args) and not any(p.is_meta for p in network.parameters()):
+            network.encoder.load_weights()  # not on the meta device, where only the configuration is checked
+        return model
+
+
+def _brings_encoder(args: argparse.Namespace) -> bool:
+    """Whether the encoder's weights come from a checkpoint of ours: of this training, or one that it starts from."""
+    targets = [(*str(start).split(":"), "", "")[2] for start in args.init_param]
+    resumes = args.resume and Path(args.output_dir, "checkpoint.pth").exists()
+    return resumes or any(target in ("", "network", "network.encoder") for target in targets)
+
+
+def _class_weight(args: argparse.Namespace, multi_hot: bool) -> Tensor | None:
+    """Weight of each class [C + 1], or None where all are alike."""
+    config: LossConfig = parse(LossConfig, args.loss_conf, "loss_conf")
+    if not config.class_weight:
+        return None
+    if multi_hot:
+        raise InputError("loss_conf: key class_weight", "a multi-hot head", "a track-based head")
+    weight = torch.ones(len(args.labels) + 1)
+    labels = LabelSet(tuple(args.labels))
+    for label, value in config.class_weight.items():
+        if not value > 0:
+            raise InputError(f"loss_conf: key class_weight: {label}", value, "a number above 0")
+        weight[labels.index(label, "loss_conf: key class_weight")] = value
+    return weight

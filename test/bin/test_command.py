@@ -51,7 +51,9 @@ def test_importing_s5_imports_neither_torch_nor_espnet():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["simulate", "train", "models", "tag", "vote", "separate", "fuse", "score", "report"])
+@pytest.mark.parametrize(
+    "name", ["simulate", "train", "models", "tag", "vote", "separate", "fuse", "score", "report", "tune", "epoch_study"]
+)
 def test_every_entry_point_explains_itself_at_80_columns(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = subprocess.run(

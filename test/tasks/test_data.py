@@ -1,11 +1,16 @@
 """Items on the fly: what a scene depends on, and what it does not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 import torch
+import yaml
 
 from s5.errors import InputError
 from s5.labels import LabelSet
+from s5.scene.device import DeviceRenderer
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes
 
 LABELS = LabelSet(("Cough", "Percussion", "Speech"))
@@ -54,6 +59,17 @@ def test_slots_are_shuffled_with_silence_last_and_keep_their_sources(recipe):
     assert {(1, 0), (0, 1)} <= orders and len([o for o in orders if len(o) == 3]) > 2
 
 
+def test_slots_of_the_rules_of_2025_are_in_class_order(recipe, tmp_path):
+    for label in LABELS.names:
+        (tmp_path / label).mkdir()
+        soundfile.write(tmp_path / label / "a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 4000), 8000)
+    dirs = yaml.safe_load((recipe / "data/train/sampler.yaml").read_text())["dirs"] | {"sound_event": str(tmp_path)}
+    rules = {"rules": "dcase2025", "same_class_probability": 0, "n_events": [2, 3], "dirs": dirs}
+    _, data = collect(recipe, epoch=1, num_scenes=10, overrides=rules)
+    assert (data["label_index"].diff(dim=1) > 0).all()  # silence, the last class, last
+    assert (data["dry"].abs().amax(-1) > 0).eq(data["label_index"] != 3).all()
+
+
 def test_overrides_reach_the_sampler(recipe):
     _, data = collect(recipe, epoch=1, num_scenes=10, overrides={"n_events": [2, 2]})
     assert ((data["label_index"] != 3).sum(1) == 2).all()
@@ -81,5 +97,42 @@ def test_a_corrupt_file_ends_in_one_line_that_names_it(recipe, tmp_path, num_wor
     (folder / "wav.scp").write_text("\n".join([f"{lines[0].split()[0]} {broken}", *lines[1:]]) + "\n")
     factory = SceneIterFactory(FixedScenes(folder, LABELS, 3, with_sources=False), 2, num_workers)
     with pytest.raises(InputError, match=r"broken\.wav") as error:
+        list(factory.build_iter(1))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("num_workers", "with_sources"), [(0, True), (1, False)])
+def test_the_device_renders_what_the_workers_would(recipe, num_workers, with_sources):
+    names, expected = collect(recipe, epoch=2, num_scenes=7, with_sources=with_sources)
+    dataset = VirtualScenes(
+        recipe / "data/train", seed=5, num_scenes=7, with_sources=with_sources, cache_mb=64, planned=True
+    )
+    factory = SceneIterFactory(dataset, 2, num_workers, renderer=DeviceRenderer("cpu", 64))
+    for epoch in (1, 2):
+        batches = list(factory.build_iter(epoch))
+    assert [name for some, _ in batches for name in some] == names
+    assert all(list(batch) == list(batches[0][1]) for _, batch in batches)
+    found = {key: torch.cat([batch[key] for _, batch in batches]) for key in batches[0][1]}
+    assert found.keys() == expected.keys() and torch.equal(found["label_index"], expected["label_index"])
+    for key in expected.keys() - {"label_index"}:
+        peak = expected["mixture"].abs().amax((1, 2), keepdim=True)
+        assert ((found[key] - expected[key]).abs() <= 1e-4 * peak).all()
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_bad_audio_that_turns_up_in_training_ends_in_one_line(recipe, tmp_path, planned):
+    sampler = VirtualScenes(recipe / "data/train").sampler
+    for file in sampler.files():
+        if "/noise/" in file or "/interference/" in file or "Cough" in file:
+            copy = tmp_path / Path(file).relative_to(Path(sampler.config.dirs.noise).parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(Path(file).read_bytes())
+    dirs = {name: str(tmp_path / name) for name in ("sound_event", "interference", "noise")}
+    overrides = {"labels": ["Cough"], "n_events": [1, 1], "dirs": {**dirs, "room_ir": sampler.config.dirs.room_ir}}
+    dataset = VirtualScenes(recipe / "data/train", overrides, num_scenes=8, planned=planned)
+    for file in (tmp_path / "sound_event/Cough").iterdir():
+        file.write_bytes(file.read_bytes()[:-3000])
+    factory = SceneIterFactory(dataset, 4, renderer=DeviceRenderer("cpu", 64) if planned else None)
+    with pytest.raises(InputError, match=r"sound_event/Cough/\d.ogg: found") as error:
         list(factory.build_iter(1))
     assert "\n" not in str(error.value)

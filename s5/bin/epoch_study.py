@@ -1,0 +1,48 @@
+"""Scores systems made of checkpoints of several epochs and draws Fig. 5 of seed 001.
+
+Accuracy of the tagger against CAPI-SDRi of the separator with oracle labels; size and colour: CAPI-SDRi of both. Keep
+the checkpoints with --train_args "--keep_nbest_models 20".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from s5.bin.command import Parser, add_decoding, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument("--data", default="data/test", help="data directory with references")
+    parser.add_argument("--tagger_epochs", type=int, nargs="+", metavar="N", help="by default those that there are")
+    parser.add_argument("--separator_epochs", type=int, nargs="+", metavar="N", help="likewise")
+    parser.add_argument("--most", type=int, default=6, metavar="N", help="epochs of each at most, where none are given")
+    parser.add_argument("--accuracy", choices=("src", "mix"), default="src", help="of sources or of mixtures")
+    parser.add_argument("--out", help="folder of table and figure (default: EXPDIR/SYSTEM/SET/epoch_study)")
+    parser.add_argument("--title", default="", help="of the figure; by default system and set")
+    add_decoding(parser)
+    args = parser.parse_args(argv)
+    if args.most < 1:
+        parser.error(f"--most: found {args.most}, expected at least 1")
+
+    from s5 import S5System
+    from s5.data import DataDir
+    from s5.report.epoch_study import epochs_of, evaluate, write_study
+    from s5.system import system_name
+
+    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    data = DataDir.load(args.data)
+    taggers = epochs_of(system, "tagger", args.tagger_epochs, args.most)
+    separators = epochs_of(system, "separator", args.separator_epochs, args.most)
+    points = evaluate(system, data, taggers, separators, args.nj)
+    name = system_name(args.system)
+    out = args.out or Path(args.expdir, name, data.path.resolve().name, "epoch_study")
+    print(write_study(points, out, args.title or f"{name} on {data.path.resolve().name}", args.accuracy))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,45 @@
+"""Tunes a system's vote, gate, mask sharpening and fusion weights on a validation set, for CAPI-SDRi.
+
+The networks run once; what they gave is kept below --out, and later searches need none. A refinement is not part of the
+search. Prints the gain of each step and writes a YAML that inherits the system's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from s5.bin.command import Parser, add_decoding, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument("--data", default="data/valid", help="data directory with references; no test set")
+    parser.add_argument("--out", help="folder for what is kept (default: EXPDIR/SYSTEM/SET)")
+    parser.add_argument("--space", default="conf/tune.yaml", help="YAML of what is tried")
+    parser.add_argument("--write", metavar="YAML", help="tuned system to write (default: OUT/tuned.yaml)")
+    add_decoding(parser)
+    args = parser.parse_args(argv)
+
+    from s5 import S5System
+    from s5.data import DataDir
+    from s5.system import system_name
+    from s5.tuning import Space, collect, tune
+    from s5.tuning.result import as_table, write_yaml
+
+    space = Space.load(args.space)
+    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    data = DataDir.load(args.data)
+    out = Path(args.out or Path(args.expdir, system_name(args.system), data.path.resolve().name))
+    outcome = tune(collect(system, data, out, space, args.nj), system.config, space)
+    print(as_table(outcome))
+    path = Path(args.write or out / "tuned.yaml")
+    write_yaml(path, outcome, args.system, args.data)
+    print(f"\nwrote {path}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,194 @@
+"""The study of separation losses of seed 001 (section 4.3, Fig. 4), on the scenes of any recipe.
+
+Separators that differ in their loss alone are given the true labels of mixtures with and without sources of one class
+(DupSet, NoDupSet) and compared by PI-SDRi, on the same mixtures each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s5.config import load_yaml
+from s5.errors import InputError
+from s5.metrics import capi_sdri, pi_sdri
+from s5.report.markdown import table
+from s5.scene import Sampler, render, scene_seed
+
+SUBSETS = {"DupSet": ((2, 1.0), (3, 1.0)), "NoDupSet": ((1, 0.0), (2, 0.0), (3, 0.0))}
+"""Parts of each subset, as many mixtures each: number of sources, probability that a class repeats (section 4.1)."""
+
+ORDER = ("ca_pi_sdr", "ca_sdr", "pi_sdr")
+"""The losses in the order of the report's legend, by the names that configurations use."""
+
+TITLES = {"ca_pi_sdr": "CA-PI-SDR", "ca_sdr": "CA-SDR", "pi_sdr": "PI-SDR"}
+HATCHES = {"ca_pi_sdr": "", "ca_sdr": "///", "pi_sdr": "..."}
+GREYS = {"ca_pi_sdr": "0.25", "ca_sdr": "0.65", "pi_sdr": "0.9"}
+
+CLAIMS = (
+    ("DupSet", "ca_pi_sdr", "ca_sdr"),
+    ("NoDupSet", "ca_sdr", "pi_sdr"),
+    ("NoDupSet", "ca_pi_sdr", "pi_sdr"),
+    ("Total", "ca_pi_sdr", "ca_sdr"),
+    ("Total", "ca_pi_sdr", "pi_sdr"),
+)
+"""What the report found: on a subset, the first loss is ahead of the second. (That CA-PI-SDR keeps what CA-SDR reaches
+on NoDupSet is a claim of no difference: the table shows it.)"""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of one mixture for one model, in dB: :func:`s5.metrics.pi_sdri` and :func:`s5.metrics.capi_sdri`."""
+
+    pi_sdri: float
+    capi_sdri: float
+
+
+Study = dict[str, dict[str, list[Scores]]]
+"""Subset -> loss -> scores of its mixtures, in the same order for all losses."""
+
+
+def evaluate(models: Mapping[str, Any], scenes: str | Path, num_scenes: int) -> Study:
+    """Separates fresh scenes with every model, given the true labels.
+
+    Args:
+        models: loaded separators (:class:`s5.experiment.Experiment`) by the name of their loss.
+        scenes: YAML of a sampler, usually that of the test set; its numbers of events and repeats are replaced.
+        num_scenes: mixtures of each part of a subset (600 in the report).
+
+    Raises:
+        InputError: models that were trained for other labels or another sampling rate than the scenes have.
+    """
+    study: Study = {subset: {name: [] for name in models} for subset in SUBSETS}
+    for subset, rendered in _scenes(scenes, num_scenes, models):
+        mixture, n = rendered.mixture, len(rendered.labels)
+        for name, model in models.items():
+            estimate = model.separate(mixture, rendered.labels)[:n]
+            by_class = capi_sdri(rendered.labels, estimate, rendered.labels, rendered.dry, mixture[0])
+            any_order = pi_sdri(estimate, rendered.dry, mixture[0])
+            assert by_class is not None and any_order is not None  # every scene has a source
+            study[subset][name].append(Scores(any_order, by_class))
+    return study
+
+
+def write_study(study: Study, folder: str | Path, title: str) -> str:
+    """Writes ``loss_study.png``, ``.json`` and ``.md`` into a folder; returns the text of the last one."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = {"Total": _total(study), **study}
+    text = _markdown(study, title)
+    data = {subset: {name: [vars(s) for s in scores] for name, scores in by.items()} for subset, by in study.items()}
+    _draw(study, title, folder / "loss_study.png")
+    for name, content in (("loss_study.json", json.dumps(data)), ("loss_study.md", text)):
+        partial = folder / f".{name}.partial"
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, folder / name)
+    return text
+
+
+def _scenes(path: str | Path, num_scenes: int, models: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(subset, rendered scene), one after the other."""
+    config = {key: value for key, value in load_yaml(path).items() if key != "subsets"}
+    for subset, parts in SUBSETS.items():
+        for n_sources, probability in parts:
+            rules = {"n_events": [n_sources, n_sources], "same_class_probability": probability}
+            sampler = Sampler({**config, **rules}, where=path)
+            _check(sampler.config, models, path)
+            for item in range(num_scenes):
+                seed = scene_seed(sampler.fingerprint, sampler.config.seed, n_sources, item)
+                yield subset, render(sampler.sample(seed), sampler.root)
+
+
+def _check(config: Any, models: Mapping[str, Any], where: str | Path) -> None:
+    for model in models.values():
+        facts = {"labels": list(model.labels.names), "sampling_rate": model.sampling_rate}
+        for key, value in facts.items():
+            found = list(config.labels) if key == "labels" else config.sampling_rate
+            if found != value:
+                raise InputError(f"{where}: {key}", found, f"{value}, as {model.name} was trained")
+
+
+def _total(study: Study) -> dict[str, list[Scores]]:
+    names = next(iter(study.values()))
+    return {name: [score for by_loss in study.values() for score in by_loss[name]] for name in names}
+
+
+def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % confidence interval (normal approximation).
+
+    Example:
+        >>> mean, half = mean_and_half_width([1.0, 2.0, 3.0])
+        >>> round(mean, 2), round(half, 2)
+        (2.0, 1.13)
+    """
+    x = np.asarray(values, dtype=np.float64)
+    return float(x.mean()), float(1.96 * x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else float("nan")
+
+
+def _markdown(study: Study, title: str) -> str:
+    names = [name for name in ORDER if name in study["Total"]]
+    head = ["loss", *(f"{subset} ({len(by[names[0]])})" for subset, by in study.items()), "CAPI-SDRi, Total"]
+    rows: list[list[str]] = []
+    for name in names:
+        cells = [_interval([score.pi_sdri for score in by[name]]) for by in study.values()]
+        rows.append([TITLES[name], *cells, _interval([score.capi_sdri for score in study["Total"][name]])])
+    claims: list[list[str]] = []
+    for subset, better, worse in CLAIMS:
+        if better in names and worse in names:
+            pairs = zip(study[subset][better], study[subset][worse], strict=True)
+            mean, half = mean_and_half_width([a.pi_sdri - b.pi_sdri for a, b in pairs])
+            seen = "yes" if mean > half else "no, the reverse" if mean < -half else "not told apart"
+            claims.append([f"{subset}: {TITLES[better]} ahead of {TITLES[worse]}", f"{mean:+.2f} ± {half:.2f}", seen])
+    return "\n\n".join(
+        [
+            f"# Losses of the separator: {title}",
+            "PI-SDRi in dB with oracle labels, mean ± half of its 95 % confidence interval; number of mixtures in "
+            "brackets. Last column: CAPI-SDRi, where outputs count for the class that was asked for alone.",
+            table(head, rows),
+            "What seed 001 (Fig. 4) found, and the difference on the same mixtures here, in dB:",
+            table(["Fig. 4", "difference", "seen here"], claims),
+            "![PI-SDRi by loss and subset](loss_study.png)\n",
+        ]
+    )
+
+
+def _interval(values: Sequence[float]) -> str:
+    mean, half = mean_and_half_width(values)
+    return f"{mean:.2f} ± {half:.2f}"
+
+
+def _draw(study: Study, title: str, path: Path) -> None:
+    """Grouped bars as in Fig. 4, told apart by hatching and grey, with 95 % confidence intervals."""
+    from matplotlib.figure import Figure
+
+    subsets = [*SUBSETS, "Total"]
+    names = [name for name in ORDER if name in study["Total"]]
+    figure = Figure(figsize=(6.4, 3.6), dpi=200, layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        values = [mean_and_half_width([score.pi_sdri for score in study[subset][name]]) for subset in subsets]
+        means, halves = zip(*values, strict=True)
+        places = np.arange(len(subsets)) + (i - (len(names) - 1) / 2) * width
+        style = {"color": GREYS[name], "hatch": HATCHES[name], "edgecolor": "black", "linewidth": 0.8}
+        bars = axes.bar(places, means, 0.92 * width, yerr=halves, capsize=3, label=TITLES[name], **style)  # type: ignore[arg-type]
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    counts = [len(study[subset][names[0]]) for subset in subsets]
+    axes.set_xticks(range(len(subsets)), [f"{s}\n({n} mixtures)" for s, n in zip(subsets, counts, strict=True)])
+    axes.set_ylabel("PI-SDRi (dB), oracle labels")
+    axes.set_title(title, fontsize=10)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.margins(y=0.15)
+    axes.legend(title="training loss", ncols=len(names), fontsize=8, title_fontsize=8, loc="upper center")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
+    axes.spines[["top", "right"]].set_visible(False)
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)

@@ -1,0 +1,104 @@
+"""Validation figures of taggers: counts that ESPnet averages over batches, and what follows from the averages.
+
+A share of all sources of a validation set is no average of its batches' shares; but it is the quotient of two averages.
+So each batch reports means a mixture of what has to be counted, and at the end of an epoch :func:`figures` divides. The
+values are exact, whatever the batch size and the number of processes, and equal those of ``s5.metrics.Scorer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SUBSETS = ("", "_dup", "_nodup")
+"""All mixtures; DupSet: a class repeats; NoDupSet: one source or more, all of different classes."""
+QUOTIENTS = {
+    "accuracy_src": ("tp", "tp", "fp", "fn"),
+    "accuracy_mix": ("right", "n"),
+    "acc2": ("recall", "n_active"),
+    "acc3": ("ratio", "n"),
+}
+"""Figures of each subset, 0 to 1: what is counted, over the sum of what follows.
+
+* accuracy_src: TP / (TP + FP + FN) over all sources (seed 001).
+* accuracy_mix: share of mixtures with all labels right (seed 001; Acc1 of seed 002).
+* acc2: macro-averaged accuracy of seed 002: mean recall of the mixtures that have a source.
+* acc3: FP-penalised accuracy of seed 002, Eq. (1): mean of TP / (TP + FN + FP), 1 for a mixture rightly left empty.
+"""
+FIGURES = tuple(name + subset for subset in SUBSETS for name in QUOTIENTS)
+
+
+def label_accuracies(predicted: Tensor, label_index: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:
+    """TP / (TP + FN + FP) of each mixture over multi-sets of labels (1 if both are empty), and exact matches.
+
+    Args:
+        predicted: class indices [B, any number], C for silence.
+        label_index: class indices [B, K], C for silence.
+        n_labels: C.
+
+    Returns:
+        Two tensors [B] float32.
+    """
+    tp, fp, fn = _counts(predicted, label_index, n_labels)
+    return _acc3(tp, fp, fn), (fp + fn == 0).float()
+
+
+def batch_counts(predicted: Tensor, label_index: Tensor, n_labels: int) -> dict[str, Tensor]:
+    """Means over a batch's mixtures of all that :func:`figures` needs; arguments as in :func:`label_accuracies`."""
+    tp, fp, fn = _counts(predicted, label_index, n_labels)
+    truth = _histogram(label_index, n_labels)
+    active, repeats = truth.sum(-1) > 0, (truth > 1).any(-1)
+    by_mixture = {
+        "n": torch.ones_like(tp),
+        "n_active": active.float(),
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "right": (fp + fn == 0).float(),
+        "recall": tp / (tp + fn).clamp(min=1),
+        "ratio": _acc3(tp, fp, fn),
+    }
+    members = (torch.ones_like(tp), repeats.float(), (active & ~repeats).float())
+    return {
+        name + subset: (value * member).mean()
+        for subset, member in zip(SUBSETS, members, strict=True)
+        for name, value in by_mixture.items()
+    }
+
+
+def figures(averages: Mapping[str, float]) -> dict[str, float]:
+    """:data:`FIGURES` from the averages of :func:`batch_counts` over a set; those of an empty subset are left out.
+
+    Example:
+        >>> counts = batch_counts(torch.tensor([[0, 1, 2], [0, 2, 2]]), torch.tensor([[0, 0, 2], [0, 2, 2]]), 2)
+        >>> found = figures({name: value.item() for name, value in counts.items()})
+        >>> [round(found[name], 3) for name in ("accuracy_src", "accuracy_mix", "acc2", "acc3", "acc3_dup")]
+        [0.5, 0.5, 0.75, 0.667, 0.333]
+    """
+    found = {}
+    for subset in SUBSETS:
+        for name, (above, *below) in QUOTIENTS.items():
+            total = sum(averages[count + subset] for count in below)
+            if total:
+                found[name + subset] = averages[above + subset] / total
+    return found
+
+
+def _histogram(index: Tensor, n_labels: int) -> Tensor:
+    """Class indices [B, any number] -> how often each class occurs [B, C]."""
+    return F.one_hot(index, n_labels + 1).sum(1)[:, :n_labels]
+
+
+def _counts(predicted: Tensor, label_index: Tensor, n_labels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """True positives, false positives and false negatives of each mixture [B] float32, over multi-sets of labels."""
+    counts, truth = _histogram(predicted, n_labels), _histogram(label_index, n_labels)
+    both = torch.minimum(counts, truth).sum(-1).float()
+    return both, counts.sum(-1) - both, truth.sum(-1) - both
+
+
+def _acc3(tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
+    total = tp + fp + fn
+    return torch.where(total > 0, tp / total.clamp(min=1), torch.ones_like(tp))
