@@ -285,19 +285,35 @@ def test_an_impossible_room_is_refused_in_one_line():
         rooms.impulse_responses(rooms.Room("train", "vault", [9.0, 9.0, 4.0], 0.05, 2, 1))
 
 
-def test_speed_perturbation_changes_length_and_pitch_of_training_files_once(tmp_path):
-    perturb = load("perturb_speed")
+def test_perturbation_changes_length_pitch_and_colour_of_training_files_once(tmp_path):
+    perturb = load("perturb")
     folder = tmp_path / "train/Speech/a"
     folder.mkdir(parents=True)
-    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    tone = 0.25 * sum(np.sin(2 * np.pi * f * np.arange(16000) / 16000) for f in (440, 4400))
     sf.write(folder / "00.flac", tone, 16000)
-    for _ in range(2):  # the copies are not perturbed again
-        perturb.main([str(tmp_path / "train"), "--speeds", "0.8", "1.25", "--nj", "1"])
-    assert sorted(p.name for p in folder.iterdir()) == ["00.flac", "00_sp0.8.flac", "00_sp1.25.flac"]
-    for speed in (0.8, 1.25):
-        wav, fs = sf.read(folder / f"00_sp{speed}.flac")
+
+    def copies(*options):
+        perturb.main([str(tmp_path / "train"), "--speeds", "0.8", "1.25", "--nj", "1", *options])
+        names = ["00.flac", "00_sp0.8.flac", "00_sp1.25.flac"]
+        assert sorted(p.name for p in folder.iterdir()) == names  # the copies are not perturbed again
+        return {name: (folder / name).read_bytes() for name in names}
+
+    def balance(name, speed):
+        wav, fs = sf.read(folder / name)
         assert len(wav) == pytest.approx(16000 / speed, abs=2)
-        assert np.argmax(np.abs(np.fft.rfft(wav))) * fs / len(wav) == pytest.approx(440 * speed, abs=1)
+        spectrum = np.abs(np.fft.rfft(wav))
+        peaks = [round(f * speed * len(wav) / fs) for f in (440, 4400)]
+        assert np.argmax(spectrum[: len(spectrum) // 8]) == pytest.approx(peaks[0], abs=1)
+        return spectrum[peaks[1] - 2 : peaks[1] + 3].max() / spectrum[peaks[0] - 2 : peaks[0] + 3].max()
+
+    coloured = copies()
+    assert copies() == coloured
+    ratios = [balance("00_sp0.8.flac", 0.8), balance("00_sp1.25.flac", 1.25)]
+    plain = copies("--filter_db", "0")  # another way: made anew
+    assert plain != coloured
+    for before, name, speed in zip(ratios, ("00_sp0.8.flac", "00_sp1.25.flac"), (0.8, 1.25), strict=True):
+        assert abs(balance(name, speed) - 1) < 0.05 < abs(before - 1)
+    assert copies() == coloured
 
 
 def test_training_backgrounds_are_coloured_and_keep_their_level():

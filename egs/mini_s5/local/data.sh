@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Raw material of the mini data set in data/raw: recordings from the archive beside this script (those for training at
-# several speeds), background noise made from recorded ambiences, and simulated rooms. What is there already is not made again.
+# several speeds and in several colours), background noise made from recorded ambiences, and simulated rooms. What is
+# there already is not made again.
 set -euo pipefail
 
 nj=2
@@ -31,7 +32,7 @@ export PYTHONPATH="$local/../../..${PYTHONPATH:+:$PYTHONPATH}"
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 python "$local/unpack.py"
-python "$local/perturb_speed.py" --nj "$nj"
+python "$local/perturb.py" --nj "$nj"
 python "$local/make_noise.py" --nj "$nj"
 python "$local/make_rooms.py" --nj "$nj"
 python "$local/unpack.py" --summary

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Speed perturbation: other speeds of the training split's recordings, beside them.
+"""Copies of the training split's recordings at other speeds and through other equalisers, beside them.
 
 A class has a handful of sources here, and what is trained on them learns these sources by heart. Played faster and
-slower, pitch included (Ko et al., Interspeech 2015), a source stands for more of them. Validation and test stay as they
-are.
+slower, pitch included (Ko et al., Interspeech 2015), and each copy in another colour, as if through another microphone,
+a source stands for more of them. Validation and test stay as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import soxr
+from scipy.signal import firwin2, oaconvolve
 
 from s5.bin.command import Parser, run
 from s5.errors import InputError
@@ -28,7 +31,15 @@ def other_speed(path: Path, speed: float) -> Path:
     return path.with_name(f"{path.stem}{MARK}{speed:g}.flac")
 
 
-def perturb(path: Path, speeds: Sequence[float]) -> None:
+def colour(wav: np.ndarray, fs: int, filter_db: float, rng: np.random.Generator) -> np.ndarray:
+    """[samples] through a random smooth equaliser: up to ``filter_db`` up or down at each octave from 64 Hz."""
+    frequency = np.linspace(0, fs / 2, 129)
+    octaves = np.arange(6, np.log2(fs / 2) + 1)
+    gain = np.interp(np.log2(np.maximum(frequency, 1)), octaves, rng.uniform(-filter_db, filter_db, len(octaves)))
+    return oaconvolve(wav, firwin2(255, frequency, 10 ** (gain / 20), fs=fs), mode="same")
+
+
+def perturb(path: Path, speeds: Sequence[float], filter_db: float = 0.0) -> None:
     """Writes the copies of one recording that are missing. Raises InputError for an unreadable one."""
     todo = [speed for speed in speeds if not other_speed(path, speed).exists()]
     if not todo:
@@ -39,6 +50,9 @@ def perturb(path: Path, speeds: Sequence[float]) -> None:
         raise InputError(path, "no readable audio", "a recording") from e
     for speed in todo:
         new = soxr.resample(wav, fs, fs / speed)
+        if filter_db:
+            seed = zlib.crc32("/".join([*path.parts[-3:], f"{speed:g}"]).encode())
+            new = colour(new, fs, filter_db, np.random.default_rng(seed))
         out = other_speed(path, speed)
         partial = out.with_name(f".{out.stem}.partial.flac")
         sf.write(partial, new / max(1.0, float(np.abs(new).max())), fs, subtype="PCM_16")
@@ -55,15 +69,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="folders of recordings",
     )
     parser.add_argument("--speeds", type=float, nargs="+", default=[0.84, 0.92, 1.09, 1.19], help="speeds to add")
+    parser.add_argument("--filter_db", type=float, default=8.0, help="largest gain of a copy's equaliser; 0: none")
     parser.add_argument("--nj", type=int, default=2, help="processes")
     args = parser.parse_args(argv)
     if any(not 0.5 <= speed <= 2 or speed == 1 for speed in args.speeds):
         raise InputError("--speeds", args.speeds, "numbers from 0.5 to 2 other than 1")
-    files = [p for folder in args.folders for p in sorted(Path(folder).rglob("*.*")) if MARK not in p.stem]
+    if not 0 <= args.filter_db <= 40:
+        raise InputError("--filter_db", args.filter_db, "0 to 40 dB")
+    version = hashlib.sha256(Path(__file__).read_bytes() + f"{args.speeds} {args.filter_db}".encode()).hexdigest()
+    for folder in map(Path, args.folders):
+        stamp = folder / ".perturbed"
+        if folder.is_dir() and not (stamp.is_file() and stamp.read_text(encoding="utf-8") == version):
+            for copy in folder.rglob(f"*{MARK}*.flac"):  # made in another way
+                copy.unlink()
+            stamp.write_text(version, encoding="utf-8")
+    found = [p for folder in args.folders for p in sorted(Path(folder).rglob("*.*"))]
+    files = [p for p in found if MARK not in p.stem and not p.name.startswith(".")]
     if not files:
         raise InputError(" ".join(args.folders), "no file", "recordings (local/unpack.py)")
     with ProcessPoolExecutor(args.nj) as pool:
-        list(pool.map(perturb, files, [args.speeds] * len(files), chunksize=16))
+        n = len(files)
+        list(pool.map(perturb, files, [args.speeds] * n, [args.filter_db] * n, chunksize=16))
     print(f"{' '.join(args.folders)}: {len(files)} recordings, {len(args.speeds)} more speeds of each")
 
 
