@@ -36,7 +36,6 @@ from s5.fusion import (
 )
 from s5.labels import DCASE_LABELS, LabelSet
 
-
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
 

@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--expdir", default="exp", help="folder of the experiments; a refinement runs the networks")
     parser.add_argument("--data", required=True, help="data directory")
     parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
-    parser.add_argument("--oracle", action="store_true", help="the labels were given: no gate, no refinement")
+    parser.add_argument("--oracle_labels", action="store_true", help="the labels were given: no gate, no refinement")
     add_decoding(parser)
     args = parser.parse_args(argv)
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5.data import DataDir
 
     system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
-    decode.fuse(system, DataDir.load(args.data), args.out, nj=args.nj, oracle=args.oracle)
+    decode.fuse(system, DataDir.load(args.data), args.out, nj=args.nj, oracle=args.oracle_labels)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from s5.errors import InputError
+
 DEFAULT_GB = 20.0
 KEPT_FREE = 1 << 30
 """Bytes of the disk that are left free."""
@@ -106,7 +108,10 @@ def _write(file: int, array: np.ndarray, offset: int) -> None:
 
 def _make_room(folder: Path, n_bytes: int) -> bool:
     """Removes the files that were used least recently until there is room; whether there is."""
-    budget = float(os.environ.get("S5_CACHE_GB", DEFAULT_GB)) * 2**30
+    try:
+        budget = float(os.environ.get("S5_CACHE_GB", DEFAULT_GB)) * 2**30
+    except ValueError as e:
+        raise InputError("S5_CACHE_GB", repr(os.environ["S5_CACHE_GB"]), "a number of GB") from e
     files = []
     for entry in os.scandir(folder):
         if entry.name.endswith(".f32"):

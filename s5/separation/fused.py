@@ -205,8 +205,9 @@ class _NormFilmConv(torch.autograd.Function):
         to_y, to_weight, _ = torch.ops.aten.convolution_backward(
             gradient, y, weight, None, *ctx.settings, [True, ctx.needs_input_grad[4], False]
         )
-        to_z = torch.ops.aten.leaky_relu_backward(to_y, y, SLOPE, True)  # y has the sign of what entered the LeakyReLU
-        del y, to_y
+        # In place; y has the sign of what entered the LeakyReLU.
+        to_z = torch.ops.aten.leaky_relu_backward.grad_input(to_y, y, SLOPE, True, grad_input=to_y)
+        del y
         to_x, to_bn_weight, to_bn_bias = torch.ops.aten.native_batch_norm_backward(
             to_z, x, bn_weight, None, None, mean, inverse, True, ctx.eps, [True, True, True]
         )

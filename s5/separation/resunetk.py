@@ -8,7 +8,7 @@ parameters, same output (seed 001, section 3.2). With ``single_query`` it is the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -54,7 +54,7 @@ class ResidualBlock(nn.Module):
         y = norm_film_conv(y, self.bn2, beta2, self.conv2)
         return y.add_(x if self.shortcut is None else self.shortcut(x))
 
-    def folded(self, beta1: Tensor, beta2: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    def folded(self, dtype: torch.dtype, beta1: Tensor, beta2: Tensor) -> Callable[[Tensor], Tensor]:
         """:meth:`forward` in evaluation, without gradient, as a function of x in the given precision."""
         before = film_scale_shift(self.bn1, beta1)
         scale, shift = film_scale_shift(self.bn2, beta2)
@@ -87,7 +87,7 @@ class EncoderBlock(nn.Module):
 
     def infer(self, x: Tensor, betas: Sequence[Tensor], before: nn.Conv2d | None = None) -> tuple[Tensor, Tensor]:
         """:meth:`forward` in evaluation, without gradient, of x or of the 1x1 convolution ``before`` of x."""
-        run = self.conv_block1.folded(*betas, dtype=x.dtype)
+        run = self.conv_block1.folded(x.dtype, *betas)
         channels = max(self.conv_block1.bn1.num_features, self.conv_block1.bn2.num_features)
         pooled, skip = [], []
         for strip in strips(x, channels * x.shape[3], self.pool[0]):
@@ -119,7 +119,7 @@ class DecoderBlock(nn.Module):
 
     def infer(self, x: Tensor, skip: Tensor, betas: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
         """:meth:`forward` in evaluation, without gradient, strip by strip: rows, and the output there."""
-        run = self.conv_block2.folded(*betas[1:], dtype=x.dtype)
+        run = self.conv_block2.folded(x.dtype, *betas[1:])
         before, weight = film_scale_shift(self.bn1, betas[0]), self.conv1.weight.to(x.dtype)
         ratio, _ = self.conv1.stride
         for strip in strips(skip, 2 * skip.shape[1] * skip.shape[3], ratio):
@@ -187,16 +187,17 @@ class _Base(nn.Module):
             frames, and the masks there, strip by strip: a block's inner maps are never there as a whole.
         """
         skips: list[Tensor] = []
-        output: Iterable[tuple[slice, Tensor]] = ()
+        output: Iterator[tuple[slice, Tensor]] | None = None
         for name, block in self.blocks().items():
             mine = _below(betas, name)
             if isinstance(block, DecoderBlock):
-                x = _joined([part for _, part in output]) if output else x
+                x = x if output is None else _joined([part for _, part in output])
                 output = block.infer(x, skips.pop(), mine)
             else:
                 x, skip = block.infer(x, mine, None if skips else self.pre_conv)
                 if not name.endswith("a"):
                     skips.append(skip)
+        assert output is not None
         for frames, part in output:
             yield frames, _one_by_one(part, self.after_conv)
 

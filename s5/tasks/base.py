@@ -19,7 +19,7 @@ from torch import nn
 from s5.config import check_arguments
 from s5.errors import InputError, one_of
 from s5.labels import LabelSet
-from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, is_virtual
+from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, device_renderer, is_virtual
 
 
 class S5Task(AbsTask):
@@ -137,9 +137,7 @@ class S5Task(AbsTask):
         if is_virtual(path):
             num_scenes = args.num_scenes if mode == "train" else None
             if args.renderer == "device":
-                from s5.scene.device import DeviceRenderer
-
-                renderer = DeviceRenderer("cuda" if args.ngpu > 0 else "cpu", args.device_cache_mb)
+                renderer = device_renderer("cuda" if args.ngpu > 0 else "cpu", args.device_cache_mb)
             dataset = VirtualScenes(
                 path,
                 args.scene_conf,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,14 @@ BATCHES_AHEAD = 2
 def is_virtual(path: str | Path) -> bool:
     """Whether a data directory holds a sampler instead of recordings."""
     return Path(path, SAMPLER_YAML).exists()
+
+
+@cache
+def device_renderer(device: str, cache_mb: int) -> DeviceRenderer:
+    """The renderer of this process for a device: one for training and validation, as they share its cache's budget."""
+    from s5.scene.device import DeviceRenderer
+
+    return DeviceRenderer(device, cache_mb)
 
 
 class VirtualScenes(Dataset):

@@ -37,7 +37,7 @@ PARTS = {
     "transforms (FFT)": ("_duccfft", "pocketfft", "scipy/fft", "_forward", "_inverse"),
     "spectra multiplied": ("_multiply",),
     "audio read": ("soundfile", "scene/audio.py", "ascontiguousarray", "sf_"),
-    "impulse responses read": ("h5py", "room.py", "load_response"),
+    "impulse responses read": ("h5py", "room.py", "load_response", "unpacked.py", "fromfile"),
     "levels and sums": ("render.py", "einsum", "numpy.zeros", "reduce"),
     "files and headers looked up": ("posix", "scene/plan.py", "posixpath"),
 }
@@ -72,6 +72,7 @@ def main() -> None:
 def run(args: argparse.Namespace, folder: Path) -> None:
     """Makes the material, times everything, prints the table."""
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ["S5_CACHE"] = str(folder / "cache")
     suffix = ".flac" if args.flac else ".wav"
     make_material(
         folder, n_rooms=args.rooms, rir_seconds=args.rir_seconds, suffix=suffix, compressed=not args.uncompressed
