@@ -115,7 +115,7 @@ trainings='' system_deps=()
 if [ "$stop_stage" -ge 3 ]; then
   trainings=$(python -m s5.bin.models --system "$system")
   while IFS=$'\t' read -ra field; do
-    if [ "${field[0]}" = system ]; then for file in "${field[@]:1}"; do system_deps+=(--dep "$file"); done; fi
+    if [ "${field[0]:-}" = system ]; then for file in "${field[@]:1}"; do system_deps+=(--dep "$file"); done; fi
   done <<<"$trainings"
 fi
 
@@ -124,7 +124,7 @@ train() {
   local number=$1 name=$2 kind=$3 which=$4 field file folder needs none=1
   asked "$number" || return 0
   while IFS=$'\t' read -ra field; do
-    [ "${field[0]} ${field[1]:-}" = "$kind $which" ] || continue
+    [ "${field[0]:-} ${field[1]:-}" = "$kind $which" ] || continue
     none='' folder=$expdir/${field[4]} needs=(--dep data/train/.done --dep data/valid/.done)
     for file in "${field[@]:7}"; do needs+=(--dep "$(resolve "$file" || echo "$file")"); done
     if [ "${field[5]}" != - ]; then needs+=(--dep "$expdir/${field[5]}/.done"); fi
@@ -141,7 +141,7 @@ trained() {
   local field
   needs=()
   while IFS=$'\t' read -ra field; do
-    if [ "${field[0]} ${field[6]:-}" = "$1 last" ]; then needs+=(--dep "$expdir/${field[4]}/.done"); fi
+    if [ "${field[0]:-} ${field[6]:-}" = "$1 last" ]; then needs+=(--dep "$expdir/${field[4]}/.done"); fi
   done <<<"$trainings"
 }
 

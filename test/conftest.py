@@ -139,6 +139,7 @@ COMMON = {
     "num_scenes": 4,
     "batch_size": 2,
     "num_workers": 0,
+    "num_threads": 1,  # sums in one order, however many threads other tests leave
     "optim": "adamw",
     "optim_conf": {"lr": 1e-3},
     "keep_nbest_models": 2,
