@@ -104,7 +104,7 @@ for config in conf/scenes/*.yaml; do
   if [[ $set == train* ]]; then form=(--virtual); else form=(--nj "$nj"); fi
   needs=()
   if asked 2; then while read -r file; do needs+=(--dep "$file"); done < <(inherited "$config"); fi
-  step 2 "simulate $set" --marker "data/$set/.done" --output "data/$set/" --fresh "data/$set" \
+  step 2 "simulate $set" --marker "data/$set/.done" --output "data/$set/" --refill "data/$set" \
     --dep data/raw/.done "${needs[@]}" -- \
     python -m s5.bin.simulate --config "$config" --out "data/$set" "${form[@]}" "${scene_args[@]}"
 done

@@ -70,16 +70,17 @@ complaint() {
   echo "error: ${line#*error: }"
 }
 
-# step NUMBER NAME --marker FILE [--output PATH] [--dep FILE] [--fresh FOLDER] [--launch OPTIONS] \
+# step NUMBER NAME --marker FILE [--output PATH] [--dep FILE] [--fresh FOLDER] [--refill FOLDER] [--launch OPTIONS] \
 #     [--resume FOLDER] [--always] -- COMMAND...
 #   --output   a file or folder that the command makes; of a folder with a slash at its end the files are counted
 #   --fresh    a folder that is removed before the command runs: nothing stale stays in it
+#   --refill   a folder in which the command makes what is missing; removed first if a dependency has changed since then
 #   --launch   options of the launcher, e.g. "--gpu 1"
 #   --resume   the folder in which the command continues what was cut off; if a dependency has changed since it began,
 #              the folder is moved to FOLDER.old, and the command begins anew
 #   --always   run even if done
 step() {
-  local number=$1 name=$2 marker='' fresh='' launch='' resume='' always='' outputs=() deps=()
+  local number=$1 name=$2 marker='' fresh='' refill='' launch='' resume='' always='' outputs=() deps=()
   shift 2
   while [ "$1" != -- ]; do
     case $1 in
@@ -89,6 +90,7 @@ step() {
       --fresh) fresh=$2 ;;
       --launch) launch=$2 ;;
       --resume) resume=$2 ;;
+      --refill) refill=$2 ;;
       --always)
         always=1
         shift
@@ -111,6 +113,11 @@ step() {
   done
   rm -f -- "$marker"
   if [ -n "$fresh" ]; then rm -rf -- "$fresh"; fi
+  if [ -n "$refill" ]; then
+    if [ "$overwrite" = true ] || [ "$(fingerprint)" != "$(cat "$refill/.started" 2>/dev/null)" ]; then rm -rf -- "$refill"; fi
+    mkdir -p "$refill"
+    fingerprint >"$refill/.started"
+  fi
   if [ -n "$resume" ]; then
     if [ -d "$resume" ] && { [ "$overwrite" = true ] || [ "$(fingerprint)" != "$(cat "$resume/.started" 2>/dev/null)" ]; }; then
       rm -rf -- "$resume.old"

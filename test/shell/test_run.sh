@@ -82,9 +82,17 @@ check "a deleted model" equals "$calls" "train sep_a train,train sep_a finetune,
 echo "# another rule" >>"$copy/conf/systems/mini.yaml"
 recipe_run
 check "a changed system: from the tagging on" equals "$calls" "$tagging,$true_labels,$separation,$after_separation"
+touch "$recipe/data/test/made_before"
+rm "$recipe/data/test/.done"
 echo "# more" >>"$recipe/conf/scenes/test.yaml"
 recipe_run
 check "changed test scenes: no training" equals "$calls" "simulate data/test,$tagging,$true_labels,$separation,$after_separation"
+check "and none of the old scenes" test ! -e "$recipe/data/test/made_before"
+touch "$recipe/data/test/made_before"
+rm "$recipe/data/test/.done"
+recipe_run --stop_stage 2
+check "interrupted scenes are gone on with" test -e "$recipe/data/test/made_before"
+rm "$recipe/data/test/made_before"
 
 recipe_run --stage 11
 check "--stage 11 scores again" equals "$calls" "score exp/mini/test/scores.json,score exp/mini/test_oracle/scores.json,report RESULTS.md"
