@@ -54,7 +54,7 @@ class ModelConfig:
     experiment: str | None = None
     """Name of its experiment folder below ``exp/``; by default its own."""
     weight: float = 1.0
-    """Of a tagger in the vote (alpha of Eq. (1), seed 000)."""
+    """Of a tagger in the vote (alpha of Eq. (1), Deng et al.)."""
     checkpoint: str | None = None
     """File in the experiment folder; by default the average or the best by the training's own criterion."""
 

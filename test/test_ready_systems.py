@@ -62,10 +62,10 @@ def test_the_mini_variant_differs_in_the_size_of_its_models_alone(path):
         assert all("_tiny" in Path(training).stem for training in b.phases().values())
 
 
-# Seed 000.
+# Deng et al..
 
 
-def test_the_vote_of_seed_000():
+def test_the_vote_of_deng2026():
     for row in ("vote", "silence_gate", "clap_gate", "finetuned", "tfgridnet", "final"):
         config = load(f"deng2026/{row}")
         assert config.weights() == {"m2d_bigru": 0.52, "m2d_fc_4c": 0.16, "clap_fc": 0.32}
@@ -97,10 +97,10 @@ def test_the_rows_of_table_1_add_one_thing_each():
     assert rows["verification"].refine.candidates is None and not rows["verification"].refine.separate_again
 
 
-# Seed 001.
+# Nguyen et al..
 
 
-def test_the_systems_of_seed_001_differ_in_tagger_or_loss():
+def test_the_systems_of_nguyen2026_differ_in_tagger_or_loss():
     losses = {}
     for row in ("ca_pi_sdr", "ca_sdr", "pi_sdr", "4c"):
         (separator,) = load(f"nguyen2026/{row}").separators
@@ -113,12 +113,12 @@ def test_the_systems_of_seed_001_differ_in_tagger_or_loss():
     assert channels == {"1c": 1, "4c": 4}
 
 
-# Seed 002.
+# Park et al..
 
 ROWS = ("baseline", "retrained_tagger", "retrained", "rolloff", "chroma", "rolloff_chroma", "ensemble")
 
 
-def test_the_fourteen_rows_of_seed_002():
+def test_the_fourteen_rows_of_park2025():
     for row in ROWS:
         plain, agent = load(f"park2025/{row}"), load(f"park2025/{row}_agent")
         assert plain.refine is None and folders(plain) == folders(agent)
@@ -129,7 +129,7 @@ def test_the_fourteen_rows_of_seed_002():
     assert separators == [["resunetk_2025"]] * 2 + [["resunetk_2025_ft"]] * 5
 
 
-def test_the_ensemble_of_seed_002():
+def test_the_ensemble_of_park2025():
     weights = {"m2d_rolloff_chroma": 0.35, "m2d_chroma": 0.30, "m2d_rolloff": 0.20, "m2d_dual": 0.15}
     assert load("park2025/ensemble").weights() == weights
 

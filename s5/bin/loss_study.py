@@ -1,4 +1,4 @@
-"""Trains the same separator with the three losses of seed 001 and draws its Fig. 4: PI-SDRi on DupSet and NoDupSet.
+"""Trains one separator with the three losses of Nguyen et al. and draws their Fig. 4: PI-SDRi on DupSet and NoDupSet.
 
 Run it in a recipe folder whose stages 1 and 2 are done. A model that is trained already is not trained again.
 """

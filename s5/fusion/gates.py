@@ -1,4 +1,4 @@
-"""Silence gates: slots that a vote called active and that are taken for silent after all (seed 000, Table 1)."""
+"""Silence gates: slots that a vote called active and that are taken for silent after all (Deng et al., Table 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLOOR = 1e-12
 
 @dataclass
 class GateConfig:
-    """The key ``gate`` of a system. Our reading of seed 000: the report names the gates and gives no formula."""
+    """The key ``gate`` of a system. Our reading of Deng et al.: the report names the gates and gives no formula."""
 
     silence: float | None = None
     """A slot is silenced when its mean silence posterior over the taggers lies above; None: never."""

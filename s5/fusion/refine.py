@@ -1,6 +1,6 @@
 """Iterative refinement: tag, separate, tag the separated sources again, separate again, until the labels stay.
 
-Label correction by seed 002's agent (section 3.3) and the verification of seed 000 are settings of it; docs/systems.md
+Park et al.'s label correction (section 3.3) and the verification of Deng et al. are settings of it; docs/systems.md
 lists them.
 """
 
@@ -23,7 +23,7 @@ Rescore = Callable[[np.ndarray], np.ndarray]
 
 @dataclass
 class CandidateConfig:
-    """Labels beyond those of the vote that are tried (seed 002: the top three and all above a threshold)."""
+    """Labels beyond those of the vote that are tried (Park et al.: the top three and all above a threshold)."""
 
     top: int | None = None
     """Candidates at least, by falling score of the mixture; by default K."""

@@ -25,13 +25,13 @@ class VoteConfig:
     """The key ``vote`` of a system."""
 
     rule: Literal["vote", "average"] = "vote"
-    """``vote``: Eq. (1) of seed 000, see :func:`vote`; ``average``: weighted mean of the probabilities (seed 002)."""
+    """``vote``: Eq. (1) of Deng et al., see :func:`vote`; ``average``: weighted mean of probabilities (Park et al.)."""
     weights: dict[str, float] = field(default_factory=dict)
     """Weight of each tagger by name (alpha); one that is not named has its own ``weight``."""
     gamma: float = 1.0
     """Confidence power of the vote."""
     align: bool | Literal["assignment", "none"] = True
-    """Whether the taggers' slots are aligned first (by assignment); ``none`` is the literal reading of seed 000."""
+    """Whether the taggers' slots are aligned first (by assignment); ``none`` is the literal reading of Deng et al.."""
     threshold: float = 0.5
     """Multi-hot: a class at or above it is present."""
     n_min: int = 1
@@ -185,7 +185,7 @@ def align_all(posteriors: Sequence[np.ndarray], align: bool = True) -> list[np.n
 def vote(
     posteriors: Sequence[np.ndarray], weights: Sequence[float], gamma: float = 1.0, align: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fuses taggers: each gives its top class of a slot ``weight * confidence ** gamma`` points (Eq. (1), seed 000).
+    """Fuses taggers: each gives its top class of a slot ``weight * confidence ** gamma`` points (Eq. (1), Deng et al.).
 
     Silence is an ordinary candidate. Active slots are moved to the front, in their order; of tied classes the one with
     the lower index wins (so silence wins no tie); a slot without any point is silent.
@@ -212,7 +212,7 @@ def vote(
 def average(
     posteriors: Sequence[np.ndarray], weights: Sequence[float], align: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fuses taggers by the weighted mean of their distributions, slot by slot (seed 002's ensemble, for tracks).
+    """Fuses taggers by the weighted mean of their distributions, slot by slot (Park et al.'s ensemble, for tracks).
 
     Ties, empty slots and order as in :func:`vote`.
 

@@ -1,4 +1,4 @@
-"""Class-dependent fusion of separators' outputs (seed 000, section 2.3)."""
+"""Class-dependent fusion of separators' outputs (Deng et al., section 2.3)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FusionConfig:
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
     """Weights by label, for labels that have some of their own."""
     groups: list[GroupConfig] = field(default_factory=list)
-    """Weights that several labels share (the groups of Table 2, seed 000)."""
+    """Weights that several labels share (the groups of Table 2, Deng et al.)."""
     sharpen: dict[str, float] = field(default_factory=dict)
     """Strength of mask sharpening by separator (:func:`s5.separation.sharpen.sharpen`), 0 or more; by default none."""
 
@@ -40,7 +40,7 @@ def fuse(
     default: Mapping[str, float],
     classes: Mapping[str, Mapping[str, float]] | None = None,
 ) -> np.ndarray:
-    """Weighted sum of the separators' waveforms, with weights a class (Eq. (4), seed 000).
+    """Weighted sum of the separators' waveforms, with weights a class (Eq. (4), Deng et al.).
 
     Where a label stands in several slots, the separators' outputs of that label are first matched to those of the first
     separator (lowest summed squared distance), so that two sources of a class are not mixed into each other.

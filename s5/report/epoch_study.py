@@ -1,4 +1,4 @@
-"""Systems made of checkpoints of several epochs on both stages (seed 001, section 4.4, Fig. 5).
+"""Systems made of checkpoints of several epochs on both stages (Nguyen et al., section 4.4, Fig. 5).
 
 A point is one tagger epoch with one separator epoch: the tagger's accuracy, the separator's CAPI-SDRi with oracle
 labels, and, as size and colour, the CAPI-SDRi of both together.

@@ -1,4 +1,4 @@
-"""The study of separation losses of seed 001 (section 4.3, Fig. 4), on the scenes of any recipe.
+"""The study of separation losses of Nguyen et al. (section 4.3, Fig. 4), on the scenes of any recipe.
 
 Separators that differ in their loss alone are given the true labels of mixtures with and without sources of one class
 (DupSet, NoDupSet) and compared by PI-SDRi, on the same mixtures each.
@@ -151,7 +151,7 @@ def _markdown(study: Study, title: str) -> str:
             "PI-SDRi in dB with oracle labels, mean ± half of its 95 % confidence interval; number of mixtures in "
             "brackets. Last column: CAPI-SDRi, where outputs count for the class that was asked for alone.",
             table(head, rows),
-            "What seed 001 (Fig. 4) found, and the difference on the same mixtures here, in dB:",
+            "What Nguyen et al. (Fig. 4) found, and the difference on the same mixtures here, in dB:",
             table(["Fig. 4", "difference", "seen here"], claims),
             "![PI-SDRi by loss and subset](loss_study.png)\n",
         ]

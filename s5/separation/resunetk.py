@@ -3,7 +3,7 @@
 A residual U-Net over the magnitude spectrograms of all channels, conditioned by the labels of all K slots at once. It
 predicts, for each slot and input channel, a magnitude mask and a phase rotation; the masked channels are summed by a
 1x1 convolution into one dry source a slot. With the default arguments it is the official network of 2026: same
-parameters, same output (seed 001, section 3.2). With ``single_query`` it is the one of 2025: one label a query.
+parameters, same output (Nguyen et al., section 3.2). With ``single_query`` it is the one of 2025: one label a query.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mask sharpening: a separator's magnitude masks drawn towards 0 and 1 at decoding time, by one strength.
 
-The report that names "mask-sharpen inference" (seed 000) gives no formula; the definition here is our own. It works on
+The report that names "mask-sharpen inference" (Deng et al.) gives no formula; the definition here is ours. It works on
 the waveforms of a separator and of the mixture, so that it is one and the same for every separator, and a strength can
 be tuned on waveforms that are separated once.
 """

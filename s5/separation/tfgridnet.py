@@ -1,7 +1,7 @@
 """TF-GridNet, queried by labels: ESPnet's TFGridNetV2 blocks between our own transform and our conditioning.
 
 Z.-Q. Wang et al., "TF-GridNet: Integrating Full- and Sub-Band Modeling for Speech Separation", TASLP 2023; the second
-separator of seed 000, section 2.2. What differs from ESPnet's TFGridNetV2: the query conditions every block, silence
+separator of Deng et al., section 2.2. What differs from ESPnet's TFGridNetV2: the query conditions every block, silence
 gives zeros where ESPnet's network gives NaN, and the transform stays in float32 when the blocks run in bfloat16.
 """
 

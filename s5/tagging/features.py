@@ -1,4 +1,4 @@
-"""Auxiliary features of seed 002 beside the encoder: spectral roll-off and chroma, computed where the network runs.
+"""Auxiliary features of Park et al. beside the encoder: spectral roll-off and chroma, computed where the network runs.
 
 The frames equal librosa's for the same parameters: ``librosa.feature.spectral_rolloff`` and
 ``librosa.feature.chroma_stft`` with ``tuning=0``.
@@ -63,7 +63,7 @@ class AuxiliaryFeature(nn.Module):
 
 
 class SpectralRolloff(AuxiliaryFeature):
-    """Frequency below which a share of a frame's spectrum lies (seed 002, section 3.1), through an MLP.
+    """Frequency below which a share of a frame's spectrum lies (Park et al., section 3.1), through an MLP.
 
     Args:
         sampling_rate: of the mixture in Hz.
@@ -101,7 +101,7 @@ class SpectralRolloff(AuxiliaryFeature):
 
 
 class Chroma(AuxiliaryFeature):
-    """Energy of the twelve pitch classes (seed 002, section 3.2), through two 3x3 convolutions.
+    """Energy of the twelve pitch classes (Park et al., section 3.2), through two 3x3 convolutions.
 
     Args:
         sampling_rate: of the mixture in Hz.

@@ -59,7 +59,7 @@ class _Tracks(Head):
 class TrackHead(_Tracks):
     """The baseline's track-based head: time average, BatchNorm without affine, a shared projection, one MLP a track.
 
-    Seed 001, section 3.1: several one-hot outputs instead of one multi-hot vector, so that a label can repeat.
+    Nguyen et al., section 3.1: several one-hot outputs instead of one multi-hot vector, so that a label can repeat.
 
     Args:
         feature_dim: width of the features.
@@ -95,7 +95,7 @@ class TrackHead(_Tracks):
 class BiGRUHead(_Tracks):
     """Track-based head that reads the features in time: BatchNorm without affine, a projection, a bidirectional GRU.
 
-    The first M2D-AT variant of seed 000 (section 2.1: "a BiGRU-based classification head"). The report gives no sizes;
+    The first M2D-AT variant of Deng et al. (section 2.1: "a BiGRU-based classification head"), which gives no sizes;
     our reading: the GRU's outputs are averaged over time and classified as in the baseline's head.
 
     Args:
@@ -166,7 +166,7 @@ class MultiHotHead(Head):
 
 
 class DualPathHead(Head):
-    """Seed 002's head (section 4.1.1, Fig. 3): the encoder's embedding through an MLP of two layers, auxiliary features
+    """Park et al.'s head (section 4.1.1, Fig. 3): the encoder's embedding through a two-layer MLP, auxiliary features
     beside it, one linear classifier. Without auxiliary features it is the report's "Baseline_retrained".
 
     Args:

@@ -105,7 +105,7 @@ class Tagger(nn.Module):
 
 
 class M2DTagger(Tagger):
-    """Track-based tagger on M2D (seed 001, section 3.1, and the official baselines).
+    """Track-based tagger on M2D (Nguyen et al., section 3.1, and the official baselines).
 
     Args:
         n_labels: number of labels C (without silence).

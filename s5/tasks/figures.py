@@ -23,10 +23,10 @@ QUOTIENTS = {
 }
 """Figures of each subset, 0 to 1: what is counted, over the sum of what follows.
 
-* accuracy_src: TP / (TP + FP + FN) over all sources (seed 001).
-* accuracy_mix: share of mixtures with all labels right (seed 001; Acc1 of seed 002).
-* acc2: macro-averaged accuracy of seed 002: mean recall of the mixtures that have a source.
-* acc3: FP-penalised accuracy of seed 002, Eq. (1): mean of TP / (TP + FN + FP), 1 for a mixture rightly left empty.
+* accuracy_src: TP / (TP + FP + FN) over all sources (Nguyen et al.).
+* accuracy_mix: share of mixtures with all labels right (Nguyen et al.; Acc1 of Park et al.).
+* acc2: macro-averaged accuracy of Park et al.: mean recall of the mixtures that have a source.
+* acc3: FP-penalised accuracy of Park et al., Eq. (1): mean of TP / (TP + FN + FP), 1 for a mixture rightly left empty.
 """
 FIGURES = tuple(name + subset for subset in SUBSETS for name in QUOTIENTS)
 

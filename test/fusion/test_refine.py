@@ -64,7 +64,7 @@ def test_verification_drops_slots_and_separates_nothing_again():
     np.testing.assert_array_equal(refined.sources, np.zeros((1, 5)))
 
 
-def test_correction_of_seed_002_tries_candidates_and_restores_what_was_missed():
+def test_correction_of_park2025_tries_candidates_and_restores_what_was_missed():
     # Fig. 2: top three {A, B, C}, D above the threshold; A, B and D are there, C is not.
     world = World({0: 0, 1: 1, 2: 0, 3: 3})
     refined = run(world, [0, 1, 2], [0.9, 0.8, 0.7, 0.55], candidates=CandidateConfig(), n_min=1, distinct=True)

@@ -102,7 +102,7 @@ def test_alignment_leaves_equal_slots_where_they_are():
     np.testing.assert_array_equal(align_slots(other, same), other)
 
 
-# Seed 002's ensemble: 0.35 both features, 0.30 chroma, 0.20 roll-off, 0.15 baseline, on sigmoid scores.
+# Park et al.'s ensemble: 0.35 both features, 0.30 chroma, 0.20 roll-off, 0.15 baseline, on sigmoid scores.
 WEIGHTS = [0.35, 0.30, 0.20, 0.15]
 
 

@@ -1,4 +1,4 @@
-"""Fig. 5 of seed 001 on the smallest models: two epochs of each."""
+"""Fig. 5 of Nguyen et al. on the smallest models: two epochs of each."""
 
 import json
 

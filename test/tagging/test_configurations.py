@@ -60,8 +60,8 @@ def test_a_second_training_is_of_the_same_network(name):
         # name: learning rate, batch, scenes an epoch, epochs
         ("m2d_fc_4c", (1e-3, 128, 25088, 300)),
         ("m2d_fc_4c_ft", (1e-5, 128, 640, 200)),
-        ("m2d_fc_1c_seed001", (1e-3, 64, 25088, 300)),
-        ("m2d_fc_1c_seed001_ft", (1e-5, 32, 640, 200)),
+        ("m2d_fc_1c_nguyen2026", (1e-3, 64, 25088, 300)),
+        ("m2d_fc_1c_nguyen2026_ft", (1e-5, 32, 640, 200)),
         ("m2d_bigru", (1e-3, 128, 25088, 300)),
         ("clap_fc", (1e-3, 128, 25088, 300)),
         ("m2d_multihot", (1e-3, 32, 100000, 300)),
