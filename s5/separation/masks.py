@@ -44,28 +44,22 @@ class _ApplyMasks(torch.autograd.Function):
     def forward(
         ctx: Any, spectrum: Tensor, masks: Tensor, weight: Tensor, bias: Tensor, n_slots: int, to_bins: Tensor | None
     ) -> Tensor:
-        ctx.save_for_backward(spectrum, masks, weight, bias, to_bins)
+        ctx.save_for_backward(spectrum, masks, weight, to_bins)
         ctx.n_slots = n_slots
         return _forward(spectrum, masks, weight, bias, n_slots, to_bins)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        spectrum, masks, weight, bias, to_bins = ctx.saved_tensors
-        to_masks = torch.zeros_like(masks)
-        to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        spectrum, masks, weight, to_bins = ctx.saved_tensors
+        to_masks, to_weight = torch.empty_like(masks), torch.zeros_like(weight)
+        to_masks[:, :, spectrum.shape[3] :] = 0
         for item, frames in _pieces(spectrum, masks):
             x = spectrum[:, item * spectrum.shape[1] // len(masks), :, frames]
-            piece = masks[item, :, frames].detach().requires_grad_()
-            w, b = weight.detach().requires_grad_(), bias.detach().requires_grad_()
-            with torch.enable_grad():
-                real, imag = _sources(x, piece, w, b, n_slots=ctx.n_slots, to_bins=to_bins)
-            g = gradient[item, :, frames]
-            outer = (g[..., 0], g[..., 1])
-            to_piece, to_w, to_b = torch.autograd.grad((real, imag), (piece, w, b), outer)
+            outer = gradient[item, :, frames, :-1]
+            to_piece, to_w = _gradients(x, masks[item, :, frames], weight, outer, ctx.n_slots, to_bins)
             to_masks[item, :, frames] = to_piece
             to_weight += to_w
-            to_bias += to_b
-        return None, to_masks, to_weight, to_bias, None, None
+        return None, to_masks, to_weight, gradient.sum().reshape(1), None, None
 
 
 def _forward(
@@ -99,17 +93,49 @@ def _sources(
     x: Tensor, masks: Tensor, weight: Tensor, bias: Tensor, n_slots: int, to_bins: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """One piece: x [2, M or more, t, bins], masks [K * M * 3, t, bins - 1 or bands] -> real, imaginary [K, t, bins]."""
-    # Planes: what follows works plane by plane, which the channels-last memory of a network's output would make slow.
-    masks = masks.float().contiguous()
-    if to_bins is not None:
-        masks = masks @ to_bins
-    n_channels = len(weight)
-    gain, real, imag = masks.unflatten(0, (n_slots, n_channels, 3)).unbind(2)
-    real, imag = torch.tanh(real), torch.tanh(imag)
-    gain = torch.sigmoid(gain) * torch.rsqrt((real * real + imag * imag).clamp(min=1e-20)) * weight[:, None, None]
-    x_real, x_imag = x[:, :n_channels, :, :-1]
-    out_real = (gain * (x_real * real - x_imag * imag)).sum(1)
-    out_imag = (gain * (x_real * imag + x_imag * real)).sum(1)
+    gain, real, imag, inverse = _planes(masks, n_slots, len(weight), to_bins)
+    gain = gain.mul_(inverse).mul_(weight[:, None, None])
+    x_real, x_imag = x[:, : len(weight), :, :-1]
+    out_real = (x_real * real).addcmul_(x_imag, imag, value=-1).mul_(gain).sum(1)
+    out_imag = (x_real * imag).addcmul_(x_imag, real).mul_(gain).sum(1)
     # The last bin has no mask and comes back as zero; the bias of the sum over channels reaches it all the same.
     pad = torch.nn.functional.pad
-    return pad(out_real, (0, 1)) + bias, pad(out_imag, (0, 1)) + bias
+    return pad(out_real, (0, 1)).add_(bias), pad(out_imag, (0, 1)).add_(bias)
+
+
+def _gradients(
+    x: Tensor, masks: Tensor, weight: Tensor, outer: Tensor, n_slots: int, to_bins: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Of one piece: gradients to its masks and to the weight [M], from that to the sources [K, t, bins - 1, 2].
+
+    With u = z / |z| and d the gradient to a channel's u, the part of d along u goes to the gain and to the weight, the
+    part across it, which turns u, to the rotation.
+    """
+    gain, real, imag, inverse = _planes(masks, n_slots, len(weight), to_bins)
+    x_real, x_imag = x[:, : len(weight), :, :-1]
+    outer_real, outer_imag = outer[:, None, ..., 0].contiguous(), outer[:, None, ..., 1].contiguous()
+    d_real = (outer_real * x_real).addcmul_(outer_imag, x_imag)
+    d_imag = (outer_imag * x_real).addcmul_(outer_real, x_imag, value=-1)
+    unit_real, unit_imag = real * inverse, imag * inverse
+    along = (d_real * unit_real).addcmul_(d_imag, unit_imag)
+    to_weight = torch.einsum("kmtf,kmtf->m", along, gain)
+    amplitude = gain * weight[:, None, None]
+    inverse.mul_(amplitude)
+    to_planes = (
+        amplitude.mul_(along).mul_(1 - gain),
+        d_real.addcmul_(along, unit_real, value=-1).mul_(inverse).mul_(1 - real.square_()),
+        d_imag.addcmul_(along, unit_imag, value=-1).mul_(inverse).mul_(1 - imag.square_()),
+    )
+    to_masks = torch.stack(to_planes, dim=2).flatten(0, 2)
+    return to_masks if to_bins is None else to_masks @ to_bins.T, to_weight
+
+
+def _planes(masks: Tensor, n_slots: int, n_channels: int, to_bins: Tensor | None) -> tuple[Tensor, ...]:
+    """Masks of one piece -> sigmoid(g), tanh(r), tanh(i) and 1 / |tanh(r) + j tanh(i)|, each [K, M, t, bins - 1]."""
+    # Planes: what follows works plane by plane, which the channels-last memory of a network's output would make slow.
+    planes = torch.empty_like(masks, dtype=torch.float32, memory_format=torch.contiguous_format).copy_(masks)
+    if to_bins is not None:
+        planes = planes @ to_bins
+    gain, real, imag = planes.unflatten(0, (n_slots, n_channels, 3)).unbind(2)
+    gain.sigmoid_(), real.tanh_(), imag.tanh_()
+    return gain, real, imag, (real * real).addcmul_(imag, imag).clamp_(min=1e-20).rsqrt_()

@@ -34,6 +34,17 @@ def test_the_formula_and_its_gradient_in_pieces_of_any_size(inputs, chunk, monke
     torch.testing.assert_close(torch.autograd.grad(out, leaves, outer), torch.autograd.grad(expected, leaves, outer))
 
 
+def test_masks_of_bands_are_those_of_the_bins_that_they_reach(inputs):
+    spectrum, masks, weight, bias = inputs
+    to_bins = torch.rand(3, 4)
+    bands = masks[..., :3].clone().requires_grad_()
+    out = apply_masks(spectrum, bands, weight, bias, 2, to_bins)
+    expected = formula(spectrum, bands @ to_bins, weight, bias)
+    torch.testing.assert_close(out, expected)
+    outer = torch.randn_like(out)
+    torch.testing.assert_close(torch.autograd.grad(out, bands, outer), torch.autograd.grad(expected, bands, outer))
+
+
 def test_queries_of_an_item_share_its_spectrum(inputs):
     spectrum, masks, weight, bias = inputs
     out = apply_masks(spectrum, torch.cat([masks, masks]), weight, bias, 2)
