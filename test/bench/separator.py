@@ -35,7 +35,6 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import load_official
-from s5.memory import keep_memory
 from s5.separation import ResUNetK, memory_format
 from s5.separation.losses import ca_pi_sdr
 
@@ -43,24 +42,20 @@ RATE = 32000
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "forward": {
         "official": {"network": "official"},
-        "official, memory kept": {"network": "official", "keep": True},
         "ours": {},
-        "ours, memory not kept": {"keep": False},
         "ours, compiled": {"compile": True},
         "ours, bfloat16": {"bf16": True},
     },
     "step": {
         "official": {"network": "official"},
-        "official, memory kept": {"network": "official", "keep": True},
         "ours": {},
-        "ours, memory not kept": {"keep": False},
         "ours, compiled": {"compile": True},
         "ours, checkpointing": {"checkpointing": True},
         "ours, bfloat16": {"bf16": True},
         "ours, bfloat16, checkpointing": {"bf16": True, "checkpointing": True},
     },
 }
-"""What is measured, by kind and name; ``compile`` and ``memory (not) kept`` only with ``--all``."""
+"""What is measured, by kind and name; ``compile`` only with ``--all`` or by name."""
 
 
 def main() -> None:
@@ -77,7 +72,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="torch device (cpu)")
     parser.add_argument("--only", choices=sorted(CASES), help="forward passes or training steps alone")
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="these lines alone, e.g. official 'ours, bfloat16'")
-    parser.add_argument("--all", action="store_true", help="also torch.compile, and the effect of keeping memory")
+    parser.add_argument("--all", action="store_true", help="also torch.compile")
     parser.add_argument("--profile", action="store_true", help="operators of each line by their own time")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -98,8 +93,7 @@ def table(args: argparse.Namespace, kind: str, folder: Path) -> None:
     print(f"\n{kind:<32} {titles}")
     first: dict[str, Any] | None = None
     for name, case in CASES[kind].items():
-        extra = "keep" in case or "compile" in case
-        chosen = name in args.cases if args.cases else args.all or not extra
+        chosen = name in args.cases if args.cases else args.all or "compile" not in case
         if not chosen or (case.get("network") == "official" and not args.official):
             continue
         found = run_case(args, {"kind": kind, "folder": str(folder), "name": name, **case})
@@ -137,11 +131,8 @@ def measure(
     bf16: bool = False,
     compile: bool = False,
     checkpointing: bool = False,
-    keep: bool | None = None,
 ) -> dict[str, Any]:
     """Seconds, CPU seconds and peak memory of one line; writes what its agreement is taken from."""
-    if keep if keep is not None else network == "ours":
-        keep_memory()
     torch.set_num_threads(args.threads)
     weights = torch.load(Path(folder) / "weights.pt")
     model: nn.Module
