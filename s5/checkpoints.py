@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals(_numpy_numbers()):
+        with allowing(_numpy_numbers()):
             data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(path, "no such file", "a checkpoint") from None
@@ -49,6 +50,18 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not tensors:
         raise InputError(path, "no tensors", "a state dict")
     return tensors
+
+
+@contextmanager
+def allowing(kinds: list[Any]) -> Iterator[None]:
+    """Lets torch.load with ``weights_only`` read these too. What was allowed before stays so: torch's own context
+    removes its kinds at the end, also those that a training needs to resume."""
+    before = torch.serialization.get_safe_globals()
+    try:
+        with torch.serialization.safe_globals(kinds):
+            yield
+    finally:
+        torch.serialization.add_safe_globals(before)
 
 
 def _numpy_numbers() -> list[Any]:

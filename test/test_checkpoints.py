@@ -45,6 +45,14 @@ def test_numbers_of_any_numpy_beside_the_weights_do_no_harm(tmp_path, module):
     assert read_tensors(tmp_path / "a.pt")["weight"].tolist() == [1.0, 1.0]
 
 
+def test_what_a_process_allows_stays_allowed(tmp_path):
+    """A training reads what it starts from, and then its own checkpoint with numbers of numpy in it."""
+    torch.save({"weight": torch.ones(2)}, tmp_path / "a.pt")
+    with torch.serialization.safe_globals([np.dtype, type(np.dtype("float64"))]):
+        read_tensors(tmp_path / "a.pt")
+        assert {np.dtype, type(np.dtype("float64"))} <= set(torch.serialization.get_safe_globals())
+
+
 class _Evil:
     def __reduce__(self):
         return (print, ("code ran",))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import convert_htsat, load_tensors, read_tensors
-from s5.config import parse
+from s5.config import parse, resolve
 from s5.errors import InputError, one_of
 from s5.tagging.encoder import Encoder
 
@@ -175,6 +175,7 @@ class HTSATEncoder(Encoder):
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=0.0,
         )
+        self.register_load_state_dict_pre_hook(_keep_positions)
 
     @property
     def n_layers(self) -> int:
@@ -242,6 +243,13 @@ class HTSATEncoder(Encoder):
         own.copy_(filters)
 
 
+def _keep_positions(encoder: nn.Module, tensors: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Keeps the indices of positions, which follow from the sizes: ESPnet's average of checkpoints is their sum."""
+    for key, value in encoder.named_buffers():
+        if key.endswith("relative_position_index") and prefix + key in tensors:
+            tensors[prefix + key] = value
+
+
 def _clap_audio_model(**sizes: Any) -> nn.Module:
     """``transformers``' ClapAudioModel with random weights. The library is imported here: it takes seconds."""
     from transformers import ClapAudioConfig, ClapAudioModel
@@ -273,7 +281,7 @@ def _check_sizes(
 
 def _weights_file(weights: str) -> Path:
     """The file of weights that a path or the name of a model on the hub means."""
-    path = Path(weights)
+    path = resolve(weights)
     names = ("model.safetensors", "pytorch_model.bin")
     if path.is_dir():
         found = next((path / name for name in names if (path / name).is_file()), None)

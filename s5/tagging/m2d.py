@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5.checkpoints import load_tensors, read_tensors
-from s5.config import check_arguments
+from s5.config import check_arguments, resolve
 from s5.errors import InputError
 from s5.tagging.augment import LogMelAugment
 from s5.tagging.encoder import Encoder
@@ -238,7 +238,7 @@ class M2DEncoder(Encoder):
         ``norm_stats`` come from the file; files of 2022 lack them and keep those given.
         """
         if self.weights:
-            tensors = read_tensors(self.weights)
+            tensors = read_tensors(resolve(self.weights))
             tensors = {key.removeprefix(_RELEASE_PREFIX): value for key, value in tensors.items()}
             tensors.setdefault("norm_stats", self.norm_stats.detach())
             load_tensors(self, tensors, self.weights)

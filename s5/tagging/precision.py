@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+
+from s5.processor import cpu_is_slow_in_bfloat16, cpu_multiplies_eight_bit
 
 _MIN_WIDTH = 256
 """Narrower layers gain nothing from 8 bits."""
@@ -24,20 +25,6 @@ _instead: ContextVar[bool] = ContextVar("instead", default=False)
 """Whether we are inside :func:`cpu_precision` in place of bfloat16."""
 _eight_bit: ContextVar[bool] = ContextVar("eight_bit", default=False)
 _packed: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], Any]] = WeakKeyDictionary()
-
-
-@cache
-def cpu_is_slow_in_bfloat16() -> bool:
-    """Whether this is an x86 processor without AMX."""
-    has = torch.cpu.get_capabilities()
-    return has.get("architecture") == "x86_64" and not has.get("amx_bf16", False)
-
-
-@cache
-def cpu_multiplies_eight_bit() -> bool:
-    """Whether the processor multiplies 8-bit integers and sums them without overflow (AVX-512 VNNI)."""
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_vnni", False)) and "onednn" in torch.backends.quantized.supported_engines
 
 
 @contextmanager

@@ -67,7 +67,9 @@ class Tagger(nn.Module):
             n_classes=n_labels + 1,
             auxiliary_dim=sum(feature.width for feature in self.features),
         )
-        self.frozen = freeze_encoder(self.encoder, trainable)
+        # By name: a module may be exchanged for another of its kind (batch norms that several processes share).
+        names = {module: name for name, module in self.encoder.named_modules()}
+        self._frozen = {names[module] for module in freeze_encoder(self.encoder, trainable)}
 
     @property
     def multi_hot(self) -> bool:
@@ -89,7 +91,8 @@ class Tagger(nn.Module):
             logits [B, K, C + 1], class C is silence; of a multi-hot head [B, C].
         """
         with cpu_precision(mixture.device, eight_bit=False):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder not in self.frozen):
+            whole = "" in self._frozen
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
                 features = self.encoder(mixture)
             if not self.features:
                 return self.head(features)
@@ -99,8 +102,9 @@ class Tagger(nn.Module):
     def train(self, mode: bool = True) -> Tagger:
         """Switches to training or evaluation; frozen parts stay in evaluation."""
         super().train(mode)
-        for module in self.frozen:
-            module.training = False
+        for name, module in self.encoder.named_modules():
+            if name in self._frozen:
+                module.training = False
         return self
 
 

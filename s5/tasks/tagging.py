@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -17,9 +16,9 @@ from s5.labels import LabelSet
 from s5.tagging.decision import MultiHotDecision
 from s5.tagging.tagger import TAGGERS, Tagger
 from s5.tasks.base import S5Task
+from s5.tasks.checkpoint import has_checkpoint
 from s5.tasks.figures import FIGURES
 from s5.tasks.models import TaggingModel
-from s5.tasks.trainer import S5Trainer
 
 LOSSES = {False: "pit_cross_entropy", True: "multi_hot_bce"}
 """The loss that fits a head: one softmax a track, or (True) one sigmoid a class."""
@@ -38,7 +37,6 @@ class TaggingTask(S5Task):
 
     networks = dict(TAGGERS)
     with_sources = False
-    trainer = S5Trainer
     valid_figures = ("loss", *FIGURES)
 
     @classmethod
@@ -79,7 +77,7 @@ class TaggingTask(S5Task):
 def _brings_encoder(args: argparse.Namespace) -> bool:
     """Whether the encoder's weights come from a checkpoint of ours: of this training, or one that it starts from."""
     targets = [(*str(start).split(":"), "", "")[2] for start in args.init_param]
-    resumes = args.resume and Path(args.output_dir, "checkpoint.pth").exists()
+    resumes = args.resume and has_checkpoint(args.output_dir)
     return resumes or any(target in ("", "network", "network.encoder") for target in targets)
 
 
@@ -93,7 +91,7 @@ def _class_weight(args: argparse.Namespace, multi_hot: bool) -> Tensor | None:
     weight = torch.ones(len(args.labels) + 1)
     labels = LabelSet(tuple(args.labels))
     for label, value in config.class_weight.items():
-        if not value > 0:
-            raise InputError(f"loss_conf: key class_weight: {label}", value, "a number above 0")
+        if not 0 < value < float("inf"):
+            raise InputError(f"loss_conf: key class_weight: {label}", value, "a finite number above 0")
         weight[labels.index(label, "loss_conf: key class_weight")] = value
     return weight

@@ -1,13 +1,17 @@
 """Our tagger and the official one in one run, with the same weights: 4 channels x 10 s, labels, training steps, memory.
 
-    python test/bench/tagger.py --official CHECKOUT
+    python test/bench/tagger.py --official CHECKOUT [--packages FOLDER]
 
-CHECKOUT is a copy of github.com/nttcslab/dcase2026_task4_baseline, whose taggers need timm, einops and nnAudio. M2D's
-weights are random (a file in the layout of its release, read by both sides), unless --weights names the release; the
-head is trained for a while on noise of many colours, so that its labels mean something. Without --official, ours alone
-is timed. Times are minima over interleaved rounds, by the wall clock: run it on an idle machine. On a busy one,
---cpu_time with one thread counts what the process itself used. "bf16" is the option of that name; what it means on this
-processor is said above the table.
+CHECKOUT is a copy of github.com/nttcslab/dcase2026_task4_baseline, whose taggers want timm (with the torchvision that
+fits torch) and nnAudio: ``pip install --no-deps --target FOLDER timm nnAudio torchvision`` into a folder of your own,
+then ``--packages FOLDER``. M2D's weights are random (a file in the layout of its release, read by both sides), unless
+--weights names the release; the head is trained for a while on noise of many colours, so that its labels mean
+something. Without --official, ours alone is timed.
+
+Times are minima (and medians) over rounds in which the variants take turns, by the wall clock: run it on an idle
+machine. On a busy one, --cpu_time with one thread counts what the process itself used. Speed is that of the minima
+against the first line. Memory is the peak above the built tagger, of a process for each line; a training step's has the
+optimizer's averages in it. "bf16" is the option of that name; what it means on this processor is said above the tables.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +38,10 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import load_official
+from s5.processor import cpu_is_slow_in_bfloat16, cpu_multiplies_eight_bit
 from s5.tagging import M2DTagger
 from s5.tagging.losses import pit_cross_entropy
 from s5.tagging.m2d import M2DEncoder
-from s5.tagging.precision import cpu_is_slow_in_bfloat16, cpu_multiplies_eight_bit
 
 RELEASE = "m2d_as_vit_base-80x1001p16x16p32k-240413_AS-FT_enconly"
 CHANNELS, SECONDS, RATE = 4, 10, 32000
@@ -50,6 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--official", type=Path, help="checkout of the baseline; by default only ours is timed")
+    parser.add_argument("--packages", help="folder with what its taggers import, besides torch")
     parser.add_argument("--weights", type=Path, help="M2D's release file; by default random weights")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     parser.add_argument("--cpu_time", action="store_true", help="CPU seconds of the process; for --threads 1")
@@ -57,10 +62,14 @@ def main() -> None:
     parser.add_argument("--mixtures", type=int, default=8, help="mixtures whose labels are compared (8)")
     parser.add_argument("--train_mixtures", type=int, default=24, help="mixtures that the head is trained on (24)")
     parser.add_argument("--batch", type=int, default=8, help="mixtures of a training step (8)")
+    parser.add_argument("--only", choices=("inference", "step"), help="inference or training steps alone")
+    parser.add_argument("--no_memory", action="store_true", help="times alone")
+    parser.add_argument("--autocast", action="store_true", help="also our inference in bfloat16 whatever the processor")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # one variant in a process of its own
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    sys.path += [args.packages] if args.packages else []
     torch.set_num_threads(args.threads)
     if args.memory_of:
         print(json.dumps(peak_memory(args)))
@@ -73,38 +82,46 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Times everything and prints the tables."""
-    print(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
-    print(f"bf16 here: {what_bf16_means()}\n")
+    say(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    say(f"bf16 here: {what_bf16_means()}")
     taggers = build(args)
-    train_heads(taggers, args.train_mixtures)
-    inference = {name: variant(tagger, name, False) for name, tagger in taggers.items()}
-    mixture = mixtures(1)[0]
+    if args.only != "step":
+        train_heads(taggers, args.train_mixtures)
+        run_inference(taggers, args)
+    if args.only != "inference":
+        run_steps(taggers, args)
+
+
+def run_inference(taggers: dict[str, nn.Module], args: argparse.Namespace) -> None:
+    """Times of one mixture, and whether the labels of others are the same."""
+    calls = {name: variant(tagger, name, False) for name, tagger in taggers.items()}
+    times = time_all(calls, mixtures(1)[0], args, args.rounds)
+    show(f"inference, {CHANNELS} channels x {SECONDS} s", times, memories("inference", calls, args))
+
     reference = next(iter(taggers))
-    print(f"inference, {CHANNELS} channels x {SECONDS} s          s (median)   ratio   peak MB")
-    times = time_all(inference, mixture, args, args.rounds)
-    show(times, reference, {name: memory(args, f"inference/{name}") for name in taggers})
-
     unseen = [mixtures(1, seed)[0] for seed in range(args.mixtures)]
-    logits = {name: torch.cat([call(item) for item in unseen]) for name, call in inference.items()}
-    print(f"\nlogits of {args.mixtures} other mixtures against {reference}: top-1 labels, RMS and largest difference")
+    logits = {name: torch.cat([call(item) for item in unseen]) for name, call in calls.items()}
+    rows = []
     for name, values in logits.items():
-        same = (values.argmax(-1) == logits[reference].argmax(-1)).float().mean()
+        same = values.argmax(-1) == logits[reference].argmax(-1)
         difference = values - logits[reference]
-        print(
-            f"  {name:34s} {100 * same:6.1f} %   {difference.square().mean().sqrt():.2g}   {difference.abs().max():.2g}"
-        )
-    print(f"  (the logits' own RMS is {logits[reference].square().mean().sqrt():.2g})")
+        rms, largest = difference.square().mean().sqrt(), difference.abs().max()
+        rows.append([name, f"{same.sum()} of {same.numel()}", f"{rms:.2g}", f"{largest:.2g}"])
+    show_rows([f"{args.mixtures} other mixtures", "same top-1 labels", "RMS difference", "largest"], rows)
+    say(f"the logits' own RMS is {logits[reference].square().mean().sqrt():.2g}")
 
-    print(f"\ntraining step of the head, batch of {args.batch}    s (median)   ratio   peak MB")
-    steps = {name: variant(tagger, name, True) for name, tagger in taggers.items() if "alone" not in name}
-    times = time_all(steps, mixtures(args.batch)[0], args, max(3, args.rounds // 2))
-    peaks = {name: memory(args, f"step/{name}") for name in steps}
-    show(times, reference, peaks)
+
+def run_steps(taggers: dict[str, nn.Module], args: argparse.Namespace) -> None:
+    """Times of a training step of the head, and what it needs above inference."""
+    calls = {name: variant(tagger, name, True) for name, tagger in taggers.items() if "alone" not in name}
+    times = time_all(calls, mixtures(args.batch)[0], args, max(3, args.rounds // 2))
+    steps, inference = (memories(kind, calls, args) for kind in ("step", "batch"))
+    show(f"training step of the head, batch of {args.batch}", times, steps)
+    for name in inference:
+        more = steps[name] - inference[name]
+        say(f"{name}: inference of that batch {inference[name]:.0f} MB, the step {more:.0f} MB more")
     head = sum(p.numel() for p in taggers["ours, float32"].head.parameters()) * 4 / 2**20
-    for name in [name for name in steps if name.startswith("ours")]:
-        inferred = memory(args, f"batch/{name}")
-        print(f"  {name}: inference of that batch {inferred:.0f} MB, the step {peaks[name] - inferred:.0f} MB more")
-    print(f"  the head has {head:.0f} MB; its gradient and AdamW's two averages are {3 * head:.0f} MB")
+    say(f"the head has {head:.0f} MB; its gradient and AdamW's two averages are {3 * head:.0f} MB")
 
 
 def build(args: argparse.Namespace) -> dict[str, nn.Module]:
@@ -118,7 +135,8 @@ def build(args: argparse.Namespace) -> dict[str, nn.Module]:
         official = official_tagger(args.official, args.weights).eval()
         load_official(ours, official.state_dict())
         found["official, float32"] = official
-    return {**found, "ours, float32": ours, "ours, bf16": ours, "ours, bfloat16 autocast alone": ours}
+    found |= {"ours, float32": ours, "ours, bf16": ours}
+    return {**found, "ours, bfloat16 autocast alone": ours} if args.autocast else found
 
 
 def official_tagger(checkout: Path, weights: Path) -> nn.Module:
@@ -191,18 +209,46 @@ def time_all(runs: dict[str, Run], mixture: Tensor, args: argparse.Namespace, ro
     return times
 
 
-def show(times: dict[str, list[float]], reference: str, megabytes: dict[str, float]) -> None:
-    """One line a variant."""
-    for name, seconds in times.items():
-        ratio = min(times[reference]) / min(seconds)
-        middle = statistics.median(seconds)
-        print(f"  {name:34s} {min(seconds):6.3f} ({middle:.3f})  {ratio:5.2f}x  {megabytes[name]:8.0f}")
+def show(what: str, times: dict[str, list[float]], megabytes: dict[str, float]) -> None:
+    """A table with a row a variant; speeds are against the first one."""
+    first = min(next(iter(times.values())))
+    rows = [
+        [
+            name,
+            f"{min(seconds):.3f}",
+            f"{statistics.median(seconds):.3f}",
+            f"{first / min(seconds):.2f}",
+            f"{megabytes[name]:.0f}" if name in megabytes else "-",
+        ]
+        for name, seconds in times.items()
+    ]
+    show_rows([what, "s", "median", "speed", "memory in MB"], rows)
+
+
+def show_rows(head: list[str], rows: list[list[str]]) -> None:
+    """A Markdown table."""
+    say("")
+    for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows):
+        say("| " + " | ".join(row) + " |")
+    say("")
+
+
+def say(line: str) -> None:
+    """Prints at once: a run takes minutes."""
+    print(line, flush=True)
+
+
+def memories(kind: str, names: Iterable[str], args: argparse.Namespace) -> dict[str, float]:
+    """:func:`memory` of variants in ``inference`` (of one mixture), ``batch`` or ``step``; none if not asked for."""
+    return {} if args.no_memory else {name: memory(args, f"{kind}/{name}") for name in names}
 
 
 def memory(args: argparse.Namespace, what: str) -> float:
     """Peak memory of one variant above what the built tagger holds, in MB, from a process of its own."""
     command = [sys.executable, __file__, "--memory_of", what, "--weights", str(args.weights)]
     command += ["--threads", str(args.threads), "--batch", str(args.batch)]
+    command += ["--packages", args.packages] if args.packages else []
+    command += ["--autocast"] if args.autocast else []
     command += ["--official", str(args.official)] if args.official and "official" in what else []
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 

@@ -1,39 +1,47 @@
 """Every tagger variant of some systems, trained with the same budget, and their ensembles: accuracies on a test set.
 
+    ./run.sh --system conf/systems/mini_taggers.yaml --stop_stage 4
+    ./run.sh --system conf/systems/mini_taggers_multihot.yaml --stop_stage 4
     python test/bench/tagger_variants.py
-    python test/bench/tagger_variants.py --train_args "--num_scenes 32 --max_epoch 1" --mixtures 10    # does it run?
 
-Trains what the systems' YAMLs name (all trainings of a model, one after the other; a finished one is not done again),
-tags the test set, and prints a row a tagger and one for each system's vote. Needs the recipe's stages 1 and 2.
+The models and what their training took are read from the experiment folder: scenes seen in all trainings of a model,
+and the wall time of their epochs (training and validation), which depends on the machine that they ran on. Nothing is
+trained here, unless --train runs the recipe for what is missing. The test set is tagged anew; the table is Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
-import platform
-import resource
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from s5.config import load_inherited, resolve  # noqa: E402
-from s5.data import DataDir  # noqa: E402
-from s5.fusion import decide  # noqa: E402
-from s5.system import ModelConfig, S5System, SystemConfig  # noqa: E402
-from s5.tasks.figures import batch_counts, figures  # noqa: E402
+from s5.bin.command import run
+from s5.config import ROOT, load_yaml
+from s5.data import DataDir
+from s5.errors import InputError
+from s5.experiment import best_checkpoint
+from s5.fusion import decide
+from s5.report.training import read_training
+from s5.system import ModelConfig, S5System, SystemConfig
+from s5.tasks.figures import batch_counts, figures
 
 SYSTEMS = ["conf/systems/mini_taggers.yaml", "conf/systems/mini_taggers_multihot.yaml"]
 COLUMNS = {
     "source": "accuracy_src",
-    "mixture": "accuracy_mix",
+    "mixture (Acc1)": "accuracy_mix",
     "Acc2": "acc2",
     "Acc3": "acc3",
     "mixture, DupSet": "accuracy_mix_dup",
@@ -41,66 +49,86 @@ COLUMNS = {
 }
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Budget:
+    """What a tagger's trainings took: scenes seen, and wall time of the epochs (None where it is not stored)."""
+
+    scenes: int
+    time: timedelta | None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--recipe", type=Path, default=ROOT / "egs/mini_s5", help="recipe folder (egs/mini_s5)")
     parser.add_argument("--systems", nargs="+", default=SYSTEMS, help="system YAMLs (the mini data's two)")
-    parser.add_argument("--expdir", default="exp/tagger_variants", help="folder of the models, below the recipe")
-    parser.add_argument("--test", default="data/test", help="data directory")
+    parser.add_argument("--expdir", default="exp", help="folder of the models, from the recipe folder (exp)")
+    parser.add_argument("--test", default="data/test", help="data directory (data/test)")
     parser.add_argument("--mixtures", type=int, help="mixtures of it to tag (all)")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs a training uses (0)")
-    parser.add_argument("--train_args", default="", help="more ESPnet options for every training")
-    args = parser.parse_args()
+    parser.add_argument("--train", action="store_true", help="first run the recipe's stages 1 to 4 where not yet done")
+    args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
     os.chdir(args.recipe)
 
+    systems = {path: SystemConfig.load(path) for path in args.systems}
+    if args.train:
+        for path in systems:
+            command = ["./run.sh", "--system", path, "--expdir", args.expdir, "--stop_stage", "4"]
+            if subprocess.run(command, stdout=sys.stderr).returncode:
+                raise InputError("--train", f"an error in {' '.join(command)}", "trained taggers")
+    budgets = {m.name: budget(m, Path(args.expdir)) for config in systems.values() for m in config.taggers}
     rows: list[list[str]] = []
-    for path in args.systems:
-        config = SystemConfig.load(path)
-        trained = {model.name: train(path, model, args) for model in config.taggers}
-        rows += evaluate(path, trained, args)
-    head = ["tagger", "parameters", "scenes", "CPU time", *COLUMNS]
-    print(f"\n{machine()}; accuracies in %; DupSet: mixtures in which a class repeats\n")
-    for row in (head, ["---"] * len(head), *rows):
+    n_mixtures = 0
+    for path in systems:
+        more, n_mixtures = evaluate(path, budgets, args)
+        rows += more
+    head = ["tagger", "parameters", "scenes", "training", *COLUMNS]
+    error = 50 / math.sqrt(n_mixtures)
+    print(
+        f"Accuracies in % on {n_mixtures} mixtures of {args.test}; a mixture accuracy has a standard error of at most"
+    )
+    print(f"{error:.1f}. DupSet: mixtures in which a class repeats. Training: wall time of the epochs.\n")
+    for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows):
         print("| " + " | ".join(row) + " |")
 
 
-def train(system: str, model: ModelConfig, args: argparse.Namespace) -> tuple[int, float]:
-    """Runs all trainings of a model; scenes that they saw, and CPU seconds of trainer and workers."""
-    scenes, before = 0, cpu_seconds()
-    data = ["--train", "data/train", "--valid", "data/valid", "--expdir", args.expdir, "--ngpu", str(args.ngpu)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for phase, config in model.phases().items():
-        folder = Path(args.expdir, model.folder(phase))
-        folder.mkdir(parents=True, exist_ok=True)
-        what = ["--system", system, "--model", model.name, "--phase", phase]
-        command = [sys.executable, "-m", "s5.bin.train", *what, *data, "--", *args.train_args.split()]
-        print(f"{model.name}: {phase}", file=sys.stderr, flush=True)
-        with (folder / "train.log").open("w") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, env=environment)
-        if done.returncode:
-            sys.exit(f"{folder}/train.log: " + (folder / "train.log").read_text().strip().split("\n")[-1])
-        used = {**load_inherited(resolve(config)), **load_inherited(folder / "config.yaml")}
-        scenes += used["num_scenes"] * used["max_epoch"]
-    return scenes, cpu_seconds() - before
+def budget(model: ModelConfig, expdir: Path) -> Budget:
+    """What all trainings of a model took, from their experiment folders.
+
+    Raises:
+        InputError: a training that is missing or has not come to its end.
+    """
+    scenes, times = 0, []
+    for phase in model.phases():
+        folder = expdir / model.folder(phase)
+        best_checkpoint(folder)
+        config = load_yaml(folder / "config.yaml")
+        training = read_training(folder, config)
+        if training.epochs is None or training.epochs < config["max_epoch"]:
+            expected = f"{config['max_epoch']} (run.sh --stop_stage 4, or --train)"
+            raise InputError(folder, f"{training.epochs or 0} epochs", expected)
+        scenes += training.epochs * _scenes(config)
+        times.append(training.time)
+    known = [time for time in times if time is not None]
+    return Budget(scenes, sum(known, timedelta()) if len(known) == len(times) else None)
 
 
-def cpu_seconds() -> float:
-    """CPU time of all processes that this one started and that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _scenes(config: dict[str, Any]) -> int:
+    """Scenes of an epoch."""
+    return config["num_scenes"] or load_yaml(Path(config["train_data"], "sampler.yaml"))["num_scenes"]
 
 
-def evaluate(path: str, trained: dict[str, tuple[int, float]], args: argparse.Namespace) -> list[list[str]]:
-    """A row for each tagger of a system, and one for its ensemble."""
+def evaluate(path: str, budgets: dict[str, Budget], args: argparse.Namespace) -> tuple[list[list[str]], int]:
+    """A row for each tagger of a system, and one for its ensemble; the number of mixtures."""
     system = S5System.from_yaml(path, args.expdir)
     data = DataDir.load(args.test, system.labels, system.n_slots)
     rule, labels, k = system.config.vote, system.labels, system.n_slots
-    weights = {model.name: system.config.weights()[model.name] for model in system.config.taggers}
-    deciders = {name: {name: 1.0} for name in weights} | {f"ensemble of {Path(path).stem}": weights}
+    weights = system.config.weights()
+    deciders = {name: {name: 1.0} for name in weights}
+    if sum(weight > 0 for weight in weights.values()) > 1:
+        deciders[f"ensemble of {Path(path).stem}"] = weights
     predicted: dict[str, list[np.ndarray]] = {name: [] for name in deciders}
     truth = []
     for utt in data.utts[: args.mixtures]:
@@ -114,24 +142,21 @@ def evaluate(path: str, trained: dict[str, tuple[int, float]], args: argparse.Na
         counts = batch_counts(torch.tensor(np.array(index)), torch.tensor(np.array(truth)), len(labels))
         values = figures({key: value.item() for key, value in counts.items()})
         cells = [f"{100 * values[key]:.1f}" if key in values else "-" for key in COLUMNS.values()]
-        rows.append([name, *_cost(system, trained, [n for n, weight in deciders[name].items() if weight]), *cells])
-    return rows
+        parts = [part for part, weight in deciders[name].items() if weight]
+        rows.append([name, *_cost(system, budgets, parts), *cells])
+    return rows, len(truth)
 
 
-def _cost(system: S5System, trained: dict[str, tuple[int, float]], names: list[str]) -> list[str]:
-    """Parameters, scenes and CPU seconds of one tagger, or of several together."""
+def _cost(system: S5System, budgets: dict[str, Budget], names: list[str]) -> list[str]:
+    """Parameters, scenes and wall time of one tagger, or of several together (scenes: of each)."""
     parameters = sum(p.numel() for name in names for p in system.taggers[name].network.parameters())
-    scenes = {trained[name][0] for name in names}
-    seconds = sum(trained[name][1] for name in names)
-    return [f"{parameters / 1e6:.2f} M", " / ".join(map(str, sorted(scenes))), f"{seconds:.0f} s"]
-
-
-def machine() -> str:
-    """The processor, and how many of its threads torch uses."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return f"{name}, {os.cpu_count()} cores"
+    scenes = sorted({budgets[name].scenes for name in names})
+    times = [budgets[name].time for name in names]
+    total = sum((time for time in times if time is not None), timedelta())
+    minutes = "-" if None in times else f"{total.total_seconds() / 60:.1f} min"
+    of_each = f"{len(names)} x " if len(names) > 1 else ""
+    return [f"{parameters / 1e6:.2f} M", of_each + " / ".join(f"{n:,}" for n in scenes), minutes]
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

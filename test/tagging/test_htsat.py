@@ -6,6 +6,7 @@ import torch
 
 from s5.checkpoints import convert_htsat
 from s5.errors import InputError
+from s5.tagging import Tagger
 from s5.tagging.htsat import RELEASES, FrontEnd, HTSATEncoder, LogMelDecibel, input_windows
 
 SIZES = {"image_size": 64, "dim": 8, "depths": (2, 2), "heads": (2, 4), "window_size": 4}
@@ -203,3 +204,51 @@ def test_top_layers_are_the_last_stages_and_the_norm():
 def test_sizes_that_do_not_fit_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         tiny(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "moved"),
+    [
+        ("head", set()),
+        ("1_blocks", {"norm", "layers.1"}),
+        ("all", {"norm", "layers.0", "layers.1", "patch_embed", "batch_norm"}),
+    ],
+)
+def test_which_parameters_and_statistics_move(trainable, moved):
+    """The encoder's batch norm over the mel bands stays as in evaluation where it is frozen; dropout does too."""
+    torch.manual_seed(0)
+    head = {"kind": "track", "track_dim": 8, "hidden_dim": 8}
+    tagger = Tagger({"kind": "htsat", "dropout": 0.5, **TINY}, head, n_labels=4, trainable=trainable).train()
+    before = {key: value.clone() for key, value in tagger.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in tagger.parameters() if p.requires_grad], lr=0.1)
+    tagger(noise(4, 1, 16000)).square().sum().backward()
+    assert all(p.grad is not None for p in tagger.parameters() if p.requires_grad)
+    optimizer.step()
+    changed = {key for key, value in tagger.state_dict().items() if not torch.equal(value, before[key])}
+    moved = {"head"} | {f"encoder.network.audio_encoder.{part}" for part in moved}
+    assert all(any(key.startswith(f"{part}.") for part in moved) for key in changed)
+    assert all(any(key.startswith(f"{part}.") for key in changed) for part in moved)
+    statistics = {key for key in changed if "running" in key and key.startswith("encoder")}
+    assert bool(statistics) == (trainable == "all")
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm(tagger)  # as several processes train: other modules
+    assert tagger.train().encoder.network.audio_encoder.batch_norm.training == (trainable == "all")
+    dropouts = [m for m in tagger.encoder.modules() if isinstance(m, torch.nn.Dropout)]
+    assert any(m.training for m in dropouts) == (trainable != "head")
+
+
+def test_an_average_of_checkpoints_is_one_of_the_weights():
+    """ESPnet's average divides numbers with a point alone: integers, the indices of positions, come as a sum."""
+    head = {"kind": "track", "track_dim": 8, "hidden_dim": 8}
+    conf = {"kind": "htsat", **TINY}
+    epochs = [Tagger(conf, head, n_labels=4).eval() for _ in range(2)]
+    states = [tagger.state_dict() for tagger in epochs]
+    summed = {key: value + states[1][key] for key, value in states[0].items()}
+    average = {key: value / 2 if value.is_floating_point() else value for key, value in summed.items()}
+    assert any(key.endswith("relative_position_index") for key in average)
+    tagger, expected = (Tagger(conf, head, n_labels=4).eval() for _ in range(2))
+    tagger.load_state_dict(average)
+    expected.load_state_dict({key: states[0][key] if "index" in key else value for key, value in average.items()})
+    with torch.inference_mode():
+        assert torch.equal(tagger(noise(1, 1, 16000)), expected(noise(1, 1, 16000)))
+    tagger.load_state_dict(states[0])
+    assert all(torch.equal(value, states[0][key]) for key, value in tagger.state_dict().items())

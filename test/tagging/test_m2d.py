@@ -103,6 +103,15 @@ def test_release_weights_and_their_statistics_are_loaded(release, caplog):
     assert "1 keys not used: module.head.mlp.mlp.0.weight" in caplog.text
 
 
+def test_weights_are_looked_up_in_the_repository_too(release, tmp_path, monkeypatch):
+    tensors, save = release
+    save()
+    monkeypatch.setattr("s5.config.ROOT", tmp_path)
+    encoder = small(weights="weights.pth")
+    encoder.load_weights()
+    assert torch.equal(encoder.cls_token, tensors["cls_token"])
+
+
 def test_files_of_2022_have_no_statistics(release):
     _, save = release
     encoder = small(weights=save(drop=("norm_stats",)))

@@ -194,3 +194,16 @@ def test_refusals():
         small(encoder={"dept": 3})
     with pytest.raises(InputError, match="1 channels, expected at least 2"):
         small()(torch.randn(1, 1, 16000))
+
+
+def test_an_official_tagger_of_other_labels_or_channels_is_refused():
+    """One line that names the key and both shapes."""
+    official = {
+        f"model.{k}".replace("encoder.", "m2d.backbone."): v for k, v in small(n_labels=18).state_dict().items()
+    }
+    load_official(small(n_labels=18), official)
+    with pytest.raises(InputError) as refused:
+        load_official(small(), official)
+    assert str(refused.value) == "checkpoint: key head.tracks.0.3.weight: found [19, 8], expected [5, 8]"
+    with pytest.raises(InputError, match=r"key head\.m2d_out_norm\.running_mean: found \[80\], expected \[40\]"):
+        load_official(small(n_labels=18, n_channels=1), official)

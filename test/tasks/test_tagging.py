@@ -1,17 +1,22 @@
 """The tagging task: losses by head, figures in ESPnet's reporter, freezing by name, and starts that fit."""
 
+import kaldiio
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
 from s5.config import load_inherited
 from s5.data import DataDir
+from s5.decode import tag
 from s5.errors import InputError
 from s5.experiment import best_checkpoint, load_experiment
 from s5.labels import LabelSet
+from s5.system import S5System
 from s5.tagging.decision import decide_multihot
 from s5.tagging.losses import multi_hot_bce, pit_cross_entropy
+from s5.tagging.m2d import M2DEncoder
 from s5.tasks.figures import FIGURES, batch_counts, figures
 from s5.tasks.launch import train
 from s5.tasks.models import TaggingModel
@@ -42,7 +47,8 @@ def test_multi_hot_tagger_trains_and_reports_exact_figures(recipe, tmp_path):
         "valid_batch_size": 3,
         "max_epoch": 1,
     }
-    folder = run(config(tmp_path / "tagger.yaml", **changes), tmp_path / "exp")
+    path = config(tmp_path / "tagger.yaml", **changes)
+    folder = run(path, tmp_path / "exp")
     assert best_checkpoint(folder).name == "valid.accuracy_src.ave.pth"
     stats = torch.load(folder / "checkpoint.pth", weights_only=False)["reporter"]["stats"][1]["valid"]
     experiment = load_experiment(folder, "1epoch.pth", "tagger")
@@ -58,6 +64,43 @@ def test_multi_hot_tagger_trains_and_reports_exact_figures(recipe, tmp_path):
     expected = figures({name: value.item() for name, value in counts.items()})
     assert {name: stats[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert set(stats) - {"loss", "time", "total_count"} == set(expected) <= set(FIGURES)
+    # stage 7 writes the same posteriors, 1 x C
+    model = {"name": "multi_hot", "train": str(path), "experiment": "exp"}
+    system = {"taggers": [model], "separators": [{"name": "none", "train": "separator.yaml"}]}
+    (tmp_path / "system.yaml").write_text(yaml.safe_dump(system))
+    tag(S5System.from_yaml(tmp_path / "system.yaml", tmp_path), data, tmp_path / "out")
+    archive = kaldiio.load_scp(str(tmp_path / "out/posteriors/multi_hot.scp"))
+    for utt in data.utts:
+        np.testing.assert_allclose(archive[utt], experiment.posterior(data.mixture(utt)[0]), atol=1e-6)
+
+
+def test_the_model_can_be_selected_by_any_figure(recipe, tmp_path):
+    """ESPnet keeps a best checkpoint for each of them; validation mixtures of both subsets."""
+    write_valid(tmp_path / "valid", ["Cough Cough", "Speech", "", "Speech Percussion Speech"])
+    criteria = [["valid", figure, "max"] for figure in FIGURES]
+    changes = {"max_epoch": 1, "best_model_criterion": criteria, "keep_nbest_models": 1}
+    path = config(tmp_path / "tagger.yaml", network_conf=TRACKS, **changes)
+    train("tagging", path, "data/train", tmp_path / "valid", tmp_path / "exp", 0)
+    assert {p.name for p in (tmp_path / "exp").glob("valid.*.best.pth")} == {f"valid.{f}.best.pth" for f in FIGURES}
+
+
+@pytest.mark.parametrize(("labels", "figure"), [("Cough Speech", "acc3_dup"), ("Cough Cough", "accuracy_mix_nodup")])
+def test_a_figure_of_an_empty_subset_selects_nothing(recipe, tmp_path, labels, figure):
+    write_valid(tmp_path / "valid", [labels, ""])
+    path = config(tmp_path / "tagger.yaml", network_conf=TRACKS, best_model_criterion=[["valid", figure, "max"]])
+    with pytest.raises(InputError, match=rf"valid/labels: found no mixture .*, expected one at least, .* {figure}$"):
+        train("tagging", path, "data/train", tmp_path / "valid", tmp_path / "exp", 0)
+    assert not (tmp_path / "exp/config.yaml").exists()
+
+
+def write_valid(path, labels):
+    """A validation set of noise with these labels."""
+    noise = np.random.default_rng(0).standard_normal((len(labels), 16000, 4)) * 0.1
+    path.mkdir()
+    for i, mixture in enumerate(noise):
+        soundfile.write(path / f"{i}.wav", mixture, 8000)
+    (path / "wav.scp").write_text("".join(f"{i} {path / f'{i}.wav'}\n" for i in range(len(labels))))
+    (path / "labels").write_text("".join(f"{i} {text}".strip() + "\n" for i, text in enumerate(labels)))
 
 
 def test_head_stage_then_top_block(recipe, tmp_path):
@@ -73,6 +116,30 @@ def test_head_stage_then_top_block(recipe, tmp_path):
     encoder = {key for key in moved if key.startswith("network.encoder")}
     assert encoder and all(k.startswith(("network.encoder.blocks.1.", "network.encoder.norm.")) for k in encoder)
     assert any(k.startswith("network.head.rnn") for k in moved)
+
+
+def test_pretrained_weights_are_read_when_a_training_starts_and_never_again(recipe, tmp_path):
+    """The second training, resuming and decoding do without the file."""
+    file = tmp_path / "m2d-80x201p16x16p8k/weights.pth"
+    file.parent.mkdir()
+    sizes = {"dim": 8, "depth": 2, "heads": 2}
+    encoder = M2DEncoder(weights=str(file), norm_stats=(-5.0, 2.0), **sizes)  # the other sizes are in the file's name
+    released = {key: torch.randn_like(value) for key, value in encoder.state_dict().items()}
+    torch.save({f"module.ar.runtime.backbone.{key}": value for key, value in released.items()}, file)
+    network = {**TRACKS, "encoder": {"kind": "m2d", "weights": str(file), **sizes}}
+    head = config(tmp_path / "head.yaml", network_conf={**network, "trainable": "head"}, max_epoch=1)
+    first = run(head, tmp_path / "head")
+    stored = torch.load(best_checkpoint(first), weights_only=True)
+    assert all(torch.equal(stored[f"network.encoder.{key}"], value) for key, value in released.items())
+    file.unlink()
+    with pytest.raises(InputError, match=r"weights\.pth: found no such file"):
+        run(head, tmp_path / "anew")
+    run(head, first, "--max_epoch", "2")
+    tune = config(tmp_path / "ft.yaml", network_conf={**network, "trainable": "1_blocks"}, max_epoch=1)
+    second = run(tune, tmp_path / "ft", "--init_param", f"{best_checkpoint(first)}:network:network")
+    tuned = load_experiment(second, None, "tagger").network.state_dict()
+    assert torch.equal(tuned["encoder.norm_stats"], released["norm_stats"])
+    assert torch.equal(tuned["encoder.blocks.0.attn.qkv.weight"], released["blocks.0.attn.qkv.weight"])
 
 
 class Fixed(torch.nn.Module):
@@ -117,7 +184,8 @@ def test_a_frozen_part_by_name_keeps_weights_statistics_and_mode(recipe, tmp_pat
         ({"loss": "multi_hot_bce"}, r"loss: found multi_hot_bce, expected pit_cross_entropy for a track-based head"),
         ({"network_conf": MULTI_HOT, "loss": "pit_cross_entropy"}, r"expected multi_hot_bce for a multi-hot head"),
         ({"loss_conf": {"class_weight": {"Couch": 2.0}}}, r"class_weight: found label Couch, expected Cough"),
-        ({"loss_conf": {"class_weight": {"Cough": -2.0}}}, r"Cough: found -2\.0, expected a number above 0"),
+        ({"loss_conf": {"class_weight": {"Cough": -2.0}}}, r"Cough: found -2\.0, expected a finite number above 0"),
+        ({"loss_conf": {"class_weight": {"Cough": float("inf")}}}, r"Cough: found inf, expected a finite number"),
         ({"loss_conf": {"class_weights": {}}}, r"key class_weights: found an unknown key, expected class_weight"),
         ({"network_conf": MULTI_HOT, "loss_conf": {"class_weight": {"Cough": 2.0}}}, r"expected a track-based head"),
         ({"decision": {"threshhold": 0.5}}, r"decision: key threshhold: found an unknown key, expected threshold"),
