@@ -29,7 +29,7 @@ ORDER = ("ca_pi_sdr", "ca_sdr", "pi_sdr")
 
 TITLES = {"ca_pi_sdr": "CA-PI-SDR", "ca_sdr": "CA-SDR", "pi_sdr": "PI-SDR"}
 HATCHES = {"ca_pi_sdr": "", "ca_sdr": "///", "pi_sdr": "..."}
-GREYS = {"ca_pi_sdr": "0.25", "ca_sdr": "0.65", "pi_sdr": "0.9"}
+GREYS = {"ca_pi_sdr": "0.5", "ca_sdr": "0.75", "pi_sdr": "0.95"}
 
 CLAIMS = (
     ("DupSet", "ca_pi_sdr", "ca_sdr"),
@@ -185,7 +185,13 @@ def _draw(study: Study, title: str, path: Path) -> None:
     axes.set_title(title, fontsize=10)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.margins(y=0.15)
-    axes.legend(title="training loss", ncols=len(names), fontsize=8, title_fontsize=8, loc="upper center")
+    axes.legend(
+        title="training loss; mean and its 95 % confidence interval",
+        ncols=len(names),
+        fontsize=8,
+        title_fontsize=8,
+        loc="upper center",
+    )
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
     axes.spines[["top", "right"]].set_visible(False)

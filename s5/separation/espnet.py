@@ -77,6 +77,8 @@ class ESPnetSeparator(nn.Module):
         super().__init__()
         if conditioning == "concat" and n_cues < 1:
             raise InputError("ESPnetSeparator: n_cues", n_cues, "at least 1")
+        if not 0 < hop_length <= n_fft // 2:
+            raise InputError("ESPnetSeparator: hop_length", hop_length, f"1 to {n_fft // 2}, half of n_fft")
         self.n_labels, self.n_slots, self.n_channels = n_labels, n_slots, n_channels
         self.domain, self.n_fft, self.hop_length = domain, n_fft, hop_length
         self.conditioning, self.period = conditioning, period

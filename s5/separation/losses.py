@@ -3,8 +3,8 @@
 Three come from one matrix of pairwise SDRs, [batch, target slot, output slot]; they differ in which permutations of
 the output slots they allow and in how they choose among them:
 
-* ``ca_pi_sdr``: the best permutation within each class (seed report on CA-PI-SDR, Eq. (3)); the default of the recipes.
-* ``ca_sdr``: a random permutation within each class (the same report, section 4.3: the 2025 loss on repeated labels).
+* ``ca_pi_sdr``: the best permutation within each class (Nguyen et al., Eq. (3)); the default of the recipes.
+* ``ca_sdr``: a random permutation within each class (the same, section 4.3: the 2025 loss on repeated labels).
 * ``pi_sdr``: the best permutation of all active slots, whatever their classes (blind source separation).
 
 The fourth, ``snr``, takes the slots as they stand: the loss of the DCASE 2025 baselines, whose labels are distinct.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s5.config import load_inherited
+from s5.config import load_inherited, load_yaml
 from s5.errors import InputError
 from s5.tasks.launch import train
 
 OWN = ("loss", "best_model_criterion")
 """Keys in which the configurations may differ."""
+
+FINISHED = ".done"
+"""Marker that the recipe leaves in the folder of a training that it has finished."""
 
 
 def train_losses(
@@ -22,7 +25,7 @@ def train_losses(
     ngpu: int = -1,
     extra: Sequence[str] = (),
 ) -> dict[str, Path]:
-    """Trains one separator a configuration; a finished training is left as it is.
+    """Trains one separator a configuration; a training that is finished, here or by the recipe, is left as it is.
 
     Args:
         configs: training YAMLs; the folder is named after the file, without ``separator_``.
@@ -36,7 +39,7 @@ def train_losses(
         Experiment folder by the name of the loss.
 
     Raises:
-        InputError: two configurations with one loss, or that differ in more than the loss.
+        InputError: two configurations with one loss, or configurations or trained models that differ in more than that.
     """
     loaded: dict[str, tuple[str | Path, dict[str, Any]]] = {}
     for path in configs:
@@ -53,5 +56,26 @@ def train_losses(
     folders = {}
     for loss, (path, _) in loaded.items():
         folders[loss] = Path(expdir, Path(path).stem.removeprefix("separator_"))
-        train("separation", path, train_data, valid_data, folders[loss], ngpu, extra)
+        if not (folders[loss] / FINISHED).is_file():
+            train("separation", path, train_data, valid_data, folders[loss], ngpu, extra)
+    check_alike(folders, list(first))
     return folders
+
+
+def check_alike(folders: Mapping[str, Path], keys: Sequence[str]) -> None:
+    """Refuses trained models that do not compare: another loss than is said, or another value of one of the keys.
+
+    Args:
+        folders: experiment folder by the name of the loss.
+        keys: of the training configuration.
+    """
+    found = {loss: folder / "config.yaml" for loss, folder in folders.items()}
+    trained = {loss: load_yaml(path) for loss, path in found.items()}
+    reference = next(iter(folders))
+    for loss, config in trained.items():
+        if config.get("loss") != loss:
+            raise InputError(f"{found[loss]}: key loss", config.get("loss"), loss)
+        for key in keys:
+            if config.get(key) != trained[reference].get(key):
+                expected = f"{trained[reference].get(key)}, as in {found[reference]}"
+                raise InputError(f"{found[loss]}: key {key}", config.get(key), expected)

@@ -2,11 +2,14 @@
 
     python test/bench/separator.py --official CHECKOUT [--packages FOLDER]
     python test/bench/separator.py --only step --seconds 4
+    python test/bench/separator.py --official CHECKOUT --device cuda --batch 4 --only step --largest
 
-Each line is a process of its own. Seconds are the best of a few repetitions; CPU seconds are those of all threads,
-which wait without spinning, so that other work on the machine hardly counts in them. Memory is the greatest resident
-size of the process, Python and torch included (on a GPU: what torch allocates there). Agreement is that of the output
-(forward) or of the label MLP's gradient (step) with the official network in float32.
+First come the machine's own limits: what a matrix product and a 3x3 convolution reach on these threads, and the seconds
+in which the network's operations would be done at the fastest of them. Each further line is a process of its own.
+Seconds are the best of a few repetitions, ex/s mixtures a second; CPU seconds are those of all threads, which wait
+without spinning, so that other work on the machine hardly counts in them. Memory is the greatest resident size of the
+process, Python and torch included (on a GPU: what torch allocates there). Agreement is that of the output (forward) or
+of the label MLP's gradient (step) with the official network in float32.
 
 The official network wants torchlibrosa: ``pip install --no-deps --target FOLDER torchlibrosa`` into a folder of your
 own, then ``--packages FOLDER``.
@@ -35,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import load_official
+from s5.processor import cpu_is_slow_in_bfloat16, cpu_multiplies_eight_bit
 from s5.separation import ResUNetK, memory_format
 from s5.separation.losses import ca_pi_sdr
 
@@ -73,15 +77,20 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(CASES), help="forward passes or training steps alone")
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="these lines alone, e.g. official 'ours, bfloat16'")
     parser.add_argument("--all", action="store_true", help="also torch.compile")
+    parser.add_argument("--largest", action="store_true", help="on a GPU, also the largest batch of a step that fits")
     parser.add_argument("--profile", action="store_true", help="operators of each line by their own time")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.largest and torch.device(args.device).type != "cuda":
+        parser.error("--largest: expected a GPU as --device")
     if args.case:
-        print(json.dumps(measure(args, **json.loads(args.case))))
+        case = json.loads(args.case)
+        print(json.dumps(limits(args) if case["kind"] == "limits" else measure(args, **case)))
         return
     print(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, {args.device}; bfloat16: {bf16_units()}")
     print(f"{args.batch} x {args.seconds:g} s at {RATE} Hz")
     with tempfile.TemporaryDirectory() as folder:
+        show_limits(args)
         make_weights(args, Path(folder))
         for kind in [args.only] if args.only else CASES:
             table(args, kind, Path(folder))
@@ -89,7 +98,8 @@ def main() -> None:
 
 def table(args: argparse.Namespace, kind: str, folder: Path) -> None:
     """Measures and prints one kind."""
-    titles = f"{'s':>8} {'ratio':>6} {'CPU s':>8} {'ratio':>6} {'MB':>6} {'share':>6} {'1st s':>7} {'agreement':>10}"
+    titles = f"{'s':>8} {'ex/s':>7} {'ratio':>6} {'CPU s':>8} {'ratio':>6} {'MB':>6} {'share':>6} {'1st s':>7}"
+    titles += f" {'agreement':>10}" + (f" {'batch':>6}" if args.largest and kind == "step" else "")
     print(f"\n{kind:<32} {titles}")
     first: dict[str, Any] | None = None
     for name, case in CASES[kind].items():
@@ -103,9 +113,10 @@ def table(args: argparse.Namespace, kind: str, folder: Path) -> None:
         first = first or found
         agreement = agreement_db(folder / f"{kind}_{next(iter(CASES[kind]))}.pt", folder / f"{kind}_{name}.pt")
         cells = [
-            f"{found['wall']:8.2f} {first['wall'] / found['wall']:6.2f}",
+            f"{found['wall']:8.3f} {args.batch / found['wall']:7.2f} {first['wall'] / found['wall']:6.2f}",
             f"{found['cpu']:8.2f} {first['cpu'] / found['cpu']:6.2f}",
             f"{found['peak']:6.0f} {found['peak'] / first['peak']:6.0%} {found['first']:7.1f} {agreement:>10}",
+            f"{found['largest']:6}" if "largest" in found else "",
         ]
         print(f"{name:<32} {' '.join(cells)}", flush=True)
 
@@ -146,10 +157,11 @@ def measure(
     del weights
     model = model.to(args.device).train(kind == "step")
     call: Callable[..., Tensor] = torch.compile(model) if compile else model
-    mixture, query, target = inputs(args)
+    device = torch.device(args.device).type
+    mixture, query, target = inputs(args, args.batch)
 
     def forward() -> Tensor:
-        autocast = torch.autocast(args.device, torch.bfloat16) if bf16 else nullcontext()
+        autocast = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
         with autocast, torch.inference_mode() if kind == "forward" else nullcontext():
             if network == "official":
                 return call({"mixture": mixture, "label_vector": query.flatten(1)})["waveform"][:, :, 0]
@@ -157,7 +169,8 @@ def measure(
 
     def step() -> Tensor:
         model.zero_grad()
-        loss, _ = ca_pi_sdr(forward().float(), target, torch.arange(3, device=args.device).expand(args.batch, 3), 18)
+        label_index = torch.arange(3, device=args.device).expand(len(target), 3)
+        loss, _ = ca_pi_sdr(forward().float(), target, label_index, 18)
         loss.mean().backward()
         return torch.cat([p.grad.flatten() for n, p in model.named_parameters() if n.startswith("label_embedding")])
 
@@ -165,26 +178,115 @@ def measure(
     for _ in range(args.repeats + 1):
         start = time.perf_counter(), time.process_time()
         result = forward() if kind == "forward" else step()
-        if args.device != "cpu":
+        if device == "cuda":
             torch.cuda.synchronize()
         times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
     assert result is not None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if args.device != "cpu":
+    if device == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
     torch.save(result.float().cpu(), Path(folder) / f"{kind}_{name}.pt")
     if args.profile:
         show_profile(forward if kind == "forward" else step, name)
     wall, cpu = (min(t[i] for t in times[1:]) for i in range(2))
-    return {"wall": wall, "cpu": cpu, "first": times[0][0], "peak": peak}
+    found = {"wall": wall, "cpu": cpu, "first": times[0][0], "peak": peak}
+    if args.largest and kind == "step":
+
+        def fits(batch: int) -> bool:
+            nonlocal mixture, query, target
+            try:
+                mixture, query, target = inputs(args, batch)
+                step()
+                torch.cuda.synchronize()
+            except torch.cuda.OutOfMemoryError:
+                return False
+            finally:
+                model.zero_grad()
+                torch.cuda.empty_cache()
+            return True
+
+        found["largest"] = largest(fits)
+    return found
 
 
-def inputs(args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
+def largest(fits: Callable[[int], bool]) -> int:
+    """The greatest number that fits, where every smaller one does: by doubling and bisection; 0 if 1 does not."""
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def show_limits(args: argparse.Namespace) -> None:
+    """Prints what the machine reaches by itself, and what that means for the network."""
+    found = run_case(args, {"kind": "limits"})
+    if found is None:
+        return
+    operations = network_operations(args.seconds) * args.batch
+    print(f"the network: {operations / 1e9:.0f} GFLOP forward")
+    for name, speeds in found.items():
+        listed = ", ".join(f"{what} {speed / 1e9:.0f}" for what, speed in speeds.items())
+        print(f"{name}: GFLOP/s of {listed}; forward in no less than {operations / max(speeds.values()):.2f} s")
+
+
+def limits(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Operations a second of a matrix product and of convolutions like the network's, by precision."""
+    torch.set_num_threads(args.threads)
+    found: dict[str, dict[str, float]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        options: dict[str, Any] = {"device": args.device, "dtype": dtype}
+        a, b = torch.randn(2048, 2048, **options), torch.randn(2048, 2048, **options)
+        speeds = {"a matrix product": 2 * 2048**3 / seconds_of(lambda a=a, b=b: a @ b, args)}
+        for channels, rows, columns in ((32, 512, 512), (256, 128, 64)):
+            x = torch.randn(1, channels, rows, columns, **options).to(memory_format=torch.channels_last)
+            weight = torch.randn(channels, channels, 3, 3, **options).to(memory_format=torch.channels_last)
+            work = 2 * 9 * channels**2 * rows * columns
+            time_ = seconds_of(lambda x=x, w=weight: nn.functional.conv2d(x, w, padding=1), args)
+            speeds[f"a convolution of {channels} channels"] = work / time_
+        found[str(dtype).removeprefix("torch.")] = speeds
+    return found
+
+
+def seconds_of(call: Callable[[], Tensor], args: argparse.Namespace) -> float:
+    """Best time of a call over a second or three calls; on a CPU that of its threads, as in the module's docstring."""
+    cuda = torch.device(args.device).type == "cuda"
+    clock = time.perf_counter if cuda else time.process_time
+    times: list[float] = []
+    with torch.inference_mode():
+        call()
+        while len(times) < 3 or (sum(times) < 1 and len(times) < 100):
+            start = clock()
+            call()
+            if cuda:
+                torch.cuda.synchronize()
+            times.append(clock() - start)
+    return min(times) / (1 if cuda else args.threads)
+
+
+def network_operations(seconds: float) -> int:
+    """Floating-point operations of the U-Net for one mixture: a multiplication and an addition are two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = ResUNetK().eval()
+        frames = round(seconds * RATE) // model.hop_length + 1
+        frames += -frames % model.time_ratio
+        betas = model.film(model.label_embedding(torch.zeros(1, 54)))
+        x = torch.zeros(1, 4, frames, model.n_fft // 2)
+        with FlopCounterMode(display=False) as counter:
+            model.base(model.base.pre_conv(x), betas)
+    return counter.get_total_flops()
+
+
+def inputs(args: argparse.Namespace, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mixture [B, 4, T] of noise, query [B, 3, 18], targets [B, 3, T] that are parts of it."""
     generator = torch.Generator().manual_seed(0)
-    sources = 0.05 * torch.randn(args.batch, 3, round(args.seconds * RATE), generator=generator)
+    sources = 0.05 * torch.randn(batch, 3, round(args.seconds * RATE), generator=generator)
     mixture = torch.einsum("mk,bkt->bmt", torch.randn(4, 3, generator=generator), sources)
-    query = torch.eye(18)[:3].expand(args.batch, 3, 18)
+    query = torch.eye(18)[:3].expand(batch, 3, 18)
     return mixture.to(args.device), query.to(args.device), sources.to(args.device)
 
 
@@ -238,10 +340,11 @@ def cpu_model() -> str:
 
 
 def bf16_units() -> str:
-    """What this processor has for bfloat16."""
-    if torch.cpu._is_amx_tile_supported():
-        return "AMX"
-    return "AVX-512 without AMX" if torch.cpu._is_avx512_bf16_supported() else "none"
+    """How this processor is at bfloat16, and what our network calculates with in its place."""
+    if not cpu_is_slow_in_bfloat16():
+        return "fast"
+    instead = "8-bit integers in 3x3 convolutions" if cpu_multiplies_eight_bit() else "float32"
+    return f"slow, so that inference takes {instead} and training float32 between maps in bfloat16"
 
 
 if __name__ == "__main__":

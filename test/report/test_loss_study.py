@@ -104,6 +104,23 @@ def test_one_command_trains_compares_and_draws(small_recipe, tmp_path, capsys):
         for scores in by.values():
             assert all(score["pi_sdri"] >= score["capi_sdri"] - 1e-6 for score in scores)
 
+    # Models that the recipe has trained are taken as they are, even where the training data is gone.
+    models = {path: path.read_bytes() for path in (tmp_path / "exp").rglob("*.pth")}
+    for folder in (tmp_path / "exp").iterdir():
+        (folder / ".done").touch()
+    common += ["--expdir", str(tmp_path / "exp"), "--train", "gone", "--valid", "gone"]
+    main([*common, "--out", str(tmp_path / "again"), "--title", "small"])
+    assert models == {path: path.read_bytes() for path in (tmp_path / "exp").rglob("*.pth")}
+    assert json.loads((tmp_path / "again/loss_study.json").read_text()) == saved
+
+    changed = tmp_path / "exp/pi_sdr_small/config.yaml"
+    changed.write_text(changed.read_text().replace("max_epoch: 1", "max_epoch: 9"))
+    with pytest.raises(InputError, match=r"pi_sdr_small/config\.yaml: key max_epoch: found 9, expected 1, as in"):
+        main(common)
+    changed.write_text(changed.read_text().replace("loss: pi_sdr", "loss: snr"))
+    with pytest.raises(InputError, match=r"pi_sdr_small/config\.yaml: key loss: found snr, expected pi_sdr"):
+        main(common)
+
 
 def test_configurations_that_differ_in_more_than_the_loss_are_refused(small_recipe, tmp_path):
     configs = write_configs(tmp_path)

@@ -131,6 +131,7 @@ def test_order_of_the_query_reaches_the_outputs_in_training():
         ({"separator_conf": {"n_srcs": 2}}, r"key n_srcs: found an unknown key"),
         ({"separator_conf": {"activation": "relu"}}, r"separator_conf: found AssertionError, expected arguments"),
         ({"n_cues": 0}, "n_cues: found 0"),
+        ({"n_fft": 64, "hop_length": 40}, "hop_length: found 40, expected 1 to 32"),
     ],
 )
 def test_bad_configurations_are_named(changes, message):

@@ -1,5 +1,8 @@
 """Facts of the separation losses, and the official values."""
 
+import math
+from collections import Counter
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,47 @@ def test_official_values(golden, silence_index):
     loss, permutation = ca_pi_sdr(golden["pred"], golden["target"], golden["label_index"], silence_index)
     assert loss.tolist() == pytest.approx(golden["loss"].tolist(), abs=1e-4)
     assert permutation.tolist() == golden["perm"].tolist()
+
+
+def one_by_one(estimate, target, labels, allowed):
+    """Eqs. (2) to (4) as they are written, in float64: {permutation: minus the sum of the SDRs} of one item.
+
+    ``allowed(before, after)`` says of two sequences of labels whether a permutation may turn one into the other.
+    """
+    sums = {}
+    for order in permutations(range(len(labels))):
+        if allowed(labels, [labels[k] for k in order]):
+            pairs = [(target[k].double(), estimate[order[k]].double()) for k in range(len(labels)) if labels[k] != 18]
+            sums[order] = -sum(10 * math.log10(s.square().sum() / (s - e).square().sum()) for s, e in pairs)
+    return sums
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("normalize", ["slots", "n_sources"])
+def test_losses_are_what_trying_all_permutations_gives(k, normalize):
+    generator = torch.Generator().manual_seed(k)
+    labels = torch.where(
+        torch.rand(12, k, generator=generator) < 0.25, 18, torch.randint(0, 2, (12, k), generator=generator)
+    )
+    target = sources(12, k, 300) * (labels != 18)[..., None]
+    estimate = target[:, torch.randperm(k, generator=generator)] + torch.randn(target.shape, generator=generator)
+    within = {b: one_by_one(estimate[b], target[b], labels[b].tolist(), lambda a, c: a == c) for b in range(12)}
+    blind = {
+        b: one_by_one(
+            estimate[b], target[b], labels[b].tolist(), lambda a, c: [x == 18 for x in a] == [x == 18 for x in c]
+        )
+        for b in range(12)
+    }
+    divisor = torch.full((12,), k) if normalize == "slots" else (labels != 18).sum(1).clamp(min=1)
+    for loss_function, sums in ((ca_pi_sdr, within), (pi_sdr, blind)):
+        loss, permutation = loss_function(estimate, target, labels, 18, normalize)
+        expected = torch.tensor([min(sums[b].values()) for b in range(12)]) / divisor
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+        for b in range(12):
+            assert sums[b][tuple(permutation[b].tolist())] == pytest.approx(min(sums[b].values()), abs=1e-9)
+    loss, permutation = ca_sdr(estimate, target, labels, 18, normalize, generator)
+    expected = torch.tensor([within[b][tuple(permutation[b].tolist())] for b in range(12)]) / divisor
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_permuting_sources_of_one_class_changes_nothing(golden):
@@ -117,6 +161,19 @@ def test_ca_sdr_draws_among_allowed_permutations_only_and_reproducibly():
     assert draw(3) == draw(3)
 
 
+def test_ca_sdr_draws_every_allowed_permutation_equally_often_and_item_by_item():
+    """Six permutations of three sources of one class: chi-squared of 3,000 draws with five degrees of freedom."""
+    target = sources(batch=3000, samples=4)
+    draws = ca_sdr(target, target, torch.full((3000, 3), 6), generator=torch.Generator().manual_seed(1))[1]
+    counts = Counter(map(tuple, draws.tolist()))
+    assert len(counts) == 6 and sum((n - 500) ** 2 / 500 for n in counts.values()) < 20.5  # p = 0.001
+
+
+def test_ca_sdr_draws_anew_at_each_step():
+    target, labels = sources(batch=64), torch.full((64, 3), 6)
+    assert not torch.equal(ca_sdr(target, target, labels)[1], ca_sdr(target, target, labels)[1])
+
+
 def test_ca_sdr_of_repeated_labels_is_at_best_ca_pi_sdr():
     target, labels = sources(batch=64), torch.full((64, 3), 6)
     estimate = noisy(target)
@@ -173,11 +230,16 @@ def test_perfect_estimate_has_a_finite_gradient():
 def test_half_precision_is_computed_in_float32(dtype):
     target, labels = sources(samples=8000), torch.tensor([[0, 0, 1], [2, 3, 4]])
     estimate, target = noisy(target, level=0.1).to(dtype), target.to(dtype)
-    for loss_function in (ca_pi_sdr, pi_sdr, snr):
+    estimate.requires_grad_()
+    for loss_function in (ca_pi_sdr, ca_sdr, pi_sdr, snr):
+        torch.manual_seed(5)
         with torch.autocast("cpu", torch.bfloat16):
             loss, _ = loss_function(estimate, target, labels)
         assert loss.dtype == torch.float32
+        torch.manual_seed(5)
         assert torch.equal(loss, loss_function(estimate.float(), target.float(), labels)[0])
+        gradient = torch.autograd.grad(loss.sum(), estimate)[0]
+        assert gradient.dtype == dtype and torch.isfinite(gradient).all() and gradient.any(-1).all()
 
 
 def test_gradient_is_that_of_the_chosen_pairs_alone():

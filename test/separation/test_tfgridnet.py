@@ -33,13 +33,15 @@ def query(*labels):
     return torch.eye(4)[torch.tensor([labels])][..., :3]
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("output", ["mapping", "mask"])
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_every_parameter_gets_a_gradient_and_silence_is_zero(conditioning, output):
+def test_every_parameter_gets_a_gradient_and_silence_is_zero(conditioning, output, bf16):
     network = small(conditioning=conditioning, output=output)
     mixture = torch.randn(3, 4, 700)
     mixture[1] = 0
-    out = network(mixture, query(0, 3, 1).expand(3, 3, 3))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        out = network(mixture, query(0, 3, 1).expand(3, 3, 3))
     out.square().sum().backward()
     assert out.shape == (3, 3, 700) and out.dtype == torch.float32
     assert torch.isfinite(out).all()
@@ -68,12 +70,15 @@ def test_bfloat16_agrees(conditioning):
     assert 0 < (full - half).abs().max() < 0.05 * full.abs().max()
 
 
-def test_checkpointing_changes_neither_output_nor_gradients():
+@pytest.mark.parametrize("bf16", [False, True])
+def test_checkpointing_changes_neither_output_nor_gradients(bf16):
     gradients = []
     mixture = torch.randn(1, 4, 320, generator=torch.Generator().manual_seed(1))
     for checkpointing in (False, True):
         network = small(checkpointing=checkpointing)
-        network(mixture, query(0, 1, 2)).square().sum().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out = network(mixture, query(0, 1, 2))
+        out.square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
     torch.testing.assert_close(gradients[0], gradients[1])
 

@@ -5,8 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from s5.errors import InputError
+from s5.labels import LabelSet
+from s5.separation import ResUNetK
 from s5.separation.windows import Track, fade_in, separate_long_file, separate_windows
 
 RATE = 1000
@@ -115,6 +118,33 @@ def test_memory_does_not_grow_with_the_recording():
         return tracemalloc.get_traced_memory()[1], tracemalloc.stop()
 
     assert peak(400)[0] < 1.1 * peak(20)[0]
+
+
+def test_ten_minutes_through_a_network(tmp_path):
+    """75 windows of 10 s: every sample comes out, and the arrays of a few windows are all that is held."""
+    rate, minutes = 4000, 10
+    with soundfile.SoundFile(tmp_path / "long.wav", "w", rate, 4, subtype="PCM_16") as file:
+        for minute in range(minutes):
+            file.write(noise(4, 60 * rate, minute).T)
+    torch.manual_seed(0)
+    network = ResUNetK(2, 3, n_fft=256, hop_length=128, widths=[2, 3], condition_dim=4, pass_through=True).eval()
+    query, windows = torch.from_numpy(LabelSet(("Cough", "Speech")).query(["Speech", "Speech"], 3))[None], []
+
+    def separate(window, fs):
+        windows.append(window.shape[1])
+        with torch.inference_mode():
+            return ["Speech", "Speech"], network(torch.tensor(window)[None], query)[0, :2].numpy()
+
+    tracemalloc.start()
+    written = separate_long_file(tmp_path / "long.wav", tmp_path / "out", separate)
+    peak, _ = tracemalloc.get_traced_memory()[1], tracemalloc.stop()
+    assert len(windows) == 75 and set(windows) == {10 * rate}
+    assert [path.name for path, _ in written] == ["long_0_Speech.wav", "long_1_Speech.wav"]
+    for path, _ in written:
+        for block in soundfile.blocks(path, 60 * rate):
+            assert len(block) == 60 * rate and block.any()
+    whole = 4 * minutes * 60 * rate * 4  # bytes of the recording as float32
+    assert peak < whole / 5
 
 
 def test_results_come_as_soon_as_they_are_known():
