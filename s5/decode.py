@@ -5,22 +5,22 @@ The same system, weights and audio give the same bytes, whatever the number of p
 
 from __future__ import annotations
 
+import io
 import logging
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import kaldiio
 import numpy as np
 
-from s5.data import DataDir, audio_info, read_audio, write_audio
+from s5.data import DataDir, audio_info, read_audio, write_audio, write_bytes
 from s5.errors import InputError
 from s5.fusion import Counts
 from s5.labels import LabelSet
 from s5.parallel import run_jobs
+from s5.shards import Shards, results, whole_folder
 from s5.system import Result, S5System
 
 Rows = dict[str, list[str]]
@@ -29,7 +29,22 @@ FINAL_LABELS, FINAL_PROBABILITIES = "final_labels", "final_probabilities"
 """Files of the labels behind ``estimates/``: those of the vote, less what a gate silenced, refined if asked."""
 
 
-def tag(system: S5System, data: DataDir, out: str | Path, utts: Sequence[str] | None = None, nj: int = 1) -> None:
+def spread(data: DataDir, num: int | None) -> DataDir:
+    """So many mixtures of a data directory, spread evenly over it; all of them for None or more than there are."""
+    if num is None or num >= len(data.utts):
+        return data
+    places = np.linspace(0, len(data.utts) - 1, num).round().astype(int)
+    return replace(data, utts=[data.utts[i] for i in places])
+
+
+def tag(
+    system: S5System,
+    data: DataDir,
+    out: str | Path,
+    utts: Sequence[str] | None = None,
+    nj: int = 1,
+    shards: Shards | None = None,
+) -> None:
     """Writes ``posteriors/<tagger>.ark`` and ``.scp``: K x (C + 1) matrices, or 1 x C of multi-hot taggers.
 
     The label set and K stand beside them, in ``labels.txt`` and ``n_slots``.
@@ -37,11 +52,16 @@ def tag(system: S5System, data: DataDir, out: str | Path, utts: Sequence[str] | 
     utts = list(utts or data.utts)
     folder = Path(out, "posteriors")
     tables: dict[str, dict[str, np.ndarray]] = {m.name: {} for m in system.config.taggers}
-    found = run_jobs(_Tag(system, data), utts, processes(system, nj), "tag")
+    job = _Tag(system, data)
+    found = results(
+        shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "tag"), _from_arrays, _to_arrays
+    )
+    if found is None:
+        return
     for utt, posteriors in zip(utts, found, strict=True):
         for name, posterior in posteriors.items():
             tables[name][utt] = posterior
-    with _whole(folder) as partial:
+    with whole_folder(folder) as partial:
         for name, table in tables.items():
             kaldiio.save_ark(str(partial / f"{name}.ark"), table, scp=str(partial / f"{name}.scp"))
             lines = (partial / f"{name}.scp").read_text(encoding="utf-8").replace(str(partial), str(folder))
@@ -69,14 +89,22 @@ def take_oracle(data: DataDir, out: str | Path) -> None:
     _write_rows(Path(out, "labels"), {utt: list(data.labels[utt]) for utt in data.utts})
 
 
-def separate(system: S5System, data: DataDir, out: str | Path, utts: Sequence[str] | None = None, nj: int = 1) -> None:
+def separate(
+    system: S5System,
+    data: DataDir,
+    out: str | Path,
+    utts: Sequence[str] | None = None,
+    nj: int = 1,
+    shards: Shards | None = None,
+) -> None:
     """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
     utts = list(utts or data.utts)
     rows = _rows_of(utts, Path(out, "labels"), data)
-    with _whole(Path(out, "separated")) as partial:
+    with whole_folder(Path(out, "separated"), shards) as partial:
         for model in system.config.separators:
-            (partial / model.name).mkdir()
-        for _ in run_jobs(_Separate(system, data, rows, partial), utts, processes(system, nj), "separate"):
+            (partial / model.name).mkdir(exist_ok=True)
+        job = _Separate(system, data, rows, partial)
+        for _ in results(shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "separate")) or ():
             pass
 
 
@@ -87,6 +115,7 @@ def fuse(
     utts: Sequence[str] | None = None,
     nj: int = 1,
     oracle: bool = False,
+    shards: Shards | None = None,
 ) -> Counts | None:
     """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots).
 
@@ -97,7 +126,7 @@ def fuse(
         oracle: the labels were given: neither gate nor refinement.
 
     Returns:
-        What the refinement did, which is in the log too; None without one.
+        What the refinement did, which is in the log too; None without one, and of a shard.
     """
     utts = list(utts or data.utts)
     rows = _rows_of(utts, Path(out, "labels"), data)
@@ -107,10 +136,19 @@ def fuse(
     final: Rows = {}
     final_shares: Rows = {}
     counts, gated = Counts(), 0
-    with _whole(Path(out, "estimates")) as partial:
+    with whole_folder(Path(out, "estimates"), shards) as partial:
         job = _Fuse(system, data, rows, shares, posteriors, Path(out, "separated"), partial)
         networks = bool(posteriors and config.refine)
-        found = run_jobs(job, utts, processes(system, nj) if networks else nj, "fuse", networks or job.sharpens)
+        n_processes = processes(system, nj) if networks else nj
+        found = results(
+            shards,
+            utts,
+            lambda part: run_jobs(job, part, n_processes, "fuse", networks or job.sharpens),
+            _from_result,
+            _to_result,
+        )
+        if found is None:
+            return None
         for utt, result in zip(utts, found, strict=True):
             final[utt], final_shares[utt] = result.labels, _as_text(result.probabilities)
             gated += result.gated
@@ -144,7 +182,12 @@ WINDOW, OVERLAP = 10.0, 2.0
 
 
 def separate_file(
-    system: S5System, recording: str | Path, folder: str | Path, window: float = WINDOW, overlap: float = OVERLAP
+    system: S5System,
+    recording: str | Path,
+    folder: str | Path,
+    window: float = WINDOW,
+    overlap: float = OVERLAP,
+    labels: Sequence[str] | None = None,
 ) -> list[Written]:
     """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
 
@@ -157,17 +200,18 @@ def separate_file(
         folder: where the results go; made if it is not there.
         window: seconds.
         overlap: seconds, at most half a window.
+        labels: of the sources, the same ones in every window; by default each window is tagged.
 
     Raises:
-        InputError: a file that cannot be read, or with another number of channels.
+        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many.
     """
     channels, n_samples, fs = audio_info(recording)
     if channels != system.n_channels:
         raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
     if n_samples > window * fs:
-        return _separate_long(system, recording, folder, window, overlap)
+        return _separate_long(system, recording, folder, window, overlap, labels)
     mixture, fs = read_audio(recording)
-    sources = system(mixture, fs)
+    sources = system(mixture, fs, labels)
     Path(folder).mkdir(parents=True, exist_ok=True)
     written = []
     for slot, source in enumerate(sources):
@@ -178,14 +222,19 @@ def separate_file(
 
 
 def _separate_long(
-    system: S5System, recording: str | Path, folder: str | Path, window: float, overlap: float
+    system: S5System,
+    recording: str | Path,
+    folder: str | Path,
+    window: float,
+    overlap: float,
+    labels: Sequence[str] | None,
 ) -> list[Written]:
     from s5.separation.windows import separate_long_file
 
     best: dict[str, float] = {}
 
     def one_window(samples: np.ndarray, fs: int) -> tuple[list[str], list[np.ndarray]]:
-        sources = system(samples, fs)
+        sources = system(samples, fs, labels)
         for source in sources:
             best[source.label] = max(best.get(source.label, 0.0), source.probability)
         return [s.label for s in sources], [s.waveform for s in sources]
@@ -266,7 +315,9 @@ class _Separate:
     def __call__(self, utt: str) -> None:
         mixture = _mixture(self.system, self.data, utt)
         for name, sources in self.system.separate(mixture, self.rows[utt]).items():
-            np.save(self.folder / name / f"{utt}.npy", sources)
+            content = io.BytesIO()
+            np.save(content, sources)
+            write_bytes(self.folder / name / f"{utt}.npy", content.getvalue())
 
 
 @dataclass
@@ -367,15 +418,19 @@ def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:
     return mixture
 
 
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the place of ``folder`` if all goes well and is removed if not."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in arrays.items()}
+
+
+def _to_arrays(lists: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.array(rows, dtype=np.float32) for name, rows in lists.items()}
+
+
+def _from_result(result: Result) -> dict[str, Any]:
+    counts = None if result.counts is None else vars(result.counts)
+    return {**vars(result), "sources": [], "counts": counts}
+
+
+def _to_result(found: dict[str, Any]) -> Result:
+    counts = None if found["counts"] is None else Counts(**found["counts"])
+    return Result(**{**found, "sources": np.zeros((0, 0), np.float32), "counts": counts})

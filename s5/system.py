@@ -47,7 +47,8 @@ class ModelConfig:
     name: str = ""
     """Its name in the system: in weights, posteriors and separated sources."""
     train: str = ""
-    """Training YAML."""
+    """Training YAML. Left out with a name under ``experiment``: that folder holds a model from elsewhere, of an archive
+    or a published one, and nothing is trained."""
     finetune: str | list[str] | None = None
     """YAML of a second training that starts from the first one's best checkpoint, in ``exp/<name>_ft``; or several,
     each of which starts from the best checkpoint of the one before, in ``exp/<name>_ft``, ``exp/<name>_ft2`` etc."""
@@ -62,11 +63,11 @@ class ModelConfig:
         """Training YAML of each phase that there is, in order: ``train``, ``finetune``, ``finetune2`` and so on."""
         more = [self.finetune] if isinstance(self.finetune, str) else self.finetune or []
         names = ["finetune", *(f"finetune{i}" for i in range(2, len(more) + 1))]
-        return {"train": self.train} | dict(zip(names, more, strict=False))
+        return ({"train": self.train} if self.train else {}) | dict(zip(names, more, strict=False))
 
     def folder(self, phase: str | None = None) -> str:
         """Name of the experiment folder of a phase; by default of the last one, which the system decodes with."""
-        last = phase or list(self.phases())[-1]
+        last = phase or next(reversed(self.phases()), "train")
         base = self.experiment or self.name
         return base if last == "train" else f"{base}_ft{last.removeprefix('finetune')}"
 
@@ -115,7 +116,8 @@ class SystemConfig:
             if not models:
                 raise InputError(f"{where}: key {key}", "an empty list", "at least one model")
             for i, model in enumerate(models):
-                for part in ("name", "train"):
+                ready = bool(model.experiment and not model.finetune)
+                for part in ("name",) if ready else ("name", "train"):
                     if not getattr(model, part):
                         raise InputError(f"{where}: key {key}.{i}.{part}", "nothing", "a value, here or under models")
         for name in names:
@@ -245,6 +247,35 @@ class S5System:
             InputError: unknown key or model in the YAML. Missing experiments are refused on first use.
         """
         return cls(SystemConfig.load(path), expdir, device, resolve(path), bf16)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, device: str | None = None, bf16: bool | None = None, revision: str | None = None
+    ) -> S5System:
+        """A system from a model archive (``python -m s5.bin.pack``), with its weights.
+
+        Args:
+            source: the archive, the folder of an unpacked one, or its repository on the hub, ``user/name``.
+            device: torch device; by default the GPU if there is one.
+            bf16: run the networks in bfloat16 or not; by default as the archive says.
+            revision: of the repository.
+
+        Raises:
+            InputError: no such archive, or a damaged one.
+        """
+        from s5.archive import open_archive
+
+        folder = open_archive(source, revision)
+        return cls.from_yaml(folder / "system.yaml", folder / "models", device, bf16)
+
+    @classmethod
+    def open(
+        cls, source: str | Path, expdir: str | Path = "exp", device: str | None = None, bf16: bool | None = None
+    ) -> S5System:
+        """:meth:`from_yaml` of a YAML file, :meth:`from_pretrained` of anything else."""
+        if Path(source).suffix in (".yaml", ".yml"):
+            return cls.from_yaml(source, expdir, device, bf16)
+        return cls.from_pretrained(source, device, bf16)
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: without the networks, which it loads itself."""
@@ -449,7 +480,8 @@ class S5System:
         given = [posteriors[m.name] for m in self.config.taggers]
 
         def separate(index: tuple[int, ...]) -> np.ndarray:
-            if index == first and not result.gated:
+            # What a gate silenced was in the query of the others; a verification takes their sources as they are.
+            if index == first and (not result.gated or not config.separate_again):
                 return result.sources
             names = [label_set.name(i) for i in index]
             return self.fuse(self.separate(mixture, names), names, mixture)[: len(names)]
@@ -466,30 +498,37 @@ class S5System:
         sources = refined.sources if labels else result.sources[:0]
         return Result(labels, refined.probability, sources, refined.counts, result.gated)
 
-    def __call__(self, mixture: np.ndarray, fs: int) -> list[Source]:
+    def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
         """Separates one recording.
 
         Args:
             mixture: [M, samples] float.
             fs: its sampling rate in Hz; another one than the models' is converted, there and back.
+            labels: of its sources, where they are known: nothing is tagged then, and every probability is 1.
 
         Returns:
             The active sources, possibly none, each as long as the mixture.
 
         Raises:
-            InputError: a wrong shape, or values that are not finite.
+            InputError: a wrong shape, values that are not finite, unknown labels or more than K of them.
         """
         mixture = np.asarray(mixture)
         if mixture.ndim != 2:
             raise InputError("mixture", f"shape {list(mixture.shape)}", "[channels, samples]")
-        return self.batch([mixture], fs)[0]
+        return self.batch([mixture], fs, None if labels is None else [labels])[0]
 
-    def batch(self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int) -> list[list[Source]]:
+    def batch(
+        self,
+        mixtures: Sequence[np.ndarray] | np.ndarray,
+        fs: int,
+        labels: Sequence[Sequence[str]] | None = None,
+    ) -> list[list[Source]]:
         """Separates several recordings of one length, the networks running on all of them at once.
 
         Args:
             mixtures: [B, M, samples], or a list of [M, samples].
             fs: their sampling rate in Hz.
+            labels: of the sources of each, where they are known.
 
         Returns:
             The sources of each, as of a single call (up to rounding).
@@ -497,33 +536,43 @@ class S5System:
         Raises:
             InputError: a wrong shape, recordings of different shapes, or values that are not finite.
         """
-        x = self._checked(mixtures)
+        x = self._checked(mixtures, fs)
         if not len(x):
             return []
         length = x.shape[2]
         x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
         missing = round(SHORTEST * self.sampling_rate) - x.shape[2]
         x = np.pad(x, ((0, 0), (0, 0), (0, max(0, missing))))
-        posteriors = self.tag(x)
-        given = [{name: table[i] for name, table in posteriors.items()} for i in range(len(x))]
-        votes = [self.vote(one, self.labels, self.n_slots) for one in given]
-        active = [i for i, (labels, _) in enumerate(votes) if labels]
+        given: list[dict[str, np.ndarray] | None]
+        if labels is None:
+            posteriors = self.tag(x)
+            given = [{name: table[i] for name, table in posteriors.items()} for i in range(len(x))]
+            votes = [self.vote(one, self.labels, self.n_slots) for one in given if one is not None]
+        else:
+            given = [None] * len(x)
+            votes = [(names, [1.0] * len(names)) for names in (self._known(row) for row in labels)]
+        active = [i for i, (names, _) in enumerate(votes) if names]
         found = self.separate(x[active], [votes[i][0] for i in active]) if active else {}
         results = []
-        for i, (labels, probabilities) in enumerate(votes):
+        for i, (names, probabilities) in enumerate(votes):
             outputs = {name: table[active.index(i)] for name, table in found.items()} if i in active else {}
-            result = self.finish(x[i], labels, probabilities, outputs, given[i], self.labels)
+            result = self.finish(x[i], names, probabilities, outputs, given[i], self.labels)
             results.append(self._sources(result, fs, length))
         return results
 
-    def _checked(self, mixtures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    def _checked(self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int) -> np.ndarray:
         """[B, M, samples] float32, or a complaint."""
+        if fs <= 0:
+            raise InputError("fs", fs, "a sampling rate in Hz")
         shapes = {np.shape(mixture) for mixture in mixtures}
         if len(shapes) > 1:
             raise InputError("mixtures", " and ".join(str(list(s)) for s in sorted(shapes)), "one shape")
-        x = np.asarray(mixtures, dtype=np.float32)
+        x = np.asarray(mixtures)
         if len(x) == 0:
             return x
+        if not np.issubdtype(x.dtype, np.floating):
+            raise InputError("mixture", f"samples of type {x.dtype}", "floating point, full scale 1")
+        x = x.astype(np.float32)
         if x.ndim != 3 or x.shape[1] > x.shape[2]:
             raise InputError("mixture", f"shape {list(x.shape[1:])}", "[channels, samples]")
         if x.shape[1] != self.n_channels:
@@ -531,6 +580,13 @@ class S5System:
         if not np.isfinite(x).all():
             raise InputError("mixture", "NaN or infinite samples", "finite ones")
         return x
+
+    def _known(self, names: Sequence[str]) -> list[str]:
+        """Labels that somebody gives, or a complaint."""
+        for i in self.labels.indices(names, self.n_slots, "labels")[: len(names)]:
+            if i == self.labels.silence_index:
+                raise InputError("labels", "silence", "labels of active sources")
+        return list(names)
 
     def _sources(self, result: Result, fs: int, length: int) -> list[Source]:
         """Sources at the recording's own sampling rate and length."""

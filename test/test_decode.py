@@ -61,6 +61,12 @@ def test_stages_hand_over_to_each_other(system, data, tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_a_part_of_a_set_is_spread_over_it(data):
+    assert decode.spread(data, None) is data and decode.spread(data, 100) is data
+    assert decode.spread(data, 2).utts == [data.utts[0], data.utts[-1]]
+    assert decode.spread(data, 1).labels == data.labels
+
+
 def test_posteriors_are_kaldi_archives_of_distributions(system, data, tmp_path):
     import kaldiio
 
@@ -74,11 +80,18 @@ def test_posteriors_are_kaldi_archives_of_distributions(system, data, tmp_path):
     assert (loaded.n_slots, loaded.labels, loaded.utts) == (3, LabelSet(("Cough", "Percussion", "Speech")), data.utts)
 
 
-REFINED = "inherit: {base}\nvote: {{threshold: 0.5}}\nrefine: {{loops: 2, n_min: 1, candidates: {{threshold: 0.0}}}}\n"
+REFINED = """
+inherit: {base}
+separators: [{{name: separator}}, {{name: first, experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}}]
+models: {{separator: {{train: separator.yaml}}}}
+fusion: {{default: {{separator: 0.6, first: 0.4}}, sharpen: {{separator: 0.5}}}}
+gate: {{silence: 0.9, margin: 60}}
+refine: {{loops: 2, n_min: 1, candidates: {{threshold: 0.0}}}}
+"""
 
 
 def test_the_same_bytes_from_one_process_and_from_two(trained, data, tmp_path):
-    """Networks, gate and refinement included, through the commands."""
+    """Networks, fusion, sharpening, gate and refinement included, through the commands."""
     system = tmp_path / "refined.yaml"
     system.write_text(REFINED.format(base=trained.parent / "system.yaml"))
     for nj in ("1", "2"):

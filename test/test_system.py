@@ -138,7 +138,9 @@ def test_a_batch_gives_what_single_calls_give(system):
         loud(system).batch([mixtures[0], mixtures[1][:, 1:]], 8000)
 
 
-def test_bfloat16_is_near_float32(system):
+def test_bfloat16_is_near_float32(system, monkeypatch):
+    # Where a CPU is slow in it, narrow convolutions stay in float32.
+    monkeypatch.setattr("s5.separation.fused.cpu_is_slow_in_bfloat16", lambda: False)
     mixture = noise(4, 16000)
     single = loud(system)(mixture, 8000)
     half = Loud(system.config, system.expdir, "cpu", bf16=True)
@@ -173,6 +175,13 @@ def test_very_short_recordings_work(system):
 def test_mixtures_that_do_not_fit_are_refused(system, shape, value, message):
     with pytest.raises(InputError, match=message):
         loud(system)(np.full(shape, value, np.float32), 8000)
+
+
+def test_samples_that_are_not_floating_point_and_rates_that_are_none_are_refused(system):
+    with pytest.raises(InputError, match="samples of type int16, expected floating point"):
+        loud(system)(np.zeros((4, 16000), np.int16), 8000)
+    with pytest.raises(InputError, match="fs: found 0, expected a sampling rate"):
+        loud(system)(noise(4, 16000), 0)
 
 
 def test_fusion_rules_name_labels_that_there_are(system):
@@ -226,6 +235,18 @@ def test_refinement_tags_separated_sources_again(system):
     np.testing.assert_array_equal(again.sources, result.sources)
 
 
+def test_a_verification_behind_a_gate_takes_the_sources_as_they_are(system):
+    mixture = noise(4, 8000)
+    plain = loud(system)(mixture, 8000)
+    levels = sorted(10 * np.log10(np.square(s.waveform, dtype=np.float64).mean()) for s in plain)
+    margin = 10 * np.log10(np.square(mixture[0], dtype=np.float64).mean()) - levels[1] + 1e-3
+    both = loud(system, gate=GateConfig(margin=margin), refine=RefineConfig(separate_again=False, n_min=3))
+    found = both(mixture, 8000)
+    assert len(found) == 2
+    for source in found:
+        assert any(np.array_equal(source.waveform, before.waveform) for before in plain)
+
+
 def test_correction_tries_candidates(system):
     config = RefineConfig(candidates=CandidateConfig(threshold=0.0), n_min=1)
     mixture = noise(4, 8000)
@@ -251,6 +272,32 @@ def test_a_long_file_goes_by_windows(system, tmp_path):
         assert 0 < source.probability <= 1 and source.path.stem.endswith(source.label)
         info = soundfile.info(source.path)
         assert (info.frames, info.samplerate, info.channels) == (40000, 16000, 1)
+
+
+def test_given_labels_stand_for_all_windows(system, tmp_path):
+    """Nothing is tagged; two sources of one class keep their tracks; a short file is one window."""
+    for name, n in (("long", 20000), ("short", 6000)):
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * noise(n, 4), 8000, subtype="FLOAT")
+    untagged = S5System(system.config, system.expdir, "cpu")
+    untagged.tag = None  # any call of it fails
+    for name in ("long", "short"):
+        labels = ["Speech", "Cough", "Speech"]
+        written = decode.separate_file(untagged, tmp_path / f"{name}.wav", tmp_path / "out", 1.0, 0.25, labels)
+        assert sorted(w.label for w in written) == ["Cough", "Speech", "Speech"]
+        assert [w.path.name for w in written] == [f"{name}_{i}_{w.label}.wav" for i, w in enumerate(written)]
+        assert {w.probability for w in written} == {1.0}
+    mixture = soundfile.read(tmp_path / "short.wav", dtype="float32")[0].T
+    expected = system.fuse(system.separate(mixture, labels), labels, mixture)
+    for source, waveform in zip(untagged(mixture, 8000, labels), expected, strict=True):
+        np.testing.assert_array_equal(source.waveform, waveform)
+    for labels, message in (
+        (["Meow"], "labels: found label Meow"),
+        (["silence"], "labels: found silence, expected labels of active sources"),
+        (["Cough"] * 4, "labels: found 4 labels, expected at most 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            decode.separate_file(untagged, tmp_path / "short.wav", tmp_path / "none", labels=labels)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("channels", [1, 5])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from s5.errors import InputError
 from s5.progress import progress
 
-__all__ = ["Parser", "add_decoding", "progress", "run"]
+__all__ = ["Parser", "add_decoding", "add_shards", "count", "progress", "run"]
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -50,14 +50,22 @@ class Parser(argparse.ArgumentParser):
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Adds what all commands that run networks share: --nj, --device, --bf16."""
-    parser.add_argument("--nj", type=_count, default=1, metavar="N", help="processes; the results do not depend on it")
+    parser.add_argument("--nj", type=count, default=1, metavar="N", help="processes; the results do not depend on it")
     parser.add_argument("--device", help="torch device; by default the GPU if there is one")
     parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 or not, whatever the system says"
     )
 
 
-def _count(text: str) -> int:
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Adds what stages share that several jobs can do together: --shard, --join, --parts; see :mod:`s5.shards`."""
+    group = parser.add_argument_group("several jobs, each with a part of the items, and one that joins what they made")
+    group.add_argument("--shard", metavar="I/N", help="do the I-th of N parts, from 1")
+    group.add_argument("--join", type=count, metavar="N", help="join N parts")
+    group.add_argument("--parts", metavar="DIR", help="where the parts are")
+
+
+def count(text: str) -> int:
     """A number of at least 1."""
     value = int(text)
     if value < 1:

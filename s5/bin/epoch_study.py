@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, add_decoding, run
+from s5.bin.command import Parser, add_decoding, count, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,22 +20,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="data/test", help="data directory with references")
     parser.add_argument("--tagger_epochs", type=int, nargs="+", metavar="N", help="by default those that there are")
     parser.add_argument("--separator_epochs", type=int, nargs="+", metavar="N", help="likewise")
-    parser.add_argument("--most", type=int, default=6, metavar="N", help="epochs of each at most, where none are given")
+    parser.add_argument(
+        "--most", type=count, default=6, metavar="N", help="epochs of each at most, where none are given"
+    )
+    parser.add_argument("--num", type=count, metavar="N", help="so many mixtures, spread over the set; by default all")
     parser.add_argument("--accuracy", choices=("src", "mix"), default="src", help="of sources or of mixtures")
     parser.add_argument("--out", help="folder of table and figure (default: EXPDIR/SYSTEM/SET/epoch_study)")
     parser.add_argument("--title", default="", help="of the figure; by default system and set")
     add_decoding(parser)
     args = parser.parse_args(argv)
-    if args.most < 1:
-        parser.error(f"--most: found {args.most}, expected at least 1")
 
-    from s5 import S5System
+    from s5 import S5System, decode
     from s5.data import DataDir
     from s5.report.epoch_study import epochs_of, evaluate, write_study
     from s5.system import system_name
 
     system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
-    data = DataDir.load(args.data)
+    data = decode.spread(DataDir.load(args.data), args.num)
     taggers = epochs_of(system, "tagger", args.tagger_epochs, args.most)
     separators = epochs_of(system, "separator", args.separator_epochs, args.most)
     points = evaluate(system, data, taggers, separators, args.nj)

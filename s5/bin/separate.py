@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, run
+from s5.bin.command import Parser, add_decoding, add_shards, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--system", required=True, help="system YAML, model archive, or one on the hub")
     parser.add_argument("--expdir", default="exp", help="folder of the experiments")
     add_decoding(parser)
     one = parser.add_argument_group("one recording")
@@ -21,26 +21,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     one.add_argument("folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit")
     one.add_argument("--window", type=float, default=10.0, metavar="S", help="longer ones go by windows of S seconds")
     one.add_argument("--overlap", type=float, default=2.0, metavar="S", help="overlap of the windows in seconds")
+    one.add_argument(
+        "--labels",
+        metavar="LABELS",
+        type=str.split,
+        help='its sources\' labels, e.g. "Speech Cough", the same in all windows; by default each window is tagged',
+    )
     stage = parser.add_argument_group("stage 9")
     stage.add_argument("--data", help="data directory")
     stage.add_argument("--out", help="results folder that holds the labels, e.g. exp/mini/test")
+    add_shards(parser)
     args = parser.parse_args(argv)
     forms = [args.recording and args.folder, args.data and args.out]
     if sum(map(bool, forms)) != 1 or sum(map(bool, (args.recording, args.folder, args.data, args.out))) != 2:
         parser.error("give either a recording and a folder, or --data and --out")
+    if args.labels and args.data:
+        parser.error("--labels: stage 9 takes the labels that stage 8 left in --out")
 
     from s5 import S5System, decode
     from s5.data import DataDir
+    from s5.shards import Shards
 
-    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    shards = Shards.parse(args.shard, args.join, args.parts)
+    system = S5System.open(args.system, args.expdir, args.device, args.bf16)
     if args.recording:
-        written = decode.separate_file(system, args.recording, args.folder, args.window, args.overlap)
+        written = decode.separate_file(system, args.recording, args.folder, args.window, args.overlap, args.labels)
         for path, label, probability in written:
             print(f"{path}  {label} {probability:.2f}")
         if not written:
             print("no source found")
         return
-    decode.separate(system, DataDir.load(args.data), args.out, nj=args.nj)
+    decode.separate(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tunes a system's vote, gate, mask sharpening and fusion weights on a validation set, for CAPI-SDRi.
 
-The networks run once; what they gave is kept below --out, and later searches need none. A refinement is not part of the
+The networks run once; what they gave is kept in --out, and later searches need none. A refinement is not part of the
 search. Prints the gain of each step and writes a YAML that inherits the system's.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, add_decoding, run
+from s5.bin.command import Parser, add_decoding, count, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,22 +18,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--system", required=True, help="system YAML")
     parser.add_argument("--expdir", default="exp", help="folder of the experiments")
     parser.add_argument("--data", default="data/valid", help="data directory with references; no test set")
-    parser.add_argument("--out", help="folder for what is kept (default: EXPDIR/SYSTEM/SET)")
+    parser.add_argument("--out", help="folder for what is kept (default: EXPDIR/SYSTEM/SET/tuning)")
     parser.add_argument("--space", default="conf/tune.yaml", help="YAML of what is tried")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="parts to search: vote, gate, sharpen, fusion")
+    parser.add_argument("--num", type=count, metavar="N", help="so many mixtures, spread over the set; by default all")
     parser.add_argument("--write", metavar="YAML", help="tuned system to write (default: OUT/tuned.yaml)")
     add_decoding(parser)
     args = parser.parse_args(argv)
 
-    from s5 import S5System
+    from s5 import S5System, decode
     from s5.data import DataDir
     from s5.system import system_name
     from s5.tuning import Space, collect, tune
     from s5.tuning.result import as_table, write_yaml
 
     space = Space.load(args.space)
+    if args.only is not None:
+        space = space.only(args.only)
     system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
-    data = DataDir.load(args.data)
-    out = Path(args.out or Path(args.expdir, system_name(args.system), data.path.resolve().name))
+    data = decode.spread(DataDir.load(args.data), args.num)
+    out = Path(args.out or Path(args.expdir, system_name(args.system), data.path.resolve().name, "tuning"))
     outcome = tune(collect(system, data, out, space, args.nj), system.config, space)
     print(as_table(outcome))
     path = Path(args.write or out / "tuned.yaml")

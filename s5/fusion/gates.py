@@ -26,6 +26,8 @@ class GateConfig:
     def __post_init__(self) -> None:
         if self.silence is not None and not 0 <= self.silence <= 1:
             raise InputError("gate: key silence", self.silence, "a probability from 0 to 1")
+        if self.margin is not None and not np.isfinite(self.margin):
+            raise InputError("gate: key margin", self.margin, "a finite number of dB")
         if self.taggers == []:
             raise InputError("gate: key taggers", "an empty list", "names of taggers")
 

@@ -38,7 +38,8 @@ class RefineConfig:
     loops: int = 1
     """Times that the sources are tagged again at most; it ends earlier when the labels stay."""
     disagreement: Literal["remove", "relabel"] = "remove"
-    """What becomes of a source whose top class is another than its label: removed, or given that label."""
+    """What becomes of a source whose top class is another than its label: removed, or given that label. A candidate
+    that is not confirmed is dropped in either case: most likely its source is there already under another label."""
     mixture_weight: float = 0.0
     """Share of the mixture's class scores in those of a source, 0 (the source alone) to 1."""
     candidates: CandidateConfig | None = None
@@ -108,10 +109,16 @@ class _Check:
     source: np.ndarray
     scores: np.ndarray
     place: int
+    relabel: bool
+    """Whether another top class becomes its label; else it is dropped."""
 
     @property
     def top(self) -> int:
         return int(self.scores.argmax())
+
+    @property
+    def passes(self) -> bool:
+        return self.top != len(self.scores) - 1 if self.relabel else self.top == self.label
 
 
 def refine(
@@ -126,8 +133,8 @@ def refine(
     """Refines the labels of one mixture.
 
     A loop: the labels and the candidates, in order of the mixture's scores, are separated K at a time; each source is
-    tagged again; a source whose top class is not its label is removed or relabelled; of the others, the K with the
-    highest scores stay. Queries that were already made are not made again.
+    tagged again; a source whose top class is not its label is removed or relabelled (of a candidate: dropped); of those
+    that are left, the K with the highest scores stay. Queries that were already made are not made again.
 
     Args:
         index: class indices of the vote, at most K.
@@ -169,7 +176,9 @@ def refine(
                 scored[group] = rescore(found)
                 counts.tagged += len(group)
             mixed = (1 - config.mixture_weight) * scored[group] + config.mixture_weight * mixture_scores
-            checks += [_Check(c, found[k], mixed[k], start + k) for k, c in enumerate(group)]
+            for k, c in enumerate(group):
+                relabel = config.disagreement == "relabel" and c in labels
+                checks.append(_Check(c, found[k], mixed[k], start + k, relabel))
         kept = _keep(checks, mixture_scores, config, n_slots, distinct)
         settled = sorted(label for label, _, _ in kept) == sorted(labels)
         if settled:  # in the order that they had: their query has been made
@@ -211,10 +220,8 @@ def _keep(
     checks: Sequence[_Check], mixture_scores: np.ndarray, config: RefineConfig, n_slots: int, distinct: bool
 ) -> list[tuple[int, float, np.ndarray]]:
     """Labels that stay with their scores and sources."""
-    silence = len(mixture_scores) - 1
-    relabel = config.disagreement == "relabel"
-    passed = [check for check in checks if (check.top != silence if relabel else check.top == check.label)]
-    kept = [((check.top if relabel else check.label), float(check.scores.max()), check) for check in passed]
+    passed = [check for check in checks if check.passes]
+    kept = [(check.top, float(check.scores.max()), check) for check in passed]  # top is the label, or becomes it
     kept.sort(key=lambda item: -item[1])
     if distinct:
         kept = [item for i, item in enumerate(kept) if item[0] not in {other[0] for other in kept[:i]}]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from s5.errors import InputError
+
 
 @dataclass
 class GroupConfig:
@@ -28,6 +30,19 @@ class FusionConfig:
     """Weights that several labels share (the groups of Table 2, Deng et al.)."""
     sharpen: dict[str, float] = field(default_factory=dict)
     """Strength of mask sharpening by separator (:func:`s5.separation.sharpen.sharpen`), 0 or more; by default none."""
+
+    def __post_init__(self) -> None:
+        grouped = [label for group in self.groups for label in group.labels]
+        for label in grouped:
+            if grouped.count(label) > 1:
+                raise InputError("fusion: key groups", f"label {label} twice", "each label in one group")
+        for rule, weights in {"default": self.default or {}, **self.rules()}.items():
+            for name, weight in weights.items():
+                if not np.isfinite(weight):
+                    raise InputError(f"fusion: {rule}: {name}", weight, "a finite weight")
+        for name, strength in self.sharpen.items():
+            if not 0 <= strength < float("inf"):
+                raise InputError(f"fusion: sharpen: {name}", strength, "0 or more")
 
     def rules(self) -> dict[str, dict[str, float]]:
         """Weights by label: those of ``classes`` go before those of ``groups``."""

@@ -191,7 +191,8 @@ def _markdown(points: Sequence[Point], title: str) -> str:
     return "\n\n".join(
         [
             f"# Epochs of both stages: {title}",
-            "Accuracies of the tagger in %; CAPI-SDRi in dB of the separator with oracle labels, and of both together.",
+            "Accuracies of the tagger in %; CAPI-SDRi in dB of the separator with oracle labels, and of both together. "
+            "Total: all mixtures, those without a source included.",
             table(head, rows),
             f"![CAPI-SDRi by accuracy and separation]({NAME}.png)",
         ]

@@ -10,7 +10,10 @@ from typing import Any
 
 import yaml
 
+from s5.metrics import Bootstrap, mixture_terms
+from s5.report.compare import comparable, interval_text, paired_rows
 from s5.report.results import Result, by_set
+from s5.report.taggers import SUBSETS, TaggerAccuracy
 from s5.report.training import Training
 
 _SUBSETS = ("DupSet", "NoDupSet")
@@ -18,12 +21,31 @@ _SUBSETS = ("DupSet", "NoDupSet")
 _READING = (
     "CAPI-SDRi in dB, accuracies in %. Tagged: labels from the system's own taggers; oracle: labels of the references. "
     "Columns by number of sources and by subset: CAPI-SDRi / mixture accuracy. DupSet: mixtures with two or more "
-    "sources of one class; NoDupSet: mixtures with sources of different classes only, at least one."
+    "sources of one class; NoDupSet: mixtures with sources of different classes only, at least one. ±: half the width "
+    "of the 95 % interval (bootstrap over mixtures)."
 )
 
+_TAGGERS = (
+    "Every tagger by itself, without the vote of a system, as in Table 1 of Nguyen et al.: accuracies in %. Total: "
+    "DupSet and NoDupSet together; mixtures without a source are in neither."
+)
+
+_DIFFERENCES = (
+    "Differences to {system} on the same mixtures, with their {level:g} % intervals (paired bootstrap; "
+    "`python -m s5.bin.compare A B` has all figures). Where the interval holds zero, the systems are not told apart."
+)
+
+_SCENES = (
+    "By scene: SDRi of the sources with a right label by their SNR, CAPI-SDRi of mixtures of DupSet by the smallest "
+    "angle between sources of one class, and CAPI-SDRi by room; in dB."
+)
+
+_FIGURES = "Figures (made with this file; they lie in the experiment folder, not in the repository): {links}."
+
 _BESIDE = (
-    "Each row as it was published, and below it what the system of that name reached here. **Other data, and of *_mini "
-    "other sizes: what compares is the change from row to row, not the level.**"
+    "Each row as it was published, and below it what the system of that name reached here, on the data that the third "
+    "column names. **On other data, and of `_mini` systems at other sizes, levels do not compare: the change from row "
+    "to row does.**"
 )
 
 _PUBLISHED = (
@@ -55,6 +77,9 @@ def results_markdown(
     command: str,
     date: datetime,
     pages: Mapping[str, str],
+    taggers: Sequence[TaggerAccuracy] = (),
+    figures: Mapping[str, Mapping[str, str]] | None = None,
+    recipe: str = "",
 ) -> str:
     """The whole of RESULTS.md.
 
@@ -67,8 +92,12 @@ def results_markdown(
         command: the command that makes this file.
         date: when it was made.
         pages: data set -> the listening page, for the reader.
+        taggers: accuracies of every tagger by itself.
+        figures: data set (or ``""`` for models) -> what a figure shows -> its file, for the reader.
+        recipe: name of the recipe folder: what was published for its very data stands in the tables of its sets.
     """
     sets = by_set(results)
+    figures = figures or {}
     parts = [
         f"# Results of {system}",
         f"Written by the command below; run it again rather than edit this file.\n\n    {command}",
@@ -80,19 +109,26 @@ def results_markdown(
         size = next((d for d in data if d.name == name), None)
         if size is not None:
             parts.append(_size(size))
-        parts.append(_systems(rows))
+        parts.append(_systems(rows, _published_for(recipe, name)))
         if others := _other_metrics(rows):
             parts += ["Further metrics:", others]
+        parts += _differences(system, rows)
+        if alone := [t for t in taggers if t.set == name]:
+            parts += [f"### {name}: taggers alone", _TAGGERS, _tagger_table(alone)]
+        parts += _scenes([row for row in rows if row.system == system])
         own = [row for row in rows if row.system == system and row.scores.get("by_class")]
         for row in own:
             parts.append(f"### {name} by class: {system}, {row.labels} labels")
             parts.append(_classes(row))
         if name in pages:
             parts.append(f"To listen: `{pages[name]}` (open it in a browser).")
+        if figures.get(name):
+            parts.append(_links(figures[name]))
     if trainings:
         parts += ["## Training", _trainings(trainings)]
+        parts += [_links(figures[""])] if figures.get("") else []
     parts += [
-        *_beside_published(results),
+        *_beside_published(results, data),
         "## Published results, on other data",
         _PUBLISHED,
         _published(),
@@ -118,29 +154,42 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) 
 
 
 def _size(d: DataSet) -> str:
-    shortest, longest = min(d.lengths), max(d.lengths)
-    seconds = f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"
     return (
-        f"{len(d.lengths)} mixtures of {seconds} s ({sum(d.lengths) / 60:.1f} minutes), {d.channels} channels, "
+        f"{_length(d)} ({sum(d.lengths) / 60:.1f} minutes), {d.channels} channels, "
         f"{d.fs / 1000:g} kHz; {d.sources} sources of {d.classes} classes."
     )
 
 
-def _systems(rows: Sequence[Result]) -> str:
+def _length(d: DataSet) -> str:
+    shortest, longest = min(d.lengths), max(d.lengths)
+    seconds = f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"
+    return f"{len(d.lengths)} mixtures of {seconds} s"
+
+
+def _systems(rows: Sequence[Result], published: Sequence[Mapping[str, Any]]) -> str:
+    """The main table of a data set: ours, newest first, then what others published for the same data."""
     counts = sorted({key for row in rows for key in row.scores.get("by_n_sources") or {}}, key=lambda k: (len(k), k))
     head = ["system", "labels", "CAPI-SDRi", "accuracy_mix", "accuracy_src"]
     head += [f"{k} source{'s' if k != '1' else ''}" for k in counts] + list(_SUBSETS)
     lines = []
     for row in rows:
-        metrics = row.scores["metrics"]
-        cells = [
-            number(metrics.get("CAPI-SDRi"), 2),
-            *(number(metrics.get(k)) for k in ("accuracy_mix", "accuracy_src")),
-        ]
+        cells = [_with_interval(row, k, "metrics") for k in ("CAPI-SDRi", "accuracy_mix", "accuracy_src")]
         cells += [_pair((row.scores.get("by_n_sources") or {}).get(k)) for k in counts]
         cells += [_pair((row.scores.get("by_subset") or {}).get(k)) for k in _SUBSETS]
         lines.append([row.system, row.labels, *cells])
+    for figures in published:
+        cells = [number(figures[k]) for k in ("CAPI-SDRi", "accuracy_mix")]
+        lines.append([figures["system"], "published", *cells, *["–"] * (len(head) - 4)])
     return table(head, lines, left=2)
+
+
+def _published_for(recipe: str, set_name: str) -> list[dict[str, Any]]:
+    """Rows of what was published for a challenge's own test or evaluation set; none for other data."""
+    content = _published_figures()
+    year = content.get("recipes", {}).get(recipe)
+    found = [entry for entry in content["challenge"] if entry["year"] == year and set_name in ("test", "eval")]
+    rows = [{"system": e["system"], "CAPI-SDRi": e[set_name][0], "accuracy_mix": e[set_name][1]} for e in found]
+    return [row for row in rows if row["CAPI-SDRi"] is not None]  # of 2025: CA-SDRi, the same where labels are distinct
 
 
 def _other_metrics(rows: Sequence[Result]) -> str | None:
@@ -148,10 +197,60 @@ def _other_metrics(rows: Sequence[Result]) -> str | None:
     shown = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
     known = dict.fromkeys(key for row in rows for key, value in row.scores["metrics"].items() if value is not None)
     keys = [key for key in known if key not in shown]
-    lines = [
-        [row.system, row.labels, *(number(row.scores["metrics"].get(k), _digits(k)) for k in keys)] for row in rows
-    ]
+    lines = [[row.system, row.labels, *(_with_interval(row, k, "metrics") for k in keys)] for row in rows]
     return table(["system", "labels", *keys], lines, left=2) if keys else None
+
+
+def _differences(system: str, rows: Sequence[Result]) -> list[str]:
+    """What the other systems of a data set are ahead of one system, where the mixtures are the same."""
+    bootstrap = Bootstrap()
+    lines = []
+    for own in (row for row in rows if row.system == system):
+        for other in (row for row in rows if row.system != system and row.oracle == own.oracle):
+            if not comparable(own.scores, other.scores):
+                continue
+            pair = (mixture_terms(part) for part in paired_rows(own.scores, other.scores))
+            found = bootstrap.differences(*pair)
+            cells = [f"{_signed(found[k].gained)} ({interval_text(found[k])})" for k in ("CAPI-SDRi", "accuracy_mix")]
+            lines.append([other.system, own.labels, *cells])
+    head = ["system", "labels", "CAPI-SDRi (dB)", "accuracy_mix (%)"]
+    text = _DIFFERENCES.format(system=system, level=bootstrap.level)
+    return [text, table(head, lines, left=2)] if lines else []
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
+
+
+def _tagger_table(taggers: Sequence[TaggerAccuracy]) -> str:
+    head = ["tagger", "channels", *(f"source, {s}" for s in SUBSETS), *(f"mixture, {s}" for s in SUBSETS)]
+    lines = []
+    for t in taggers:
+        figures = [number(part[subset]) for part in (t.source, t.mixture) for subset in SUBSETS]
+        lines.append([t.name, number(t.channels), *figures])
+    return table(head, lines)
+
+
+def _scenes(rows: Sequence[Result]) -> list[str]:
+    """One system by SNR, angle and room, where the scenes are known."""
+    rows = [row for row in rows if row.scores.get("by_snr")]
+    if not rows:
+        return []
+    kinds = (
+        ("by_snr", "SDRi", "SNR {} dB", "sources"),
+        ("by_angle", "CAPI-SDRi", "angle {}°", "mixtures"),
+        ("by_room", "CAPI-SDRi", "room {}", "mixtures"),
+    )
+    lines = []
+    for group, metric, words, unit in kinds:
+        for key, part in (rows[0].scores.get(group) or {}).items():
+            cells = [_with_interval(row, metric, group, key) for row in rows]
+            lines.append([words.format(key.replace("..", " to ")), f"{part[unit]} {unit}", *cells])
+    return [_SCENES, table(["scene", "of", *(f"{row.labels} labels" for row in rows)], lines)]
+
+
+def _links(figures: Mapping[str, str]) -> str:
+    return _FIGURES.format(links=", ".join(f"[{title}](<{path}>)" for title, path in figures.items()))
 
 
 def _pair(group: Mapping[str, Any] | None) -> str:
@@ -163,8 +262,17 @@ def _pair(group: Mapping[str, Any] | None) -> str:
 def _classes(row: Result) -> str:
     groups: Mapping[str, Mapping[str, Any]] = row.scores["by_class"]
     keys = list(dict.fromkeys(key for group in groups.values() for key in group if _is_number(group[key])))
-    rows = [[label, *(number(group.get(k), _digits(k)) for k in keys)] for label, group in groups.items()]
+    rows = [[label, *(_with_interval(row, k, "by_class", label) for k in keys)] for label in groups]
     return table(["class", *keys], rows)
+
+
+def _with_interval(row: Result, metric: str, group: str, key: str | None = None) -> str:
+    """A figure with half the width of its interval, where stage 11 computed one: ``3.06 ± 0.36``."""
+    scores, intervals = row.scores[group], row.scores.get("intervals", {}).get(group, {})
+    if key is not None:
+        scores, intervals = scores.get(key, {}), intervals.get(key, {})
+    text, interval = number(scores.get(metric), _digits(metric)), intervals.get(metric)
+    return text if interval is None else f"{text} ± {number((interval[1] - interval[0]) / 2, _digits(metric))}"
 
 
 def _digits(metric: str) -> int:
@@ -213,7 +321,7 @@ def _published() -> str:
     return table(["year", "system", "metric", "challenge test", "challenge eval"], lines, left=3)
 
 
-def _beside_published(results: Sequence[Result]) -> list[str]:
+def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -> list[str]:
     """A table a report with the rows of its table that we have results of: published, then ours, and on which data."""
     parts = []
     for report in _published_figures()["reports"]:
@@ -223,20 +331,45 @@ def _beside_published(results: Sequence[Result]) -> list[str]:
             ours = [r for r in results if not r.oracle and r.system in (row["name"], f"{row['name']}_mini")]
             if ours:
                 lines.append([row["row"], "published", report["data"], *(row["metrics"].get(m, "–") for m in metrics)])
-            for r in by_set(ours).values():
-                cells = (_ours(r[0].scores["metrics"], m) for m in metrics)
-                lines.append(["", r[0].system, f"this folder's `{r[0].set}`", *cells])
+            for r in (r for of_set in by_set(ours).values() for r in of_set):
+                cells = (_ours(r.scores, m) for m in metrics)
+                lines.append(["", r.system, _our_data(r.set, data), *cells])
         if lines:
             parts += [f"## Beside {report['table']}", _BESIDE, table(["row", "", "data", *metrics], lines, left=3)]
             parts += [report["note"]] if "note" in report else []
     return parts
 
 
+def _our_data(name: str, data: Sequence[DataSet]) -> str:
+    """A data set of ours in a few words."""
+    size = next((d for d in data if d.name == name), None)
+    return f"this folder's `{name}`" + (f" ({_length(size)}, {size.fs / 1000:g} kHz)" if size else "")
+
+
 def _ours(scores: Mapping[str, Any], metric: str) -> str:
     """Our figure of a published metric; where labels repeat, CAPI-SDRi stands in for CA-SDRi, which it extends."""
-    if metric == "CA-SDRi" and scores.get(metric) is None and scores.get("CAPI-SDRi") is not None:
-        return f"CAPI-SDRi {number(scores['CAPI-SDRi'], 3)}"
-    return number(scores.get(metric), 3 if metric.endswith("SDRi") else 1)
+    metric, _, subset = metric.partition(" ")
+    found = _of_subset(scores.get("by_subset") or {}, subset) if subset else scores["metrics"]
+    if metric == "CA-SDRi" and found.get(metric) is None and found.get("CAPI-SDRi") is not None:
+        return f"CAPI-SDRi {number(found['CAPI-SDRi'], 3)}"
+    return number(found.get(metric), 3 if metric.endswith("SDRi") else 1)
+
+
+def _of_subset(subsets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """Metrics of a subset; of ``Total`` the accuracies of both together (a mixture without a source is in neither).
+
+    Example:
+        >>> counts = {"mixtures": 4, "correct": 1, "tp": 6, "fp": 1, "fn": 1}
+        >>> _of_subset({"DupSet": counts, "NoDupSet": {**counts, "correct": 3}}, "Total")
+        {'accuracy_mix': 50.0, 'accuracy_src': 75.0}
+    """
+    if name != "Total":
+        return subsets.get(name, {})
+    keys = ("mixtures", "correct", "tp", "fp", "fn")
+    parts = [subsets.get(subset, {}) for subset in _SUBSETS]
+    mixtures, correct, tp, fp, fn = (sum(part.get(key) or 0 for part in parts) for key in keys)
+    ratios = {"accuracy_mix": (correct, mixtures), "accuracy_src": (tp, tp + fp + fn)}
+    return {metric: 100 * some / all_ for metric, (some, all_) in ratios.items() if all_}
 
 
 def _published_figures() -> dict[str, Any]:

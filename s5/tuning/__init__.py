@@ -2,6 +2,6 @@
 
 from s5.tuning.cache import Cache, collect
 from s5.tuning.search import Outcome, Tuning, tune
-from s5.tuning.space import Setting, Space, vote_settings
+from s5.tuning.space import PARTS, Setting, Space, vote_settings
 
-__all__ = ["Cache", "Outcome", "Setting", "Space", "Tuning", "collect", "tune", "vote_settings"]
+__all__ = ["PARTS", "Cache", "Outcome", "Setting", "Space", "Tuning", "collect", "tune", "vote_settings"]

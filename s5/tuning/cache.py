@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from s5.tuning.space import Setting, Space, decisions, vote_settings
 
 FILE = "tuning.npz"
 FORBIDDEN = ("test", "eval")
-"""Names that a set to tune on may not begin with."""
+"""No word of the name of a set to tune on may begin with these."""
 
 
 @dataclass
@@ -113,7 +114,7 @@ def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: 
 
 def _refuse_test_set(data: DataDir) -> None:
     name = data.path.resolve().name
-    if name.lower().startswith(FORBIDDEN):
+    if any(word.startswith(FORBIDDEN) for word in re.split(r"[^a-z0-9]+", name.lower())):
         raise InputError(f"--data {data.path}", f"a set named {name}", "a validation set: a test set is not tuned on")
     if not data.has_sources:
         raise InputError(data.path, "no labels with dry sources", "a validation set with references")
@@ -175,9 +176,8 @@ def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
     models: list[Any] = []
     for model in [*config.taggers, *config.separators]:
         path = best_checkpoint(system.expdir / model.folder(), model.checkpoint)
-        state = path.stat()
-        models.append([model.name, str(path), state.st_size, state.st_mtime_ns])
-    files = {utt: str(data.mixture_path(utt)) for utt in data.utts}
+        models.append([model.name, *_state(path)])
+    files = {utt: _state(data.mixture_path(utt)) for utt in data.utts}
     grids = {name: getattr(space, name) for name in ("vote_step", "vote_step_many", "gamma", "threshold", "sharpen")}
     vote = [config.vote.rule, config.vote.aligned, config.vote.n_min, config.vote.gamma, config.vote.threshold]
     what = [
@@ -191,6 +191,15 @@ def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
         system.bf16,
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[str | int]:
+    """What changes when a file is written again."""
+    try:
+        state = path.stat()
+    except OSError as e:
+        raise InputError(path, e.strerror, "a file") from e
+    return [str(path), state.st_size, state.st_mtime_ns]
 
 
 def _save(cache: Cache, path: Path, mark: str) -> None:

@@ -88,8 +88,11 @@ def tune(cache: Cache, config: SystemConfig, space: Space) -> Outcome:
     """Goes through vote, gate, sharpening, fusion weights and those of each class until nothing is gained.
 
     Each is set to what gives the highest mean CAPI-SDRi with all others as they are, the vote by trying all settings.
-    A setting changes only if that gains ``space.min_gain`` or more.
+    A setting changes only if that gains ``space.min_gain`` or more. A refinement is no part of it: figures are those
+    before it.
     """
+    if config.refine is not None:
+        logging.warning("the search leaves the refinement of the system out: its figures are those before it")
     search = _Search(cache, config)
     start = point = search.start()
     first = best = search.score(point)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from s5.config import load_yaml, parse
-from s5.errors import InputError
+from s5.errors import InputError, one_of
 from s5.fusion import VoteConfig, align_all, class_scores, slot_winners
+
+PARTS = ("vote", "gate", "sharpen", "fusion")
+"""What can be searched by itself, see :meth:`Space.only`."""
 
 
 @dataclass
 class Space:
     """Grids of all that is tuned; conf/tune.yaml is one. An empty list leaves a setting as the system has it."""
 
-    vote_step: float = 0.04
-    """The taggers' weights are multiples of it that sum to 1."""
-    vote_step_many: float = 0.1
+    vote_step: float | None = 0.04
+    """The taggers' weights are multiples of it that sum to 1; None: as the system has them."""
+    vote_step_many: float | None = 0.1
     """The same where there are four taggers or more."""
     gamma: list[float] = field(default_factory=list)
     threshold: list[float] = field(default_factory=list)
@@ -42,8 +45,9 @@ class Space:
 
     def __post_init__(self) -> None:
         for name in ("vote_step", "vote_step_many"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"key {name}", getattr(self, name), "a step above 0, at most 1")
+            step = getattr(self, name)
+            if step is not None and not 0 < step <= 1:
+                raise InputError(f"key {name}", step, "a step above 0, at most 1")
         if self.rounds < 1:
             raise InputError("key rounds", self.rounds, "1 or more")
 
@@ -51,6 +55,28 @@ class Space:
     def load(cls, path: str | Path) -> Space:
         """Reads a YAML. Raises InputError naming the file and the key."""
         return parse(cls, load_yaml(path), path)
+
+    def only(self, parts: Sequence[str]) -> Space:
+        """The space with some of :data:`PARTS` alone; the others stay as the system has them.
+
+        Raises:
+            InputError: another part.
+
+        Example:
+            >>> space = Space(gamma=[0.5, 1.0], sharpen=[0.0, 0.5]).only(["sharpen"])
+            >>> space.vote_step, space.gamma, space.sharpen
+            (None, [], [0.0, 0.5])
+        """
+        for part in parts:
+            if part not in PARTS:
+                raise InputError("part of the search", part, one_of(PARTS, part))
+        off: dict[str, Any] = {}
+        if "vote" not in parts:
+            off |= {"vote_step": None, "vote_step_many": None, "gamma": [], "threshold": []}
+        if "gate" not in parts:
+            off |= {"gate_silence": [], "gate_margin": []}
+        off |= {part: [] for part in ("sharpen", "fusion") if part not in parts}
+        return replace(self, **off)
 
 
 class Setting(NamedTuple):
@@ -73,7 +99,7 @@ def vote_settings(space: Space, config: VoteConfig, weights: Sequence[float], mu
     gammas = space.gamma if config.rule == "vote" and not multi_hot and len(weights) > 1 else []
     thresholds = space.threshold if multi_hot else []
     step = space.vote_step if len(weights) < 4 else space.vote_step_many
-    mixes = _simplex(len(weights), round(1 / step)) if len(weights) > 1 else [tuple(weights)]
+    mixes = _simplex(len(weights), round(1 / step)) if step and len(weights) > 1 else [tuple(weights)]
     grid = product(mixes, gammas or [config.gamma], thresholds or [config.threshold])
     own = Setting(tuple(weights), config.gamma, config.threshold)
     return list(dict.fromkeys([own, *(Setting(*point) for point in grid)]))

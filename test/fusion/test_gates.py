@@ -37,6 +37,6 @@ def test_multi_hot_taggers_have_no_silence_to_gate_by():
 
 
 def test_thresholds_out_of_range_are_refused():
-    for bad in ({"silence": 1.5}, {"taggers": []}):
+    for bad in ({"silence": 1.5}, {"margin": float("nan")}, {"taggers": []}):
         with pytest.raises(InputError, match=next(iter(bad))):
             GateConfig(**bad)

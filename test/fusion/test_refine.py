@@ -119,6 +119,16 @@ def test_two_sources_of_a_class_survive_and_distinct_labels_are_merged():
     assert run(world, [0, 1], FLAT, disagreement="relabel", distinct=True).index == [0]
 
 
+def test_a_candidate_that_is_not_confirmed_is_dropped_not_relabelled():
+    # The source of candidate 1 is class 0 again, which is there already under its own label.
+    world = World({0: 0, 1: 0, 2: 3, 3: 3})
+    refined = run(world, [0], [0.9, 0.8, 0.0, 0.0], disagreement="relabel", candidates=CandidateConfig(top=0))
+    assert refined.index == [0] and (0, 1) in world.queries
+    # A label of the vote is given the new name.
+    refined = run(world, [2], [0.0, 0.0, 0.9, 0.0], disagreement="relabel", candidates=CandidateConfig(top=0))
+    assert refined.index == [3]
+
+
 def test_silent_sources_are_removed_in_both_ways():
     assert run(World({0: 0}), [0, 1], FLAT).index == [0]
     assert run(World({0: 0}), [0, 1], FLAT, disagreement="relabel").index == [0]

@@ -1,7 +1,9 @@
 """Fig. 5 of Nguyen et al. on the smallest models: two epochs of each."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from s5 import S5System
@@ -9,7 +11,7 @@ from s5.bin.epoch_study import main
 from s5.data import DataDir
 from s5.errors import InputError
 from s5.metrics import capi_sdri
-from s5.report.epoch_study import ORACLE, epochs_of, evaluate
+from s5.report.epoch_study import ORACLE, Point, epochs_of, evaluate, write_study
 
 PLAIN = "taggers: [{name: tagger, train: tagger.yaml}]\nseparators: [{name: separator, train: separator.yaml}]\n"
 
@@ -53,6 +55,35 @@ def test_the_command_writes_table_and_figure(plain, tmp_path, capsys):
     assert len(points) == 3 * 2 * 2 and ORACLE in points[0]
     assert (out / "epoch_study.png").read_bytes()[1:4] == b"PNG"
     assert sorted(p.name for p in out.iterdir()) == [f"epoch_study.{s}" for s in ("json", "md", "png")]
+
+
+def test_a_part_of_the_set_is_enough(system):
+    data = DataDir.load("data/valid")
+    first = next(utt for utt in data.utts if data.labels[utt])
+    part = dataclasses.replace(data, utts=[first])
+    (total,) = (p for p in evaluate(system, part, ["2epoch.pth"], ["1epoch.pth"]) if p.subset == "Total")
+    labels, (mixture, _) = list(data.labels[first]), data.mixture(first)
+    at = S5System.from_yaml("system.yaml", "exp", "cpu")
+    at.config.separators[0].checkpoint = "1epoch.pth"
+    found = at.separate(mixture, labels)["separator"][: len(labels)]
+    value = capi_sdri(labels, found, labels, data.sources(first)[: len(labels)], mixture[0])
+    assert total.oracle == pytest.approx(value, abs=1e-6)
+
+
+def test_size_and_colour_of_a_point_are_the_capi_sdri_of_the_whole(tmp_path, monkeypatch):
+    """Fig. 5: accuracy and separation are the axes, CAPI-SDRi of both is size and colour."""
+    from matplotlib.axes import Axes
+
+    drawn = []
+    scatter = Axes.scatter
+    monkeypatch.setattr(Axes, "scatter", lambda *args, **style: drawn.append((args, style)) or scatter(*args, **style))
+    points = [Point("Total", f"{i}epoch.pth", "1epoch.pth", 10.0 * i, 20.0 * i, 5.0, 1.0 * i) for i in (1, 2, 4)]
+    write_study(points, tmp_path, "a title")
+    ((_, x, y), style) = drawn[0]
+    assert x == [20.0, 40.0, 80.0] and y == [5.0, 5.0, 5.0]
+    np.testing.assert_array_equal(style["c"], [1.0, 2.0, 4.0])
+    steps = np.diff(style["s"])
+    assert steps[0] > 0 and steps[1] == pytest.approx(2 * steps[0])
 
 
 def test_epochs_are_those_that_there_are(system):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from s5 import S5System
+from s5 import S5System, decode
 from s5.bin.tune import main
 from s5.config import parse
 from s5.data import DataDir
@@ -96,6 +96,8 @@ def test_the_networks_run_once(system, data, tmp_path, caplog):
         assert (a.utt, a.ref_labels, a.n_samples) == (b.utt, b.ref_labels, b.n_samples)
         for key in a.products:
             np.testing.assert_array_equal(a.products[key], b.products[key])
+    part = collect(again, decode.spread(data, 2), tmp_path / "part", SPACE)
+    assert [item.utt for item in part.items] == [data.utts[0], data.utts[-1]]
     changed = dataclasses.replace(SPACE, gamma=[0.1])
     assert collect(again, data, tmp_path, changed).settings != first.settings
     (tmp_path / "tuning.npz").write_bytes(b"broken")
@@ -114,15 +116,22 @@ def test_the_tuned_yaml_gives_what_the_search_promised(system, data, tmp_path, c
 
 def test_the_command(recipe, trained, tmp_path, capsys):
     (tmp_path / "two.yaml").write_text(SYSTEM)
-    (tmp_path / "space.yaml").write_text("gate_margin: [null, 20]\nfusion: [0.0, 0.5]\n")
+    (tmp_path / "space.yaml").write_text("gate_margin: [null, 20]\nfusion: [0.0, 0.5]\nmin_mixtures: 1\n")
     common = ["--system", str(tmp_path / "two.yaml"), "--expdir", str(trained), "--space", str(tmp_path / "space.yaml")]
-    main([*common, "--data", "data/valid", "--out", str(tmp_path / "out"), "--device", "cpu"])
-    assert "CAPI-SDRi" in capsys.readouterr().out
+    common += ["--data", "data/valid", "--out", str(tmp_path / "out"), "--device", "cpu", "--num", "2"]
+    main(common)
+    steps = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert steps[:4] == ["setting", "vote", "gate", "fusion first"] and steps[-3].startswith("CAPI-SDRi")
     assert SystemConfig.load(tmp_path / "out/tuned.yaml").taggers == SystemConfig.load(tmp_path / "two.yaml").taggers
+    main([*common, "--only", "gate"])
+    steps = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert steps[:2] == ["setting", "gate"] and "vote" not in steps and "fusion first" not in steps
+    with pytest.raises(InputError, match="found gates, expected gate"):
+        main([*common, "--only", "gates"])
 
 
 def test_a_test_set_is_refused(system, data, tmp_path):
-    for name in ("test", "test_real", "Eval"):
+    for name in ("test", "test_real", "Eval", "dev-test", "mini_eval2"):
         folder = tmp_path / name
         folder.mkdir()
         for file in ("wav.scp", "labels", "source1.scp", "source2.scp", "source3.scp"):
@@ -178,6 +187,14 @@ def test_a_gate_that_only_silences_right_sources_is_not_taken():
     space = Space(vote_step=0.5, gamma=[0.5], gate_silence=[None, 0.1], gate_margin=[None, -50])
     outcome = tune(made_cache(space), config(), space)
     assert outcome.tuning.gate == (None, None) and "gate" not in outcome.changed
+
+
+def test_a_refinement_is_said_to_be_left_out(caplog):
+    space = Space(vote_step=0.5, gamma=[0.5])
+    tune(made_cache(space), config(), space)
+    assert "refinement" not in caplog.text
+    tune(made_cache(space), config(SYSTEM + "refine: {}\n"), space)
+    assert "leaves the refinement of the system out" in caplog.text
 
 
 def test_nothing_changes_for_less_than_the_least_gain():
