@@ -11,19 +11,23 @@ import math
 import multiprocessing
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from s5.data import DataDir, read_audio, write_bytes
 from s5.errors import InputError
 from s5.labels import SILENCE, LabelSet
-from s5.metrics import score_mixture
+from s5.metrics import active, score_mixture
+
+if TYPE_CHECKING:
+    from s5.scene.spec import Event, Scene
 
 NAMING = "<utt>_<slot>_<Label>.wav"
 _SLOT = re.compile(r"[0-9]{1,2}")
@@ -49,6 +53,12 @@ class References(Protocol):
     def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
         """Reference channel [samples], sampling rate, labels, dry sources [n, samples]."""
 
+    def scene(self, utt: str) -> Scene | None:
+        """How the mixture was made; None where that is not known."""
+
+    def expects(self, utt: str) -> bool:
+        """Whether the mixture has a source."""
+
 
 class DataDirReferences:
     """References in a data directory."""
@@ -63,18 +73,50 @@ class DataDirReferences:
         """See :class:`References`."""
         mixture, fs = self._data.mixture(utt)
         labels = list(self._data.labels[utt])
-        return mixture[0], fs, labels, self._data.sources(utt)[: len(labels)]
+        return mixture[0], fs, labels, self._data.sources(utt, (mixture.shape[1], fs))[: len(labels)]
+
+    def scene(self, utt: str) -> Scene | None:
+        """See :class:`References`."""
+        path = self._data.scene_path(utt)
+        return None if path is None else _load_scene(path)
+
+    def expects(self, utt: str) -> bool:
+        """See :class:`References`."""
+        return bool(self._data.labels[utt])
 
 
 class ChallengeReferences:
-    """References in the challenge's layout: ``soundscape/<utt>.wav``, ``oracle_target/<utt>_<slot>_<Label>.wav``."""
+    """References in the challenge's layout: ``soundscape/<utt>.wav``, ``oracle_target/<utt>_<slot>_<Label>.wav``.
 
-    def __init__(self, path: Path, labels: LabelSet) -> None:
+    Args:
+        path: the folder of both.
+        labels: the label set.
+        metadata: the set's list of scenes (``metadata/valid.json``), in the order of the mixtures' names; optional.
+
+    Raises:
+        InputError: no mixture, a target whose name fits none, a slot without a file before one that has one, or a list
+            of another length.
+    """
+
+    def __init__(self, path: Path, labels: LabelSet, metadata: Path | None = None) -> None:
         self._mixtures = {file.stem: file for file in sorted((path / "soundscape").glob("*.wav"))}
         if not self._mixtures:
             raise InputError(path / "soundscape", "no wav file", "one for each mixture")
         self.utts = list(self._mixtures)
         self._sources = find_sources(path / "oracle_target", self.utts, labels)
+        for utt, slots in self._sources.items():
+            if None in slots:
+                missing = f"{utt}_{slots.index(None)}_<Label>.wav"
+                raise InputError(path / "oracle_target" / missing, "no such file", f"one, as {utt} has a later slot")
+        self._scenes: dict[str, Path] = {} if metadata is None else self._list_scenes(metadata)
+
+    def _list_scenes(self, metadata: Path) -> dict[str, Path]:
+        from s5.scene.metadata import MetadataList
+
+        scenes = MetadataList.load(metadata)
+        if len(scenes) != len(self.utts):
+            raise InputError(metadata, f"{len(scenes)} scenes", f"{len(self.utts)}, one for each mixture")
+        return {u: scenes.folder / entry.metadata_path for u, entry in zip(self.utts, scenes.entries, strict=True)}
 
     def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
         """See :class:`References`."""
@@ -82,13 +124,76 @@ class ChallengeReferences:
         slots = self._sources[utt]
         return mixture[0], fs, slot_labels(slots), read_sources(slots, mixture.shape[1], fs)
 
+    def scene(self, utt: str) -> Scene | None:
+        """See :class:`References`."""
+        return _load_scene(self._scenes[utt]) if utt in self._scenes else None
 
-def open_references(path: Path, labels: LabelSet) -> References:
-    """The references in a folder, whichever of both layouts it has."""
+    def expects(self, utt: str) -> bool:
+        """See :class:`References`."""
+        return bool(self._sources[utt])
+
+
+def _load_scene(path: Path) -> Scene:
+    from s5.scene.spec import Scene
+
+    return Scene.load(path)
+
+
+def conditions(scene: Scene, ref_labels: Sequence[str], where: object) -> dict[str, Any]:
+    """What a scene tells about a mixture and its references, as :func:`s5.metrics.score_mixture` takes it.
+
+    Args:
+        scene: the scene.
+        ref_labels: labels of the references. A scene may have the events of several classes in another order (2025:
+            labels in class order); those of one class keep theirs.
+        where: what complaints name.
+
+    Raises:
+        InputError: the scene has other labels.
+    """
+    targets = scene.targets
+    if Counter(active(ref_labels)) != Counter(str(event.label) for event in targets):
+        raise InputError(where, f"a scene of {' '.join(scene.labels) or 'silence'}", " ".join(ref_labels) or "silence")
+    by_label: dict[str, list[Event]] = {}
+    for event in targets:
+        by_label.setdefault(str(event.label), []).append(event)
+    angles = [a for group in by_label.values() for a in angles_between([e.event_position or [] for e in group])]
+    queues = {label: iter(group) for label, group in by_label.items()}
+    events = [None if label == SILENCE else next(queues[label]) for label in ref_labels]
+    return {
+        "room": Path(scene.room.sofa_path).stem,
+        "snr": [None if event is None else float(event.snr) for event in events],
+        "angle": round(min(angles), 3) if angles else None,
+    }
+
+
+def angles_between(positions: Sequence[Sequence[Sequence[float]]]) -> list[float]:
+    """Angles in degrees between all pairs of sources, seen from the microphone.
+
+    Args:
+        positions: of each source its points [x, y, z]; of a moving one their mean counts.
+
+    Example:
+        >>> angles_between([[[1, 0, 0]], [[0, 2, 0]], [[-3, 0, 0]]])
+        [90.0, 180.0, 90.0]
+    """
+    points = [np.mean(np.asarray(path, dtype=float).reshape(-1, 3), axis=0) for path in positions if len(path)]
+    units = [point / max(float(np.linalg.norm(point)), 1e-12) for point in points]
+    return [
+        float(np.degrees(np.arccos(np.clip(units[i] @ units[j], -1.0, 1.0))))
+        for i in range(len(units))
+        for j in range(i + 1, len(units))
+    ]
+
+
+def open_references(path: Path, labels: LabelSet, metadata: Path | None = None) -> References:
+    """The references in a folder, whichever of both layouts it has; only the challenge's takes a list of scenes."""
     if (path / "wav.scp").is_file():
+        if metadata is not None:
+            raise InputError(metadata, "a list of scenes", f"none: {path} has its own (scene.scp)")
         return DataDirReferences(path, labels)
     if (path / "soundscape").is_dir():
-        return ChallengeReferences(path, labels)
+        return ChallengeReferences(path, labels, metadata)
     found = "neither wav.scp nor soundscape/" if path.is_dir() else "no such folder"
     raise InputError(path, found, "a data directory, or a folder with soundscape/ and oracle_target/")
 
@@ -104,8 +209,12 @@ def find_sources(folder: Path, utts: Sequence[str], labels: LabelSet) -> dict[st
         raise InputError(folder, "no such folder", f"one with files {NAMING}")
     known = frozenset(utts)
     numbered: dict[str, dict[int, SourceFile]] = {utt: {} for utt in utts}
+    strangers = []
     for path in sorted(folder.glob("*.wav")):
         utt, slot = _utt_and_slot(path, known)
+        if utt is None:
+            strangers.append(path)
+            continue
         label = path.stem.rpartition("_")[2]
         if labels.index(label, path) == labels.silence_index:
             raise InputError(path, f"label {label}", "no file for a silent slot")
@@ -113,6 +222,9 @@ def find_sources(folder: Path, utts: Sequence[str], labels: LabelSet) -> dict[st
         if slot in numbered[utt]:
             raise InputError(path, f"a second file for slot {slot} of {utt}", "one")
         numbered[utt][slot] = SourceFile(path, label)
+    if strangers:
+        others = f" (and {shortened([path.name for path in strangers[1:]])})" if strangers[1:] else ""
+        raise InputError(strangers[0], f"a name that fits no mixture of the references{others}", NAMING)
     return {utt: [found.get(i) for i in range(max(found, default=-1) + 1)] for utt, found in numbered.items()}
 
 
@@ -121,8 +233,27 @@ def slot_labels(slots: Slots) -> list[str]:
     return [SILENCE if file is None else file.label for file in slots]
 
 
-def _utt_and_slot(path: Path, utts: frozenset[str]) -> tuple[str, int | None]:
-    """Mixture and slot that a file name tells; names of mixtures may end in a number too, so the known ones decide."""
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are.
+
+    Example:
+        >>> shortened(["a", "b", "c"], 2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def without_estimate(references: References, estimates: dict[str, Slots]) -> list[str]:
+    """Mixtures with a source for which there is no file at all: a system that heard nothing, or files that are lost."""
+    return [utt for utt in references.utts if references.expects(utt) and not estimates[utt]]
+
+
+def _utt_and_slot(path: Path, utts: frozenset[str]) -> tuple[str | None, int | None]:
+    """Mixture and slot that a file name tells; names of mixtures may end in a number too, so the known ones decide.
+
+    The mixture is None where the name fits none.
+    """
     head = path.stem.rpartition("_")[0]
     shorter, _, number = head.rpartition("_")
     with_slot = _SLOT.fullmatch(number) is not None and shorter in utts
@@ -130,9 +261,7 @@ def _utt_and_slot(path: Path, utts: frozenset[str]) -> tuple[str, int | None]:
         raise InputError(path, f"a name that fits the mixtures {shorter} and {head}", f"{NAMING} of one mixture")
     if with_slot:
         return shorter, int(number)
-    if head in utts:
-        return head, None
-    raise InputError(path, "a name that fits no mixture of the references", NAMING)
+    return (head, None) if head in utts else (None, None)
 
 
 def read_sources(slots: Slots, n_samples: int, fs: int) -> np.ndarray:
@@ -198,7 +327,9 @@ def score_one(
     slots = estimates[utt]
     est = read_sources(slots, len(mixture), fs)
     confidence = None if probabilities is None else probabilities.get(utt, [])
-    return score_mixture(utt, slot_labels(slots), est, ref_labels, ref, mixture, confidence, **options)
+    scene = references.scene(utt)
+    known = None if scene is None else conditions(scene, ref_labels, f"scene of {utt}")
+    return score_mixture(utt, slot_labels(slots), est, ref_labels, ref, mixture, confidence, scene=known, **options)
 
 
 _job: partial[dict[str, Any]]
@@ -246,6 +377,9 @@ def table(scores: dict[str, Any]) -> str:
         )
     metrics = scores["metrics"]
     lines.append("")
+    if interval := scores.get("intervals", {}).get("metrics", {}).get("CAPI-SDRi"):
+        level, (low, high) = scores["intervals"]["level"], interval
+        lines.append(f"CAPI-SDRi {_figure(metrics['CAPI-SDRi'])} dB, {level:g} % interval {low:.2f} to {high:.2f} dB")
     lines.append(", ".join(f"{name} {_figure(metrics[name])} %" for name in ("precision", "recall", "Acc2", "Acc3")))
     lines.append(", ".join(f"{name} {_figure(metrics[name])} dB" for name in ("CA-SDRi", "PI-SDRi")))
     return "\n".join(lines)

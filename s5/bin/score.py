@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from s5.bin.command import Parser, progress, run
+from s5.bin.command import Parser, add_shards, progress, run
 from s5.labels import DCASE_LABELS, LabelSet
-from s5.metrics import Scorer
+from s5.metrics import Bootstrap, Scorer
 from s5.scoring import (
     NAMING,
     find_sources,
@@ -17,9 +17,12 @@ from s5.scoring import (
     read_probabilities,
     score_all,
     score_one,
+    shortened,
     table,
+    without_estimate,
     write_json,
 )
+from s5.shards import Shards, results
 
 LABELS = Path("conf/labels.txt")
 
@@ -46,22 +49,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--select", choices=("sdr", "sdri"), default="sdr", help="pairing: official, or Eq. (10)")
     parser.add_argument("--penalty_fn", type=float, default=0.0, metavar="DB", help="value of a missed source in dB")
     parser.add_argument("--penalty_fp", type=float, default=0.0, metavar="DB", help="value of a false source in dB")
+    parser.add_argument(
+        "--metadata", type=Path, metavar="FILE", help="list of the scenes (valid.json), for figures by SNR, angle, room"
+    )
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the intervals; 0: no intervals")
+    parser.add_argument("--level", type=float, default=95.0, metavar="PERCENT", help="of the intervals")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling")
     parser.add_argument("--nj", type=int, default=1, metavar="N", help="number of processes")
+    add_shards(parser)
     args = parser.parse_args(argv)
     if args.nj < 1:
         parser.error(f"--nj {args.nj}: expected at least 1")
+    if args.resamples < 0:
+        parser.error(f"--resamples {args.resamples}: expected 0 or more")
+    if not 0 < args.level < 100:
+        parser.error(f"--level {args.level:g}: expected a percentage between 0 and 100")
 
     labels = _label_set(args.labels)
-    references = open_references(args.references, labels)
+    references = open_references(args.references, labels, args.metadata)
     estimates = find_sources(args.estimates, references.utts, labels)
     if not any(estimates.values()):
         logging.warning("%s holds no estimate: every mixture is scored as silence", args.estimates)
+    elif empty := without_estimate(references, estimates):
+        count = f"{len(empty)} of {len(references.utts)} mixtures"
+        logging.info("%s: no file for %s with sources, scored as silence: %s", args.estimates, count, shortened(empty))
     probabilities = read_probabilities(args.probabilities, estimates) if args.probabilities else None
     options = {"select": args.select, "penalty_fn": args.penalty_fn, "penalty_fp": args.penalty_fp}
-    scorer = Scorer(**options)
+    bootstrap = Bootstrap(args.resamples, args.level, args.seed) if args.resamples else None
+    scorer = Scorer(**options, bootstrap=bootstrap)
     job = partial(score_one, references, estimates, probabilities, options)
-    rows = score_all(job, references.utts, min(args.nj, max(len(references.utts), 1)))
-    scorer.rows.extend(progress(rows, len(references.utts), "score"))
+    rows = results(
+        Shards.parse(args.shard, args.join, args.parts),
+        references.utts,
+        lambda utts: progress(score_all(job, utts, min(args.nj, max(len(utts), 1))), len(utts), "score"),
+    )
+    if rows is None:
+        return
+    scorer.rows.extend(rows)
     scores = {
         "set": args.set or args.references.resolve().name,
         "system": args.system or "",

@@ -4,6 +4,7 @@
     labels                     <utt> <Label> <Label> ...      of the active sources, possibly none
     source1.scp source2.scp .. <utt> <path>                   dry targets in the order of the labels
     scene.scp                  <utt> <path>                   the scene's JSON
+    n_slots                    <K>                            sources of an utterance at most; absent: 3
 
 Every file is sorted by utterance, paths start from the working directory (the recipe folder). ``wav.scp`` alone makes
 an unlabelled set; sources and scenes may be left out as a whole.
@@ -21,6 +22,9 @@ import numpy as np
 from s5.data.audio import audio_info, read_audio, write_bytes
 from s5.errors import InputError
 from s5.labels import LabelSet
+
+N_SLOTS = 3
+"""K, of a directory that does not say it."""
 
 
 @dataclass
@@ -62,13 +66,13 @@ class DataDir:
     _scenes: dict[str, str] = field(repr=False)
 
     @classmethod
-    def load(cls, path: str | Path, labels: LabelSet | None = None, n_slots: int = 3) -> DataDir:
+    def load(cls, path: str | Path, labels: LabelSet | None = None, n_slots: int | None = None) -> DataDir:
         """Reads a data directory.
 
         Args:
             path: the directory.
             labels: the labels that may occur; None allows any.
-            n_slots: K, the most sources of an utterance.
+            n_slots: K, the most sources of an utterance; by default what the directory says.
 
         Raises:
             InputError: a file is missing or malformed, not sorted, names an utterance twice, or disagrees with another
@@ -79,6 +83,7 @@ class DataDir:
         wavs = _read_scp(path / "wav.scp")
         if not wavs:
             raise InputError(path / "wav.scp", "no utterance", "at least one")
+        n_slots = n_slots or _read_n_slots(path / "n_slots")
         found = cls._read_labels(path, wavs, labels, n_slots)
         beyond = path / f"source{n_slots + 1}.scp"
         for utt in _read_scp(beyond) if beyond.exists() else {}:
@@ -120,13 +125,17 @@ class DataDir:
         """Path of the mixture."""
         return Path(self._path_of(utt))
 
-    def sources(self, utt: str) -> np.ndarray:
+    def sources(self, utt: str, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Dry targets [n_slots, T] float32 in the order of the labels; zeros where there is none.
+
+        Args:
+            utt: the utterance.
+            shape: samples and sampling rate of its mixture, if they are known: else its header is read.
 
         Raises:
             InputError: the set has no sources, or a file is bad or unlike its mixture in length or sampling rate.
         """
-        _, n_samples, rate = audio_info(self._path_of(utt))
+        n_samples, rate = shape or audio_info(self._path_of(utt))[1:]
         out = np.zeros((self.n_slots, n_samples), dtype=np.float32)
         for slot, path in enumerate(self._source_paths(utt)):
             audio, _ = read_audio(path, rate)
@@ -223,6 +232,8 @@ def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = 3) -> N
         files["scene.scp"] = [f"{row.utt} {row.scene}" for row in rows if row.scene is not None]
     for k in range(n_slots) if any(row.sources for row in rows) else []:
         files[f"source{k + 1}.scp"] = [f"{row.utt} {row.sources[k]}" for row in rows if len(row.sources) > k]
+    if n_slots != N_SLOTS:
+        files["n_slots"] = [str(n_slots)]
     if any(row.labels is not None for row in rows):
         files["labels"] = [" ".join([row.utt, *(row.labels or ())]) for row in rows]
     files["wav.scp"] = [f"{row.utt} {row.wav}" for row in rows]
@@ -231,10 +242,23 @@ def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = 3) -> N
         write_bytes(path / name, "".join(f"{line}\n" for line in lines).encode())
 
 
+def _read_n_slots(file: Path) -> int:
+    """K from its file, if there is one."""
+    if not file.exists():
+        return N_SLOTS
+    text = file.read_text(encoding="utf-8").strip()
+    if not re.fullmatch(r"[1-9][0-9]?", text):
+        raise InputError(file, repr(text[:20]), "the number of sources of an utterance at most")
+    return int(text)
+
+
 def remove_data_dir_files(path: str | Path) -> None:
     """Removes the files that make a folder a data directory (not the audio below it); ``wav.scp`` first."""
     path = Path(path)
-    for file in [path / "wav.scp", path / "labels", path / "scene.scp", *path.glob("source[0-9]*.scp")]:
+    for file in [
+        *(path / name for name in ("wav.scp", "labels", "scene.scp", "n_slots")),
+        *path.glob("source[0-9]*.scp"),
+    ]:
         file.unlink(missing_ok=True)
 
 

@@ -1,24 +1,32 @@
 """Metrics of the task: SDR and SDRi, their class-aware forms, label accuracies, and their aggregation over a test set.
 
-Everything here works on numpy arrays and lists of labels; files are read elsewhere (``s5.bin.score``).
+Everything here works on numpy arrays and lists of labels; files are read elsewhere (``s5.scoring``).
 """
 
+from s5.metrics.bootstrap import Bootstrap, Difference
 from s5.metrics.class_aware import Matching, Pair, ca_sdri, capi_sdri, match, pi_sdri
+from s5.metrics.confusion import confusion_matrix
 from s5.metrics.labels import Counts, active, label_counts, label_counts_by_class
 from s5.metrics.scorer import Scorer, score_mixture
 from s5.metrics.sdr import pairwise_sdr, sdr, sdri
+from s5.metrics.terms import class_terms, mixture_terms
 
 __all__ = [
+    "Bootstrap",
     "Counts",
+    "Difference",
     "Matching",
     "Pair",
     "Scorer",
     "active",
     "ca_sdri",
     "capi_sdri",
+    "class_terms",
+    "confusion_matrix",
     "label_counts",
     "label_counts_by_class",
     "match",
+    "mixture_terms",
     "pairwise_sdr",
     "pi_sdri",
     "score_mixture",

@@ -14,7 +14,7 @@ import numpy as np
 
 from s5.labels import SILENCE
 from s5.metrics.labels import Counts, active, label_counts, label_counts_by_class
-from s5.metrics.sdr import as_waveform, as_waveforms, pairwise_sdr
+from s5.metrics.sdr import as_waveform, as_waveforms, check_finite, pairwise_levels
 
 Select = Literal["sdr", "sdri"]
 
@@ -183,7 +183,10 @@ def match(
 def levels(
     est_labels: Sequence[str], est: np.ndarray, ref_labels: Sequence[str], ref: np.ndarray, mixture: np.ndarray
 ) -> Levels:
-    """SDR of every active estimate, and of the mixture, against every active reference (see :func:`capi_sdri`)."""
+    """SDR of every active estimate, and of the mixture, against every active reference (see :func:`capi_sdri`).
+
+    What a silent slot holds plays no part, and is not looked at.
+    """
     est, ref, mixture = as_waveforms(est, "est"), as_waveforms(ref, "ref"), as_waveform(mixture, "mixture")
     for name, labels, waveforms in (("est", est_labels, est), ("ref", ref_labels, ref)):
         if len(labels) != len(waveforms):
@@ -191,13 +194,20 @@ def levels(
         if len(waveforms) and waveforms.shape[1] != len(mixture):
             raise ValueError(f"{name}: {waveforms.shape[1]} samples, expected the mixture's {len(mixture)}")
     est_slots, ref_slots = _active_slots(est_labels), _active_slots(ref_labels)
-    # The mixture is one more column, so that each reference is gone through once.
-    columns = [*(est[i] for i in est_slots), mixture]
-    found = pairwise_sdr(np.stack(columns), ref[ref_slots]) if ref_slots else np.empty((0, len(columns)))
     matrix = np.full((len(ref_labels), len(est_labels)), np.nan)
-    matrix[np.ix_(ref_slots, est_slots)] = found[:, :-1]
     over_mixture = np.full(len(ref_labels), np.nan)
-    over_mixture[ref_slots] = found[:, -1]
+    doubtful = bool(est_slots)  # false alarms have no level that would tell
+    if ref_slots:
+        # The mixture is one more column, so that each reference is gone through once.
+        found = pairwise_levels([*(est[i] for i in est_slots), mixture], [ref[i] for i in ref_slots])
+        matrix[np.ix_(ref_slots, est_slots)] = found[:, :-1]
+        over_mixture[ref_slots] = found[:, -1]
+        doubtful = not np.isfinite(found).all()
+    if doubtful:
+        for i in est_slots:
+            check_finite(est[i], "est")
+        for waveform, name in [(ref[i], "ref") for i in ref_slots] + [(mixture, "mixture")] * bool(ref_slots):
+            check_finite(waveform, name)
     return Levels(matrix, over_mixture)
 
 

@@ -1,19 +1,29 @@
-"""Scores of a test set: one row a mixture, and what follows from the rows by class, number of sources and subset."""
+"""Scores of a test set: one row a mixture, and what follows from the rows by class, subset and scene."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from s5.labels import SILENCE
+from s5.metrics.bootstrap import Bootstrap
 from s5.metrics.class_aware import Pair, Select, levels, pair, repeats
+from s5.metrics.confusion import confused, confusion_matrix
 from s5.metrics.labels import Counts, active, label_counts_by_class
+from s5.metrics.terms import Row, Terms, class_terms, counts_of, mixture_terms, source_terms
 
-Row = dict[str, Any]
+SNR_STEP = 5.0
+"""Width of the ranges of SNR in dB."""
+ANGLE_STEP = 30.0
+"""Width of the ranges of angles in degrees."""
+
+Part = dict[str, float | int | None]
+"""Counts and figures of some mixtures, of a class or of some sources."""
+_Group = tuple[Part, Terms]
 
 
 def score_mixture(
@@ -27,6 +37,7 @@ def score_mixture(
     select: Select = "sdr",
     penalty_fn: float = 0.0,
     penalty_fp: float = 0.0,
+    scene: Mapping[str, Any] | None = None,
 ) -> Row:
     """Scores one mixture; a row of plain numbers and strings that JSON and another process can take.
 
@@ -41,11 +52,15 @@ def score_mixture(
         select: pairing within a class, see :func:`s5.metrics.capi_sdri`.
         penalty_fn: value of a missed source in dB.
         penalty_fp: value of a false one in dB.
+        scene: what is known of how the mixture was made: ``snr`` of each reference in dB, in the order of
+            ``ref_labels`` (None where it is silent); ``angle``, the smallest between two sources of one class in
+            degrees, or None; ``room``, a name.
 
     Returns:
-        ``utt``, ``ref_labels``, ``est_labels`` and ``probabilities`` as given, ``CAPI-SDRi``, ``PI-SDRi`` (None if
-        nothing is active on either side), ``tp``, ``fp``, ``fn`` and ``pairs``; in a pair, ``est`` and ``ref`` are
-        slots: they count ``est_labels`` and ``ref_labels`` from 0.
+        ``utt``, ``ref_labels``, ``est_labels`` and ``probabilities`` as given, ``CAPI-SDRi``, ``CA-SDRi``, ``PI-SDRi``
+        (None if nothing is active on either side; CA-SDRi also if references repeat a label), ``tp``, ``fp``, ``fn``,
+        ``pairs`` and ``confused`` (:func:`s5.metrics.confusion.confused`); in a pair, ``est`` and ``ref`` are slots:
+        they count ``est_labels`` and ``ref_labels`` from 0. ``scene`` as given, if it was.
 
     Raises:
         ValueError: as :func:`s5.metrics.capi_sdri`, or another number of probabilities than of estimates.
@@ -60,6 +75,7 @@ def score_mixture(
         raise ValueError(f"{utt}: {len(probabilities)} probabilities for {len(est_labels)} estimates, expected as many")
     given = levels(est_labels, est, ref_labels, ref, mixture)
     matching = pair(est_labels, ref_labels, given, select)
+    as_in_2025 = pair(_last_of_each(est_labels), ref_labels, given, select)
     without_labels = pair(_anonymous(est_labels), _anonymous(ref_labels), given, select)
     return {
         "utt": utt,
@@ -67,9 +83,12 @@ def score_mixture(
         "est_labels": list(est_labels),
         "probabilities": None if probabilities is None else [float(p) for p in probabilities],
         "CAPI-SDRi": matching.value(penalty_fn, penalty_fp),
+        "CA-SDRi": None if repeats(ref_labels) else as_in_2025.value(penalty_fn, penalty_fp),
         "PI-SDRi": without_labels.value(penalty_fn, penalty_fp),
         **matching.counts._asdict(),
         "pairs": [_pair_row(found) for found in sorted(matching.pairs, key=lambda found: found.ref)],
+        "confused": [list(cell) for cell in confused(est_labels, ref_labels, given, matching)],
+        **({} if scene is None else {"scene": dict(scene)}),
     }
 
 
@@ -80,6 +99,7 @@ class Scorer:
         select: pairing within a class: ``"sdr"`` (official) or ``"sdri"`` (Eq. (10), CA-PI-SDR).
         penalty_fn: value of a missed source in dB.
         penalty_fp: value of a false one in dB.
+        bootstrap: how intervals are made; by default none are.
 
     Example:
         >>> scorer = Scorer()
@@ -91,8 +111,15 @@ class Scorer:
         (10.0, 50.0, 66.67)
     """
 
-    def __init__(self, select: Select = "sdr", penalty_fn: float = 0.0, penalty_fp: float = 0.0) -> None:
+    def __init__(
+        self,
+        select: Select = "sdr",
+        penalty_fn: float = 0.0,
+        penalty_fp: float = 0.0,
+        bootstrap: Bootstrap | None = None,
+    ) -> None:
         self.select, self.penalty_fn, self.penalty_fp = select, penalty_fn, penalty_fp
+        self.bootstrap = bootstrap
         self.rows: list[Row] = []
 
     def update(
@@ -104,10 +131,11 @@ class Scorer:
         ref: np.ndarray,
         mixture: np.ndarray,
         probabilities: Sequence[float] | None = None,
+        scene: Mapping[str, Any] | None = None,
     ) -> Row:
         """Scores one mixture (arguments as in :func:`score_mixture`), keeps and returns its row."""
         options = (self.select, self.penalty_fn, self.penalty_fp)
-        row = score_mixture(utt, est_labels, est, ref_labels, ref, mixture, probabilities, *options)
+        row = score_mixture(utt, est_labels, est, ref_labels, ref, mixture, probabilities, *options, scene)
         self.rows.append(row)
         return row
 
@@ -117,112 +145,149 @@ class Scorer:
         Returns:
             ``metrics`` and ``counts`` of the whole set; ``by_class``, ``by_n_sources`` and ``by_subset``, each entry
             one flat mapping of counts and metrics (DupSet: a class repeats among the references; NoDupSet: one or more
-            references, all distinct; a mixture without a reference is in neither); ``mixtures``, the rows.
-            Accuracies, precision and recall are in percent, levels in dB; a mean over nothing is None.
+            references, all distinct; a mixture without a reference is in neither); ``confusion``, see
+            :func:`s5.metrics.confusion.confusion_matrix`; ``mixtures``, the rows. Where scenes are known:
+            ``by_room``; ``by_angle``, mixtures of DupSet by their smallest angle between sources of one class;
+            ``by_snr``, sources by their SNR, with ``found`` and ``missed``. With a bootstrap: ``intervals``, its
+            options, and ``metrics`` and ``by_...`` again with [low, high] in the place of each figure. Accuracies,
+            precision and recall are in percent, levels in dB; a mean over nothing is None.
         """
-        n_sources = sorted({len(active(row["ref_labels"])) for row in self.rows})
-        return {
+        groups = self._groups()
+        scores = {
             **summarise(self.rows),
-            "by_class": self._by_class(),
-            "by_n_sources": {str(n): self._part(partial(_has_length, n)) for n in n_sources},
-            "by_subset": {
-                "DupSet": self._part(repeats),
-                "NoDupSet": self._part(lambda labels: bool(active(labels)) and not repeats(labels)),
-            },
-            "mixtures": self.rows,
+            **{name: {key: part for key, (part, _) in found.items()} for name, found in groups.items()},
+            "confusion": confusion_matrix(self.rows),
         }
+        if self.bootstrap is not None:
+            intervals = {
+                name: {key: self._intervals(terms) for key, (_, terms) in found.items()}
+                for name, found in groups.items()
+            }
+            whole = self._intervals(mixture_terms(self.rows))
+            scores["intervals"] = {**asdict(self.bootstrap), "metrics": whole, **intervals}
+        return {**scores, "mixtures": self.rows}
 
-    def _part(self, chosen: Callable[[list[str]], bool]) -> dict[str, float | int | None]:
-        """Counts and metrics of the mixtures whose reference labels are chosen."""
-        summary = summarise(row for row in self.rows if chosen(row["ref_labels"]))
-        return {**summary["counts"], **summary["metrics"]}
+    def _intervals(self, terms: Terms) -> dict[str, list[float] | None]:
+        assert self.bootstrap is not None
+        found = self.bootstrap.intervals(terms)
+        return {name: None if interval is None else list(interval) for name, interval in found.items()}
 
-    def _by_class(self) -> dict[str, dict[str, float | int | None]]:
-        """Counts, accuracies and SDR improvements of each class that occurs on either side."""
-        counts: dict[str, Counts] = {}
-        gains: dict[str, list[float]] = {}
+    def _groups(self) -> dict[str, dict[str, _Group]]:
+        """All breakdowns: name -> key -> the part and what its intervals are made from."""
+        groups = {
+            "by_class": {label: self._class(label) for label in _classes(self.rows)},
+            "by_n_sources": self._mixtures(lambda row: len(active(row["ref_labels"]))),
+            "by_subset": {"DupSet": _part([]), "NoDupSet": _part([])} | self._mixtures(_subset),
+        }
+        if any("scene" in row for row in self.rows):
+            groups["by_room"] = self._mixtures(lambda row: row.get("scene", {}).get("room"))
+            groups["by_angle"] = self._mixtures(lambda row: _range(row.get("scene", {}).get("angle"), ANGLE_STEP))
+            groups["by_snr"] = self._snrs()
+        return groups
+
+    def _mixtures(self, key_of: Callable[[Row], Any]) -> dict[str, _Group]:
+        """Counts and metrics of the mixtures by a key; those whose key is None are left out."""
+        groups: dict[Any, list[Row]] = {}
         for row in self.rows:
-            for label, found in label_counts_by_class(row["est_labels"], row["ref_labels"]).items():
-                counts[label] = counts.get(label, Counts()).plus(found)
-            for found_pair in row["pairs"]:
-                gains.setdefault(found_pair["label"], []).append(found_pair["sdri"])
-        return {label: self._class_row(counts[label], gains.get(label, [])) for label in sorted(counts)}
+            if (key := key_of(row)) is not None:
+                groups.setdefault(key, []).append(row)
+        return {_name(key): _part(groups[key]) for key in sorted(groups)}
 
-    def _class_row(self, counts: Counts, gains: list[float]) -> dict[str, float | int | None]:
-        penalty = counts.fn * self.penalty_fn + counts.fp * self.penalty_fp
-        return {
-            **counts._asdict(),
-            "CAPI-SDRi": (sum(gains) + penalty) / counts.total,
-            "SDRi": _mean(gains),
-            **_count_metrics(counts),
-        }
+    def _class(self, label: str) -> _Group:
+        """Counts, accuracies and SDR improvements of a class."""
+        terms = class_terms(self.rows, label, self.penalty_fn, self.penalty_fp)
+        counts = Counts()
+        for row in self.rows:
+            found = label_counts_by_class(row["est_labels"], row["ref_labels"])
+            counts = counts.plus(found.get(label, Counts()))
+        return {**counts._asdict(), **terms.values()}, terms
+
+    def _snrs(self) -> dict[str, _Group]:
+        """Found and missed sources by SNR."""
+        slots: dict[tuple[float, float], list[list[int]]] = {}
+        for i, row in enumerate(self.rows):
+            for slot, snr in enumerate(row.get("scene", {}).get("snr", [])):
+                if (key := _range(snr, SNR_STEP)) is not None:
+                    slots.setdefault(key, [[] for _ in self.rows])[i].append(slot)
+        groups = {}
+        for key in sorted(slots):
+            terms = source_terms(self.rows, slots[key])
+            n_found, n_sources = (int(terms.denominator[:, i].sum()) for i in (0, 1))
+            counts: Part = {"sources": n_sources, "found": n_found, "missed": n_sources - n_found}
+            groups[_name(key)] = ({**counts, **terms.values()}, terms)
+        return groups
 
 
 def summarise(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
     """``metrics`` and ``counts`` of some rows of :func:`score_mixture`.
 
     * CAPI-SDRi and PI-SDRi: mean over the mixtures with something active on either side.
-    * CA-SDRi: the same mean where all labels are distinct within each mixture (the rule of 2025), None elsewhere.
+    * CA-SDRi: the metric of 2025, None if a mixture's references repeat a label. Of estimates that repeat a label the
+      last one counts, as in the scorer of 2025; without such repeats it is CAPI-SDRi.
     * SDRi: mean over the pairs, i.e. over the sources with a right label.
     * accuracy_src: true positives over true and false predictions of all mixtures; precision and recall likewise.
     * accuracy_mix = Acc1: share of mixtures with all labels right. Acc2: mean recall of the mixtures that have a
-      reference. Acc3: mean TP/(TP+FN+FP), 100 % for a mixture rightly left empty (Acc1 to Acc3: seed report of 2025).
+      reference. Acc3: mean TP/(TP+FN+FP), 100 % for a mixture rightly left empty (Acc1 to Acc3: Park et al.).
 
     Example:
         >>> summarise([])["metrics"]["CAPI-SDRi"] is None
         True
     """
     rows = list(rows)
-    counts = [Counts(row["tp"], row["fp"], row["fn"]) for row in rows]
+    counts = [counts_of(row) for row in rows]
     total = Counts()
     for one in counts:
         total = total.plus(one)
-    values = [row["CAPI-SDRi"] for row in rows if row["CAPI-SDRi"] is not None]
-    distinct = not any(repeats(row["est_labels"]) or repeats(row["ref_labels"]) for row in rows)
-    accuracy_mix = _percent(_mean([float(one.correct) for one in counts]))
-    metrics = {
-        "CAPI-SDRi": _mean(values),
-        "CA-SDRi": _mean(values) if distinct else None,
-        "PI-SDRi": _mean([row["PI-SDRi"] for row in rows if row["PI-SDRi"] is not None]),
-        "SDRi": _mean([found["sdri"] for row in rows for found in row["pairs"]]),
-        "accuracy_mix": accuracy_mix,
-        "Acc1": accuracy_mix,
-        "Acc2": _percent(_mean([one.tp / (one.tp + one.fn) for one in counts if one.tp + one.fn])),
-        "Acc3": _percent(_mean([one.tp / one.total if one.total else 1.0 for one in counts])),
-        **_count_metrics(total),
-    }
-    numbers = {"mixtures": len(rows), "scored": len(values), "correct": sum(one.correct for one in counts)}
-    return {"metrics": metrics, "counts": {**numbers, **total._asdict()}}
+    scored = sum(row["CAPI-SDRi"] is not None for row in rows)
+    numbers = {"mixtures": len(rows), "scored": scored, "correct": sum(one.correct for one in counts)}
+    return {"metrics": mixture_terms(rows).values(), "counts": {**numbers, **total._asdict()}}
 
 
-def _has_length(n: int, labels: list[str]) -> bool:
-    return len(active(labels)) == n
+def _part(rows: Sequence[Row]) -> _Group:
+    """Counts and metrics of some mixtures in one mapping."""
+    summary = summarise(rows)
+    return {**summary["counts"], **summary["metrics"]}, mixture_terms(rows)
 
 
-def _count_metrics(counts: Counts) -> dict[str, float | None]:
-    return {
-        "accuracy_src": _percent(_ratio(counts.tp, counts.total)),
-        "precision": _percent(_ratio(counts.tp, counts.tp + counts.fp)),
-        "recall": _percent(_ratio(counts.tp, counts.tp + counts.fn)),
-    }
+def _classes(rows: Iterable[Row]) -> list[str]:
+    """Classes that occur on either side."""
+    return sorted({label for row in rows for label in active([*row["ref_labels"], *row["est_labels"]])})
+
+
+def _subset(row: Row) -> str | None:
+    if repeats(row["ref_labels"]):
+        return "DupSet"
+    return "NoDupSet" if active(row["ref_labels"]) else None
+
+
+def _range(value: float | None, step: float) -> tuple[float, float] | None:
+    """The range [low, high) of a width that a value is in."""
+    if value is None:
+        return None
+    low = math.floor(value / step) * step
+    return low, low + step
+
+
+def _name(key: Any) -> str:
+    """Of a number, a name, or a range of numbers: ``5..10``."""
+    return f"{key[0]:g}..{key[1]:g}" if isinstance(key, tuple) else str(key)
 
 
 def _pair_row(found: Pair) -> Row:
     return {**asdict(found), "sdri": found.sdri}
 
 
+def _last_of_each(labels: Sequence[str]) -> list[str]:
+    """Labels of which only the last of each name stays active.
+
+    Example:
+        >>> _last_of_each(["Pour", "Cough", "Pour"])
+        ['silence', 'Cough', 'Pour']
+    """
+    last = {label: i for i, label in enumerate(labels)}
+    return [label if last[label] == i else SILENCE for i, label in enumerate(labels)]
+
+
 def _anonymous(labels: Sequence[str]) -> list[str]:
     """All active labels made one, so that any estimate may be paired with any reference."""
     return [label if label == SILENCE else "source" for label in labels]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return _ratio(sum(values), len(values))
-
-
-def _ratio(numerator: float, denominator: int) -> float | None:
-    return numerator / denominator if denominator else None
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100.0 * value

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 
 EPS = float(np.finfo(np.float32).eps)
 """Added to numerator and denominator, as torchmetrics' signal_noise_ratio does in float32."""
+
+PIECE = 8192
+"""Samples that are worked on at once."""
 
 
 def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
@@ -59,17 +62,43 @@ def pairwise_sdr(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray:
         [[20.0, -2.6], [-2.6, 20.0]]
     """
     estimate, reference = as_waveforms(estimate, "estimate"), as_waveforms(reference, "reference")
-    # One precision on both sides: the level of a silent estimate is then exactly 0 dB against any reference.
-    dtype = np.result_type(estimate, reference)
-    estimate, reference = estimate.astype(dtype, copy=False), reference.astype(dtype, copy=False)
     if len(estimate) and len(reference):
         _check_length(estimate[0], reference[0])
-    # The difference is taken before squaring: |s|^2 - 2<s, e> + |e|^2 cancels for good estimates.
-    matrix = np.empty((len(reference), len(estimate)))
-    for i, source in enumerate(reference):
-        energy = _energy(source)
-        matrix[i] = [_level(energy, _energy(source - waveform)) for waveform in estimate]
+    matrix = pairwise_levels(list(estimate), list(reference))
+    if not np.isfinite(matrix).all():
+        check_finite(estimate, "estimate")
+        check_finite(reference, "reference")
     return matrix
+
+
+def pairwise_levels(estimates: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> np.ndarray:
+    """SDR in dB of every estimate against every reference, [references, estimates]; nothing is checked.
+
+    Args:
+        estimates: floating-point arrays [samples].
+        references: likewise, as long.
+    """
+    if not estimates or not references:
+        return np.empty((len(references), len(estimates)))
+    # One precision on both sides: the level of a silent estimate is then exactly 0 dB against any reference.
+    dtype = np.result_type(*estimates, *references)
+    signal = np.zeros((len(references), 1))
+    noise = np.zeros((len(references), len(estimates)))
+    length = len(references[0])
+    # Piece by piece, so that a piece of all waveforms and of all their differences stays in the processor's cache:
+    # each waveform is fetched from memory once, however many it is compared with.
+    e, r = np.empty((len(estimates), PIECE), dtype), np.empty((len(references), PIECE), dtype)
+    difference = np.empty((len(references), len(estimates), PIECE), dtype)
+    for begin in range(0, length, PIECE):
+        n = min(PIECE, length - begin)
+        for buffer, waveforms in ((e, estimates), (r, references)):
+            for row, waveform in zip(buffer, waveforms, strict=True):
+                row[:n] = waveform[begin : begin + n]
+        # The difference is taken before squaring: |s|^2 - 2<s, e> + |e|^2 cancels for good estimates.
+        np.subtract(r[:, None, :n], e[None, :, :n], out=difference[:, :, :n])
+        signal[:, 0] += _energy(r[:, :n])
+        noise += _energy(difference[:, :, :n])
+    return 10 * np.log10((signal + EPS) / (noise + EPS))
 
 
 def as_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
@@ -77,7 +106,7 @@ def as_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
     waveform = np.asarray(waveform)
     if waveform.ndim != 1:
         raise ValueError(f"{name}: shape {waveform.shape}, expected [samples]")
-    return _as_float(waveform, name)
+    return _as_float(waveform)
 
 
 def as_waveforms(waveforms: np.ndarray, name: str) -> np.ndarray:
@@ -87,16 +116,18 @@ def as_waveforms(waveforms: np.ndarray, name: str) -> np.ndarray:
         waveforms = waveforms.reshape(0, 0)
     if waveforms.ndim != 2:
         raise ValueError(f"{name}: shape {waveforms.shape}, expected [n, samples]")
-    return _as_float(waveforms, name)
+    return _as_float(waveforms)
 
 
-def _as_float(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float64)
-    # One number tells whether any value is not finite: their sum is not either.
-    if not np.isfinite(array.sum()) and not np.isfinite(array).all():
+def check_finite(array: np.ndarray, name: str) -> None:
+    """ValueError naming the array if one of its values is not finite."""
+    # One number tells whether any value is not finite: their energy is not either.
+    if not np.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
         raise ValueError(f"{name}: values that are not finite")
-    return array
+
+
+def _as_float(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
 def _check_length(estimate: np.ndarray, reference: np.ndarray) -> None:
@@ -104,9 +135,6 @@ def _check_length(estimate: np.ndarray, reference: np.ndarray) -> None:
         raise ValueError(f"estimate has {len(estimate)} samples, reference {len(reference)}: expected the same")
 
 
-def _energy(waveform: np.ndarray) -> float:
-    return float(np.dot(waveform, waveform))
-
-
-def _level(signal: float, noise: float) -> float:
-    return 10 * math.log10((signal + EPS) / (noise + EPS))
+def _energy(waveforms: np.ndarray) -> np.ndarray:
+    """Sum of squares over the last axis, float64 of a piece's sum."""
+    return np.vecdot(waveforms, waveforms).astype(np.float64)

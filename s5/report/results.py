@@ -56,18 +56,29 @@ class Result:
             InputError: the file is missing, or is not what stage 11 writes.
         """
         file = Path(path) / "scores.json"
-        try:
-            scores = json.loads(file.read_text(encoding="utf-8"))
-            time = file.stat().st_mtime
-        except OSError as e:
-            raise InputError(file, e.strerror, "the scores that stage 11 writes") from e
-        except ValueError as e:
-            raise InputError(file, f"no JSON ({e})", "the scores that stage 11 writes") from e
-        _check(scores, _KEYS, file)
-        for i, mixture in enumerate(scores["mixtures"]):
-            _check(mixture, _MIXTURE_KEYS, f"{file}: mixtures[{i}]")
+        scores = read_scores(file)
         oracle = scores.get("oracle_labels")
-        return cls(Path(path), Path(path).name.endswith(ORACLE) if oracle is None else bool(oracle), scores, time)
+        oracle = Path(path).name.endswith(ORACLE) if oracle is None else bool(oracle)
+        return cls(Path(path), oracle, scores, file.stat().st_mtime)
+
+
+def read_scores(file: str | Path) -> dict[str, Any]:
+    """Content of a ``scores.json``.
+
+    Raises:
+        InputError: the file is missing, or is not what stage 11 writes.
+    """
+    file = Path(file)
+    try:
+        scores = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(file, e.strerror, "the scores that stage 11 writes") from e
+    except ValueError as e:
+        raise InputError(file, f"no JSON ({e})", "the scores that stage 11 writes") from e
+    _check(scores, _KEYS, file)
+    for i, mixture in enumerate(scores["mixtures"]):
+        _check(mixture, _MIXTURE_KEYS, f"{file}: mixtures[{i}]")
+    return scores
 
 
 def _check(data: Any, keys: dict[str, type], where: object) -> None:

@@ -14,9 +14,11 @@ from s5.config import resolve
 from s5.data import DataDir, audio_info
 from s5.errors import InputError
 from s5.report import environment
+from s5.report.all_figures import draw_all, figure_folder
 from s5.report.markdown import DataSet, results_markdown
 from s5.report.page import write_page
 from s5.report.results import by_set, find_results, of_system
+from s5.report.taggers import tagger_accuracies
 from s5.report.training import find_trainings
 from s5.system import system_name
 
@@ -27,8 +29,9 @@ def write_report(
     out: str | Path = "RESULTS.md",
     data_root: str | Path = "data",
     n_mixtures: int = 12,
+    figures: bool = True,
 ) -> None:
-    """Writes a listening page for every data set of the system, then RESULTS.md with all systems of the folder.
+    """Writes a listening page for every data set of the system, its figures, then RESULTS.md with all systems.
 
     Args:
         system: the system's YAML; its results lie in ``<expdir>/<system_name>``.
@@ -36,6 +39,7 @@ def write_report(
         out: file to write, at the very end.
         data_root: folder of the data directories.
         n_mixtures: mixtures on a page at most.
+        figures: draw figures, into ``<expdir>/<system_name>/report/figures``.
 
     Raises:
         InputError: nothing is scored, or scores, estimates and data do not fit together.
@@ -60,6 +64,17 @@ def write_report(
             shown = write_page(page, data, own[set_name], n_mixtures)
             pages[set_name] = portable(page / "index.html", expdir.parent)
             logging.info("%s: %d mixtures, %.1f s", page / "index.html", shown, time.perf_counter() - start)
+    drawn = {}
+    if figures:
+        start = time.perf_counter()
+        for set_name, paths in draw_all(name, results, expdir, data_root).items():
+            drawn[set_name] = {title: portable(path, expdir.parent) for title, path in paths.items()}
+        logging.info(
+            "%s: %d figures, %.1f s",
+            figure_folder(expdir, name),
+            sum(map(len, drawn.values())),
+            time.perf_counter() - start,
+        )
     text = results_markdown(
         system=name,
         results=results,
@@ -69,6 +84,9 @@ def write_report(
         command=command_line(system, expdir, out, data_root, n_mixtures),
         date=datetime.now(UTC),
         pages=pages,
+        taggers=tagger_accuracies(results, expdir),
+        figures=drawn,
+        recipe=expdir.resolve().parent.name,
     )
     write_text(out, text)
     logging.info("%s: %d results", out, len(results))

@@ -15,7 +15,7 @@ from s5.errors import InputError
 # ESPnet's lines: "[host] 2026-11-22 14:03:11,042 (trainer:336) INFO: 3/20epoch started. Estimated time ..."
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:,\d+)? ")
 _STARTED = re.compile(r"\b(\d+)/\d+epoch started")
-_RESULTS = re.compile(r"\b(\d+)epoch results: (.*)")
+EPOCH_RESULTS = re.compile(r"\b(\d+)epoch results: (.*)")
 _PARAMETERS = re.compile(r"Total Number of model parameters: ([\d.,]+ ?[KMBT]?)")
 _TRAINABLE = re.compile(r"Number of trainable parameters: ([\d.,]+ ?[KMBT]?)")
 
@@ -65,7 +65,7 @@ def find_trainings(expdir: str | Path) -> list[Training]:
 
 def read_training(folder: Path, conf: dict[str, Any]) -> Training:
     """One model from its folder, its ESPnet configuration and its logs."""
-    phase, key, mode = _criterion(conf)
+    phase, key, mode = criterion(conf)
     log = _read_logs(folder, phase, key)
     # The checkpoint knows all epochs; a log may begin where training was resumed.
     history = _read_checkpoint(folder / "checkpoint.pth", phase, key) or log.epochs
@@ -95,19 +95,33 @@ History = dict[int, tuple[float | None, timedelta | None]]
 
 
 def _read_checkpoint(file: Path, phase: str, key: str) -> History | None:
-    """What ESPnet's reporter keeps in the checkpoint to resume from; None if that is not there or not readable."""
+    """The epochs that a checkpoint knows; None if it is not there or not readable."""
+    stats = read_reporter(file)
+    return {epoch: _of_epoch(phases, phase, key) for epoch, phases in stats.items()} if stats else None
+
+
+def read_reporter(file: Path) -> dict[int, dict[str, dict[str, Any]]] | None:
+    """What ESPnet's reporter keeps in the checkpoint to resume from: epoch -> phase -> figure -> value.
+
+    None if the file is not there or not readable.
+    """
     if not file.is_file():
         return None
     import numpy as np
     import torch
 
+    from s5.checkpoints import allowing
+
     scalars = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
     try:
         scalar: Any = np.float64().__reduce__()[0]  # the function that rebuilds a pickled numpy number
-        with torch.serialization.safe_globals([scalar, np.dtype, *scalars, timedelta]):
+        with allowing([scalar, np.dtype, *scalars, timedelta]):
             states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         stats = states["reporter"]["stats"].items()
-        return {int(epoch): _of_epoch(phases, phase, key) for epoch, phases in stats} or None
+        found: dict[int, dict[str, dict[str, Any]]] = {
+            int(epoch): {str(phase): dict(figures) for phase, figures in phases.items()} for epoch, phases in stats
+        }
+        return found or None
     except Exception as e:  # a damaged file must not take the report with it
         logging.warning("%s: epochs are taken from the log instead: %s", file, str(e).split("\n")[0])
         return None
@@ -129,7 +143,7 @@ class _Log:
 def _read_logs(folder: Path, phase: str, key: str) -> _Log:
     """All logs of a model, oldest first."""
     log = _Log(None, None, {})
-    for file in _logs(folder):
+    for file in log_files(folder):
         begun: tuple[int, datetime] | None = None
         with file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -140,7 +154,7 @@ def _read_logs(folder: Path, phase: str, key: str) -> _Log:
                 elif match := _STARTED.search(line):
                     stamp = _stamp(line)
                     begun = (int(match[1]), stamp) if stamp else None
-                elif match := _RESULTS.search(line):
+                elif match := EPOCH_RESULTS.search(line):
                     epoch, stamp = int(match[1]), _stamp(line)
                     # An epoch that was interrupted and run again counts once: the run that finished.
                     time = stamp - begun[1] if begun and stamp and begun[0] == epoch and stamp >= begun[1] else None
@@ -148,7 +162,7 @@ def _read_logs(folder: Path, phase: str, key: str) -> _Log:
     return log
 
 
-def _logs(folder: Path) -> list[Path]:
+def log_files(folder: Path) -> list[Path]:
     """Logs of a model, oldest first.
 
     ESPnet's launcher writes train.log into the folder and renames it to train.1.log and so on when training goes on;
@@ -168,7 +182,7 @@ def _stamp(line: str) -> datetime | None:
     return datetime.fromisoformat(match[1]) if match else None
 
 
-def _criterion(conf: dict[str, Any]) -> tuple[str, str, str]:
+def criterion(conf: dict[str, Any]) -> tuple[str, str, str]:
     """The first of ESPnet's ``best_model_criterion``, a list of [phase, key, min|max]."""
     match conf.get("best_model_criterion"):
         case [[str(phase), str(key), str(mode)], *_]:

@@ -52,7 +52,22 @@ def test_importing_s5_imports_neither_torch_nor_espnet():
 
 
 @pytest.mark.parametrize(
-    "name", ["simulate", "train", "models", "tag", "vote", "separate", "fuse", "score", "report", "tune", "epoch_study"]
+    "name",
+    [
+        "simulate",
+        "train",
+        "models",
+        "tag",
+        "vote",
+        "separate",
+        "fuse",
+        "score",
+        "compare",
+        "figures",
+        "report",
+        "tune",
+        "epoch_study",
+    ],
 )
 def test_every_entry_point_explains_itself_at_80_columns(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

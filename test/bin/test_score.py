@@ -225,3 +225,65 @@ def test_options_of_the_metric(made, tmp_path):
     other = score(made / "estimates", made / "set", tmp_path, "--select", "sdri", "--penalty_fn", "-3")
     assert other["options"] == {"select": "sdri", "penalty_fn": -3.0, "penalty_fp": 0.0}
     assert other["metrics"]["CAPI-SDRi"] < official["metrics"]["CAPI-SDRi"]
+
+
+def test_files_that_fit_no_mixture_are_all_named(made, copy):
+    for name in ("a_0_Speech.wav", "b_0_Speech.wav", "c_0_Speech.wav"):
+        shutil.copy(copy / "test_0000_0_Speech.wav", copy / name)
+    found = complaint(copy, made / "set")
+    assert "a_0_Speech.wav: found a name that fits no mixture" in found
+    assert "(and b_0_Speech.wav, c_0_Speech.wav)" in found
+
+
+def test_mixtures_without_any_estimate_are_named(made, copy, tmp_path, caplog):
+    caplog.set_level("INFO")
+    for file in copy.glob("test_0000_*"):
+        file.unlink()
+    score(copy, made / "set", tmp_path)
+    silent = [i for i, case in enumerate(CASES["cases"]) if {"silence"} >= set(case["est_labels"])]
+    active = [i for i in silent if {"silence"} < set(CASES["cases"][i]["ref_labels"]) | {"silence"}]
+    (line,) = [record.message for record in caplog.records if "no file for" in record.message]
+    assert f"{len(set(active) | {0})} of 12 mixtures" in line and "test_0000" in line
+
+
+def test_missing_reference_is_named(made, tmp_path):
+    shutil.copytree(made / "set", tmp_path / "set")
+    (tmp_path / "set" / "oracle_target" / "test_0000_0_Speech.wav").unlink()
+    assert "test_0000_0_<Label>.wav: found no such file" in complaint(made / "estimates", tmp_path / "set")
+
+
+def test_each_file_is_read_once(made, monkeypatch, tmp_path):
+    import soundfile
+
+    opened = []
+    original = soundfile.SoundFile.__init__
+
+    def counted(self, file, *args, **kwargs):
+        opened.append(str(file))
+        original(self, file, *args, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", counted)
+    for references in ("set", "data"):
+        opened.clear()
+        score(made / "estimates", made / references, tmp_path)
+        assert (
+            len(opened)
+            == len(set(opened))
+            == sum(1 for _ in (made / "set").rglob("*.wav")) + len(list((made / "estimates").iterdir()))
+        )
+
+
+def test_intervals_depend_on_the_seed_alone(made, tmp_path):
+    first = score(made / "estimates", made / "set", tmp_path)
+    assert score(made / "estimates", made / "set", tmp_path)["intervals"] == first["intervals"]
+    other = score(made / "estimates", made / "set", tmp_path, "--seed", "1", "--resamples", "500")
+    assert other["metrics"] == first["metrics"] and other["intervals"]["resamples"] == 500
+    assert "intervals" not in score(made / "estimates", made / "set", tmp_path, "--resamples", "0")
+
+
+@pytest.mark.parametrize("option", [("--resamples", "-1"), ("--level", "100"), ("--nj", "0")])
+def test_senseless_options(made, option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--estimates", str(made / "estimates"), "--references", str(made / "set"), *option])
+    assert stop.value.code == 2
+    assert option[0] in capsys.readouterr().err

@@ -149,3 +149,16 @@ def test_rows_that_the_form_cannot_hold_are_refused(tmp_path, rows, complaint):
     with pytest.raises(InputError, match=complaint):
         write_data_dir(tmp_path / "data", rows)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("n_slots", [2, 5])
+def test_a_directory_says_how_many_sources_it_may_have(tmp_path, n_slots):
+    rows = [Row("a", "a.wav", ("Pour",) * n_slots, ("s.wav",) * n_slots), Row("b", "b.wav", ())]
+    write_data_dir(tmp_path / "data", rows, n_slots)
+    data = DataDir.load(tmp_path / "data")
+    assert (data.n_slots, data.labels["a"]) == (n_slots, ("Pour",) * n_slots)
+    write_data_dir(tmp_path / "data", rows[1:])  # three again
+    assert DataDir.load(tmp_path / "data").n_slots == 3 and not (tmp_path / "data/n_slots").exists()
+    (tmp_path / "data/n_slots").write_text("many\n")
+    with pytest.raises(InputError, match="n_slots: found 'many', expected the number of sources"):
+        DataDir.load(tmp_path / "data")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s5.metrics import Scorer
+from s5.metrics import Bootstrap, Scorer
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -64,7 +64,7 @@ def test_classes_add_up_to_the_whole(golden):
     )
 
 
-def test_metric_of_2025_stands_only_where_labels_are_distinct(golden):
+def test_metric_of_2025_stands_only_where_references_are_distinct(golden):
     assert scored(golden)["metrics"]["CA-SDRi"] is None
 
     def distinct(case):
@@ -130,3 +130,60 @@ def test_nothing_scored_is_no_error():
 def test_wrong_number_of_probabilities_is_refused():
     with pytest.raises(ValueError, match="1 probabilities for 2 estimates"):
         Scorer().update("a", ["Pour", "Pour"], np.zeros((2, 9)), [], [], np.zeros(9), [0.5])
+
+
+def test_by_room_angle_and_snr():
+    """Ranges are [low, high); SNR is that of a source, angle and room are those of a mixture."""
+    ref, scorer = np.eye(3, 30), Scorer()
+    mixture = ref.sum(axis=0)
+    room = {"room": "office", "angle": 89.9, "snr": [5.0, 14.9]}
+    scorer.update("a", ["Pour"], 0.9 * ref[:1], ["Pour", "Pour"], ref[:2], mixture, scene=room)
+    room = {"room": "hall", "angle": 90.0, "snr": [10.0, None, 10.1]}
+    scorer.update("b", ["Pour", "Pour"], ref[::2], ["Pour", "silence", "Pour"], ref, mixture, scene=room)
+    room = {"room": "hall", "angle": None, "snr": [10.0]}
+    scorer.update("c", [], np.zeros((0, 30)), ["Cough"], ref[:1], mixture, scene=room)
+    scores = scorer.compute()
+    assert {key: part["mixtures"] for key, part in scores["by_room"].items()} == {"hall": 2, "office": 1}
+    assert {key: part["mixtures"] for key, part in scores["by_angle"].items()} == {"60..90": 1, "90..120": 1}
+    assert list(scores["by_snr"]) == ["5..10", "10..15"]
+    found = scores["by_snr"]["10..15"]
+    assert (found["sources"], found["found"], found["missed"], found["recall"]) == (4, 2, 2, 50.0)
+    assert scores["by_snr"]["5..10"]["SDRi"] == pytest.approx(20.0 + 10 * np.log10(2), abs=1e-3)  # mixture: two errors
+
+
+def test_unknown_scenes_leave_no_breakdown(golden):
+    assert not {"by_room", "by_angle", "by_snr", "intervals"} & set(scored(golden))
+
+
+def test_every_figure_has_an_interval_around_it(golden):
+    scores = scored(golden, bootstrap=Bootstrap(200, 90.0, 1))
+    found = scores["intervals"]
+    assert (found["resamples"], found["level"], found["seed"]) == (200, 90.0, 1)
+    for group in ("by_class", "by_n_sources", "by_subset"):
+        assert found[group].keys() == scores[group].keys()
+        for key, part in scores[group].items():
+            for name, interval in found[group][key].items():
+                if interval is not None:
+                    assert interval[0] <= interval[1]
+                    assert part[name] is not None
+    for name, interval in found["metrics"].items():
+        value = scores["metrics"][name]
+        assert (interval is None) == (value is None)
+        assert interval is None or interval[0] <= value <= interval[1]
+
+
+def test_single_mixture_has_no_interval():
+    scorer = Scorer(bootstrap=Bootstrap())
+    scorer.update("a", ["Pour"], np.ones((1, 9)), ["Pour"], np.ones((1, 9)), np.ones(9))
+    assert set(scorer.compute()["intervals"]["metrics"].values()) == {None}
+
+
+def test_metric_of_2025_takes_the_last_of_estimates_that_repeat_a_label():
+    """The scorer of 2025 keeps one waveform a label, the last; the others are neither right nor wrong."""
+    ref = np.eye(2, 30)
+    mixture, est = ref.sum(axis=0), np.stack([0.9 * ref[0], 0.99 * ref[0], ref[1]])
+    scorer = Scorer()
+    row = scorer.update("a", ["Pour", "Pour", "Speech"], est, ["Pour"], ref[:1], mixture)
+    assert row["CA-SDRi"] == pytest.approx(40 / 2, abs=0.01)  # 40 dB, and a false Speech
+    assert row["CAPI-SDRi"] == pytest.approx(40 / 3, abs=0.01)  # a false Pour too
+    assert scorer.compute()["metrics"]["CA-SDRi"] == row["CA-SDRi"]

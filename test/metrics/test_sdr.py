@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from s5.metrics import pairwise_sdr, sdr, sdri
+from s5.metrics.sdr import PIECE
 
 
 def test_level_is_that_of_the_error():
@@ -50,3 +51,21 @@ def test_pairs_are_the_single_values():
 def test_wrong_waveforms_are_refused(estimate, message):
     with pytest.raises(ValueError, match=message):
         sdr(estimate, np.zeros(4))
+
+
+@pytest.mark.parametrize("length", [1, PIECE - 1, PIECE, 2 * PIECE + 7])
+def test_length_of_the_pieces_plays_no_part(length):
+    """Waveforms are worked on piece by piece; any length gives the formula's value over the whole."""
+    rng = np.random.default_rng(2)
+    reference, estimate = rng.standard_normal((2, length)), rng.standard_normal((3, length))
+    error = reference[:, None] - estimate
+    expected = 10 * np.log10((reference**2).sum(-1)[:, None] / (error**2).sum(-1))
+    np.testing.assert_allclose(pairwise_sdr(estimate, reference), expected, atol=1e-4)
+
+
+def test_good_estimates_of_long_float32_waveforms_keep_their_level():
+    """320,000 samples at 80 dB: sums in single precision would lose the error's last digits."""
+    reference = np.random.default_rng(3).standard_normal(320000, dtype=np.float32)
+    error = np.float32(1e-4) * np.random.default_rng(4).standard_normal(320000, dtype=np.float32)
+    exact = 10 * np.log10(np.sum(reference**2.0) / np.sum((reference - (reference + error)).astype(float) ** 2))
+    assert sdr(reference + error, reference) == pytest.approx(exact, abs=1e-3)

@@ -138,7 +138,7 @@ def reported(unreported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported")
     shutil.copytree(unreported, folder, dirs_exist_ok=True)
     with contextlib.chdir(folder):
-        main(["--system", "conf/small.yaml"])
+        main(["--system", "conf/small.yaml", "--no_figures"])
     return folder
 
 

@@ -1,0 +1,40 @@
+"""Compares two scored systems on the same mixtures: differences of their figures with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from s5.bin.command import Parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m s5.bin.compare``."""
+    parser = Parser(__doc__)
+    parser.add_argument("first", metavar="A", help="scores.json of stage 11, or the results folder that holds it")
+    parser.add_argument("second", metavar="B", help="likewise; positive differences: B is ahead")
+    parser.add_argument("--by", choices=("subset", "n_sources", "class", "room"), help="divide the mixtures too")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file of the differences to write")
+    parser.add_argument("--resamples", type=int, default=10000, metavar="N", help="of the intervals")
+    parser.add_argument("--level", type=float, default=95.0, metavar="PERCENT", help="of the intervals")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling")
+    args = parser.parse_args(argv)
+    if args.resamples < 1:
+        parser.error(f"--resamples {args.resamples}: expected at least 1")
+    if not 0 < args.level < 100:
+        parser.error(f"--level {args.level:g}: expected a percentage between 0 and 100")
+
+    from s5.metrics import Bootstrap
+    from s5.report.compare import as_json, as_text, compare
+    from s5.scoring import write_json
+
+    bootstrap = Bootstrap(args.resamples, args.level, args.seed)
+    found = compare(args.first, args.second, bootstrap, args.by)
+    print(as_text(found, (args.first, args.second), args.level))
+    if args.out:
+        names = {"a": args.first, "b": args.second, "level": args.level, "resamples": args.resamples}
+        write_json(args.out, {**names, "differences": as_json(found)})
+
+
+if __name__ == "__main__":
+    run(main)

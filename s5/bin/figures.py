@@ -1,0 +1,38 @@
+"""Draws figures of a system: results, learning curves, a mixture as the taggers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from s5.bin.command import Parser, run
+
+KINDS = ("results", "learning", "features")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m s5.bin.figures``."""
+    parser = Parser(__doc__)
+    parser.add_argument("--system", required=True, help="YAML of the system, or its name")
+    parser.add_argument("--expdir", default="exp", help="experiment folder with models and results")
+    parser.add_argument("--data_root", default="data", help="folder of the data directories")
+    parser.add_argument("--out", help="folder of the figures (default: EXPDIR/SYSTEM/report/figures)")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--mixture", metavar="UTT", help="mixture of the features; by default one with two classes")
+    args = parser.parse_args(argv)
+
+    from s5.report.all_figures import draw_all
+    from s5.report.results import find_results, of_system
+    from s5.system import system_name
+
+    name, expdir = system_name(args.system), Path(args.expdir)
+    results = find_results(expdir)
+    of_system(results, name, expdir)  # refuses a system without scores
+    figures = draw_all(name, results, expdir, args.data_root, args.out, args.only, args.mixture)
+    for found in figures.values():
+        for path in found.values():
+            print(path)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,130 @@
+"""How far a figure can be trusted: bootstrap intervals over mixtures, and differences of two systems on the same ones.
+
+Mixtures are drawn with replacement, as many as there are; a figure is computed from each such set, and the interval
+is that of the percentiles (Efron's percentile bootstrap). Sources of one mixture stay together: they are not
+independent. Two systems are compared on the same draws, so that what makes a mixture hard for both cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from s5.metrics.terms import Terms
+
+_DRAWS_AT_ONCE = 4_000_000
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+        resamples: number of resampled sets.
+        level: of the interval in percent.
+        seed: of the draws; the same seed gives the same intervals.
+    """
+
+    resamples: int = 1000
+    level: float = 95.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1 or not 0 < self.level < 100:
+            raise ValueError(f"{self}: expected at least one resample and a level between 0 and 100 percent")
+
+    def intervals(self, terms: Terms) -> dict[str, Interval | None]:
+        """Interval of each figure; None where fewer than two mixtures count for it.
+
+        Example:
+            >>> terms = Terms(("mean",), np.array([[0.0], [1.0]] * 50), np.ones((100, 1)))
+            >>> low, high = Bootstrap().intervals(terms)["mean"]
+            >>> round(low, 1), round(high, 1)
+            (0.4, 0.6)
+        """
+        return dict(zip(terms.names, self._percentiles(self._figures(terms), _enough(terms)), strict=True))
+
+    def differences(self, first: Terms, second: Terms) -> dict[str, Difference]:
+        """What a second system is ahead of a first one on the same mixtures in the same order.
+
+        Raises:
+            ValueError: other figures, or another number of mixtures.
+        """
+        if first.names != second.names or first.numerator.shape != second.numerator.shape:
+            raise ValueError(f"{second.numerator.shape} terms, expected {first.numerator.shape} of the same figures")
+        gained = self._figures(second) - self._figures(first)
+        intervals = self._percentiles(gained, _enough(first) & _enough(second))
+        values = zip(first.values().values(), second.values().values(), intervals, strict=True)
+        return {name: Difference(a, b, interval) for name, (a, b, interval) in zip(first.names, values, strict=True)}
+
+    def _figures(self, terms: Terms) -> np.ndarray:
+        """Figures of each resampled set [resamples, m]; NaN where nothing counts."""
+        parts = []
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for weights in _weights(len(terms.numerator), self.resamples, self.seed):
+                parts.append((weights @ terms.numerator) / (weights @ terms.denominator))
+        return np.concatenate(parts)
+
+    def _percentiles(self, figures: np.ndarray, enough: np.ndarray) -> list[Interval | None]:
+        tail = (100.0 - self.level) / 2
+        found: list[Interval | None] = []
+        for column, known in zip(figures.T, enough, strict=True):
+            column = column[np.isfinite(column)]  # a draw without any mixture that counts says nothing
+            if not known or not len(column):
+                found.append(None)
+                continue
+            low, high = np.percentile(column, [tail, 100.0 - tail])
+            found.append((float(low), float(high)))
+        return found
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of two systems, and the interval of the second one minus the first one.
+
+    Attributes:
+        first, second: the figures; None where nothing counts.
+        interval: of the difference; None where too little counts.
+    """
+
+    first: float | None
+    second: float | None
+    interval: Interval | None
+
+    @property
+    def gained(self) -> float | None:
+        """Second minus first."""
+        return None if self.first is None or self.second is None else self.second - self.first
+
+    @property
+    def ahead(self) -> int:
+        """1 if the second is ahead, -1 if the first is, 0 if the interval holds zero (or there is none)."""
+        if self.interval is None:
+            return 0
+        low, high = self.interval
+        return int(low > 0) - int(high < 0)
+
+
+def _enough(terms: Terms) -> np.ndarray:
+    """Whether two or more mixtures count for a figure, [m]."""
+    return (terms.denominator > 0).sum(axis=0) > 1
+
+
+def _weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of n mixtures is drawn, [some resamples, n], until all resamples are through."""
+    step = max(1, _DRAWS_AT_ONCE // max(n, 1))
+    for begin in range(0, resamples, step):
+        yield _drawn(n, min(step, resamples - begin), (seed, begin))
+
+
+@lru_cache(maxsize=2)  # the breakdowns of a test set share their draws
+def _drawn(n: int, count: int, seed: tuple[int, int]) -> np.ndarray:
+    if not n:
+        return np.zeros((count, 0))
+    places = np.random.default_rng(seed).integers(n, size=(count, n)) + n * np.arange(count)[:, None]
+    return np.bincount(places.ravel(), minlength=count * n).reshape(count, n).astype(np.float64)

@@ -1,0 +1,152 @@
+"""Two systems on the same mixtures: the difference of their figures, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from s5.errors import InputError, one_of
+from s5.metrics import Bootstrap, Difference, class_terms, mixture_terms
+from s5.metrics.class_aware import repeats
+from s5.metrics.labels import active
+from s5.report.results import read_scores
+from s5.scoring import shortened
+
+Rows = list[dict[str, Any]]
+
+BY = ("subset", "n_sources", "class", "room")
+"""What the mixtures of a comparison can be divided by."""
+
+_ROW_KEYS = ("tp", "fp", "fn", "CAPI-SDRi", "PI-SDRi")
+
+
+def find_scores(path: str | Path) -> Path:
+    """The ``scores.json`` that a path names: the file itself, or the results folder that holds it."""
+    path = Path(path)
+    return path / "scores.json" if path.is_dir() else path
+
+
+def compare(
+    first: str | Path, second: str | Path, bootstrap: Bootstrap, by: str | None = None
+) -> dict[str, dict[str, Difference]]:
+    """Differences of all figures, second minus first, on the mixtures of both.
+
+    Args:
+        first: a ``scores.json``, or the results folder that holds it.
+        second: likewise.
+        bootstrap: of the intervals.
+        by: divide the mixtures too: one of :data:`BY`.
+
+    Returns:
+        Part (``all``, and e.g. ``DupSet``) -> figure -> difference.
+
+    Raises:
+        InputError: a file that is no scores.json, other mixtures, references or options of the metric in both.
+    """
+    files = find_scores(first), find_scores(second)
+    scores = [read_scores(file) for file in files]
+    rows = paired_rows(scores[0], scores[1], files)
+    found = {"all": bootstrap.differences(*map(mixture_terms, rows))}
+    if by is None:
+        return found
+    if by not in BY:
+        raise InputError("by", by, one_of(BY, by))
+    if by == "class":
+        penalties = [(scores[0].get("options") or {}).get(key, 0.0) for key in ("penalty_fn", "penalty_fp")]
+        for label in sorted({label for row in rows[0] for label in active(row["ref_labels"])}):
+            found[label] = bootstrap.differences(*(class_terms(part, label, *penalties) for part in rows))
+        return found
+    keys = [_key(row, by) for row in rows[0]]
+    if by == "room" and not any(keys):
+        raise InputError(files[0], "no room of any mixture", "scores of a set whose scenes are known")
+    for key in sorted({key for key in keys if key is not None}):
+        parts = ([row for row, own in zip(part, keys, strict=True) if own == key] for part in rows)
+        found[key] = bootstrap.differences(*map(mixture_terms, parts))
+    return found
+
+
+def paired_rows(
+    first: Mapping[str, Any], second: Mapping[str, Any], where: Sequence[object] = ("first", "second")
+) -> tuple[Rows, Rows]:
+    """Mixtures of two ``scores.json`` in one order.
+
+    Raises:
+        InputError: they are not the same mixtures with the same references, scored with the same options.
+    """
+    if (found := second.get("options")) != (expected := first.get("options")):
+        raise InputError(f"{where[1]}: key options", found, f"{expected}, as {where[0]} has")
+    tables = [{row["utt"]: row for row in scores["mixtures"]} for scores in (first, second)]
+    for here, there, i in ((0, 1, 1), (1, 0, 0)):
+        if missing := [utt for utt in tables[here] if utt not in tables[there]]:
+            raise InputError(where[i], f"no mixture {shortened(missing)}", f"the mixtures of {where[1 - i]}")
+    for utt, row in tables[0].items():
+        other = tables[1][utt]
+        if row["ref_labels"] != other["ref_labels"]:
+            found, expected = " ".join(other["ref_labels"]), " ".join(row["ref_labels"])
+            raise InputError(f"{where[1]}: mixture {utt}", f"references [{found}]", f"[{expected}] as {where[0]} has")
+        for i, one in enumerate((row, other)):
+            if missing := [key for key in _ROW_KEYS if key not in one]:
+                raise InputError(
+                    f"{where[i]}: mixture {utt}", f"no key {missing[0]}", "scores of stage 11 (score again)"
+                )
+    return [tables[0][utt] for utt in tables[0]], [tables[1][utt] for utt in tables[0]]
+
+
+def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two ``scores.json`` are of the same mixtures with all that a comparison needs."""
+    try:
+        paired_rows(first, second)
+    except InputError:
+        return False
+    return True
+
+
+def as_text(found: Mapping[str, Mapping[str, Difference]], names: tuple[str, str], level: float) -> str:
+    """The comparison for a terminal.
+
+    Args:
+        found: as :func:`compare` returns it.
+        names: of both systems.
+        level: of the intervals in percent.
+    """
+    lines = [f"A: {names[0]}", f"B: {names[1]}"]
+    for part, figures in found.items():
+        lines += ["", f"{part:<18}{'A':>9}{'B':>9}{'B - A':>9}   {f'{level:g} % interval':<18}"]
+        for name, difference in figures.items():
+            if difference.gained is None or name == "Acc1":  # Acc1 is accuracy_mix
+                continue
+            values = (difference.first, difference.second)
+            cells = "".join(f"{value:9.2f}" for value in values) + f"{difference.gained:+9.2f}"
+            lines.append(f"{name:<18}{cells}   {interval_text(difference):<18}{verdict(difference)}".rstrip())
+    return "\n".join(lines)
+
+
+def interval_text(difference: Difference) -> str:
+    """The interval, e.g. ``-0.12 to +0.40``; a dash where there is none."""
+    return "–" if difference.interval is None else f"{difference.interval[0]:+.2f} to {difference.interval[1]:+.2f}"
+
+
+def verdict(difference: Difference) -> str:
+    """In words: which system is ahead, if the interval tells."""
+    return {1: "B ahead", -1: "A ahead"}.get(difference.ahead, "")
+
+
+def as_json(found: Mapping[str, Mapping[str, Difference]]) -> dict[str, Any]:
+    """Plain numbers: part -> figure -> ``a``, ``b``, ``difference``, ``interval``."""
+    return {
+        part: {
+            name: {"a": d.first, "b": d.second, "difference": d.gained, "interval": d.interval and list(d.interval)}
+            for name, d in figures.items()
+        }
+        for part, figures in found.items()
+    }
+
+
+def _key(row: Mapping[str, Any], by: str) -> str | None:
+    labels = active(row["ref_labels"])
+    if by == "n_sources":
+        return f"{len(labels)} source{'s' if len(labels) != 1 else ''}"
+    if by == "room":
+        return (row.get("scene") or {}).get("room")
+    return "DupSet" if repeats(labels) else "NoDupSet" if labels else None

@@ -1,0 +1,70 @@
+"""What all figures share: size, type, marks that need no colour, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 130
+DARK, MIDDLE, LIGHT = "#2b4a6f", "#7f9cc0", "#d3deeb"
+"""Steps of one colour: what is darker stays darker in grey print and without colour vision."""
+ACCENT = "#b5541c"
+HATCHES = ("", "////", "....", "xxxx", "----")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """An empty figure; sizes in inches. Nothing of pyplot: no display, no state that figures share."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def tidy(axes: Axes, grid: str = "") -> None:
+    """Small type, no frame at the top and at the right; ``grid``: ``x`` or ``y``, thin lines across that axis."""
+    axes.tick_params(labelsize=8)
+    axes.xaxis.label.set_fontsize(8.5)
+    axes.yaxis.label.set_fontsize(8.5)
+    axes.title.set_fontsize(9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis=grid, linewidth=0.4, color="0.85")  # type: ignore[arg-type]
+
+
+def errors(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> np.ndarray | None:
+    """Lengths of error bars below and above [2, n] for matplotlib; None where there is no interval at all.
+
+    Example:
+        >>> errors([1.0, 2.0], [[0.5, 2.0], None]).tolist()
+        [[0.5, 0.0], [1.0, 0.0]]
+    """
+    if not any(intervals):
+        return None
+    pairs = zip(values, intervals, strict=True)
+    return np.array([[max(v - i[0], 0), max(i[1] - v, 0)] if i else [0.0, 0.0] for v, i in pairs]).T
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes a PNG under a temporary name beside it, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            figure.savefig(file, format="png", metadata={"Software": None})
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,120 @@
+"""Table 1 of Nguyen et al. for our models: accuracies of every tagger alone, by DupSet, NoDupSet and in total.
+
+Stage 7 keeps each tagger's posteriors; here each decides by itself, without the vote of its system.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s5.config import load_yaml
+from s5.errors import InputError
+from s5.labels import LabelSet
+from s5.metrics.class_aware import repeats
+from s5.metrics.labels import active, label_counts
+from s5.report.results import Result
+
+SUBSETS = ("DupSet", "NoDupSet", "Total")
+
+
+@dataclass(frozen=True)
+class TaggerAccuracy:
+    """Accuracies of one tagger on one data set, in percent, by subset; None where a subset has no mixture.
+
+    Attributes:
+        name: of the tagger in its system, and of its experiment folder (unless the system renames it).
+        channels: that it takes; None where its configuration does not tell.
+        source: TP / (TP + FP + FN) over all sources.
+        mixture: share of mixtures with all labels right.
+    """
+
+    name: str
+    set: str
+    channels: int | None
+    source: dict[str, float | None]
+    mixture: dict[str, float | None]
+
+
+def tagger_accuracies(results: Sequence[Result], expdir: str | Path) -> list[TaggerAccuracy]:
+    """Every tagger whose posteriors lie beside a result, each once a data set, newest first.
+
+    Args:
+        results: newest first.
+        expdir: the experiment folder, where the taggers' configurations are.
+    """
+    found: dict[tuple[str, str], TaggerAccuracy] = {}
+    for result in results:
+        if result.oracle:
+            continue
+        references = {row["utt"]: row["ref_labels"] for row in result.scores["mixtures"]}
+        try:
+            for name, labels in _decided(result.path / "posteriors"):
+                if (result.set, name) not in found:
+                    found[result.set, name] = _accuracy(
+                        name, result.set, _channels(Path(expdir), name), labels, references
+                    )
+        except InputError as e:
+            logging.warning("left out of the table of taggers: %s", e)
+    return list(found.values())
+
+
+def _decided(folder: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Name and labels by utterance of each tagger in a folder ``posteriors``."""
+    arks = sorted(folder.glob("*.ark"))
+    if not arks:
+        return
+    import kaldiio
+
+    from s5.fusion.vote import VoteConfig, decide
+
+    names = LabelSet.load(folder / "labels.txt")
+    try:
+        n_slots = int((folder / "n_slots").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise InputError(folder / "n_slots", "no number", "the number of slots (stage 7)") from e
+    for ark in arks:
+        labels = {}
+        try:
+            for utt, posterior in kaldiio.load_ark(str(ark)):
+                decision = decide([posterior], [1.0], VoteConfig(), len(names), n_slots)
+                labels[utt] = [names.name(i) for i in decision.index]
+        except Exception as e:  # kaldiio raises whatever it stumbles on; the report goes on without the tagger
+            raise InputError(ark, f"no archive ({e})", "posteriors (stage 7)") from e
+        yield ark.stem, labels
+
+
+def _accuracy(
+    name: str, set_name: str, channels: int | None, labels: dict[str, list[str]], references: dict[str, list[str]]
+) -> TaggerAccuracy:
+    source: dict[str, float | None] = {}
+    mixture: dict[str, float | None] = {}
+    for subset in SUBSETS:
+        counts = [
+            label_counts(labels[utt], ref) for utt, ref in references.items() if utt in labels and _within(ref, subset)
+        ]
+        total = sum(one.total for one in counts)
+        source[subset] = 100 * sum(one.tp for one in counts) / total if total else None
+        mixture[subset] = 100 * sum(one.correct for one in counts) / len(counts) if counts else None
+    return TaggerAccuracy(name, set_name, channels, source, mixture)
+
+
+def _within(ref_labels: Sequence[str], subset: str) -> bool:
+    if subset == "Total":  # Nguyen et al. have no mixture without a source
+        return bool(active(ref_labels))
+    return bool(active(ref_labels)) and repeats(ref_labels) == (subset == "DupSet")
+
+
+def _channels(expdir: Path, name: str) -> int | None:
+    """Channels that a tagger takes, from the configuration of its last training."""
+    folders = [*sorted(expdir.glob(f"{name}_ft*"), reverse=True), expdir / name]
+    for folder in folders:
+        if (folder / "config.yaml").is_file():
+            conf: Any = load_yaml(folder / "config.yaml").get("network_conf") or {}
+            encoder = conf.get("encoder") if isinstance(conf.get("encoder"), dict) else {}
+            value = conf.get("n_channels", encoder.get("n_channels"))
+            return value if isinstance(value, int) else None
+    return None
