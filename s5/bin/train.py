@@ -1,7 +1,12 @@
-"""Stages 3 to 6: trains one model of a system as an ESPnet2 task; goes on where an interrupted training stopped."""
+"""Stages 3 to 6: trains one model of a system as an ESPnet2 task; goes on where an interrupted training stopped.
+
+SIGTERM and SIGUSR1 make it save and end with exit status 75; the same command goes on from there.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 from s5.bin.command import Parser, run
@@ -17,12 +22,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--valid", default="data/valid", help="data directory")
     parser.add_argument("--expdir", default="exp", help="folder of the experiments")
     parser.add_argument("--ngpu", type=int, default=-1, help="GPUs; -1: all that there are")
+    parser.add_argument(
+        "--nproc", type=int, help="processes on each machine that share every batch; by default one a GPU, else one"
+    )
     parser.add_argument("espnet", nargs="*", help="further ESPnet options, after --")
     args = parser.parse_args(argv)
 
+    from s5.tasks.distributed import places_here, run_processes
+    from s5.tasks.signals import listen
+
+    listen()  # before the imports, which take seconds
+    ngpu = args.ngpu
+    if ngpu < 0:
+        import torch
+
+        ngpu = torch.cuda.device_count()
+    places = places_here(args.nproc or max(ngpu, 1))
+    if len(places) > 1:
+        words = sys.argv[1:] if argv is None else argv
+        sys.exit(run_processes([sys.executable, "-m", "s5.bin.train", *words], places))
+    if places[0].size > 1:
+        os.environ.update(places[0].environment())
+
     from s5.tasks.launch import train_model
 
-    train_model(args.system, args.model, args.phase, args.train, args.valid, args.expdir, args.ngpu, args.espnet)
+    train_model(args.system, args.model, args.phase, args.train, args.valid, args.expdir, min(ngpu, 1), args.espnet)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +25,7 @@ from s5.scene import Sampler as SceneSampler
 from s5.scene import preload, render_plan, scene_seed, set_cache_budget
 from s5.scene.bad_audio import read_excluded
 from s5.scene.plan import plan
+from s5.tasks.signals import ignore_stop_signals
 
 if TYPE_CHECKING:
     from s5.scene.device import DeviceRenderer
@@ -165,11 +169,20 @@ def collate(items: list[Item | InputError]) -> Batch | InputError:
     return names, {**plans, **{key: torch.from_numpy(np.stack(column)) for key, column in columns.items()}}
 
 
+def _kill_workers() -> None:
+    """Ends the workers of a process that ends, if its loaders have not."""
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call this a crash
+        for worker in workers:
+            worker.kill()
+
+
 class _EpochBatches(Sampler):
     """Batches of (epoch, item) keys. Lives in the main process, so that workers can outlive an epoch."""
 
     def __init__(self, n_items: int, batch_size: int, rank: int, world_size: int, drop_last: bool) -> None:
-        self.epoch = 1
+        self.epoch, self.start = 1, 0
         if batch_size < world_size:
             raise InputError("batch_size", batch_size, f"at least one item a process ({world_size})")
         n_full = n_items // batch_size
@@ -177,6 +190,8 @@ class _EpochBatches(Sampler):
         rest = list(range(n_full * batch_size, n_items))
         if rest and not (drop_last and batches):
             # Every process needs a share of every batch: a rest too small for that joins the batch before it.
+            if not batches and len(rest) < world_size:
+                raise InputError("data", f"{n_items} items", f"at least one a process ({world_size})")
             if len(rest) >= world_size or not batches:
                 batches.append(rest)
             else:
@@ -187,7 +202,7 @@ class _EpochBatches(Sampler):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter([[(self.epoch, item) for item in batch] for batch in self.batches])
+        return iter([[(self.epoch, item) for item in batch] for batch in self.batches[self.start :]])
 
 
 class SceneIterFactory(AbsIterFactory):
@@ -225,18 +240,24 @@ class SceneIterFactory(AbsIterFactory):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
+            worker_init_fn=ignore_stop_signals,
         )
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[Batch]:
-        """Batches of an epoch. Raises InputError for bad data that a worker met."""
-        self.batches.epoch = epoch
+    def build_iter(self, epoch: int, shuffle: bool | None = None, start: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch, without the first ``start``. Raises InputError for bad data that a worker met."""
+        self.batches.epoch, self.batches.start = epoch, start
         return self._delivered() if self.renderer is None else self._rendered(self.renderer)
 
     def _delivered(self) -> Iterator[Batch]:
-        for batch in self.loader:
+        batches = iter(self.loader)
+        if self.loader.num_workers:
+            # They ignore SIGTERM, by which a process that ends on an error would wait for them. Last in, first out.
+            atexit.unregister(_kill_workers)
+            atexit.register(_kill_workers)
+        for batch in batches:
             if isinstance(batch, InputError):
                 raise batch
             yield batch

@@ -20,6 +20,8 @@ from s5.experiment import best_checkpoint
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
 from s5.system import SystemConfig
+from s5.tasks.distributed import Place, lost_processes_told, remove_stale_inits, slurm_init_method
+from s5.tasks.signals import listening
 from s5.tasks.start import check_start
 
 TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
@@ -45,11 +47,15 @@ def train_model(
         train_data: data directory, usually virtual.
         valid_data: data directory.
         expdir: folder of the experiments.
-        ngpu: number of GPUs; -1: all that there are.
+        ngpu: number of GPUs of this process, 0 or 1; -1: one if there is one. A training on several has a process a
+            GPU, each of which is told its place by the environment (``s5.tasks.distributed``).
         extra: further ESPnet options, as on a command line; they win over the YAML.
 
     Raises:
         InputError: anything wrong in the YAML, at any depth, or in the data.
+        OSError: a file could not be written; what was there before is as it was. ConnectionError: another process of
+            this training is gone.
+        Requeue: SIGTERM or SIGUSR1 came; all is saved, and the same call goes on.
     """
     kind, model = SystemConfig.load(system).find(name)
     phases = model.phases()
@@ -87,12 +93,35 @@ def train(
     if ngpu < 0:
         import torch
 
-        ngpu = torch.cuda.device_count()
+        ngpu = min(torch.cuda.device_count(), 1)
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
     _fill_schedule(args, config_path)
-    task_class.main(args=args)
+    _take_place(args, Path(output_dir))
+    with listening(), lost_processes_told():
+        task_class.main(args=args)
+
+
+def _take_place(args: argparse.Namespace, folder: Path) -> None:
+    """Tells ESPnet which process of how many this is, from the environment."""
+    place = Place.find()
+    args.multiprocessing_distributed = False  # its way to start processes; ours are there already
+    if place.size == 1:
+        return
+    import torch
+
+    args.dist_world_size, args.dist_rank = place.size, place.rank
+    args.ngpu = min(args.ngpu, 1)
+    # A launcher may show each process its own GPU alone.
+    args.local_rank = place.local_rank % max(torch.cuda.device_count(), 1) if args.ngpu else 0
+    args.dist_backend = "nccl" if args.ngpu else "gloo"
+    if args.dist_init_method == "env://":
+        args.dist_init_method = place.init_method or slurm_init_method(folder)
+    if place.rank == 0:
+        remove_stale_inits(folder, args.dist_init_method)
+    else:
+        logging.getLogger().setLevel(logging.ERROR)  # one tells for all
 
 
 def _facts_of_data(train_data: str | Path) -> dict[str, Any]:
@@ -197,9 +226,15 @@ def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], ou
     """ESPnet's own reading of the configuration: a YAML file, then the command line."""
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "train.yaml"
-    partial = path.with_suffix(".partial")
-    partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    partial.replace(path)
+    text = yaml.safe_dump(config, sort_keys=False)
+    partial = path.with_suffix(f".{Place.find().rank}.partial")  # several processes write the same
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(path)) from None
+    finally:
+        partial.unlink(missing_ok=True)
     return task_class.get_parser().parse_args(["--config", str(path), *extra])
 
 

@@ -1,26 +1,97 @@
-"""ESPnet's trainer with validation figures that are no averages over batches."""
+"""ESPnet's trainer, made to survive: it goes on in the middle of an epoch, and its files are whole or not there.
+
+The steps themselves are ESPnet's. What is ours: the loop over epochs, the checkpoints and what they hold, what happens
+on a signal, the processes of a distributed training, and validation figures that are no averages over batches.
+"""
 
 from __future__ import annotations
 
+import argparse
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import humanfriendly
 import numpy as np
 import torch
-from espnet2.train.reporter import SubReporter, WeightedAverage, aggregate
-from espnet2.train.trainer import Trainer
+from espnet2.schedulers.abs_scheduler import AbsEpochStepScheduler, AbsValEpochStepScheduler
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.reporter import Average, Reporter, SubReporter, WeightedAverage, aggregate
+from espnet2.train.trainer import GradScaler, Trainer, TrainerOptions
+from espnet2.utils.build_dataclass import build_dataclass
+from torch import nn
+
+from s5.errors import InputError
+from s5.tasks.checkpoint import Checkpoints, Position, read
+from s5.tasks.distributed import Ranks
+from s5.tasks.epochs import EpochModels
+from s5.tasks.signals import Requeue, ask_requeue, heard
+
+RANK_SEED = 1_000_003
+"""Between the seeds of two processes, so that their dropout and augmentation differ."""
+
+
+@dataclass
+class S5TrainerOptions(TrainerOptions):
+    """ESPnet's options and ours."""
+
+    checkpoint_minutes: float = 15.0
+    dist_timeout: float = 600.0
 
 
 class S5Trainer(Trainer):
-    """A trainer that turns what the batches counted into figures at the end of a validation.
+    """The trainer of taggers and separators."""
 
-    A model that has a method ``figures(averages: dict[str, float]) -> dict[str, float]`` is given the averages of all
-    that it reported; what it returns takes their place: in the log, in tensorboard, for ``best_model_criterion``.
-    """
+    @classmethod
+    def build_options(cls, args: argparse.Namespace) -> S5TrainerOptions:
+        """What of the arguments is the trainer's. Raises InputError for a way of training that it has not."""
+        unsupported = {"use_adapter": False, "sharded_ddp": False, "use_deepspeed": False, "num_att_plot": 0}
+        for name, value in unsupported.items():
+            if getattr(args, name, value) != value:
+                raise InputError(f"key {name}", getattr(args, name), value)
+        return build_dataclass(S5TrainerOptions, args)
+
+    @classmethod
+    def run(
+        cls,
+        model: Any,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        train_iter_factory: Any,
+        valid_iter_factory: Any,
+        plot_attention_iter_factory: None,
+        trainer_options: S5TrainerOptions,
+        distributed_option: DistributedOption,
+    ) -> None:
+        """Trains from the last checkpoint, or from the start, to the last epoch; see ESPnet's trainer.
+
+        Raises:
+            Requeue: a stop signal came; all is saved.
+            OSError: a file could not be written; the last checkpoint is as it was.
+            InputError: no checkpoint can be read, or a parameter that gets no gradient in a distributed training.
+        """
+        if distributed_option.ngpu > 1:
+            raise InputError("--ngpu", distributed_option.ngpu, "1 a process (python -m s5.bin.train starts them)")
+        training = _Training(cls, model, optimizers, schedulers, trainer_options, distributed_option)
+        training.resume()
+        training.prepare()
+        training.run(train_iter_factory, valid_iter_factory)
+        training.ranks.close()
 
     @classmethod
     @torch.no_grad()
     def validate_one_epoch(cls, model: torch.nn.Module, reporter: SubReporter, **kwargs: Any) -> None:
-        """One pass over the validation set; see ESPnet's trainer."""
+        """One pass over the validation set; see ESPnet's trainer.
+
+        A model that has a method ``figures(averages: dict[str, float]) -> dict[str, float]`` is given the averages of
+        all that it reported; what it returns takes their place: in the log, in tensorboard, for
+        ``best_model_criterion``.
+        """
         super().validate_one_epoch(model=model, reporter=reporter, **kwargs)
         figures = getattr(getattr(model, "module", model), "figures", None)
         if figures is None or not reporter.count:
@@ -31,3 +102,398 @@ class S5Trainer(Trainer):
         values = {name: [WeightedAverage(value, 1), *nothing] for name, value in figures(averages).items()}
         reporter.stats.clear()
         reporter.stats.update(values)
+
+
+class _Training:
+    """One training in progress."""
+
+    def __init__(
+        self,
+        trainer: type[S5Trainer],
+        model: Any,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        options: S5TrainerOptions,
+        distributed: DistributedOption,
+    ) -> None:
+        self.trainer, self.model, self.optimizers, self.schedulers = trainer, model, optimizers, schedulers
+        self.options, self.distributed = options, distributed
+        self.scaler = GradScaler() if options.use_amp else None
+        self.reporter = Reporter()
+        self.folder = Path(options.output_dir)
+        self.ranks = Ranks(distributed.distributed, options.dist_timeout)
+        self.checkpoints = Checkpoints(self.folder)
+        self.models = EpochModels(self.folder, options.best_model_criterion, options.keep_nbest_models)
+        self.position = Position(1)
+        self.partial: dict[str, Any] | None = None
+        self.random: dict[str, Any] | None = None
+        self.saved: Position | None = None
+        self.saved_at = time.monotonic()
+        self.no_valid_step = False
+        self.watch = _GradientWatch(model)
+
+    # Where it goes on.
+
+    def resume(self) -> None:
+        """Takes the state of the last checkpoint, if there is one; all processes that of the first one's choice."""
+        if self.ranks.first:
+            self.checkpoints.clear_leftovers()
+        state, error = None, None
+        if self.options.resume and self.ranks.first:
+            try:
+                state = self.checkpoints.load()
+            except InputError as e:
+                error = e
+        self.ranks.settle(error)
+        if not self.ranks.first_of(state is not None):
+            return
+        if state is None:
+            # Whichever the first one has read: it has put a damaged one aside.
+            state = read(next(p for p in (self.checkpoints.newest, self.checkpoints.previous) if p.exists()))
+        self._take(state)
+        first = self.ranks.first_of(self.position)
+        if first != self.position:
+            raise InputError(
+                self.folder, f"a checkpoint of {self.position}", f"the one that process 0 sees, of {first}"
+            )
+        logging.info("The training goes on from a checkpoint: %s", self.position)
+
+    def _take(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.reporter.load_state_dict(state["reporter"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        for scheduler, values in zip(self.schedulers, state["schedulers"], strict=True):
+            if scheduler is not None:
+                scheduler.load_state_dict(values)
+        if self.scaler is not None and state["scaler"] is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        # A checkpoint of ESPnet's own trainer ends here: it is of the end of an epoch.
+        self.position = Position(**state.get("position", {"epoch": self.reporter.get_epoch() + 1}))
+        self.partial = state.get("partial")
+        self.no_valid_step = state.get("no_valid_step", False)
+        parameters = dict(self.model.named_parameters())
+        for name, gradient in state.get("gradients", {}).items():
+            parameters[name].grad = gradient.to(parameters[name])
+        states = state.get("random", [])
+        if len(states) == self.ranks.size:
+            self.random = states[self.ranks.rank]
+        elif states:
+            logging.warning(
+                "%d processes go on with what %d began: random numbers start from the seed",
+                self.ranks.size,
+                len(states),
+            )
+        self.saved = self.position
+
+    def prepare(self) -> None:
+        """Readies the model for several processes, if there are several."""
+        options = self.options
+        self.parallel: nn.Module = self.model
+        if not self.distributed.distributed:
+            return
+        on_gpu = self.distributed.ngpu == 1
+        if on_gpu:
+            _synchronise_batch_norms(self.model)
+        elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self._in_training()):
+            logging.warning("batch norms see the items of one process at a time: on CPUs they cannot be synchronised")
+        device = [torch.cuda.current_device()] if on_gpu else None
+        self.parallel = nn.parallel.DistributedDataParallel(
+            self.model,
+            device_ids=device,
+            find_unused_parameters=options.unused_parameters,
+            gradient_as_bucket_view=options.gradient_as_bucket_view,
+        )
+        if options.ddp_comm_hook is not None:
+            from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+            self.parallel.register_comm_hook(None, getattr(default_hooks, options.ddp_comm_hook))
+
+    def _in_training(self) -> Iterable[nn.Module]:
+        return self.model.train().modules()
+
+    # The epochs.
+
+    def run(self, train: Any, valid: Any) -> None:
+        """The remaining epochs and, at the end, the averages."""
+        options, began = self.options, time.monotonic()
+        writers = self._open_writers()
+        first = self.position.epoch
+        if first > options.max_epoch:
+            logging.warning("The training has already reached at max_epoch: %d", first)
+            self.reporter.set_epoch(max(self.reporter.stats, default=0))
+        for epoch in range(first, options.max_epoch + 1):
+            if self._is_over(epoch):
+                break
+            left = (time.monotonic() - began) / max(epoch - first, 1) * (options.max_epoch - epoch + 1)
+            estimate = f". Estimated time to finish: {humanfriendly.format_timespan(left)}" if epoch > first else ""
+            logging.info("%d/%depoch started%s", epoch, options.max_epoch, estimate)
+            set_all_random_seed(options.seed + epoch + RANK_SEED * self.ranks.rank)
+            self.reporter.set_epoch(epoch)
+            if not self.position.trained:
+                self._train(epoch, train, writers)
+                self.position = Position(epoch, trained=True)
+            self._validate(epoch, valid)
+            self._step_schedulers()
+            self.position = Position(epoch + 1)
+            self.ranks.settle(self._finish_epoch() if self.ranks.first else None)
+            self.saved, self.saved_at = self.position, time.monotonic()
+            self._report(epoch, writers)
+        else:
+            logging.info("The training was finished at %d epochs ", options.max_epoch)
+        for writer in writers.values():
+            writer.close()
+        self.ranks.settle(self._attempt(self._finish) if self.ranks.first else None)
+
+    def _is_over(self, epoch: int) -> bool:
+        """Whether what the epochs before this one gave ends the training."""
+        options = self.options
+        if epoch == 1 or self.position != Position(epoch):
+            return False
+        if self.no_valid_step:
+            logging.warning(
+                "The gradients at all steps are invalid in this epoch. Something seems wrong. "
+                "This training was stopped at %depoch",
+                epoch - 1,
+            )
+            return True
+        return options.patience is not None and bool(
+            self.reporter.check_early_stopping(options.patience, *options.early_stopping_criterion)
+        )
+
+    def _train(self, epoch: int, factory: Any, writers: dict[str, Any]) -> None:
+        start = self.position.batch
+        with self.reporter.observe("train") as part:
+            if self.partial is not None:
+                _fill_part(part, self.partial)
+                self.partial = None
+            iterator = factory.build_iter(epoch, start=start) if start else factory.build_iter(epoch)
+            no_valid_step = self.trainer.train_one_epoch(
+                model=self.parallel,
+                optimizers=self.optimizers,
+                schedulers=self.schedulers,
+                iterator=self._pausing(iterator, part),
+                reporter=part,
+                scaler=self.scaler,
+                summary_writer=writers.get("train"),
+                options=self.options,
+                distributed_option=self.distributed,
+            )
+            # Steps before a resume count too.
+            self.no_valid_step = no_valid_step and not any(
+                np.isfinite(norm.value) for norm in part.stats.get("grad_norm", [])
+            )
+
+    def _pausing(self, batches: Iterator[Any], part: SubReporter) -> Iterator[Any]:
+        """The batches of an epoch; between two, where no gradients wait for their step, it may save and stop."""
+        while True:
+            if self.position.batch % self.options.accum_grad == 0:
+                self._pause(part)
+            batch = next(batches, None)
+            # The loader has drawn its own numbers, as in the training that was not interrupted.
+            self._restore_random()
+            if batch is None:
+                return
+            yield batch
+            self._check_gradients()
+            self.position = Position(self.position.epoch, self.position.batch + 1)
+
+    def _restore_random(self) -> None:
+        """Once after a resume in an epoch: the generators as they were. At its beginning the seed says it all."""
+        if self.random is not None and self.position.batch:
+            _set_random_state(self.random)
+        self.random = None
+
+    def _check_gradients(self) -> None:
+        """After the first batch: names the parameters that got no gradient."""
+        missing = self.watch.missing()
+        if not missing:
+            return
+        names = ", ".join(missing[:5]) + (f" ({len(missing)} in all)" if len(missing) > 5 else "")
+        if self.distributed.distributed and not self.options.unused_parameters:
+            raise InputError("key unused_parameters", f"false, but no gradient reaches {names}", "true, or frozen ones")
+        logging.warning("no gradient reaches %s", names)
+
+    def _validate(self, epoch: int, factory: Any) -> None:
+        average, network = getattr(self.model, "_average", {}), getattr(self.model, "network", self.model)
+        # Running statistics that are no part of the gradients may differ from process to process.
+        self.ranks.share(average[name] for name, _ in network.named_buffers() if name in average)
+        with self.reporter.observe("valid") as part:
+            self.trainer.validate_one_epoch(
+                model=self.parallel,
+                iterator=self._pausing_validation(factory.build_iter(epoch)),
+                reporter=part,
+                options=self.options,
+                distributed_option=self.distributed,
+            )
+
+    def _pausing_validation(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches of a validation. What is saved in one is what was there before it: it is done again."""
+        while True:
+            self._pause(None)
+            batch = next(batches, None)
+            self._restore_random()
+            if batch is None:
+                return
+            yield batch
+
+    def _step_schedulers(self) -> None:
+        for scheduler in self.schedulers:
+            if isinstance(scheduler, AbsValEpochStepScheduler):
+                scheduler.step(self.reporter.get_value(*self.options.val_scheduler_criterion))
+            elif isinstance(scheduler, AbsEpochStepScheduler):
+                scheduler.step()
+
+    # What is written.
+
+    def _pause(self, part: SubReporter | None) -> None:
+        """Saves if it is time or a stop signal has come to any process; then all stop."""
+        minutes = self.options.checkpoint_minutes
+        due = self.ranks.first and 0 < minutes * 60 <= time.monotonic() - self.saved_at
+        stop, due = self.ranks.any(heard() is not None, due)
+        if (stop or due) and self.position != self.saved:
+            states = self.ranks.gather(_random_state())
+            save = lambda: self.checkpoints.save(self._state(part, states))  # noqa: E731
+            self.ranks.settle(self._attempt(save) if self.ranks.first else None)
+            self.saved, self.saved_at = self.position, time.monotonic()
+            logging.info("saved: %s", self.position)
+        if stop:
+            if self.ranks.first:
+                ask_requeue()
+            signal = heard()
+            logging.warning("stopped by %s; it goes on from %s", signal.name if signal else "a signal", self.position)
+            self.ranks.close()
+            raise Requeue
+
+    def _state(self, part: SubReporter | None, states: list[dict[str, Any]]) -> dict[str, Any]:
+        """All that it takes to go on from here; that of an end of an epoch without ``part`` and ``states``."""
+        return {
+            "model": self.model.state_dict(),
+            "reporter": self.reporter.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [None if s is None else s.state_dict() for s in self.schedulers],
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "position": vars(self.position),
+            "partial": None if part is None else _part_state(part),
+            "random": states,
+            "gradients": {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None},
+            "no_valid_step": self.no_valid_step,
+        }
+
+    def _finish_epoch(self) -> Exception | None:
+        """Saves an epoch: first what the checkpoint will rely on."""
+        epoch = self.reporter.get_epoch()
+
+        def save() -> None:
+            logging.info(self.reporter.log_message())
+            self.models.save(epoch, self.model.state_dict())
+            self.checkpoints.save(self._state(None, []))
+            self.models.update_links(self.reporter)
+            interval = self.options.nbest_averaging_interval
+            if interval > 0 and epoch % interval == 0:
+                self.models.average(self.reporter, f"till{epoch}epoch")
+            self.models.prune(self.reporter)
+
+        return self._attempt(save)
+
+    def _finish(self) -> None:
+        self.models.average(self.reporter)
+        self.models.prune(self.reporter, finished=True)
+
+    @staticmethod
+    def _attempt(write: Callable[[], None]) -> Exception | None:
+        try:
+            write()
+        except OSError as e:
+            return e
+        return None
+
+    def _open_writers(self) -> dict[str, Any]:
+        if not (self.options.use_tensorboard and self.ranks.first):
+            return {}
+        from torch.utils.tensorboard import SummaryWriter
+
+        return {part: SummaryWriter(str(self.folder / "tensorboard" / part)) for part in ("train", "valid")}
+
+    def _report(self, epoch: int, writers: dict[str, Any]) -> None:
+        """For people: curves of the figures."""
+        if not self.ranks.first:
+            return
+        if self.options.use_matplotlib:
+            self.reporter.matplotlib_plot(self.folder / "images")
+        for part, writer in writers.items():
+            self.reporter.tensorboard_add_scalar(writer, key1=part)
+        if self.options.use_wandb:
+            self.reporter.wandb_log()
+
+
+class _GradientWatch:
+    """Which parameters get a gradient in the first backward pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.waiting = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.hooks = [
+            p.register_post_accumulate_grad_hook(lambda _, name=name: self.waiting.pop(name, None))
+            for name, p in list(self.waiting.items())
+        ]
+
+    def missing(self) -> list[str]:
+        """The names of those that got none; asked again, none."""
+        missing = list(self.waiting)
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks, self.waiting = [], {}
+        return missing
+
+
+def _synchronise_batch_norms(model: Any) -> None:
+    """Lets the batch norms of a model see the items of all processes; those that are frozen stay frozen."""
+    names = {module: name for name, module in model.named_modules()}
+    frozen = [names[module] for module in model.frozen]
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.frozen = [model.get_submodule(name) for name in frozen]
+
+
+def _part_state(part: SubReporter) -> dict[str, Any]:
+    """What an unfinished pass has reported, as plain values and tensors."""
+    stats = {}
+    for name, values in part.stats.items():
+        weights = [v.weight for v in values if isinstance(v, WeightedAverage)]
+        stats[name] = {
+            "values": torch.tensor([v.value for v in values], dtype=torch.float64),
+            "weights": torch.tensor(weights, dtype=torch.float64) if weights else None,
+        }
+    seconds = time.perf_counter() - part.start_time
+    return {"stats": stats, "count": part.count, "total_count": part.total_count, "seconds": seconds}
+
+
+def _fill_part(part: SubReporter, state: dict[str, Any]) -> None:
+    """Puts back what :func:`_part_state` took."""
+    for name, entry in state["stats"].items():
+        values = entry["values"].tolist()
+        if entry["weights"] is None:
+            part.stats[name] = [Average(v) for v in values]
+        else:
+            part.stats[name] = [WeightedAverage(v, w) for v, w in zip(values, entry["weights"].tolist(), strict=True)]
+    part.count, part.total_count = state["count"], state["total_count"]
+    part.start_time = time.perf_counter() - state["seconds"]
+
+
+def _random_state() -> dict[str, Any]:
+    """The state of the generators of this process."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,224 @@
+"""Trainings of several processes on this machine: the same as one process has, and none left behind."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from s5.config import load_inherited
+from s5.errors import InputError
+from s5.separation import SEPARATORS
+from s5.tagging import TAGGERS
+from s5.tasks.data import SceneIterFactory, VirtualScenes
+from s5.tasks.distributed import INIT, Place, places_here, run_processes, slurm_init_method
+from s5.tasks.launch import train_model
+from s5.tasks.signals import REQUEUE
+
+forks = pytest.mark.skipif(torch.cuda.is_available(), reason="forks, which autograd's GPU threads do not bear")
+
+
+def frozen_norms(model):
+    """Options that keep batch norms in evaluation: on CPUs each process takes its statistics of its own items."""
+    config = load_inherited(f"{model}.yaml")
+    network = {**SEPARATORS, **TAGGERS}[config["network"]](n_labels=3, n_slots=3, **config["network_conf"])
+    norms = [name for name, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    return ("--freeze_param", *(f"network.{name}" for name in norms))
+
+
+def run(model, expdir, *extra):
+    """Plain gradient descent: Adam makes steps of the rounding errors of gradients that are zero."""
+    options = ("--num_scenes", "8", "--batch_size", "4", "--log_interval", "1", "--optim", "sgd", *extra)
+    options += frozen_norms(model)
+    train_model("system.yaml", model, "train", "data/train", "data/valid", expdir, 0, options)
+
+
+class Processes:
+    """A function in several processes that are told their places; what they say goes to a file each."""
+
+    def __init__(self, size, folder, function):
+        self.logs = [folder / f"log.{time.monotonic_ns()}.{rank}" for rank in range(size)]
+        init = f"file://{folder}/init.{time.monotonic_ns()}"
+        self.pids = [self._fork(Place(rank, rank, size, init), function) for rank in range(size)]
+
+    def _fork(self, place, function):
+        if pid := os.fork():
+            return pid
+        status = 1
+        try:
+            with open(self.logs[place.rank], "w") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)
+            os.environ.update(place.environment() | {"GLOO_SOCKET_IFNAME": "lo"})
+            function(place.rank)
+            status = 0
+        except SystemExit as e:
+            status = e.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def wait(self, seconds=120):
+        """Exit statuses, negative for a signal. Those that take longer are killed, and the test fails."""
+        statuses, end = {}, time.monotonic() + seconds
+        while len(statuses) < len(self.pids):
+            for pid in set(self.pids) - set(statuses):
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    statuses[pid] = os.waitstatus_to_exitcode(status)
+            if time.monotonic() > end:
+                for pid in set(self.pids) - set(statuses):
+                    os.kill(pid, signal.SIGKILL)
+                raise AssertionError("\n".join(log.read_text()[-2000:] for log in self.logs))
+            time.sleep(0.05)
+        return [statuses[pid] for pid in self.pids]
+
+
+def assert_close(found, expected):
+    """Figures of all epochs and weights: equal but for the order of sums."""
+    for epoch, parts in expected["reporter"]["stats"].items():
+        for part in ("train", "valid"):
+            for name, value in parts[part].items():
+                if "time" not in name:
+                    other = found["reporter"]["stats"][epoch][part][name]
+                    tolerance = 1e-5 if name == "grad_norm" else 1e-6
+                    assert np.isclose(other, value, rtol=tolerance, atol=1e-6), (epoch, part, name, other, value)
+    for name, value in expected["model"].items():
+        torch.testing.assert_close(found["model"][name], value, rtol=1e-5, atol=1e-6)
+
+
+@forks
+@pytest.mark.parametrize("model", ["separator", "tagger"])
+def test_two_processes_train_as_one_does_through_a_stop(recipe, tmp_path, monkeypatch, at, state, model):
+    """The stop reaches one process; both save and end, and go on together."""
+    run(model, tmp_path / "one")
+
+    def stopped(rank):
+        with at("1epoch:train:1-1batch", lambda: os.kill(os.getpid(), signal.SIGUSR1)):
+            run(model, tmp_path / "two")
+
+    monkeypatch.setenv("S5_REQUEUE", str(tmp_path / "requeue"))
+    assert Processes(2, tmp_path, stopped).wait() == [REQUEUE, REQUEUE]
+    assert (tmp_path / "requeue").exists()
+    assert state(tmp_path / "two" / model)["position"] == {"epoch": 1, "batch": 1, "trained": False}
+    second = Processes(2, tmp_path, lambda _: run(model, tmp_path / "two"))
+    assert second.wait() == [0, 0], second.logs[0].read_text()[-3000:]
+    assert_close(state(tmp_path / "two" / model), state(tmp_path / "one" / model))
+
+
+@forks
+def test_a_killed_process_ends_the_others(recipe, tmp_path, at):
+    def one_dies(rank):
+        action = (lambda: os.kill(os.getpid(), signal.SIGKILL)) if rank == 0 else (lambda: None)
+        with at("1epoch:train:1-1batch", action):
+            run("separator", tmp_path, "--dist_timeout", "20")
+
+    began = time.monotonic()
+    processes = Processes(2, tmp_path, one_dies)
+    assert processes.wait() == [-signal.SIGKILL, 1]
+    assert time.monotonic() - began < 60
+    assert "] process 1 of 2 has lost another one: " in processes.logs[1].read_text()
+
+
+@forks
+def test_a_parameter_without_gradient_is_named(recipe, tmp_path):
+
+    def incomplete(rank):
+        from s5.tasks.separation import SeparationTask
+
+        build = SeparationTask.build_model.__func__
+
+        def with_idle_part(cls, args):
+            model = build(cls, args)
+            model.network.idle = nn.Linear(2, 2)
+            return model
+
+        SeparationTask.build_model = classmethod(with_idle_part)
+        run("separator", tmp_path, "--max_epoch", "1")
+
+    processes = Processes(2, tmp_path, incomplete)
+    assert processes.wait() == [1, 1]
+    expected = "key unused_parameters: found false, but no gradient reaches network.idle.weight, network.idle.bias"
+    assert expected in processes.logs[0].read_text()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_scenes_of_all_processes_are_those_of_one(recipe, size):
+    def names(rank, world_size, start=0):
+        dataset = VirtualScenes(recipe / "data/train", seed=5, num_scenes=13, with_sources=False)
+        factory = SceneIterFactory(dataset, 4, 0, rank, world_size, drop_last=True)
+        return [name for name, _ in factory.build_iter(2, start=start)]
+
+    whole = names(0, 1)
+    shares = [names(rank, size) for rank in range(size)]
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert sorted(batch) == sorted(name for part in parts for name in part)
+    assert names(1, size, start=2) == shares[1][2:]
+
+
+def test_a_set_smaller_than_the_processes_is_refused(recipe):
+    dataset = VirtualScenes(recipe / "data/train", num_scenes=2)
+    with pytest.raises(InputError, match=r"data: found 2 items, expected at least one a process \(3\)"):
+        SceneIterFactory(dataset, 4, 0, 0, 3)
+
+
+def test_places_follow_the_environment():
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1", "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
+    assert places_here(1, {}) == [Place()]
+    assert places_here(2, {}) == [Place(0, 0, 2), Place(1, 1, 2)]
+    assert places_here(1, slurm) == [Place()]  # a batch script of two tasks that runs one
+    step = slurm | {"SLURM_STEP_NUM_TASKS": "2"}
+    assert places_here(1, step) == [Place(1, 0, 2)]
+    assert places_here(2, step | {INIT: "file:///x"}) == [Place(2, 0, 4, "file:///x"), Place(3, 1, 4, "file:///x")]
+    told = Place(3, 1, 4, "file:///x")
+    assert Place.find(told.environment()) == told == places_here(8, told.environment())[0]
+    torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert Place.find(torchrun) == Place(1, 1, 2, "env://")
+
+
+def test_every_start_of_a_job_meets_elsewhere(tmp_path):
+    step = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1"}
+    starts = [step, step | {"SLURM_RESTART_COUNT": "1"}, step | {"SLURM_STEP_ID": "2"}]
+    assert len({slurm_init_method(tmp_path, start) for start in starts}) == 3
+    with pytest.raises(InputError, match="S5_DIST_INIT: found nothing"):
+        slurm_init_method(tmp_path, {"WORLD_SIZE": "2"})
+
+
+SCRIPT = """
+import os, signal, sys, time
+rank = int(os.environ["RANK"])
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))
+open(f"{sys.argv[1]}/ready{rank}", "w").write(os.environ["WORLD_SIZE"])
+if rank == int(sys.argv[2]):
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "-1" and rank == 0:
+    while not os.path.exists(f"{sys.argv[1]}/ready1"):
+        time.sleep(0.01)
+    os.kill(os.getppid(), signal.SIGUSR1)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("dies", "status"), [(1, 128 + signal.SIGKILL), (-1, REQUEUE)])
+def test_processes_end_together(tmp_path, monkeypatch, dies, status):
+    """One is killed, or all are told to stop."""
+    monkeypatch.setattr("s5.tasks.distributed.GRACE", 0.3)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    try:
+        words = [sys.executable, "-S", "-c", SCRIPT, str(tmp_path), str(dies)]
+        began = time.monotonic()
+        assert run_processes(words, places_here(2, {})) == status
+        assert time.monotonic() - began < 30
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert (tmp_path / "ready0").read_text() == "2"
