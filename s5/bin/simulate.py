@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, add_shards, run
 from s5.errors import InputError
+from s5.shards import Shards
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,7 +16,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Draws or reads scenes, renders them and writes a data directory; goes on where an earlier run stopped."
     )
     wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--config", help="sampler YAML, e.g. conf/scenes/valid.yaml: scenes are drawn")
+    wanted.add_argument(
+        "--config",
+        help="sampler YAML, e.g. conf/scenes/valid.yaml: scenes are drawn; or one with the key scenes, a list as below",
+    )
     wanted.add_argument("--scenes", help="metadata list (valid.json of either challenge) or one scene's JSON file")
     parser.add_argument("--out", required=True, help="data directory, e.g. data/valid; its name starts the utterances'")
     parser.add_argument("--num_scenes", type=int, help="instead of the configuration's, or the first of the list")
@@ -31,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "without them, or keep those of zeros as silent events; by default stop, and no such check with --virtual",
     )
     parser.add_argument("--root", default=".", help="folder that the paths in listed scenes start from")
+    add_shards(parser)
+    parser.add_argument("--prepare", action="store_true", help="check the audio and the folder, for parts to come")
     args = parser.parse_args(argv)
+    shards = Shards.parse(args.shard, args.join, args.parts, args.prepare)
     for name in ("num_scenes", "nj"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -58,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         form=AudioForm.of(args.format, args.subtype),
         on_bad_audio=args.on_bad_audio or "stop",
         root=args.root,
+        shards=shards,
     )
 
 

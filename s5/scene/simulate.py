@@ -51,6 +51,7 @@ from s5.scene.render import render
 from s5.scene.sampler import Sampler, SamplerConfig
 from s5.scene.spec import Scene
 from s5.scene.summary import in_one_line, summarise, write_summary
+from s5.shards import Shards, results
 
 SUBTYPES = {"float": "FLOAT", "16": "PCM_16", "24": "PCM_24"}
 FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}
@@ -175,8 +176,6 @@ class _Work:
         path.unlink(missing_ok=True)
         made = self.scenes.make(item, scene)
         row = self._row(utt, wav, made.scene, path)
-        for old in (self.out / "source").glob(f"{utt}_*"):
-            old.unlink()
         subtype, rate = SUBTYPES[self.form.subtype], made.scene.config.sr
         for name, dry in zip(row.sources, made.rendered.dry, strict=True):
             write_audio(name, dry, rate, subtype)
@@ -193,6 +192,23 @@ class _Work:
         return Row(utt, str(wav), labels, tuple(map(str, sources)), str(path))
 
 
+@dataclass
+class ListConfig:
+    """Keys of a YAML that names a list of scenes, in place of the rules to draw them by."""
+
+    scenes: str
+    """Metadata list of either challenge; the path starts from the recipe folder."""
+    root: str = "."
+    """Folder that the paths in its scenes start from."""
+    num_scenes: int | None = None
+    """The first so many; null: all."""
+
+
+def _list_config(config: str | Path) -> ListConfig | None:
+    keys = load_inherited(config)
+    return parse(ListConfig, keys, resolve(config)) if "scenes" in keys else None
+
+
 def simulate(
     config: str | Path | None,
     out: str | Path,
@@ -203,11 +219,12 @@ def simulate(
     form: AudioForm = AudioForm(),
     on_bad_audio: str = "stop",
     root: str = ".",
+    shards: Shards | None = None,
 ) -> list[Row]:
     """Makes a fixed set, or what is missing of it.
 
     Args:
-        config: sampler YAML; its paths and ``out`` start from the working directory.
+        config: sampler YAML, or one of :class:`ListConfig`; its paths and ``out`` start from the working directory.
         out: the data directory; its name starts the utterances' (``test_0000``).
         scenes: instead of ``config``: a metadata list of either challenge, or one scene.
         num_scenes: instead of the configuration's, or the first of the list.
@@ -217,9 +234,11 @@ def simulate(
         on_bad_audio: one of :data:`ON_BAD_AUDIO`. ``skip``: scenes are drawn as if bad files were not there; those of a
             list that need one are left out.
         root: folder that the paths in listed scenes start from.
+        shards: what to do of it, if several jobs share the work: first to check the audio and prepare the folder, then
+            the items of each shard, then the rest.
 
     Returns:
-        The rows of the data directory.
+        The rows of the data directory; none before all items are there.
 
     Raises:
         InputError: bad material, or a configuration that allows no scene.
@@ -232,23 +251,44 @@ def simulate(
     # Until the last item is there, nothing shall pass for a complete set.
     remove_data_dir_files(out)
     mapping = _spread(nj)
+    known = shards.prepared() if shards and shards.index != 0 else None
+    if scenes is None and config is not None and (listed := _list_config(config)) is not None:
+        scenes, root, num_scenes = listed.scenes, listed.root, num_scenes or listed.num_scenes
     found: SamplerScenes | ListedScenes
     if scenes is not None:
         if simulator_name != "native":
             raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the events are placed already")
         found = ListedScenes(str(scenes), root, num_scenes)
-        items = _check_listed(found, out, on_bad_audio, mapping)
+        items = known["items"] if known else _check_listed(found, out, on_bad_audio, mapping)
     else:
         assert config is not None
         simulator(simulator_name)
-        found = SamplerScenes(_checked_sampler(config, out, on_bad_audio, mapping, num_scenes), simulator_name)
+        if known:
+            sampler = _sampler(config, num_scenes, known["excluded"])
+        else:
+            sampler = _checked_sampler(config, out, on_bad_audio, mapping, num_scenes)
+        found = SamplerScenes(sampler, simulator_name)
         items = list(range(len(found)))
     digits = max(4, len(str(len(found) - 1)))
     work = _Work(found, out, {item: f"{out.name}_{item:0{digits}d}" for item in items}, form)
-    _prepare(work)
+    if not known:
+        _prepare(work)
+    if shards and shards.index == 0:
+        excluded = sorted(found.sampler.excluded) if isinstance(found, SamplerScenes) else []
+        shards.prepare({"items": items, "excluded": excluded})
+        return []
+    made = results(
+        shards,
+        items,
+        lambda part: progress(mapping(work.make, part), len(part), "simulate"),
+        lambda result: [vars(result[0]), result[1]],
+        lambda result: (Row(**result[0]), result[1]),
+    )
+    if made is None:
+        return []
     rows: list[Row] = []
     clipped = 0
-    for row, n in progress(mapping(work.make, items), len(items), "simulate"):
+    for row, n in made:
         rows.append(row)
         clipped += n
     if clipped:

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Stage 1 of the challenge recipes: downloads what is not there yet, unpacks it, adds sounds of other corpora, refines the
+# training events if asked to, and writes data directories. Called in the recipe folder; conf/data.yaml says what and from
+# where, docs/challenge_data.md how to. What is done is not done again.
+# shellcheck disable=SC2154  # options are assigned by parse_options
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+
+usage='Makes data/raw, data/dev_set, data/eval_set, data/test and data/eval. Called in the recipe folder.'
+options=(
+  "nj|1|number|parallel jobs"
+  "data_root||text|folder that holds dev_set, eval_set, BinauralCuratedDataset, EARS or some of them; it is only read"
+  "paths||text|folders of single parts, likewise: PART=FOLDER,PART=FOLDER"
+  "parts||text|which parts, of dev_set,eval_set,semantic_hearing,ears; by default all"
+  "archives|data/download|text|folder of downloads; archives that are there already lie in ARCHIVES/PART/"
+  "mirrors||text|other addresses: PART=URL,PART=URL, or one URL below which each part has its folder"
+  "download|true|flag|download what is missing; false: stop there"
+  "jobs|4|number|files that are downloaded at a time"
+  "timeout|60|number|seconds without a byte after which a download connects anew"
+  "retries|8|number|tries in a row that bring nothing, for each address"
+  "keep_archives|true|flag|keep downloads when they are unpacked"
+  "refine||text|YAML of a refinement of the training events, e.g. conf/refine/park2025.yaml"
+  "on_missing|stop|stop,warn|what to do where the data are not complete in the end"
+)
+. "$root/utils/log.sh"
+. "$root/utils/parse_options.sh"
+parse_options "$@"
+[ ${#arguments[@]} -eq 0 ] || usage_error "found '${arguments[0]}', expected options only"
+
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# One thread a process: the work is split over processes.
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+places=(--archives "$archives")
+for name in data_root paths parts; do
+  if [ -n "${!name}" ]; then places+=("--$name" "${!name}"); fi
+done
+
+if [ "$download" = true ]; then
+  from=()
+  if [ -n "$mirrors" ]; then from=(--mirrors "$mirrors"); fi
+  python -m s5.bin.download "${places[@]}" "${from[@]}" --jobs "$jobs" --timeout "$timeout" --retries "$retries"
+fi
+
+how=(--nj "$nj")
+if [ -n "$refine" ]; then how+=(--refine "$refine"); fi
+if [ "$keep_archives" = false ]; then how+=(--remove_archives); fi
+python -m s5.bin.prepare "${places[@]}" "${how[@]}"
+
+python -m s5.bin.verify "${places[@]}" --on_missing "$on_missing"

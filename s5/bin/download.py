@@ -1,0 +1,66 @@
+"""Stage 1 of the challenge recipes: downloads what the user does not have yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from s5.bin.command import Parser, run
+from s5.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m s5.bin.download``; run from the recipe folder."""
+    parser = Parser("Downloads the archives of a data set: resumed, verified, several at once, from mirrors.")
+    add_places(parser)
+    parser.add_argument(
+        "--mirrors", help="other addresses, tried first: PART=URL,PART=URL (the folder of a part's files), or one URL"
+    )
+    parser.add_argument("--jobs", type=int, default=4, help="files at a time")
+    parser.add_argument("--timeout", type=float, default=60, help="seconds without a byte after which to connect anew")
+    parser.add_argument("--retries", type=int, default=8, help="tries in a row that bring nothing, for each address")
+    parser.add_argument("--recheck", action="store_true", help="compute checksums of files that are there, too")
+    parser.add_argument("--list", action="store_true", help="only say what would be downloaded, and from where")
+    args = parser.parse_args(argv)
+    for name in ("jobs", "timeout", "retries"):
+        if getattr(args, name) <= 0:
+            raise InputError(f"--{name}", getattr(args, name), "more than 0")
+
+    from s5.corpus.config import choose_parts
+    from s5.corpus.download import Patience
+    from s5.corpus.places import describe, fetch, read_mirrors
+
+    places = find_places(args)
+    parts = choose_parts(places.corpus, args.parts)
+    mirrors = read_mirrors(args.mirrors, places.corpus)
+    if args.list:
+        print(describe(places, parts, mirrors))
+        return
+    fetched = fetch(places, parts, mirrors, args.jobs, Patience(args.timeout, args.retries), args.recheck)
+    logging.info("%s", f"downloaded: {', '.join(fetched)}" if fetched else "nothing to download")
+
+
+def add_places(parser: Parser) -> None:
+    """Adds the options that say which data set it is and where things lie."""
+    parser.add_argument("--config", default="conf/data.yaml", help="description of the data set")
+    parser.add_argument("--raw", default="data/raw", help="folder of what stage 1 makes")
+    parser.add_argument("--archives", default="data/download", help="folder of downloads, PART/FILE")
+    parser.add_argument("--data_root", help="folder with parts that are there already; nothing is written to it")
+    parser.add_argument("--paths", help="folders of single parts, likewise: PART=FOLDER,PART=FOLDER")
+    parser.add_argument("--parts", help="which parts, e.g. dev_set,eval_set; by default all")
+
+
+def find_places(args):  # type: ignore[no-untyped-def]
+    """The :class:`s5.corpus.places.Places` of the options."""
+    from pathlib import Path
+
+    from s5.corpus.config import Corpus
+    from s5.corpus.places import Places, read_pairs
+
+    given = {name: Path(path) for name, path in read_pairs(args.paths, "--paths").items()}
+    root = Path(args.data_root) if args.data_root else None
+    return Places(Corpus.load(args.config), Path(args.raw), Path(args.archives), root, given)
+
+
+if __name__ == "__main__":
+    run(main)

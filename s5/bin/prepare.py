@@ -1,0 +1,33 @@
+"""Stage 1 of the challenge recipes: unpacks, adds, refines, links, and writes data directories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from s5.bin.command import Parser, count, run
+from s5.bin.download import add_places, find_places
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m s5.bin.prepare``; run from the recipe folder."""
+    parser = Parser("Makes a recipe's data of what was downloaded or is there; what is done is not done again.")
+    add_places(parser)
+    parser.add_argument("--data", default="data", help="folder of data directories, and of the links dev_set, eval_set")
+    parser.add_argument("--refine", help="YAML of a refinement of the training events, e.g. conf/refine/park2025.yaml")
+    parser.add_argument("--nj", type=count, default=1, help="processes; the files do not depend on it")
+    parser.add_argument("--remove_archives", action="store_true", help="delete downloads that have been unpacked")
+    args = parser.parse_args(argv)
+
+    from s5.corpus.config import choose_parts
+    from s5.corpus.prepare import prepare
+    from s5.corpus.refine import Refinement
+
+    places = find_places(args)
+    refinement = Refinement.load(args.refine) if args.refine else None
+    parts = choose_parts(places.corpus, args.parts)
+    prepare(places, parts, refinement, args.nj, not args.remove_archives, Path(args.data))
+
+
+if __name__ == "__main__":
+    run(main)

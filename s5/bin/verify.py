@@ -1,0 +1,37 @@
+"""Lists by name what a data set lacks, and what is in it that should not be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from s5.bin.command import Parser, run
+from s5.bin.download import add_places, find_places
+from s5.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m s5.bin.verify``; run from the recipe folder. Status 1 if anything is missing."""
+    parser = Parser("Compares a recipe's data with what it has to be; nothing is changed.")
+    add_places(parser)
+    parser.add_argument("--data", default="data", help="folder of data directories, and of the links dev_set, eval_set")
+    parser.add_argument("--on_missing", choices=("stop", "warn"), default="stop", help="what to do then")
+    args = parser.parse_args(argv)
+
+    from s5.corpus.config import choose_parts
+    from s5.corpus.verify import REPORT, verify
+
+    places = find_places(args)
+    findings = verify(places, choose_parts(places.corpus, args.parts), Path(args.data))
+    print(findings.text())
+    report = places.raw / REPORT
+    if places.raw.is_dir():
+        findings.save(report)
+    if findings.missing and args.on_missing == "stop":
+        path, reason = findings.missing[0]
+        more = f" and {len(findings.missing) - 1} more in {report}" if findings.missing[1:] else ""
+        raise InputError(f"{path}{more}", reason, "it (--on_missing warn goes on without)")
+
+
+if __name__ == "__main__":
+    run(main)
