@@ -14,6 +14,9 @@ from s5.config import check_arguments, load_yaml
 from s5.errors import InputError, one_of
 from s5.labels import LabelSet
 
+WEIGHTS = "weights.safetensors"
+"""File of the weights in the folder of a model from elsewhere: of an archive, or a published one."""
+
 
 class Experiment:
     """A trained network with what it was trained for.
@@ -94,6 +97,8 @@ def read_facts(folder: str | Path) -> Facts:
 def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
     """The checkpoint to decode with: the n-best average if there is one, else the best epoch, by the first criterion.
 
+    A model from elsewhere, which was not trained here, has one alone: :data:`WEIGHTS`.
+
     Args:
         folder: experiment folder.
         name: a file in it to take instead.
@@ -107,6 +112,8 @@ def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
             raise InputError(folder / name, "no such file", one_of(sorted(p.name for p in folder.glob("*.pth")), name))
         return folder / name
     config = _config(folder)
+    if "best_model_criterion" not in config:
+        return best_checkpoint(folder, WEIGHTS)
     phase, key, _ = config["best_model_criterion"][0]
     for kind in ("ave", "best"):
         path = folder / f"{phase}.{key}.{kind}.pth"

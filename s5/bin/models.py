@@ -2,7 +2,8 @@
 
 Fields, parted by tabs: tagger or separator; first or further; the model; the phase (train, finetune, finetune2, ...);
 its experiment folder; the folder of the training that it goes on from, or -; last if the system decodes with it, or -;
-then its YAML and those that this inherits. The last line has the system's own files: system, file, file, ...
+then its YAML and those that this inherits. A model from elsewhere, which is not trained, has one line with ready and -
+for the phase. The last line has the system's own files: system, file, file, ...
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _trainings(kind: str, model: ModelConfig) -> Iterator[tuple[str, ...]]:
     """The lines of one model."""
+    if not model.phases():
+        yield (kind, "ready", model.experiment or model.name, "-", model.folder(), "-", "last")
     for phase, file in model.phases().items():
         before = model.phase_before(phase)
         yield (

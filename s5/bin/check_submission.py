@@ -1,0 +1,73 @@
+"""Applies the challenge's rules to a submission's zip, of whatever system; a line for each violation.
+
+Exit status 0 for a sound one, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from s5.bin.command import Parser, run
+from s5.labels import DCASE_LABELS, LabelSet
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument("zip", type=Path, help="<Author>_<Affiliation>_task4_<n>_out.zip")
+    add_rules(parser)
+    parser.add_argument("--most", type=int, default=20, metavar="N", help="violations shown at most")
+    args = parser.parse_args(argv)
+
+    from s5.submission_rules import check_submission
+
+    violations = check_submission(args.zip, rules_of(args))
+    for line in violations[: args.most]:
+        print(line)
+    if len(violations) > args.most:
+        print(f"and {len(violations) - args.most} more (--most {len(violations)} shows all)")
+    if violations:
+        sys.exit(f"error: {args.zip}: found {len(violations)} violations, expected none")
+    print(f"{args.zip}: a sound submission")
+
+
+def add_rules(parser: Parser) -> None:
+    """Adds the options that say what a submission has to be."""
+    parser.add_argument(
+        "--soundscapes",
+        type=Path,
+        metavar="DIR",
+        help="evaluation set: its folder of wav files, or its data directory; by default the names that 2026's has",
+    )
+    parser.add_argument(
+        "--test_soundscapes", type=Path, metavar="DIR", help="the same of the development set's test part"
+    )
+    parser.add_argument("--year", type=int, choices=(2025, 2026), default=2026, help="of the challenge")
+    parser.add_argument("--label_set", type=Path, metavar="FILE", help="one label a line; by default DCASE's 18")
+    parser.add_argument("--n_slots", type=int, default=3, metavar="K", help="sources of a soundscape at most")
+    parser.add_argument("--sampling_rate", type=int, default=32000, metavar="HZ", help="of the estimates")
+    parser.add_argument("--duration", type=float, default=10.0, metavar="S", help="where soundscapes are not given")
+
+
+def rules_of(args):  # type: ignore[no-untyped-def]
+    """The :class:`s5.submission_rules.Rules` that those options say."""
+    from s5.errors import InputError
+    from s5.submission_rules import Rules, evaluation_names, soundscapes
+
+    if args.soundscapes is None and args.year != 2026:
+        raise InputError("--soundscapes", "nothing", f"the evaluation set of {args.year}")
+    return Rules(
+        soundscapes(args.soundscapes) if args.soundscapes else evaluation_names(),
+        set(soundscapes(args.test_soundscapes)) if args.test_soundscapes else None,
+        args.year,
+        LabelSet.load(args.label_set) if args.label_set else LabelSet(DCASE_LABELS),
+        args.n_slots,
+        args.sampling_rate,
+        args.duration,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,38 @@
+"""Stage 13: packs a trained system into one file, which S5System.from_pretrained and `separate --system` open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from s5.bin.command import Parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the archive to write, e.g. mini.s5")
+    parser.add_argument("--scores", nargs="*", default=[], metavar="FILE", help="scores.json whose totals go along")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="the system's results: all their scores go along")
+    parser.add_argument("--licence", metavar="FILE", help="licence of the weights; else the repository's")
+    parser.add_argument("--licence_name", default="apache-2.0", metavar="NAME", help="its name on the hub")
+    parser.add_argument("--note", default="", metavar="TEXT", help="how it was trained, for the archive's README")
+    parser.add_argument("--half", action="store_true", help="16 bit weights: half the size, slightly other outputs")
+    parser.add_argument("--upload", metavar="USER/NAME", help="put it on the Hugging Face hub, in this repository")
+    parser.add_argument("--private", action="store_true", help="make that repository a private one")
+    args = parser.parse_args(argv)
+
+    from s5.archive import pack, upload
+
+    options = (args.licence, args.licence_name, args.note, args.half)
+    scores = [*args.scores, *(sorted(args.results.glob("*/scores.json")) if args.results else ())]
+    out = pack(args.system, args.expdir, args.out, scores, *options)
+    print(f"{out}  {out.stat().st_size / 1e6:.1f} MB")
+    if args.upload:
+        print(f"{args.upload}  commit {upload(out, args.upload, args.private)}")
+
+
+if __name__ == "__main__":
+    run(main)

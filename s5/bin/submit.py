@@ -1,0 +1,60 @@
+"""Stage 13: writes the challenge's submission from a system's results and checks it by the challenge's rules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from s5.bin.check_submission import add_rules, rules_of
+from s5.bin.command import Parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument("--authors", required=True, metavar="YAML", help="the authors' details: conf/submission.yaml")
+    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument("--eval_data", required=True, metavar="DIR", help="data directory of the evaluation set")
+    parser.add_argument("--eval_results", required=True, metavar="DIR", help="results on it, e.g. exp/mini/eval")
+    parser.add_argument(
+        "--scores", required=True, metavar="FILE", help="scores.json of the development set's test part"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the zip, the meta file and the addresses"
+    )
+    add_rules(parser)
+    args = parser.parse_args(argv)
+
+    from pathlib import Path
+
+    from s5.errors import InputError
+    from s5.submission import Details, count_parameters, make_submission
+    from s5.submission_rules import check_submission
+
+    details = Details.load(args.authors)
+    if args.soundscapes is None:
+        args.soundscapes = Path(args.eval_data)
+    rules = rules_of(args)
+    path = make_submission(
+        details,
+        args.system,
+        args.eval_data,
+        args.eval_results,
+        args.scores,
+        count_parameters(args.system, args.expdir),
+        args.out,
+        rules.labels,
+        rules.n_slots,
+    )
+    violations = check_submission(path, rules)
+    for line in violations:
+        logging.error("%s", line)
+    if violations:
+        path.unlink()
+        raise InputError(path, f"{len(violations)} violations of the rules, the first {violations[0]}", "none")
+    print(path)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,317 @@
+"""The challenge's rules for a submission's zip, applied to any such file; each violation is a line that explains it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from s5.data import DataDir, audio_info
+from s5.errors import InputError
+from s5.labels import SILENCE, LabelSet
+from s5.submission import AUDIO, EVAL_JSON, MOST, TEST_JSON
+
+LARGEST = 100_000_000
+"""Bytes: no wav of a submission comes near it."""
+
+
+@dataclass
+class Rules:
+    """What a submission has to be.
+
+    Attributes:
+        soundscapes: samples of each soundscape of the evaluation set; None where only their names are known.
+        tests: names of the soundscapes of the development set's test part; None: any.
+        year: 2026, or 2025: no slot in file names, distinct labels, a source in every soundscape, no JSON files.
+        labels: the label set.
+        n_slots: K.
+        fs: sampling rate, Hz.
+        duration: seconds, where the soundscapes' own lengths are not known.
+    """
+
+    soundscapes: Mapping[str, int | None]
+    tests: Collection[str] | None = None
+    year: int = 2026
+    labels: LabelSet = field(default_factory=LabelSet)
+    n_slots: int = 3
+    fs: int = 32000
+    duration: float = 10.0
+
+    def samples(self, soundscape: str) -> int:
+        """Length of an estimate."""
+        return self.soundscapes[soundscape] or round(self.duration * self.fs)
+
+
+def evaluation_names() -> dict[str, int | None]:
+    """Names of the soundscapes of 2026's evaluation set: eval_0000 to eval_2566."""
+    return {f"eval_{i:04d}": None for i in range(2567)}
+
+
+def soundscapes(path: str | Path) -> dict[str, int | None]:
+    """Samples of each soundscape in a folder of wav files or a data directory. Raises InputError for another folder."""
+    path = Path(path)
+    if (path / "wav.scp").is_file():
+        data = DataDir.load(path)
+        files = {utt: data.mixture_path(utt) for utt in data.utts}
+    else:
+        files = {file.stem: file for file in sorted(path.glob("*.wav"))}
+    if not files:
+        raise InputError(path, "neither wav.scp nor wav files", "a folder of soundscapes, or a data directory")
+    return {utt: audio_info(file)[1] for utt, file in files.items()}
+
+
+def check_submission(path: str | Path, rules: Rules) -> list[str]:
+    """Applies the rules to a zip file.
+
+    Returns:
+        A line for each violation, as ``<where>: found ..., expected ...``; none for a sound submission.
+
+    Raises:
+        InputError: no zip file.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return list(_violations(path, archive, rules))
+    except FileNotFoundError:
+        raise InputError(path, "no such file", "a submission") from None
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as e:
+        raise InputError(path, f"a damaged file ({e})", "a zip file") from None
+
+
+def _line(where: object, found: object, expected: object) -> str:
+    return str(InputError(where, found, expected))
+
+
+def _violations(path: Path, archive: zipfile.ZipFile, rules: Rules) -> Iterator[str]:
+    name = re.fullmatch(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task4_([0-9]+)(_out)?\.zip", path.name)
+    if name is None:
+        yield _line(path.name, "another name", "<Author>_<Affiliation>_task4_<n>_out.zip")
+    elif not 1 <= int(name[1]) <= MOST:
+        yield _line(path.name, f"submission number {name[1]}", f"1 to {MOST}")
+    files = [info for info in archive.infolist() if not info.is_dir()]
+    top = {info.filename.partition("/")[0] for info in files if "/" in info.filename}
+    folder = path.stem if path.stem in top else path.stem.removesuffix("_out")
+    if folder not in top:
+        yield _line(path.name, f"{', '.join(sorted(top)) or 'no folder'} in it", f"the folder {path.stem}")
+        folder = min(top, default="")
+    documents = [EVAL_JSON, TEST_JSON] if rules.year >= 2026 else []
+    audio: dict[str, zipfile.ZipInfo] = {}
+    found: dict[str, zipfile.ZipInfo] = {}
+    for info in files:
+        inner = info.filename.removeprefix(f"{folder}/")
+        if inner.startswith(f"{AUDIO}/") and inner.endswith(".wav") and inner.count("/") == 1:
+            if inner.rpartition("/")[2] in audio:
+                yield _line(info.filename, "the same file twice", "once")
+            audio[inner.rpartition("/")[2]] = info
+        elif inner in documents:
+            found[inner] = info
+        else:
+            expected = f"{folder}/{AUDIO}/*.wav" + "".join(f", {folder}/{d}" for d in documents)
+            yield _line(info.filename, "a file that does not belong there", expected)
+    sources: dict[str, list[str]] = {utt: [] for utt in rules.soundscapes}
+    slots: set[tuple[str, str]] = set()
+    for name_, info in sorted(audio.items()):
+        yield from _audio(archive, info, name_, rules, sources, slots)
+    yield from _counts(sources, rules)
+    for document in documents:
+        if document not in found:
+            yield _line(f"{folder}/{document}", "no such file", "one")
+    if EVAL_JSON in found:
+        yield from _eval_results(_json(archive, found[EVAL_JSON]), audio, rules)
+    if TEST_JSON in found:
+        yield from _test_results(_json(archive, found[TEST_JSON]), rules)
+
+
+def _audio(
+    archive: zipfile.ZipFile,
+    info: zipfile.ZipInfo,
+    name: str,
+    rules: Rules,
+    sources: dict[str, list[str]],
+    slots: set[tuple[str, str]],
+) -> Iterator[str]:
+    """Rules for one wav file; its label is added to its soundscape's."""
+    head, _, label = name.removesuffix(".wav").rpartition("_")
+    utt, _, slot = head.rpartition("_")
+    if rules.year < 2026:
+        utt, slot = head, ""
+    form = "<soundscape>_<slot>_<Label>.wav" if rules.year >= 2026 else "<soundscape>_<Label>.wav"
+    if rules.year >= 2026 and (head in sources or not re.fullmatch(r"[0-9]+", slot)):
+        yield _line(name, "a name without slot", form)
+        return
+    if utt not in sources:
+        yield _line(name, f"soundscape {utt or '(none)'}", f"one of the evaluation set ({form})")
+        return
+    sources[utt].append(label)
+    if label == SILENCE:
+        yield _line(name, "label silence", "no file for a silent slot")
+    elif label not in rules.labels:
+        yield _line(name, f"label {label}", f"one of {' '.join(rules.labels.names)}")
+    if slot and int(slot) >= rules.n_slots:
+        yield _line(name, f"slot {slot}", f"0 to {rules.n_slots - 1}")
+    if slot and (utt, str(int(slot))) in slots:
+        yield _line(name, f"a second file for slot {slot} of {utt}", "one")
+    slots.add((utt, str(int(slot)) if slot else label))
+    if info.file_size > LARGEST:
+        yield _line(name, f"{info.file_size} bytes", "a source of a soundscape")
+        return
+    try:
+        sound = soundfile.SoundFile(io.BytesIO(archive.read(info)))
+    except soundfile.LibsndfileError:
+        yield _line(name, "a file that is no audio", "a wav file")
+        return
+    with sound:
+        form = f"{sound.format} {sound.subtype}"
+        if form not in ("WAV PCM_16", "WAVEX PCM_16"):
+            yield _line(name, form, "wav of 16 bit")
+        if sound.samplerate != rules.fs:
+            yield _line(name, f"{sound.samplerate} Hz", f"{rules.fs} Hz")
+        if sound.channels != 1:
+            yield _line(name, f"{sound.channels} channels", "one")
+        if sound.samplerate == rules.fs and sound.frames != rules.samples(utt):
+            yield _line(name, f"{sound.frames} samples", f"{rules.samples(utt)}, as its soundscape")
+
+
+def _counts(sources: Mapping[str, Sequence[str]], rules: Rules) -> Iterator[str]:
+    """Rules for the files of a soundscape together."""
+    for utt, labels in sources.items():
+        if len(labels) > rules.n_slots:
+            yield _line(utt, f"{len(labels)} files", f"at most {rules.n_slots}")
+        if rules.year < 2026 and not labels:
+            yield _line(utt, "no file", f"1 to {rules.n_slots}")
+
+
+def _json(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
+    """The content, or a complaint in its place."""
+    try:
+        return json.loads(archive.read(info))
+    except (ValueError, RecursionError) as e:
+        return InputError(info.filename, f"no JSON ({e})", "JSON")
+
+
+def _shape(where: str, data: Any, **kinds: type) -> Iterator[str]:
+    """Whether a mapping has some keys with values of some types."""
+    if not isinstance(data, dict):
+        yield _line(where, type(data).__name__, f"a mapping with {', '.join(kinds)}")
+        return
+    for key, kind in kinds.items():
+        key = key.replace("CAPI_", "CAPI-")
+        if key not in data:
+            yield _line(where, f"no key {key}", "it")
+        elif not isinstance(data[key], kind) or isinstance(data[key], bool):
+            expected = "a mapping" if kind is dict else "a list" if kind is list else "a number"
+            yield _line(f"{where}: key {key}", json.dumps(data[key])[:40], expected)
+
+
+def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator[str]:
+    """eval_results.json: every soundscape once, every file once, with its label and a probability."""
+    where = EVAL_JSON
+    if isinstance(data, InputError):
+        yield str(data)
+        return
+    bad = list(_shape(where, data, nparams=int, probabilities=list))
+    yield from bad
+    if bad:
+        return
+    seen: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    for i, entry in enumerate(data["probabilities"]):
+        if not isinstance(entry, dict) or not isinstance(entry.get("estimate"), list):
+            yield _line(f"{where}: probabilities.{i}", json.dumps(entry)[:40], "soundscape and estimate")
+            continue
+        utt = str(entry.get("soundscape"))
+        seen[utt] += 1
+        if utt not in rules.soundscapes:
+            yield _line(f"{where}: probabilities.{i}", f"soundscape {utt}", "one of the evaluation set")
+        for estimate in entry["estimate"]:
+            values = estimate if isinstance(estimate, dict) else {}
+            name, label, probability = (values.get(key) for key in ("filename", "label", "probability"))
+            files[str(name)] += 1
+            if not str(name).startswith(f"{utt}_"):
+                yield _line(f"{where}: {utt}", f"file {name}", "a file of that soundscape")
+            if not str(name).endswith(f"_{label}.wav"):
+                yield _line(f"{where}: {name}", f"label {label}", "that of the file's name")
+            if not isinstance(probability, int | float) or isinstance(probability, bool) or not 0 <= probability <= 1:
+                yield _line(f"{where}: {name}", f"probability {probability}", "0 to 1")
+    for utt in rules.soundscapes:
+        if seen[utt] != 1:
+            found = "no such soundscape" if not seen[utt] else f"{seen[utt]} entries"
+            yield _line(f"{where}: {utt}", found, "one entry, with an empty estimate if nothing is heard")
+    for name in sorted({*files, *audio}):
+        if files[name] > 1:
+            yield _line(f"{where}: {name}", f"{files[name]} entries", "one")
+        elif name not in audio:
+            yield _line(f"{where}: {name}", "no such file in the zip", "one")
+        elif not files[name]:
+            yield _line(f"{where}: {name}", "no entry", "one for each file in the zip")
+
+
+def _test_results(data: Any, rules: Rules) -> Iterator[str]:
+    """dev_set_test_results.json: every soundscape once, K labels each, figures that are the means of its details."""
+    where = TEST_JSON
+    if isinstance(data, InputError):
+        yield str(data)
+        return
+    bad = list(_shape(where, data, CAPI_SDRi=dict, label_metrics=dict, nparams=int, details=list))
+    yield from bad
+    if bad:
+        return
+    mean = data["CAPI-SDRi"].get("mean")
+    accuracies = {key: data["label_metrics"].get(key) for key in ("accuracy_mix", "accuracy_src")}
+    for key, value in {"CAPI-SDRi.mean": mean, **accuracies}.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            yield _line(f"{where}: {key}", value, "a number")
+    values, correct = [], []
+    seen: Counter[str] = Counter()
+    for i, entry in enumerate(data["details"]):
+        place = f"{where}: details.{i}"
+        wrong = list(_shape(place, entry, ref_labels=list, est_labels=list, probabilities=list, metrics=list))
+        yield from wrong
+        if wrong:
+            continue
+        utt = str(entry.get("soundscape"))
+        seen[utt] += 1
+        if rules.tests is not None and utt not in rules.tests:
+            yield _line(place, f"soundscape {utt}", "one of the development set's test part")
+        for key in ("ref_labels", "est_labels", "probabilities"):
+            if len(entry[key]) != rules.n_slots:
+                yield _line(
+                    f"{where}: {utt}: {key}", f"{len(entry[key])} values", f"{rules.n_slots}, padded with silence"
+                )
+            for label in entry[key] if key != "probabilities" else ():
+                if label != SILENCE and label not in rules.labels:
+                    yield _line(f"{where}: {utt}: {key}", f"label {label}", "one of the label set, or silence")
+        figures = {m.get("metric"): m.get("value") for m in entry["metrics"] if isinstance(m, dict)}
+        if set(figures) != {"CAPI-SDRi", "label_metrics"}:
+            yield _line(f"{where}: {utt}: metrics", sorted(map(str, figures)), "CAPI-SDRi and label_metrics")
+            continue
+        if figures["CAPI-SDRi"] is not None:
+            values.append(figures["CAPI-SDRi"])
+        correct.append(isinstance(figures["label_metrics"], dict) and bool(figures["label_metrics"].get("acc")))
+    for utt in sorted(seen):
+        if seen[utt] > 1:
+            yield _line(f"{where}: {utt}", f"{seen[utt]} entries", "one")
+    for utt in sorted(set(rules.tests or ()) - set(seen)):
+        yield _line(f"{where}: {utt}", "no entry", "one for each soundscape of the test part")
+    yield from _means(
+        where, {"CAPI-SDRi.mean": (mean, values, 1), "accuracy_mix": (accuracies["accuracy_mix"], correct, 100)}
+    )
+
+
+def _means(where: str, figures: Mapping[str, tuple[Any, Sequence[Any], float]]) -> Iterator[str]:
+    for key, (stated, values, factor) in figures.items():
+        numbers = [v for v in values if isinstance(v, int | float)]
+        if isinstance(stated, int | float) and numbers:
+            actual = factor * sum(numbers) / len(numbers)
+            if not math.isclose(stated, actual, abs_tol=1e-3 * max(1, factor / 10)):
+                yield _line(f"{where}: {key}", f"{stated:g}", f"{actual:g}, the mean of the details")
