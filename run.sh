@@ -3,6 +3,8 @@
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Slurm runs a copy of a submitted script; it knows where the original is.
+[ -e "$root/path.sh" ] || root=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/run\.sh.*|\1|p')
 
 usage='The staged recipe: recordings -> scenes -> taggers and separators -> labelled,
 separated sources -> scores and a page to listen to.
@@ -21,11 +23,14 @@ options=(
   "system|conf/systems/mini.yaml|text|YAML of the system: its taggers, vote, separators and fusion; looked for in the recipe folder, then from where you are, then in the repository"
   "expdir|exp|text|folder of models, logs and results, relative to the recipe folder"
   "test_sets|test|text|data sets that stages 7 to 12 work on, e.g. \"test eval\""
+  "eval_sets||text|data sets without references, for stages 7 to 10 and 13"
+  "download_model||text|published system to fetch instead of training one: official_2026_1c, official_2026_4c, official_2025_resunetk or official_2025_resunet"
+  "submission||text|YAML of the authors' details, a filled-in conf/submission.yaml: stage 13 then makes the submission to the challenge, of the first of --eval_sets"
   "oracle|also|also,only,no|separate and score with the true labels too, only so, or not"
   "ngpu||text|GPUs a training uses, 0 for the CPU; by default 1 where there is one"
   "num_nodes|1|number|machines a training uses"
   "nj||text|parallel jobs of the stages that work item by item; by default the number of cores"
-  "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_local.sh --max_jobs_run 4\""
+  "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md)"
   "overwrite|false|flag|do the asked stages again even if done; trained models are moved to NAME.old"
   "train_args||text|more ESPnet options for every training, e.g. \"--max_epoch 5\""
   "scene_args||text|more options for every call of simulate, e.g. \"--num_scenes 6\""
@@ -45,10 +50,12 @@ epilog='Stages:
   10 fuse          all separators -> one waveform a slot
   11 score         CAPI-SDRi, CA-SDRi, accuracies
   12 report        RESULTS.md, a page to listen to
+  13 pack          the system as one file; a submission to the challenge
 An option takes its value as --name value or --name=value. Words in an option
 that holds several are parted by spaces.'
 
 . "$root/utils/log.sh"
+. "$root/utils/lock.sh"
 . "$root/utils/parse_options.sh"
 . "$root/utils/stage.sh"
 parse_options "$@"
@@ -62,11 +69,12 @@ done
 caller=$PWD
 . "$root/path.sh"
 cd "$root/egs/$dataset"
+nj=${nj:-${SLURM_CPUS_ON_NODE:-$(nproc)}}
 find_launcher "$cmd"
+if [ -n "$download_model" ]; then system=conf/systems/$download_model.yaml; fi
 if [ ! -e "$system" ] && [ -e "$caller/$system" ] && ! [ "$caller" -ef "$root" ]; then system=$caller/$system; fi
 resolve "$system" >/dev/null || die "--system: found no file $system, expected the YAML of a system"
 
-nj=${nj:-$(nproc)}
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
 ngpu=${ngpu:-$((gpus > 0))}
 on_device=(--launch "--gpu $((ngpu > 0))")
@@ -74,6 +82,7 @@ read -ra train_args <<<"$train_args"
 read -ra scene_args <<<"$scene_args"
 read -ra data_args <<<"$data_args"
 read -ra test_sets <<<"$test_sets"
+read -ra eval_sets <<<"$eval_sets"
 # The results' name is that of the YAML below systems/, deng2026_final for conf/systems/deng2026/final.yaml.
 results=/${system%.yaml}
 if [[ $results == */systems/* ]]; then results=${results##*/systems/}; else results=${results##*/}; fi
@@ -86,7 +95,6 @@ if [ -n "${given[stage]:-}" ] && [ "$stage" -ge 11 ]; then again=(--always); fi
 lock "$expdir/.lock"
 if asked 1 || asked 2; then
   lock data/.lock
-  data_lock=$lock_fd
 fi
 
 # Stage 1: the recordings in the challenge's layout, data/raw.
@@ -101,14 +109,14 @@ step 1 data --marker data/raw/.done --output data/raw/ "${sources[@]}" -- \
 # training, new ones every epoch; all that is kept of them is the configuration of their sampler.
 for config in conf/scenes/*.yaml; do
   set=$(basename "$config" .yaml)
-  if [[ $set == train* ]]; then form=(--virtual); else form=(--nj "$nj"); fi
+  if [[ $set == train* ]]; then form=(--virtual) split=(); else form=() split=(--split "data/$set/.parts" --prepare); fi
   needs=()
   if asked 2; then while read -r file; do needs+=(--dep "$file"); done < <(inherited "$config"); fi
   step 2 "simulate $set" --marker "data/$set/.done" --output "data/$set/" --refill "data/$set" \
-    --dep data/raw/.done "${needs[@]}" -- \
+    --dep data/raw/.done "${needs[@]}" "${split[@]}" -- \
     python -m s5.bin.simulate --config "$config" --out "data/$set" "${form[@]}" "${scene_args[@]}"
 done
-if [ -n "${data_lock:-}" ]; then exec {data_lock}>&-; fi
+if [ -n "${locks[data/.lock]:-}" ]; then unlock data/.lock; fi
 
 # What the system consists of: a line a training, its fields parted by tabs (python -m s5.bin.models --help names them).
 trainings='' system_deps=()
@@ -117,6 +125,16 @@ if [ "$stop_stage" -ge 3 ]; then
   while IFS=$'\t' read -ra field; do
     if [ "${field[0]:-}" = system ]; then for file in "${field[@]:1}"; do system_deps+=(--dep "$file"); done; fi
   done <<<"$trainings"
+fi
+
+# Published checkpoints, in the place of stages 3 to 6.
+if [ -n "$download_model" ]; then
+  needs=(--dep "$S5_ROOT/conf/official.yaml")
+  while IFS=$'\t' read -ra field; do
+    if [ "${field[1]:-}" = ready ]; then needs+=(--output "$expdir/${field[4]}/.done"); fi
+  done <<<"$trainings"
+  step 3 "download $download_model" --marker "$expdir/.$download_model.done" "${needs[@]}" "${system_deps[@]}" -- \
+    python -m s5.bin.download_model --system "$system" --expdir "$expdir"
 fi
 
 # train STAGE NAME KIND first|further: the first trainings of the models of a kind, or those that go on from others.
@@ -129,7 +147,7 @@ train() {
     for file in "${field[@]:7}"; do needs+=(--dep "$(resolve "$file" || echo "$file")"); done
     if [ "${field[5]}" != - ]; then needs+=(--dep "$expdir/${field[5]}/.done"); fi
     step "$number" "$name${field[3]//[a-z]/} ${field[2]}" --marker "$folder/.done" --output "$folder/config.yaml" \
-      --output "$folder/valid.*.pth" "${needs[@]}" --resume "$folder" --launch "--gpu $ngpu --num_nodes $num_nodes" -- \
+      --output "$folder/valid.*.pth" "${needs[@]}" --resume "$folder" --launch "--gpu $ngpu --num_nodes $num_nodes --grace 120" -- \
       python -m s5.bin.train --system "$system" --model "${field[2]}" --phase "${field[3]}" --train data/train \
       --valid data/valid --expdir "$expdir" --ngpu "$ngpu" -- "${train_args[@]}"
   done <<<"$trainings"
@@ -169,14 +187,15 @@ marker_of() {
 
 # Stage 7: what every tagger hears in each slot, as probabilities: votes of all kinds can be taken from them.
 trained tagger
-for set in "${own[@]}"; do
+for set in "${own[@]}" "${eval_sets[@]}"; do
   step 7 "tag $set" --marker "$results/$set/posteriors/.done" --output "$results/$set/posteriors/" \
-    --fresh "$results/$set/posteriors" --dep "$(marker_of "$set")" "${system_deps[@]}" "${needs[@]}" "${on_device[@]}" -- \
-    python -m s5.bin.tag --system "$system" --expdir "$expdir" --data "data/$set" --out "$results/$set" --nj "$nj"
+    --fresh "$results/$set/posteriors" --dep "$(marker_of "$set")" "${system_deps[@]}" "${needs[@]}" "${on_device[@]}" \
+    --split "$results/$set/posteriors.parts" -- \
+    python -m s5.bin.tag --system "$system" --expdir "$expdir" --data "data/$set" --out "$results/$set"
 done
 
 # Stage 8: one label a slot from all taggers' posteriors; or the true labels, to measure the separators by themselves.
-for set in "${own[@]}" "${true_labels[@]}"; do
+for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   if [[ $set == *_oracle ]]; then
     needs=(--dep "$(marker_of "${set%_oracle}")") given_labels=(--oracle "data/${set%_oracle}")
   else
@@ -188,20 +207,21 @@ done
 
 # Stage 9: every separator, told the labels.
 trained separator
-for set in "${own[@]}" "${true_labels[@]}"; do
+for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   step 9 "separate $set" --marker "$results/$set/separated/.done" --output "$results/$set/separated/" \
-    --fresh "$results/$set/separated" --dep "$results/$set/.labels.done" "${system_deps[@]}" "${needs[@]}" "${on_device[@]}" -- \
-    python -m s5.bin.separate --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" --nj "$nj"
+    --fresh "$results/$set/separated" --dep "$results/$set/.labels.done" "${system_deps[@]}" "${needs[@]}" "${on_device[@]}" \
+    --split "$results/$set/separated.parts" -- \
+    python -m s5.bin.separate --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set"
 done
 
 # Stage 10: the separators' outputs become one waveform a slot. What the system's gate or refinement changes of its own
 # labels stands in final_labels; a refinement runs the networks again. True labels stay.
-for set in "${own[@]}" "${true_labels[@]}"; do
+for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs=(--dep "$results/$set/posteriors/.done"); fi
   step 10 "fuse $set" --marker "$results/$set/estimates/.done" --output "$results/$set/estimates/" \
-    --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" "${needs[@]}" "${system_deps[@]}" "${on_device[@]}" -- \
-    python -m s5.bin.fuse --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" --nj "$nj" \
-    "${note[@]}"
+    --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" "${needs[@]}" "${system_deps[@]}" "${on_device[@]}" \
+    --split "$results/$set/estimates.parts" -- \
+    python -m s5.bin.fuse --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" "${note[@]}"
 done
 
 # Stage 11: how good it is.
@@ -210,14 +230,31 @@ for set in "${own[@]}" "${true_labels[@]}"; do
   needs+=(--dep "$results/$set/.scores.done")
   if [[ $set == *_oracle ]]; then note=(--oracle_labels); else note=(); fi
   step 11 "score $set" --marker "$results/$set/.scores.done" --output "$results/$set/scores.json" \
-    --dep "$results/$set/estimates/.done" "${again[@]}" -- \
+    --dep "$results/$set/estimates/.done" --split "$results/$set/scores.parts" "${again[@]}" -- \
     python -m s5.bin.score --estimates "$results/$set/estimates" --references "data/${set%_oracle}" \
-    --out "$results/$set/scores.json" --system "${results##*/}" --set "${set%_oracle}" --nj "$nj" \
+    --out "$results/$set/scores.json" --system "${results##*/}" --set "${set%_oracle}" \
     --probabilities "$results/$set/final_probabilities" "${note[@]}"
 done
 
 # Stage 12: for people: tables and a page to listen to.
 step 12 report --marker "$results/.report.done" --output RESULTS.md "${needs[@]}" "${again[@]}" -- \
   python -m s5.bin.report --system "$system" --expdir "$expdir" --out RESULTS.md
+
+# Stage 13: the system as one file, for S5System.from_pretrained; and what the challenge wants to have.
+scored=("${needs[@]}")
+trained tagger
+weights=("${needs[@]}")
+trained separator
+step 13 pack --marker "$results/.pack.done" --output "$results/${results##*/}.s5" "${system_deps[@]}" "${weights[@]}" \
+  "${needs[@]}" "${scored[@]}" -- \
+  python -m s5.bin.pack --system "$system" --expdir "$expdir" --results "$results" --out "$results/${results##*/}.s5"
+if [ -n "$submission" ] && asked 13; then
+  file=$(resolve "$submission") || die "--submission: found no file $submission, expected the authors' details"
+  set=${eval_sets[0]:-} && [ -n "$set" ] || die "--eval_sets: found none, expected the set to submit"
+  step 13 submit --marker "$results/.submit.done" --output "$results/submission/" --dep "$file" "${system_deps[@]}" \
+    --dep "$results/$set/estimates/.done" "${scored[@]}" -- \
+    python -m s5.bin.submit --authors "$file" --system "$system" --expdir "$expdir" --eval_data "data/$set" \
+    --eval_results "$results/$set" --scores "$results/${test_sets[0]}/scores.json" --out "$results/submission"
+fi
 
 close_run

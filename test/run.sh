@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 
 usage='Runs all tests: test/run.sh'
-options=("only||lint,unit,shell,mini|one part: checkers, pytest, shell tests, or a small run of the whole recipe")
+options=("only||lint,unit,shell,slurm,mini|one part: checkers, pytest, shell tests, tests on a Slurm cluster (as root, where it is installed), or a small run of the whole recipe")
 . utils/log.sh
 . utils/parse_options.sh
 parse_options "$@"
@@ -73,6 +73,17 @@ part_shell() {
   done
 }
 
+# On a real Slurm of several node daemons, which the tests start and stop.
+part_slurm() {
+  local why
+  why=$(python test/slurm/cluster.py)
+  if [ -n "$why" ]; then
+    log "the tests on Slurm are left out: $why"
+  else
+    count timeout --kill-after 30 360 python -m pytest --durations 5 -rs test/slurm
+  fi
+}
+
 # A copy of the repository's own files, with this environment.
 copy_repository() {
   mkdir -p "$1"
@@ -126,7 +137,7 @@ part_template() {
     test -s "$1/egs/new data/data/train/sampler.yaml" -a -s "$1/egs/new data/data/test/wav.scp"
 }
 
-for part in lint unit shell mini; do
+for part in lint unit shell slurm mini; do
   if [ -z "$only" ] || [ "$only" = "$part" ]; then
     began=$SECONDS
     log "== $part"

@@ -4,8 +4,9 @@
 #   run_local.sh [--mem 4G] [--num_threads N] [--gpu N] [--max_jobs_run N] [JOB=1:N] log/x.JOB.log command ... JOB ...
 #
 # With JOB=1:N the command runs N times, JOB replaced by the job's number wherever it stands, at most --max_jobs_run
-# (default: the number of cores) at once. Exit status: 0 if all jobs succeeded, else that of the first that failed; the
-# end of its log is shown. --num_threads sets OMP_NUM_THREADS; --gpu 0 hides the GPUs; --mem and --time are for clusters.
+# (default: the number of cores) at once; JOB=2,5:7 runs those only. Exit status: 0 if all jobs succeeded, else that of
+# the first that failed; the end of its log is shown. --num_threads sets OMP_NUM_THREADS; --gpu 0 hides the GPUs; --mem,
+# --time and --grace are for clusters.
 # In a terminal the output of a single job is shown as well, and S5_TERMINAL=1 asks the command for progress bars.
 set -euo pipefail
 
@@ -25,21 +26,25 @@ while [[ ${1:-} == --* ]]; do
     --num_threads) export OMP_NUM_THREADS=$2 ;;
     --gpu) [ "$2" -gt 0 ] || export CUDA_VISIBLE_DEVICES= ;;
     --num_nodes) [ "$2" -le 1 ] || complain "--num_nodes: found $2, expected 1 (this is one machine; a cluster needs another --cmd)" ;;
-    --mem | --time) ;;
-    *) complain "unknown option $1 (known: --mem, --num_threads, --gpu, --max_jobs_run, --num_nodes, --time)" ;;
+    --mem | --time | --grace) ;;
+    *) complain "unknown option $1 (known: --mem, --num_threads, --gpu, --max_jobs_run, --num_nodes, --time, --grace)" ;;
   esac
   shift 2
 done
 
-job_name='' first=1 last=1
-if [[ ${1:-} =~ ^([A-Za-z_]+)=([0-9]+)(:([0-9]+))?$ ]]; then
-  job_name=${BASH_REMATCH[1]} first=${BASH_REMATCH[2]} last=${BASH_REMATCH[4]:-${BASH_REMATCH[2]}}
-  [ "$first" -le "$last" ] || complain "$1: found an empty range, expected $job_name=1:N"
+job_name='' numbers=(1)
+if [[ ${1:-} =~ ^([A-Za-z_]+)=([0-9]+(:[0-9]+)?(,[0-9]+(:[0-9]+)?)*)$ ]]; then
+  job_name=${BASH_REMATCH[1]} numbers=()
+  IFS=, read -ra parts <<<"${BASH_REMATCH[2]}"
+  for part in "${parts[@]}"; do
+    [ "${part%:*}" -le "${part#*:}" ] || complain "$1: found an empty range, expected $job_name=1:N"
+    for ((n = ${part%:*}; n <= ${part#*:}; n++)); do numbers+=("$n"); done
+  done
   shift
 fi
 [ $# -ge 2 ] || complain "found '$*', expected [$job_name=1:N] a log file and a command"
 [ "$max_jobs_run" -ge 1 ] || complain "--max_jobs_run: found 0, expected at least 1"
-if [ -n "$job_name" ] && [ "$first" -lt "$last" ] && [[ $1 != *$job_name* ]]; then
+if [ ${#numbers[@]} -gt 1 ] && [[ $1 != *$job_name* ]]; then
   complain "$1: found one log for all jobs, expected $job_name in its name"
 fi
 
@@ -67,7 +72,7 @@ trap 'end_all; exit 143' TERM HUP
 
 # In a terminal the output of a single job is shown as well as logged.
 show=''
-if [ "$first" = "$last" ] && [ -t 2 ]; then show=1; fi
+if [ ${#numbers[@]} -eq 1 ] && [ -t 2 ]; then show=1; fi
 
 # run_job TITLE LOG COMMAND...
 # shellcheck disable=SC2329  # called by the shell of the job
@@ -113,7 +118,7 @@ log_name=$1
 shift
 # Without JOB nothing is replaced: a pattern that no word contains.
 job_pattern=${job_name:-$'\x01'}
-for ((n = first; n <= last; n++)); do
+for n in "${numbers[@]}"; do
   while [ "${#number_of[@]}" -ge "$max_jobs_run" ]; do reap; done
   log=${log_name//$job_pattern/$n}
   mkdir -p "$(dirname "$log")" || exit 1

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154  # stage, stop_stage, overwrite, cmd, expdir: options of the script that sources this
+# shellcheck disable=SC2154  # stage, stop_stage, overwrite, cmd, nj, expdir: options of the script that sources this
 # Steps of a recipe that are done once. A script that sources this, log.sh and parse_options.sh says
 #
 #   step 3 "tagger m2d" --marker exp/m2d/.done --output exp/m2d/config.yaml --dep data/train/.done -- command ...
@@ -14,17 +14,6 @@ launcher_pid=
 
 # True for a stage that was asked for.
 asked() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
-
-# lock FILE: keeps the file locked as long as this script or something that it started runs (or until the descriptor
-# lock_fd is closed); refuses if it is taken.
-lock() {
-  mkdir -p "$(dirname "$1")"
-  exec {lock_fd}>>"$1"
-  if ! flock -n "$lock_fd"; then
-    die "$1: found locked by $(tail -n 1 "$1"), expected one run at a time (wait for it, or use another --expdir)"
-  fi
-  echo "process $$ on ${HOSTNAME:-?} since $(date '+%Y-%m-%d %H:%M:%S')" >"$1"
-}
 
 # The state of a step's dependencies: a line each; none for a missing file.
 fingerprint() {
@@ -71,16 +60,19 @@ complaint() {
 }
 
 # step NUMBER NAME --marker FILE [--output PATH] [--dep FILE] [--fresh FOLDER] [--refill FOLDER] [--launch OPTIONS] \
-#     [--resume FOLDER] [--always] -- COMMAND...
+#     [--resume FOLDER] [--split FOLDER] [--prepare] [--always] -- COMMAND...
 #   --output   a file or folder that the command makes; of a folder with a slash at its end the files are counted
 #   --fresh    a folder that is removed before the command runs: nothing stale stays in it
 #   --refill   a folder in which the command makes what is missing; removed first if a dependency has changed since then
 #   --launch   options of the launcher, e.g. "--gpu 1"
 #   --resume   the folder in which the command continues what was cut off; if a dependency has changed since it began,
 #              the folder is moved to FOLDER.old, and the command begins anew
+#   --split    the command works item by item: it is run with --nj, or, where n_shards is above 1, as so many jobs whose
+#              parts are kept in this folder until they are joined (s5/shards.py)
+#   --prepare  before them it has to be called with --prepare
 #   --always   run even if done
 step() {
-  local number=$1 name=$2 marker='' fresh='' refill='' launch='' resume='' always='' outputs=() deps=()
+  local number=$1 name=$2 marker='' fresh='' refill='' launch='' resume='' split='' prepare='' always='' outputs=() deps=()
   shift 2
   while [ "$1" != -- ]; do
     case $1 in
@@ -91,8 +83,9 @@ step() {
       --launch) launch=$2 ;;
       --resume) resume=$2 ;;
       --refill) refill=$2 ;;
-      --always)
-        always=1
+      --split) split=$2 ;;
+      --prepare | --always)
+        printf -v "${1#--}" 1
         shift
         continue
         ;;
@@ -131,12 +124,13 @@ step() {
   before=$(fingerprint)
   log_file=$expdir/log/$(printf '%02d' "$number")_${name//[ \/]/_}.log
   log "stage $number ($name): $log_file"
-  # In the background, so that a signal is heard at once.
-  # shellcheck disable=SC2086  # options are words
-  "${launcher[@]}" $launch "$log_file" "$@" </dev/null &
-  launcher_pid=$!
-  wait "$launcher_pid" || status=$?
-  launcher_pid=
+  if [ -z "$split" ]; then
+    submit "$log_file" "$@" || status=$?
+  elif [ "$n_shards" -eq 1 ]; then
+    submit "$log_file" "$@" --nj "$nj" || status=$?
+  else
+    in_shards "$@" || status=$?
+  fi
   if [ "$status" -ne 0 ]; then
     log "stage $number ($name) failed: $(complaint "$log_file") (log: $PWD/$log_file)" >&2
     exit "$status"
@@ -153,6 +147,58 @@ step() {
   log "stage $number ($name): finished in $((SECONDS - began)) s"
 }
 
+# submit [JOB=...] LOG COMMAND...: by the launcher, in the background, so that a signal is heard at once.
+submit() {
+  local status=0
+  # shellcheck disable=SC2086  # options are words
+  "${launcher[@]}" $launch "$@" </dev/null &
+  launcher_pid=$!
+  wait "$launcher_pid" || status=$?
+  launcher_pid=
+  return "$status"
+}
+
+# in_shards COMMAND...: those of the n_shards jobs whose parts are missing, then the one that joins the parts. Parts that
+# were made of something else, or by another command, are dropped. log_file becomes the log of what failed.
+in_shards() {
+  local logs=${log_file%.log} now missing status=0
+  now=$(fingerprint && echo "$n_shards shards: $*")
+  if [ "$overwrite" = true ] || [ "$now" != "$(cat "$split/.started" 2>/dev/null)" ]; then rm -rf -- "$split"; fi
+  mkdir -p "$split" && echo "$now" >"$split/.started" || return
+  if [ -n "$prepare" ]; then
+    log_file=$logs/prepare.log
+    submit "$log_file" "$@" --prepare --parts "$split" || return
+  fi
+  missing=$(missing_shards)
+  if [ -n "$missing" ]; then
+    # Not the folder: the launcher may have notes there on jobs that it must end first.
+    if [ -d "$logs" ]; then find "$logs" -maxdepth 1 -name '[0-9]*.log' -delete; fi
+    submit "JOB=$missing" "$logs/JOB.log" "$@" --shard "JOB/$n_shards" --parts "$split" || status=$?
+    if [ "$status" -ne 0 ]; then
+      log_file=$(grep -rL --include='[0-9]*.log' '^# ended .* exit status 0$' "$logs" | sort -V | head -n 1)
+      return "$status"
+    fi
+  fi
+  log_file=$logs.log
+  submit "$log_file" "$@" --join "$n_shards" --parts "$split" || return
+  rm -rf -- "$split"
+}
+
+# Numbers of the shards that have no part, as 1:3,7.
+missing_shards() {
+  local i first='' found=
+  for ((i = 1; i <= n_shards + 1; i++)); do
+    if [ "$i" -le "$n_shards" ] && [ ! -e "$split/$i.jsonl" ]; then
+      first=${first:-$i}
+    elif [ -n "$first" ]; then
+      found+=,$first
+      if [ "$first" -lt $((i - 1)) ]; then found+=:$((i - 1)); fi
+      first=
+    fi
+  done
+  echo "${found#,}"
+}
+
 # Ctrl-C or kill ends what was started as well.
 end_launcher() {
   trap '' INT TERM HUP
@@ -166,7 +212,8 @@ end_launcher() {
 trap 'end_launcher 130' INT
 trap 'end_launcher 143' TERM HUP
 
-# find_launcher COMMAND: sets launcher, the words of --cmd, its path as found from here or below the repository.
+# find_launcher COMMAND: sets launcher, the words of --cmd, its path as found from here or below the repository, and
+# n_shards, the number of jobs that steps with --split go in.
 find_launcher() {
   read -ra launcher <<<"$1"
   local program=${launcher[0]:-}
@@ -177,6 +224,9 @@ find_launcher() {
   elif ! type -P "$program" >/dev/null; then
     die "--cmd: found no program '$program', expected a launcher like utils/run_local.sh"
   fi
+  # On this machine one job with so many processes starts sooner than so many jobs.
+  n_shards=$nj
+  if [ "${program##*/}" = run_local.sh ]; then n_shards=1; fi
 }
 
 # resolve PATH: the path as it is from here, or below the repository; fails if there is no such file.

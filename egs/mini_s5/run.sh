@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
 # The recipe on this folder's data: real recordings that come with the repository. Options: run.sh --help
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Slurm runs a copy of a submitted script; it knows where the original is.
+[ -e "$here/conf" ] || here=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/run\.sh.*|\1|p')
 exec "$here/../../run.sh" --dataset "$(basename "$here")" "$@"

@@ -14,10 +14,15 @@ __all__ = ["Parser", "add_decoding", "add_shards", "count", "progress", "run"]
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one to show."""
+    """Shows a default where there is one to show, several values as they are typed."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        if action.default is None or action.default is False or action.default in ("", [], ()):
+            return action.help
+        if isinstance(action.default, list | tuple):
+            values = " ".join(map(str, action.default)).replace("%", "%%")
+            return f"{action.help} (default: {values})"
+        return super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,17 +36,30 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        """As argparse does; an unknown option is named with the nearest right one."""
-        parsed, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            import difflib
+        """As argparse does; an unknown option is named with the nearest right one.
 
-            options = [
-                option for action in self._actions for option in action.option_strings if option.startswith("--")
-            ]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
-            self.error(f"unknown option {unknown[0]}" + (f" (did you mean {near[0]}?)" if near else ""))
+        Options are looked at before anything else: a required option with a slip in its name is not missing.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        for word in words[: words.index("--")] if "--" in words else words:
+            if word.startswith("--") and " " not in word:
+                self._check_option(word.split("=")[0])
+        parsed, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            self._check_option(unknown[0])
         return parsed
+
+    def _check_option(self, name: str) -> None:
+        """Refuses a name that no option has."""
+        if name in self._option_string_actions:
+            return
+        if not name.startswith("-"):
+            self.error(f"found '{name}', expected no further word")
+        import difflib
+
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        near = difflib.get_close_matches(name.replace("-", "_").replace("__", "--", 1), options, n=1)
+        self.error(f"unknown option {name}" + (f" (did you mean {near[0]}?)" if near else ""))
 
     def error(self, message: str):  # type: ignore[no-untyped-def]
         """One line on stderr, exit status 2."""

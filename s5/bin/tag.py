@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, run
+from s5.bin.command import Parser, add_decoding, add_shards, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,14 +15,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="data directory")
     parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
     add_decoding(parser)
+    add_shards(parser)
     args = parser.parse_args(argv)
 
     from s5 import S5System, decode
     from s5.data import DataDir
+    from s5.shards import Shards
 
+    shards = Shards.parse(args.shard, args.join, args.parts)
     system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
     data = DataDir.load(args.data, system.labels, system.n_slots)
-    decode.tag(system, data, args.out, nj=args.nj)
+    decode.tag(system, data, args.out, nj=args.nj, shards=shards)
 
 
 if __name__ == "__main__":

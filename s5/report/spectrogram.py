@@ -60,3 +60,23 @@ def colours(n: int) -> np.ndarray:
     import matplotlib
 
     return (matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, n))[:, :3] * 255).round().astype(np.uint8)
+
+
+def envelope(waveform: np.ndarray, columns: int = 240) -> np.ndarray:
+    """Energy over time: the mean power in equal parts of the signal, one after the other.
+
+    Args:
+        waveform: [T].
+        columns: number of parts; fewer where there are fewer samples.
+
+    Returns:
+        [columns] float64.
+    """
+    edges = np.linspace(0, len(waveform), min(columns, len(waveform)) + 1).astype(int)
+    energy = np.add.reduceat(np.asarray(waveform, np.float64) ** 2, edges[:-1])
+    return np.asarray(energy / np.diff(edges))
+
+
+def level(power: np.ndarray, reference: float, range_db: float = RANGE_DB) -> np.ndarray:
+    """Level of a power in dB relative to ``reference``, not below ``-range_db``."""
+    return np.asarray(np.maximum(10 * np.log10(np.maximum(power, 1e-30) / max(reference, 1e-30)), -range_db))

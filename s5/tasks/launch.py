@@ -89,6 +89,7 @@ def train(
 
     _load_only_weights()
     task_class = _task(task)
+    _check_options(task_class, extra)
     _check_config(task_class, config, config_path)
     if ngpu < 0:
         import torch
@@ -167,6 +168,17 @@ def _load_only_weights() -> None:
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     scalars = [type(np.dtype(t)) for t in ("float16", "float32", "float64", "int32", "int64", "bool")]
     torch.serialization.add_safe_globals([scalar, np.dtype, *scalars, datetime.timedelta])
+
+
+def _check_options(task_class: Any, extra: Sequence[str]) -> None:
+    """Ends in one line, with exit status 2, at an option that does not exist; ESPnet would print all that do."""
+    known = task_class.get_parser()._option_string_actions
+    for word in extra:
+        name = word.split("=")[0]
+        if word.startswith("--") and not any(option.startswith(name) for option in known):  # it takes abbreviations
+            near = _near([option for option in known if option.startswith("--")], name)
+            print(f"error: unknown ESPnet option {name} (did you mean {near[0]}?)", file=sys.stderr)
+            sys.exit(2)
 
 
 def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) -> None:

@@ -27,6 +27,11 @@ check "and the end of its log is shown" says "this is 2"
 check "not the others'" silent_on "this is 1"
 check "the others have run" grep -q "this is 3" log/f.3.log
 
+run "$launcher" JOB=2,5:6 log/l.JOB.log true
+check "some of the jobs" equals "$(cd log && echo l.*)" "l.2.log l.5.log l.6.log"
+run "$launcher" JOB=1,4:3 log/x.JOB.log true
+check "an empty range is refused" says "JOB=1,4:3: found an empty range"
+
 run "$launcher" log/n.log nonesuch_command
 check "a command that does not exist fails" exits 127
 run "$launcher" --mem

@@ -134,6 +134,7 @@ pid=$!
 check "a long stage is under way" wait_for test -s "$FAKE/hanging"
 recipe_run
 check "a second run on the same folder is refused" exits 1
+check "and told how a lock is broken" says "if it is certain that it runs no more: rm '$recipe/exp/.lock.owner'"
 check "in one line that says who runs" says "exp/.lock: found locked by process $pid on"
 check "only one line" one_line
 kill -TERM "$pid"
@@ -146,6 +147,102 @@ rm "$FAKE/hang"
 recipe_run
 check "the next run goes on from there" equals "${calls%%,*}" "separate test"
 check "to the end" exits 0
+check "and leaves no lock" absent "$recipe/exp/.lock.owner"
+
+# A file system that does not pass locks on to other machines: flock always succeeds.
+mkdir -p "$scratch/no locks"
+printf '#!/bin/sh\nexit 0\n' >"$scratch/no locks/flock"
+chmod +x "$scratch/no locks/flock"
+as_other_machine() { PATH="$scratch/no locks:$PATH" SLURMD_NODENAME=other "$recipe/run.sh" "$@"; }
+echo "separate test" >"$FAKE/hang"
+rm -r "$recipe/exp/mini/test/separated" "$FAKE/hanging"
+"$recipe/run.sh" >"$FAKE/out" 2>&1 &
+pid=$!
+wait_for test -s "$FAKE/hanging"
+run as_other_machine
+check "another machine is refused" says "exp/.lock: found locked by process $pid on $(uname -n) since"
+rm "$FAKE/hang"
+group=$(ps -o pgid= -p "$(cat "$FAKE/hanging")")
+kill -KILL "$pid" && kill -KILL -- "-${group// /}"
+wait "$pid" 2>/dev/null
+run as_other_machine
+check "even if the run has died: who knows" says "found locked by process $pid"
+recipe_run --stop_stage 1
+check "the machine itself knows" exits 0
+echo "process 1 on gone since 2026-01-01 00:00:00" >"$recipe/exp/.lock.owner"
+recipe_run --stop_stage 1
+check "a lock of another machine stays" says "found locked by process 1 on gone since 2026"
+printf '#!/bin/sh\necho "slurm_load_jobs error: Invalid job id specified" >&2; exit 1\n' >"$scratch/no locks/squeue"
+chmod +x "$scratch/no locks/squeue"
+echo "process 1 on gone since 2026-01-01 00:00:00, Slurm job 12" >"$recipe/exp/.lock.owner"
+run as_other_machine --stop_stage 1
+check "unless Slurm says that its job has ended" exits 0
+recipe_run
+
+# Packing, published models.
+recipe_run --stage 13 --stop_stage 13
+check "stage 13 packs the system" equals "$calls" "pack mini.s5"
+recipe_run --stage 13 --stop_stage 13
+check "once" equals "$calls" ""
+echo "number: 1" >"$recipe/me.yaml"
+recipe_run --stage 13 --stop_stage 13 --submission me.yaml
+check "a submission without its set" says "--eval_sets: found none, expected the set to submit"
+recipe_run --stage 13 --stop_stage 13 --submission none.yaml --eval_sets eval
+check "or without the authors" says "--submission: found no file none.yaml"
+mkdir -p "$recipe/data/eval" && touch "$recipe/data/eval/wav.scp"
+recipe_run --stage 7 --stop_stage 13 --submission me.yaml --eval_sets eval
+check "a set without references is not scored" equals "$calls" \
+  "tag eval,vote exp/mini/eval,separate eval,fuse eval,submit submission"
+cp "$copy/conf/systems/mini.yaml" "$copy/conf/systems/official_2026_1c.yaml"
+touch "$copy/conf/official.yaml"
+recipe_run --download_model official_2026_1c --oracle no
+check "a published model is fetched, not trained" equals "$calls" \
+  "download_model official_2026_1c.yaml,tag test,vote exp/official_2026_1c/test,separate test,fuse test,score exp/official_2026_1c/test/scores.json,report RESULTS.md"
+recipe_run --download_model official_2026_1c --oracle no
+check "once too" equals "$calls" ""
+rm -r "$recipe/exp/pub_a"
+recipe_run --download_model official_2026_1c --oracle no --stop_stage 6
+check "unless it is deleted" equals "$calls" "download_model official_2026_1c.yaml"
+recipe_run --download_model nonesuch
+check "one that is not published is named" says "--system: found no file conf/systems/nonesuch.yaml"
+
+# On a launcher for clusters a stage goes in --nj jobs and one that joins them.
+cat >"$scratch/cluster.sh" <<SCRIPT
+#!/usr/bin/env bash
+exec "$copy/utils/run_local.sh" --max_jobs_run 1 "\$@"
+SCRIPT
+chmod +x "$scratch/cluster.sh"
+cp "$scratch/cluster.sh" "$recipe"
+sharded=(--cmd cluster.sh --nj 3 --oracle no)
+echo "# rule" >>"$copy/conf/systems/mini.yaml"
+echo "tag test 2/3" >"$FAKE/fail"
+recipe_run "${sharded[@]}"
+check "a failed shard fails the run" exits 3
+check "after the others" equals "$calls" "tag test 1/3,tag test 2/3,tag test 3/3"
+check "with its log" says "(log: $recipe/exp/log/07_tag_test/2.log)"
+check "and its complaint" says "stage 7 (tag test) failed: error: a.wav: found 8000 Hz"
+rm "$FAKE/fail"
+recipe_run "${sharded[@]}" --stop_stage 7
+check "the next run does the missing shard and joins" equals "$calls" "tag test 2/3,tag test join 3"
+check "no part is left" absent "$recipe/exp/mini/test/posteriors.parts"
+rm "$recipe/exp/mini/test/posteriors/.done"
+echo "tag test join 3" >"$FAKE/fail"
+recipe_run "${sharded[@]}" --stop_stage 7
+rm "$FAKE/fail"
+recipe_run "${sharded[@]}" --stop_stage 7
+check "shards that only were not joined are joined" equals "$calls" "tag test join 3"
+rm "$recipe/exp/mini/test/posteriors/.done"
+echo "tag test 3/3" >"$FAKE/fail"
+recipe_run "${sharded[@]}" --stop_stage 7
+rm "$FAKE/fail"
+echo "# other rule" >>"$copy/conf/systems/mini.yaml"
+recipe_run "${sharded[@]}" --stop_stage 7
+check "shards of what has changed since are not kept" equals "$calls" "tag test 1/3,tag test 2/3,tag test 3/3,tag test join 3"
+rm -r "$recipe/data/test"
+recipe_run "${sharded[@]}" --stop_stage 2
+check "scenes are prepared first" equals "$calls" \
+  "simulate data/test prepare,simulate data/test 1/3,simulate data/test 2/3,simulate data/test 3/3,simulate data/test join 3"
+recipe_run
 
 # Where things are looked for.
 mkdir -p "$scratch/elsewhere"

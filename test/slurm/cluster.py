@@ -59,6 +59,7 @@ MaxArraySize=21
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
+NodeName=DEFAULT CPUs=2 RealMemory=1000
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10
 PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
@@ -114,8 +115,7 @@ class Cluster:
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
         nodes = "\n".join(
-            f"NodeName={n} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={self.ports[n]} CPUs=2"
-            for n in NODES
+            f"NodeName={n} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={self.ports[n]}" for n in NODES
         )
         text = CONFIG.format(host=socket.gethostname(), ctld_port=self.ports["ctld"], folder=self.folder, nodes=nodes)
         (self.folder / "slurm.conf").write_text(text)

@@ -38,6 +38,51 @@ def test_jobs_of_an_array_run_as_they_would_here(cluster, tmp_path):
     ends(cluster.launch("JOB=3", tmp_path / "log dir/x.JOB.log", *job))
 
 
+def test_the_configuration_that_comes_with_the_repository(cluster, tmp_path):
+    config = Path(__file__).resolve().parents[2] / "conf/slurm.conf"
+    options = {
+        "config": config,
+        "mem": "500M",
+        "time": "5",
+        "num_threads": "2",
+        "gpu": "0",
+        "num_nodes": "1",
+        "poll": "1",
+    }
+    options |= {"grace": "30", "partition": "low", "nodelist": "n2", "max_jobs_run": "1"}
+    job = script(tmp_path, 'scontrol show job --oneliner "$SLURM_JOB_ID"\n')
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    ends(cluster.launch(*words, "JOB=1:2", tmp_path / "x.JOB.log", *job))
+    known = (tmp_path / "x.2.log").read_text()
+    for fact in (
+        "Partition=low",
+        "NodeList=n2",
+        "NumCPUs=2",
+        "CPUs/Task=2",
+        "MinMemoryNode=500M",
+        "TimeLimit=00:05:00",
+    ):
+        assert f" {fact} " in known, fact
+
+
+def test_a_training_that_is_cancelled_is_not_requeued(cluster, tmp_path):
+    """Though it has saved and asks for it, as it cannot know why it was told to stop."""
+    job = script(
+        tmp_path,
+        """trap 'touch "$S5_REQUEUE"; exit 75' TERM USR1
+        echo start >>"$1"; while :; do sleep 0.2; done
+        """,
+    )
+    launcher = cluster.launch("--grace", "60", "--time", "30", tmp_path / "x.log", *job, tmp_path / "out")
+    cluster.wait((tmp_path / "out").exists)
+    (job_id,) = cluster.job_ids()
+    cluster.run("scancel", job_id)
+    said = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode, said
+    time.sleep(3)
+    assert cluster.job_ids() == [] and (tmp_path / "out").read_text() == "start\n"
+
+
 def test_numbers_beyond_slurms_arrays(cluster, tmp_path):
     """MaxArraySize is 21 here: indices up to 20."""
     job = script(tmp_path, 'echo "$1" >"$2"\n')

@@ -1,0 +1,518 @@
+#!/usr/bin/env python3
+"""Runs a command on a Slurm cluster, in Kaldi's calling form, with its output in a log file:
+
+  run_slurm.py [--mem 4G] [--num_threads N] [--gpu N] [--num_nodes N] [--time T] [--grace S] [--max_jobs_run N]
+               [--config FILE] [--poll S] [--patience S] [JOB=1:N] log/x.JOB.log command ... JOB ...
+
+With JOB=1:N the command runs N times as a job array, JOB replaced by the job's number wherever it stands, at most
+--max_jobs_run at once; JOB=2,5:7 runs those jobs only. With --num_nodes above 1 it runs on every node at once, by srun.
+Which other options there are, and what they mean to sbatch, stands in conf/slurm.conf (of the working folder, else of
+the repository; or --config). Exit status: 0 if all jobs succeeded, else that of the first that failed; the end of its
+log is shown. A signal (Ctrl-C) cancels what was submitted.
+
+Whether a job has ended is told by a file that its wrapper (slurm_job.sh) writes, and by squeue. A job that is gone
+without such a file (its node died, say) is submitted again, twice at most. squeue is asked every --poll seconds at
+most, and --patience is how long a file may take to be seen on a shared file system.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+HERE = Path(__file__).resolve().parent
+NAME = Path(__file__).name
+
+SUBMISSIONS = 3
+"""Times that a job which Slurm lost is submitted, the first included."""
+
+SHOWN_FAILURES = 5
+"""Failed jobs of which the end of the log is shown."""
+
+LAST_LINES = 12
+"""Lines of a failed job's log that are shown."""
+
+SUCCEEDED = "COMPLETED"
+FAILED = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "DEADLINE")
+LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
+"""States of jobs that have ended; jobs in any other wait, run or will be requeued."""
+
+HELD = re.compile(r"held|JobHeldAdmin|DependencyNeverSatisfied|BadConstraints", re.IGNORECASE)
+"""Reasons to wait that do not pass by themselves."""
+
+HELD_BY_USER = "JobHeldUser"
+
+Jobs = dict[int, tuple[str, str]]
+"""Number of a job -> its state and why it waits."""
+
+
+class Stopped(Exception):
+    """A signal asked to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    print(f"{NAME}: {message}", file=sys.stderr, flush=True)
+
+
+def complain(message: str) -> NoReturn:
+    """Ends with a line and exit status 2."""
+    say(f"error: {message}")
+    sys.exit(2)
+
+
+@dataclass
+class Config:
+    """conf/slurm.conf.
+
+    Attributes:
+        path: the file.
+        command: words that a submission begins with.
+        options: name -> value or ``*`` -> words for sbatch, with ``$0`` in them.
+        defaults: name -> value.
+    """
+
+    path: Path
+    command: list[str] = field(default_factory=lambda: ["sbatch"])
+    options: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    defaults: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Reads the file; complains about a line that is of no known form."""
+        config = cls(path)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as e:
+            complain(f"{path}: found {e.strerror}, expected the options of sbatch (see conf/slurm.conf)")
+        for number, line in enumerate(lines, 1):
+            words = shlex.split(line, comments=True)
+            name, equals, value = words[1].partition("=") if len(words) > 1 else ("", "", "")
+            if not words:
+                continue
+            if words[0] == "command" and len(words) > 1:
+                config.command = words[1:]
+            elif words[0] == "option" and name and equals:
+                config.options.setdefault(name, {})[value] = words[2:]
+            elif words[0] == "default" and name and value and len(words) == 2:
+                config.defaults[name] = value
+            else:
+                complain(f"{path}:{number}: found '{line}', expected command, option NAME=VALUE or default NAME=VALUE")
+        return config
+
+    def words(self, given: dict[str, str]) -> list[str]:
+        """The submission of a job with some options."""
+        found = list(self.command)
+        for name, value in given.items():
+            forms = self.options[name]
+            if value not in forms and "*" not in forms:
+                complain(f"--{name}: found {value}, expected {' or '.join(forms)} ({self.path})")
+            found += [word.replace("$0", value) for word in forms.get(value, forms.get("*", []))]
+        return found
+
+
+@dataclass
+class Call:
+    """What the command line asks for.
+
+    Attributes:
+        sbatch: words of a submission, without the job's own.
+        pattern: the word that stands for a job's number; empty if there is but one job.
+        numbers: of the jobs.
+        log: of a job, with the pattern in it.
+        command: words, with the pattern in them.
+        environment: what jobs see beyond what is there.
+        srun_nodes: on how many srun runs a job at once; 0: it runs without.
+        max_jobs_run: jobs at once; 0 is no limit.
+        poll: most seconds between looks at the queue.
+        patience: seconds until a file that another machine wrote is surely seen.
+    """
+
+    sbatch: list[str]
+    pattern: str
+    numbers: list[int]
+    log: str
+    command: list[str]
+    environment: dict[str, str]
+    srun_nodes: int
+    max_jobs_run: int
+    poll: float
+    patience: float
+
+    def log_of(self, number: int) -> str:
+        """Log of a job."""
+        return self.log.replace(self.pattern, str(number)) if self.pattern else self.log
+
+    def title(self, number: int) -> str:
+        """How a job is called in messages."""
+        return f"{self.pattern} {number}: " if self.pattern else ""
+
+
+def parse(words: list[str]) -> Call:
+    """Reads a command line; complains in one line."""
+    given: dict[str, str] = {}
+    while words and words[0].startswith("--"):
+        name, equals, value = words.pop(0)[2:].partition("=")
+        if name == "help":
+            print(__doc__)
+            sys.exit(0)
+        if not equals:
+            if not words:
+                complain(f"--{name}: found no value, expected one")
+            value = words.pop(0)
+        given[name] = value
+    config = Config.load(find_config(given.pop("config", None)))
+    own = {"max_jobs_run": "0", "poll": "15", "patience": "60"}
+    for name, default in own.items():
+        own[name] = given.pop(name, config.defaults.pop(name, default))
+        if not re.fullmatch(r"\d+(\.\d+)?" if name != "max_jobs_run" else r"\d+", own[name]):
+            complain(f"--{name}: found '{own[name]}', expected a number")
+    given = {**config.defaults, **given}
+    for name in given:
+        if name not in config.options:
+            known = ", ".join(f"--{n}" for n in [*config.options, *own, "config"])
+            complain(f"unknown option --{name} (known: {known}; conf/slurm.conf can add others)")
+    for name in ("num_threads", "num_nodes", "gpu"):
+        if not re.fullmatch(r"\d+", given.get(name, "1")):
+            complain(f"--{name}: found '{given[name]}', expected a whole number")
+    pattern, numbers = "", [1]
+    if words and (match := re.fullmatch(r"([A-Za-z_]+)=(\d+(?::\d+)?(?:,\d+(?::\d+)?)*)", words[0])):
+        pattern, numbers = match[1], ranges(match[2], words.pop(0))
+    if len(words) < 2:
+        complain(f"found '{' '.join(words)}', expected [JOB=1:N] a log file and a command")
+    log, *command = words
+    if len(numbers) > 1 and pattern not in log:
+        complain(f"{log}: found one log for all jobs, expected {pattern} in its name")
+    num_nodes = int(given.get("num_nodes", "1"))
+    environment = {}
+    if given.get("gpu") == "0":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    if "num_threads" in given:
+        environment["OMP_NUM_THREADS"] = given["num_threads"]
+    return Call(
+        sbatch=config.words(given),
+        pattern=pattern,
+        numbers=numbers,
+        log=os.path.abspath(log),
+        command=command,
+        environment=environment,
+        srun_nodes=num_nodes if num_nodes > 1 or "grace" in given else 0,
+        max_jobs_run=int(own["max_jobs_run"]),
+        poll=float(own["poll"]),
+        patience=float(own["patience"]),
+    )
+
+
+def find_config(given: str | None) -> Path:
+    """The configuration that was asked for, else the working folder's, else the repository's."""
+    if given is not None:
+        return Path(given)
+    own = Path("conf/slurm.conf")
+    return own if own.is_file() else HERE.parent / own
+
+
+def ranges(text: str, word: str) -> list[int]:
+    """Numbers of ``1:3,7``."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition(":")
+        if int(last or first) < int(first):
+            complain(f"{word}: found an empty range, expected JOB=1:N")
+        found += range(int(first), int(last or first) + 1)
+    return sorted(set(found))
+
+
+def as_ranges(numbers: list[int]) -> str:
+    """Numbers as sbatch wants them: ``1-3,7``."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def slurm_environment() -> dict[str, str]:
+    """The environment without what an outer job has put there: it would set options of the jobs submitted from it."""
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    return {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SLURMD_", "SRUN_")) or k in kept}
+
+
+def slurm(*words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Calls a command of Slurm."""
+    environment = {**slurm_environment(), **(environment or {})}
+    try:
+        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    except FileNotFoundError:
+        complain(f"PATH: found no {words[0]}, expected Slurm's commands (--cmd utils/run_local.sh works without)")
+
+
+def largest_array() -> int:
+    """How many numbers an array may have: its indices lie below MaxArraySize."""
+    match = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm("scontrol", "show", "config").stdout)
+    return max(1, int(match[1]) - 1) if match else 1000
+
+
+class Run:
+    """The jobs of a call, from their submission to their end.
+
+    In the folder ``q/<name>`` beside the logs: ``jobs``, the ids of what was submitted, and ``<number>.status``, the
+    exit status of a job, written when it has ended.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        log = Path(call.log)
+        name = log.name.replace(call.pattern, "") if call.pattern else log.name
+        self.name = name.removesuffix(".log").strip("._") or log.parent.name
+        self.folder = log.parent / "q" / self.name
+        self.ids: dict[str, int] = {}
+        """Id of a submission -> what is added to its array's indices to get jobs' numbers."""
+        self.told = ""
+
+    def prepare(self) -> None:
+        """Makes the folders, ends jobs that an earlier launcher left behind, and removes what it wrote."""
+        for number in self.call.numbers:
+            Path(self.call.log_of(number)).parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.end_left_behind()
+        for old in self.folder.glob("*.status"):
+            old.unlink()
+        for number in self.call.numbers:
+            Path(self.call.log_of(number)).unlink(missing_ok=True)
+
+    def end_left_behind(self) -> None:
+        """Jobs of a launcher that was killed must not write beside ours."""
+        record = self.folder / "jobs"
+        ids = record.read_text(encoding="utf-8").split() if record.exists() else []
+        self.ids = dict.fromkeys(ids, 0)
+        if ids and self.active():
+            say(f"cancels jobs that an earlier run has left: {' '.join(ids)}")
+            self.cancel()
+        self.ids = {}
+        record.unlink(missing_ok=True)
+
+    def active(self) -> bool:
+        """Whether any job is still in the queue."""
+        jobs = self.queue()
+        ended = (SUCCEEDED, *FAILED, *LOST)
+        return jobs is None or any(state not in ended for state, _ in jobs.values())
+
+    def submit(self, numbers: list[int]) -> None:
+        """Submits jobs, as few arrays as Slurm allows."""
+        size = largest_array()
+        groups: dict[int, list[int]] = {}
+        for number in numbers:
+            groups.setdefault(max(0, (number - 1) // size), []).append(number)
+        for group, members in groups.items():
+            offset = group * size
+            self.submit_array([number - offset for number in members], offset, len(groups))
+
+    def submit_array(self, indices: list[int], offset: int, n_arrays: int) -> None:
+        """Submits one array; the wrapper adds the offset to an index."""
+        call, words = self.call, [*self.call.sbatch, "--parsable", "--job-name", self.name, "--open-mode", "append"]
+        if len(indices) > 1:
+            limit = f"%{max(1, call.max_jobs_run // n_arrays)}" if call.max_jobs_run else ""
+            words += ["--array", as_ranges(indices) + limit]
+        else:
+            offset += indices[0]
+        # What Slurm itself says of a job belongs into its log; where the index is not its number, into one file.
+        output = call.log.replace("%", "%%")
+        if call.pattern:
+            number = "%a" if len(indices) > 1 else str(offset)
+            output = output.replace(call.pattern, number)
+        if len(indices) > 1 and offset:
+            output = str(self.folder / "slurm.out").replace("%", "%%")
+        job = ["bash", str(HERE / "slurm_job.sh"), str(self.folder), call.pattern, str(offset), str(call.srun_nodes)]
+        words += ["--output", output, "--wrap", f"exec {shlex.join([*job, call.log, *call.command])}"]
+        job_id = self.sbatch(words)
+        self.ids[job_id] = offset
+        with open(self.folder / "jobs", "a", encoding="utf-8") as f:
+            f.write(f"{job_id}\n")
+        say(f"{self.name}: job {job_id}" + (f", {len(indices)} in an array" if len(indices) > 1 else ""))
+
+    def sbatch(self, words: list[str]) -> str:
+        """Submits; the job's id. Waits for a controller that is away for a moment."""
+        for pause in (2, 5, 15, 30, 0):
+            # A signal has to wait until the id is known.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                done = slurm(*words, environment=self.call.environment)
+                if done.returncode == 0:
+                    return done.stdout.strip().splitlines()[-1].partition(";")[0]
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            away = "Unable to contact slurm controller" in done.stderr or "Connection refused" in done.stderr
+            if not away or not pause:
+                break
+            say(f"{done.stderr.strip()}; tries again")
+            time.sleep(pause)
+        complain(f"{' '.join(done.stderr.split())} ({shlex.join(words)})")
+
+    def queue(self) -> Jobs | None:
+        """State of the jobs that Slurm knows, ended ones for some minutes too; None if it cannot be asked."""
+        done = slurm(
+            "squeue", "--noheader", "--array", "--states", "all", "--jobs", ",".join(self.ids), "-o", "%A|%F|%K|%T|%r"
+        )
+        if done.returncode:
+            # All of them are over, and forgotten.
+            return {} if "Invalid job id" in done.stderr else None
+        jobs: Jobs = {}
+        for line in done.stdout.splitlines():
+            single, array, index, state, reason = line.split("|", 4)
+            offset = self.ids.get(array, self.ids.get(single))
+            if offset is not None:
+                jobs[offset + (int(index) if index.isdigit() else 0)] = (state, reason)
+        return jobs
+
+    def wait(self, numbers: list[int]) -> tuple[dict[int, int], dict[int, str]]:
+        """Waits until jobs have ended: exit status of those that did, state of those that Slurm lost."""
+        ended: dict[int, int] = {}
+        lost: dict[int, str] = {}
+        gone: dict[int, float] = {}
+        left, began = set(numbers), time.monotonic()
+        while left:
+            time.sleep(min(self.call.poll, 0.5 + (time.monotonic() - began) / 20))
+            # The queue first: a job that has left it has written its status before.
+            jobs = self.queue()
+            for number, status in self.statuses(left).items():
+                ended[number] = status
+            left -= ended.keys()
+            if jobs is None:
+                continue
+            self.tell_why(jobs)
+            now = time.monotonic()
+            for number in sorted(left):
+                state, reason = jobs.get(number, ("gone", ""))
+                if HELD.search(reason) and reason != HELD_BY_USER and state == "PENDING":
+                    self.cancel()
+                    complain(f"{self.name}: job {' '.join(self.ids)} would wait for ever, Slurm says: {reason}")
+                if state in (SUCCEEDED, *FAILED, *LOST, "gone"):
+                    if now - gone.setdefault(number, now) < self.call.patience:
+                        continue
+                    left.remove(number)
+                    if state in LOST or state == "gone":
+                        lost[number] = state
+                    else:
+                        ended[number] = self.status_by_state(number, state)
+                else:
+                    gone.pop(number, None)
+        return ended, lost
+
+    def statuses(self, numbers: set[int]) -> dict[int, int]:
+        """Exit statuses that have been written."""
+        found = {}
+        for entry in os.scandir(self.folder):
+            head, _, tail = entry.name.partition(".")
+            if tail == "status" and int(head) in numbers:
+                found[int(head)] = int(Path(entry.path).read_text(encoding="utf-8").split()[0])
+        return found
+
+    def status_by_state(self, number: int, state: str) -> int:
+        """Exit status of a job that wrote none; its log gets a word on why."""
+        if state == SUCCEEDED:
+            return 0
+        with open(self.call.log_of(number), "a", encoding="utf-8") as f:
+            f.write(f"error: Slurm ended the job: {state}\n")
+        return 1
+
+    def tell_why(self, jobs: Jobs) -> None:
+        """Says why jobs wait, where it is not for their turn."""
+        usual = ("None", "Priority", "Resources", "JobArrayTaskLimit", "BeginTime", "Prolog", "Cleaning", "")
+        reasons = sorted({r for state, r in jobs.values() if state == "PENDING" and r not in usual})
+        if reasons and (told := ", ".join(reasons)) != self.told:
+            self.told = told
+            say(f"{self.name}: job {' '.join(self.ids)} waits: {told}")
+
+    def cancel(self) -> None:
+        """Cancels what is left of the jobs, and waits for some seconds until it has gone."""
+        if not self.ids:
+            return
+        slurm("scancel", *self.ids)
+        until = time.monotonic() + 60
+        while time.monotonic() < until and self.active():
+            time.sleep(0.5)
+
+    def show(self, failed: dict[int, int]) -> None:
+        """Names failed jobs and shows the ends of their logs."""
+        for number in list(failed)[:SHOWN_FAILURES]:
+            log = self.call.log_of(number)
+            say(f"{self.call.title(number)}exit status {failed[number]}, log {log}")
+            try:
+                lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+            except OSError:
+                continue
+            for line in [line for line in lines if not line.startswith("# ended")][-LAST_LINES:]:
+                print(f"  | {line}", file=sys.stderr)
+        if len(failed) > SHOWN_FAILURES:
+            say(f"and {len(failed) - SHOWN_FAILURES} more: {self.call.pattern} {as_ranges(sorted(failed))}")
+
+
+def run(call: Call) -> int:
+    """Runs all jobs; the exit status."""
+    jobs = Run(call)
+    statuses: dict[int, int] = {}
+    left = call.numbers
+    try:
+        jobs.prepare()
+        for attempt in range(1, SUBMISSIONS + 1):
+            jobs.ids = {}
+            jobs.submit(left)
+            ended, lost = jobs.wait(left)
+            statuses |= ended
+            if not lost:
+                break
+            left = sorted(lost)
+            lost_ones = f"{len(left)} of {len(call.numbers)} lost by Slurm ({', '.join(sorted(set(lost.values())))})"
+            again = "submitted again" if attempt < SUBMISSIONS else f"given up after {SUBMISSIONS} submissions"
+            say(f"{jobs.name}: {lost_ones}, {again}: {as_ranges(left)}")
+        else:
+            statuses |= dict.fromkeys(left, 1)
+    except Stopped as e:
+        jobs.cancel()
+        return 128 + e.number
+    except BaseException:
+        jobs.cancel()
+        raise
+    failed = {number: status for number, status in sorted(statuses.items()) if status}
+    jobs.show(failed)
+    return next(iter(failed.values()), 0)
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def stop(number: int, _frame: object) -> NoReturn:
+    """Handler of signals: the first one counts."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def main() -> None:
+    """Entry point."""
+    call = parse(sys.argv[1:])
+    for each in SIGNALS:
+        signal.signal(each, stop)
+    try:
+        status = run(call)
+    except OSError as e:
+        complain(f"{e.filename or call.log}: {e.strerror}")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# A job of run_slurm.py, on the node where Slurm runs it:
+#
+#   slurm_job.sh FOLDER JOB OFFSET NODES LOG COMMAND...
+#
+# runs the command with JOB replaced by the job's number (OFFSET plus the array's index), appends its output to the log
+# and writes its exit status to FOLDER/<number>.status. With NODES above 0 srun runs it, on each of so many nodes: then it
+# hears of a preemption when its grace begins, as Slurm tells only steps then.
+#
+# The command finds in its environment
+#   S5_REQUEUE     a file to make, once its state is safe, if it was told to stop by SIGUSR1 or SIGTERM and wants to be
+#                  requeued
+#   S5_DIST_INIT   on several nodes: file:///... where their processes meet; a new one at each start
+set -uo pipefail
+folder=$1 pattern=$2 offset=$3 nodes=$4 log=$5
+shift 5
+number=$((offset + ${SLURM_ARRAY_TASK_ID:-0}))
+log=${log//${pattern:-$'\x01'}/$number}
+command=("${@//${pattern:-$'\x01'}/$number}")
+began=$SECONDS
+export S5_REQUEUE=$folder/$number.requeue
+rm -f "$folder/$number.status" "$S5_REQUEUE"
+exec </dev/null >>"$log" 2>&1
+
+say() { printf '# %s %s\n' "$1" "$(date '+%Y-%m-%d %H:%M:%S')${2:+$2}"; }
+
+printf '# %s\n' "$(printf '%q ' "${command[@]}")"
+say started " on ${SLURM_JOB_NODELIST:-$(uname -n)}, job ${SLURM_JOB_ID:-?}${pattern:+, $pattern $number}${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}"
+
+if [ "$nodes" -gt 1 ]; then
+  rm -f "$folder/$number.meeting."*
+  export S5_DIST_INIT=file://$folder/$number.meeting.$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
+fi
+if [ "$nodes" -gt 0 ]; then
+  command=(srun --nodes "$nodes" --ntasks "$nodes" --ntasks-per-node 1 --kill-on-bad-exit=1
+    ${SLURM_CPUS_PER_TASK:+--cpus-per-task "$SLURM_CPUS_PER_TASK"} "${command[@]}")
+fi
+
+"${command[@]}" &
+pid=$!
+signalled=
+# srun ends a step at once when it gets SIGTERM, and passes SIGUSR1 on to all of its processes.
+if [ "$nodes" -gt 0 ]; then end=USR1; else end=TERM; fi
+trap 'signalled=1; kill -USR1 "$pid" 2>/dev/null' USR1
+trap 'signalled=1; kill "-$end" "$pid" 2>/dev/null' TERM
+wait "$pid"
+status=$?
+# A signal interrupts the wait.
+while [ -n "$signalled" ]; do
+  signalled=
+  wait "$pid"
+  again=$?
+  [ "$again" -eq 127 ] || status=$again
+done
+# Where the signal ended the command at the same moment, bash may say -1.
+if [ "$status" -lt 0 ]; then status=143; fi
+rm -f "$folder/$number.meeting."*
+
+# What Slurm knows of this job: how often it was requeued, whether it is to go on or is being ended, and why.
+known() { grep -oE " $1=[A-Za-z0-9]+" <<<"$job" | cut -d= -f2; }
+if [ "$status" -gt 128 ] || [ -e "$S5_REQUEUE" ]; then
+  job=$(scontrol show job --oneliner "${SLURM_JOB_ID:-0}" 2>/dev/null)
+  again=
+  # Preempted jobs are requeued by Slurm; a job that somebody cancels is left alone.
+  if [ "$(known Restarts)" -gt "${SLURM_RESTART_COUNT:-0}" ]; then
+    again=1
+  elif [ -e "$S5_REQUEUE" ] && [[ $(known JobState) == RUNNING || $(known Reason) == TimeLimit ]]; then
+    trap '' TERM
+    scontrol requeue "$SLURM_JOB_ID" && again=1
+  fi
+  rm -f "$S5_REQUEUE"
+  if [ -n "$again" ]; then
+    say requeued " after $((SECONDS - began)) s, exit status $status"
+    exit
+  fi
+fi
+say ended " after $((SECONDS - began)) s, exit status $status"
+echo "$status" >"$folder/.$number.status.$SLURM_JOB_ID" && mv "$folder/.$number.status.$SLURM_JOB_ID" "$folder/$number.status"
+exit "$status"
