@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with allowing(_numpy_numbers()):
+        with allowing(plain_kinds()):
             data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(path, "no such file", "a checkpoint") from None
@@ -64,13 +65,15 @@ def allowing(kinds: list[Any]) -> Iterator[None]:
         torch.serialization.add_safe_globals(before)
 
 
-def _numpy_numbers() -> list[Any]:
-    """What a file needs that keeps numpy's scalars beside its weights, as LAION's do, from numpy 1 or 2."""
+def plain_kinds() -> list[Any]:
+    """What may stand in a checkpoint beside tensors: numpy's numbers, from numpy 1 or 2, as LAION's files and ESPnet's
+    hold, and the durations of ESPnet's reporter."""
     import numpy as np
     from numpy._core.multiarray import scalar
 
     kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
-    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
+    scalars = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    return [*scalars, np.dtype, *kinds, timedelta]
 
 
 def load_official(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:

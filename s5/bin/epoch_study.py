@@ -1,4 +1,4 @@
-"""Scores systems made of checkpoints of several epochs and draws Fig. 5 of Nguyen et al..
+"""Scores systems made of checkpoints of several epochs and draws the map of epochs of Nguyen et al. (Fig. 5).
 
 Accuracy of the tagger against CAPI-SDRi of the separator with oracle labels; size and colour: CAPI-SDRi of both. Keep
 the checkpoints with --train_args "--keep_nbest_models 20".

@@ -107,15 +107,12 @@ def read_reporter(file: Path) -> dict[int, dict[str, dict[str, Any]]] | None:
     """
     if not file.is_file():
         return None
-    import numpy as np
     import torch
 
-    from s5.checkpoints import allowing
+    from s5.checkpoints import allowing, plain_kinds
 
-    scalars = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
     try:
-        scalar: Any = np.float64().__reduce__()[0]  # the function that rebuilds a pickled numpy number
-        with allowing([scalar, np.dtype, *scalars, timedelta]):
+        with allowing(plain_kinds()):
             states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         stats = states["reporter"]["stats"].items()
         found: dict[int, dict[str, dict[str, Any]]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib
 import logging
 import os
@@ -161,13 +160,12 @@ def _keep_transformers_out() -> None:
 
 def _load_only_weights() -> None:
     """Makes every torch.load of this process refuse code, ESPnet's included, and lets it read what a resume needs."""
-    import numpy as np
     import torch
-    from numpy._core.multiarray import scalar
+
+    from s5.checkpoints import plain_kinds
 
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    scalars = [type(np.dtype(t)) for t in ("float16", "float32", "float64", "int32", "int64", "bool")]
-    torch.serialization.add_safe_globals([scalar, np.dtype, *scalars, datetime.timedelta])
+    torch.serialization.add_safe_globals(plain_kinds())
 
 
 def _check_options(task_class: Any, extra: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The separation task: ``python -m s5.bin.train --task separation``."""
+"""The separation task: what ``python -m s5.bin.train`` runs for a separator."""
 
 from __future__ import annotations
 

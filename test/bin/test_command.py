@@ -25,6 +25,31 @@ def test_an_unknown_option_is_named_with_the_nearest_one(parser, capsys):
     assert "unknown option --sytem (did you mean --system?)" in said and said.count("\n") == 1
 
 
+def test_a_required_option_with_a_slip_is_not_just_missing(parser, capsys):
+    parser.add_argument("--estimates", required=True)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--estimate", "x"])
+    assert "unknown option --estimate (did you mean --estimates?)" in capsys.readouterr().err
+
+
+def test_words_behind_two_dashes_are_no_options_of_ours(parser):
+    parser.add_argument("espnet", nargs="*")
+    assert parser.parse_args(["--nj", "3", "--", "--max_epoch", "4"]).espnet == ["--max_epoch", "4"]
+
+
+def test_a_word_too_many_is_refused(parser, capsys):
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--nj", "3", "more"])
+    assert "found 'more', expected no further word" in capsys.readouterr().err
+
+
+def test_defaults_of_several_values_are_shown_as_they_are_typed(parser):
+    parser.add_argument("--parts", nargs="+", default=("vote", "50 %"), help="which")
+    parser.add_argument("--files", nargs="*", default=[], help="none")
+    text = parser.format_help()
+    assert "which (default: vote 50 %)" in text and "[]" not in text
+
+
 def test_help_shows_the_defaults_that_there_are(parser):
     text = parser.format_help()
     assert "(default: 2)" in text and "None" not in text

@@ -60,6 +60,14 @@ def test_trained_models_load_and_run(trained, monkeypatch):
     assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
 
 
+def test_an_unknown_espnet_option_ends_in_one_line_with_the_nearest_one(recipe, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(recipe, "tagger", tmp_path, "--max_epok", "3")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and not (tmp_path / "tagger").exists()
+    assert said == "error: unknown ESPnet option --max_epok (did you mean --max_epoch?)\n"
+
+
 def test_a_checkpoint_that_runs_code_is_refused(trained, recipe, tmp_path, capsys):
     class Evil:
         def __reduce__(self):

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Installs Chromium from Debian's packages (Ubuntu's is a snap, which a container cannot run), for the tests in
+# test/browser; does nothing where a browser is there. Needs root.
+set -euo pipefail
+
+for program in chromium chromium-browser google-chrome; do
+  if type -P "$program" >/dev/null; then exit 0; fi
+done
+if [ "$(id -u)" != 0 ]; then
+  echo "install_chromium: error: found no chromium, and only root can install packages" >&2
+  exit 1
+fi
+if ! type -P apt-get >/dev/null; then
+  echo "install_chromium: error: found no apt-get, expected it (install chromium as your system does)" >&2
+  exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
