@@ -15,12 +15,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="RESULTS.md", help="file to write")
     parser.add_argument("--data_root", default="data", help="folder of the data directories")
     parser.add_argument("--n_mixtures", type=int, default=12, help="mixtures on the listening page at most")
+    parser.add_argument("--compare", help="name of another system in the experiment folder, for A/B on the page")
     parser.add_argument("--no_figures", action="store_true", help="leave the figures away, which take a few seconds")
     args = parser.parse_args(argv)
 
     from s5.report.stage import write_report
 
-    write_report(args.system, args.expdir, args.out, args.data_root, args.n_mixtures, not args.no_figures)
+    write_report(args.system, args.expdir, args.out, args.data_root, args.n_mixtures, not args.no_figures, args.compare)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,22 @@
-"""The listening page: mixtures, their references and the system's estimates, as sound and as spectrograms.
+"""The listening page: mixtures, their references and the estimates of one or more systems, to hear and to see.
 
-One folder that opens from disk in any browser without a network: index.html with relative links to FLAC and PNG files.
+One folder that opens from disk in any browser without a network. index.html holds the table of the mixtures; what is
+shown and heard of one comes with a script of its own (a page from disk may load scripts and images, but read no files),
+when it is asked for: its description as HTML and its sounds as FLAC in base64. Spectrograms are PNG files.
 """
 
 from __future__ import annotations
 
+import base64
 import glob
 import html
+import io
+import json
 import os
 import re
 import shutil
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,11 +28,15 @@ import numpy as np
 from s5.errors import InputError
 from s5.labels import SILENCE
 from s5.report import spectrogram
-from s5.report.choose import Mixture, choose, improvement, labels_of, wrong_labels
+from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
+from s5.report.direction import Direction, directions
 from s5.report.results import Result
 
 PEAK = 0.5
 """Peak of a mixture's audio copy; its references and estimates get the same gain."""
+
+ENVELOPE_DB = 60
+"""Range of the envelopes below the loudest moment of the mixture."""
 
 _HERE = Path(__file__).parent
 
@@ -42,15 +52,44 @@ class Data(Protocol):
     def sources(self, utt: str) -> np.ndarray:
         """Dry targets [n_slots, T] in the order of ``labels[utt]``."""
 
+    def scene_path(self, utt: str) -> Path | None:
+        """JSON file of the mixture's scene, if there is one."""
+
 
 @dataclass
 class Sound:
-    """One player of the page: a waveform [T] with what is written above it."""
+    """One lane of the page: a waveform [T] with what is written beside it.
 
-    name: str
+    Attributes:
+        file: name of its picture, without the ending.
+        title: what it is.
+        waveform: [T].
+        kind: ``mixture``, ``reference``, or the letter of the system whose estimate it is.
+        lines: more about it, as HTML.
+    """
+
+    file: str
     title: str
     waveform: np.ndarray
+    kind: str
     lines: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Missing:
+    """In place of a sound: why there is none."""
+
+    title: str
+    text: str
+
+
+@dataclass
+class Source:
+    """What belongs to one source: the reference and the estimates of all systems, in the order of the page."""
+
+    title: str
+    about: str
+    lanes: list[Sound | Missing]
 
 
 @dataclass
@@ -58,11 +97,12 @@ class Entry:
     """One mixture of the page.
 
     Attributes:
-        mixture: its entry in scores.json (tagged labels, or oracle labels where there are no others).
+        mixture: its entry in the first system's scores.json.
         words: what it stands for.
         fs: sampling rate in Hz.
         sound: channel 0 of the mixture.
-        rows: one a source: the reference, then the estimate of every result; a string says why there is no sound.
+        sources: its references, then the false alarms.
+        places: directions of the references, as :func:`s5.report.direction.directions` gives them.
         gain: factor of all audio copies.
     """
 
@@ -70,8 +110,14 @@ class Entry:
     words: list[str]
     fs: int
     sound: Sound
-    rows: list[list[Sound | str]]
-    gain: float
+    sources: list[Source]
+    places: list[list[Direction]]
+    gain: float = 1.0
+
+    @property
+    def sounds(self) -> list[Sound]:
+        """All sounds in the order of the page, the mixture first."""
+        return [self.sound, *(x for source in self.sources for x in source.lanes if isinstance(x, Sound))]
 
 
 def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixtures: int = 12) -> int:
@@ -80,7 +126,8 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
     Args:
         out: folder to write, e.g. ``exp/<system>/<set>/report``.
         data: the data directory of the set.
-        results: results of one system on the set, the first one decides which mixtures are shown.
+        results: what is compared on the page, called A, B, ... there: results of one or more systems on the set. The
+            first one decides which mixtures are shown.
         n_mixtures: number of mixtures to show at most.
 
     Returns:
@@ -90,13 +137,14 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
         InputError: an estimate is missing or broken, or scores and data disagree.
     """
     chosen = choose(results[0].scores["mixtures"], n_mixtures)
+    columns = [_Column(chr(ord("A") + i), result) for i, result in enumerate(results)]
     with _replaced(Path(out)) as folder:
-        sections = []
-        for mixture, words in chosen:
-            entry = _entry(mixture, words, data, results)
-            _write_files(folder, entry)
-            sections.append(_section(entry, results))  # text only: the samples need not stay in memory
-        text = _document([mixture for mixture, _ in chosen], sections, results)
+        rows = []
+        for number, (mixture, words) in enumerate(chosen):
+            entry = _entry(mixture, words, data, columns)
+            _write_files(folder, number, entry, columns)
+            rows.append(_row(number, mixture, columns))  # text only: the samples need not stay in memory
+        text = _document([mixture for mixture, _ in chosen], rows, columns)
         (folder / "index.html").write_text(text, encoding="utf-8")
     return len(chosen)
 
@@ -129,72 +177,111 @@ def _umask() -> int:
     return mask
 
 
-def _entry(mixture: Mixture, words: list[str], data: Data, results: Sequence[Result]) -> Entry:
+def _entry(mixture: Mixture, words: list[str], data: Data, columns: Sequence[_Column]) -> Entry:
     utt = mixture["utt"]
-    scores = results[0].path / "scores.json"
+    scores = columns[0].result.path / "scores.json"
     if utt not in data.labels:
         raise InputError(scores, f"mixture {utt}", "mixtures of the data directory")
-    if list(data.labels[utt]) != labels_of(mixture["ref_labels"]):  # pairs count references in this order
-        found, expected = " ".join(mixture["ref_labels"]), " ".join(data.labels[utt])
-        raise InputError(
-            f"{scores}: mixture {utt}", f"references [{found}]", f"[{expected}] of the data directory (score again)"
-        )
+    labels = data.labels[utt]
+    for column in columns:
+        column.check(utt, labels)
     samples, fs = data.mixture(utt)
     references = data.sources(utt)
-    labels = data.labels[utt]
-    sound = Sound(f"{utt}_mixture", "Mixture, channel 0", samples[0])
-    columns = [_Column(result, utt, len(samples[0]), fs) for result in results]
-    rows: list[list[Sound | str]] = []
+    sound = Sound(f"{utt}_mixture", "Mixture, channel 0", samples[0], "mixture")
+    takes = [_Take(column, utt, len(samples[0]), fs) for column in columns]
+    places = _places(data.scene_path(utt), labels)
+    sources = []
     for slot, label in enumerate(labels):
-        row: list[Sound | str] = [Sound(f"{utt}_reference{slot}_{label}", f"Reference: {label}", references[slot])]
-        for column in columns:
-            paired = column.of_reference.get(slot)
-            row.append("missed" if paired is None else column.estimate(paired))
-        rows.append(row)
-    alarms = [column.false_alarms() for column in columns]
-    for i in range(max(map(len, alarms))):
-        # A column without a false alarm in this row stays empty.
-        rows.append(["false alarm", *(alarm[i] if i < len(alarm) else "" for alarm in alarms)])
-    entry = Entry(mixture, words, fs, sound, rows, gain=1.0)
+        lanes: list[Sound | Missing] = [
+            Sound(f"{utt}_reference{slot}_{label}", "Reference", references[slot], "reference")
+        ]
+        lanes += [take.of_reference(slot) for take in takes]
+        sources.append(Source(f"Source {slot + 1}: {label}", _place_words(places[slot]), lanes))
+    for take in takes:
+        for alarm in take.false_alarms():
+            about = f"System {take.column.letter} has an estimate for which there is no reference."
+            sources.append(Source("✗ False alarm", about, [alarm]))
+    entry = Entry(mixture, words, fs, sound, sources, places)
     peak = float(np.abs(sound.waveform).max(initial=0))
-    highest = max(float(np.abs(s.waveform).max(initial=0)) for s in _sounds(entry))
+    highest = max(float(np.abs(s.waveform).max(initial=0)) for s in entry.sounds)
     if peak > 0:
         entry.gain = min(PEAK / peak, 0.99 / highest)  # the second: nothing clips, whatever a system puts out
     return entry
 
 
+def _places(scene: Path | None, labels: Sequence[str]) -> list[list[Direction]]:
+    if scene is None:
+        return [[] for _ in labels]
+    from s5.scene.spec import Scene
+
+    return directions(Scene.load(scene), labels)
+
+
+def _place_words(points: Sequence[Direction]) -> str:
+    if not points:
+        return ""
+    return str(points[0]) if len(points) == 1 else f"moves from {points[0]} to {points[-1]}"
+
+
 class _Column:
+    """One result as the page shows it: system A, B, ..."""
+
+    def __init__(self, letter: str, result: Result) -> None:
+        self.letter, self.result = letter, result
+        self.mixtures: dict[str, Mixture] = {m["utt"]: m for m in result.scores["mixtures"]}
+        self.name = f"{result.system}, {result.labels} labels"
+
+    def check(self, utt: str, labels: Sequence[str]) -> None:
+        """Complains where the scores are not of this mixture with these references."""
+        scores = self.result.path / "scores.json"
+        if utt not in self.mixtures:
+            raise InputError(scores, f"no mixture {utt}", "the mixtures of the data directory (score again)")
+        names = self.mixtures[utt]["ref_labels"]
+        if list(labels) != labels_of(names):  # pairs count references in this order
+            found, expected = " ".join(names), " ".join(labels)
+            raise InputError(
+                f"{scores}: mixture {utt}", f"references [{found}]", f"[{expected}] of the data directory (score again)"
+            )
+
+
+class _Take:
     """One result's estimates of one mixture."""
 
-    def __init__(self, result: Result, utt: str, n_samples: int, fs: int) -> None:
-        self.result, self.utt, self.n_samples, self.fs = result, utt, n_samples, fs
-        found = [m for m in result.scores["mixtures"] if m["utt"] == utt]
-        if not found:
-            raise InputError(
-                result.path / "scores.json", f"no mixture {utt}", "the mixtures of the data directory (score again)"
-            )
-        self.mixture: Mixture = found[0]
-        self.files = _estimate_files(result.path / "estimates", utt)
-        self.of_reference = {int(pair["ref"]): int(pair["est"]) for pair in self.mixture["pairs"]}
+    def __init__(self, column: _Column, utt: str, n_samples: int, fs: int) -> None:
+        self.column, self.utt, self.n_samples, self.fs = column, utt, n_samples, fs
+        self.result = column.result
+        self.mixture = column.mixtures[utt]
+        self.files = _estimate_files(self.result.path / "estimates", utt)
+        self.slot_of = {int(pair["ref"]): int(pair["est"]) for pair in self.mixture["pairs"]}
         self.pair_of = {int(pair["est"]): pair for pair in self.mixture["pairs"]}
 
+    def of_reference(self, slot: int) -> Sound | Missing:
+        """The estimate that was paired with a reference."""
+        if slot in self.slot_of:
+            return self.estimate(self.slot_of[slot])
+        return Missing(f"System {self.column.letter}: ✗ missed", "It has no estimate for this reference.")
+
     def estimate(self, slot: int) -> Sound:
+        """The estimate in a slot; slots count the active ones, as scores do."""
         labels = self.mixture["est_labels"]
         if slot >= len(labels):
             raise InputError(
                 self.result.path / "scores.json", f"slot {slot} of {self.utt}", f"a slot below {len(labels)}"
             )
-        label = labels[slot]  # slots count the active ones, as scores do
+        label, letter = labels[slot], self.column.letter
         probabilities = self.mixture.get("probabilities") or []
-        title = "Estimate, oracle label: " if self.result.oracle else "Estimate: "
-        sound = Sound(f"{self.utt}_{self.result.labels}{slot}_{label}", title + label, self._read(slot, label))
-        if not self.result.oracle and slot < len(probabilities) and probabilities[slot] is not None:
-            sound.lines.append(f'probability <span class="number">{probabilities[slot]:.2f}</span>')
+        name = f"{self.utt}_{letter}{slot}_{label}"
+        sound = Sound(name, f"System {letter}: {label}", self._read(slot, label), letter)
+        if self.result.oracle:
+            sound.lines.append("label given")
+        elif slot < len(probabilities) and probabilities[slot] is not None:
+            sound.lines.append(f'confidence <span class="number">{probabilities[slot]:.2f}</span>')
         if (pair := self.pair_of.get(slot)) is not None:
             sound.lines.append(_improvement(pair))
         return sound
 
     def false_alarms(self) -> list[Sound]:
+        """Estimates that were paired with no reference."""
         slots = [slot for slot, label in enumerate(self.mixture["est_labels"]) if label != SILENCE]
         return [self.estimate(slot) for slot in slots if slot not in self.pair_of]
 
@@ -222,23 +309,34 @@ def _estimate_files(folder: Path, utt: str) -> list[Path]:
     return [found[slot] for slot in sorted(found)]
 
 
-def _sounds(entry: Entry) -> Iterator[Sound]:
-    yield entry.sound
-    for row in entry.rows:
-        yield from (cell for cell in row if isinstance(cell, Sound))
+def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Column]) -> None:
+    """Pictures and the script of an entry: all sounds with one gain, all pictures with one scale."""
+    picture = spectrogram.power(entry.sound.waveform, entry.fs)
+    loudest, moment = float(picture.max()), float(spectrogram.envelope(entry.sound.waveform).max())
+    for sound in entry.sounds:
+        if sound is not entry.sound:
+            picture = spectrogram.power(sound.waveform, entry.fs)
+        spectrogram.save_png(folder / f"{sound.file}.png", picture, loudest)
+    content = {
+        "html": _section(entry, columns, moment),
+        "seconds": len(entry.sound.waveform) / entry.fs,
+        "fs": entry.fs,
+        "sounds": [_flac(sound.waveform * entry.gain, entry.fs) for sound in entry.sounds],
+    }
+    (folder / _script(number)).write_text(f"s5page.arrived({number}, {json.dumps(content)});\n", encoding="utf-8")
 
 
-def _write_files(folder: Path, entry: Entry) -> None:
-    """FLAC and PNG of every sound of an entry, all with one gain and one colour scale."""
+def _script(number: int) -> str:
+    return f"mixture{number:04d}.js"
+
+
+def _flac(waveform: np.ndarray, fs: int) -> str:
+    """A FLAC file of 16 bits in base64."""
     import soundfile
 
-    reference: float | None = None
-    for sound in _sounds(entry):
-        picture = spectrogram.power(sound.waveform, entry.fs)
-        if reference is None:  # the mixture comes first
-            reference = float(picture.max())
-        spectrogram.save_png(folder / f"{sound.name}.png", picture, reference)
-        soundfile.write(folder / f"{sound.name}.flac", sound.waveform * entry.gain, entry.fs, subtype="PCM_16")
+    file = io.BytesIO()
+    soundfile.write(file, waveform, fs, format="FLAC", subtype="PCM_16")
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _improvement(pair: dict[str, Any]) -> str:
@@ -254,123 +352,222 @@ def _db(value: float) -> str:
     return f"{value:+.1f} dB".replace("-", "−")
 
 
-# --- HTML ---------------------------------------------------------------------------------------------------------
+# --- HTML: index.html ---------------------------------------------------------------------------------------------
 
 
-def _document(mixtures: Sequence[Mixture], sections: Sequence[str], results: Sequence[Result]) -> str:
-    first = results[0]
-    title = html.escape(f"Listen: {first.system} on {first.set}")
+def _document(mixtures: Sequence[Mixture], rows: Sequence[str], columns: Sequence[_Column]) -> str:
+    first = columns[0].result
     css, js = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    body = "\n".join(sections)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{css}</style>
-</head>
-<body style="--columns: {len(results) + 1}">
-<h1>{title}</h1>
-{_introduction(len(mixtures), results)}
-{_overview(mixtures)}
-{body}
-<script>
-{js}</script>
-</body>
-</html>
-"""
+    values = {
+        "title": html.escape(f"Listen: {first.system} on {first.set}"),
+        "css": css,
+        "js": js,
+        "introduction": _introduction(len(mixtures), columns),
+        "filters": _filters(mixtures, columns),
+        "heads": "".join(f'<th scope="col">{c.letter}: CAPI-<br>SDRi, dB</th>' for c in columns),
+        "rows": "\n".join(rows),
+        "together": "".join(
+            f'<button type="button" data-hear="{c.letter}" aria-pressed="false">All {c.letter}'
+            f" <kbd>{c.letter.lower()}</kbd></button>"
+            for c in columns
+        ),
+        "letters": ", ".join(f"<kbd>{c.letter.lower()}</kbd>" for c in columns),
+        "scale": _scale(),
+    }
+    text = (_HERE / "page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
 
 
-def _introduction(shown: int, results: Sequence[Result]) -> str:
-    parts = []
-    for result in results:
-        value = result.scores["metrics"].get("CAPI-SDRi")
-        if value is not None:
-            parts.append(f'<span class="number">{_db(value)}</span> with {result.labels} labels')
-    mean = f" CAPI-SDRi over all of them: {', '.join(parts)}." if parts else ""
+def _introduction(shown: int, columns: Sequence[_Column]) -> str:
+    total = len(columns[0].mixtures)
+    which = f"All {total}" if shown == total else f"{shown} of {total}"
+    why = (
+        ""
+        if shown == total
+        else (", chosen to span the numbers of sources, same-class sources, wrong labels, the best and the worst")
+    )
+    systems = []
+    for column in columns:
+        value = column.result.scores["metrics"].get("CAPI-SDRi")
+        mean = "" if value is None else f': CAPI-SDRi <span class="number">{_db(value)}</span> over all mixtures'
+        systems.append(f"<li><strong>{column.letter}</strong> = {html.escape(column.name)}{mean}</li>")
+    return f'<p>{which} mixtures{why}. Systems:</p>\n<ul class="systems">{"".join(systems)}</ul>'
+
+
+def _scale() -> str:
     stops = ", ".join(f"rgb({r} {g} {b})" for r, g, b in spectrogram.colours(12).tolist())
-    return f"""<p>{shown} of {len(results[0].scores["mixtures"])} mixtures, chosen to span the numbers of
-sources, same-class sources, wrong labels, the best and the worst.{mean}</p>
-<p>All sounds of a mixture (the mixture, references, estimates) are played with one common gain, which brings the
-mixture's peak to {PEAK} or less, so their levels can be compared. The spectrograms of a mixture share one colour scale:
-level in dB relative to the loudest point of the mixture's channel 0 (Hann window, 32 ms). References are dry: the
-direct sound only.</p>
-<div class="scale"><span class="number">−{spectrogram.RANGE_DB} dB and below</span>
+    return f"""<div class="scale"><span class="number">−{spectrogram.RANGE_DB} dB and below</span>
 <span class="bar" role="img" aria-label="colour scale, dark is quiet"
 style="background: linear-gradient(to right, {stops})"></span>
 <span class="number">0 dB</span></div>"""
 
 
-def _overview(mixtures: Sequence[Mixture]) -> str:
-    rows = []
-    for m in mixtures:
-        wrong = ' <span class="bad">✗ wrong</span>' if wrong_labels(m) else ""
-        rows.append(
-            f'<tr><td><a href="#{_id(m["utt"])}">{html.escape(m["utt"])}</a></td>'
-            f"<td>{_label_list(m['ref_labels'])}</td><td>{_label_list(m['est_labels'])}{wrong}</td>"
-            f'<td class="number">{_capi(m)}</td></tr>'
-        )
-    return (
-        '<div class="wide"><table>\n'
-        "<tr><th>Mixture</th><th>References</th><th>Labels of the system</th><th>CAPI-SDRi</th></tr>\n"
-        + "\n".join(rows)
-        + "\n</table></div>"
+def _filters(mixtures: Sequence[Mixture], columns: Sequence[_Column]) -> str:
+    """The choices above the table; only what occurs is offered."""
+    entries = [column.mixtures[m["utt"]] for m in mixtures for column in columns]
+    names = sorted({label for m in entries for key in ("ref_labels", "est_labels") for label in labels_of(m[key])})
+    counts = sorted({len(labels_of(m["ref_labels"])) for m in mixtures})
+    orders = {"": "as chosen", "name": "name"}
+    for c in columns:
+        orders |= {f"worst {c.letter}": f"worst of {c.letter} first", f"best {c.letter}": f"best of {c.letter} first"}
+    for c in columns[1:]:
+        orders[f"gain {c.letter}"] = f"{c.letter} most above A first"
+        orders[f"loss {c.letter}"] = f"{c.letter} most below A first"
+    labels = {"": "any", "same": "two sources of a class"}
+    for c in columns:
+        labels |= {f"wrong {c.letter}": f"{c.letter} wrong", f"right {c.letter}": f"{c.letter} right"}
+    return "\n".join(
+        [
+            _select("class", "Class", {"": "any", **{name: name for name in names}}),
+            _select("count", "Sources", {"": "any", **{str(n): str(n) for n in counts}}),
+            _select("labels", "Labels", labels),
+            _select("order", "Order", orders),
+        ]
     )
 
 
-def _section(entry: Entry, results: Sequence[Result]) -> str:
-    m = entry.mixture
+def _select(name: str, title: str, options: dict[str, str]) -> str:
+    choices = "".join(f'<option value="{html.escape(k)}">{html.escape(v)}</option>' for k, v in options.items())
+    return f'<label>{title} <select id="{name}">{choices}</select></label>'
+
+
+def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> str:
+    utt = mixture["utt"]
+    own = [column.mixtures[utt] for column in columns]
+    facts = {
+        "utt": utt,
+        "labels": sorted({label for m in own for key in ("ref_labels", "est_labels") for label in labels_of(m[key])}),
+        "count": len(labels_of(mixture["ref_labels"])),
+        "same": same_class(mixture),
+        "wrong": [column.letter for column, m in zip(columns, own, strict=True) if wrong_labels(m)],
+        "values": {column.letter: improvement(m) for column, m in zip(columns, own, strict=True)},
+    }
+    lines = [f"References: {_label_list(mixture['ref_labels'])}"]
+    for column, m in zip(columns, own, strict=True):
+        wrong = wrong_labels(m)
+        if wrong or not column.result.oracle:
+            said = f'{_label_list(m["est_labels"])} <span class="bad">✗ wrong</span>' if wrong else "✓ right"
+            lines.append(f"{column.letter}: {said}")
+    about = "".join(f"<span>{line}</span>" for line in lines)
+    values = "".join(f'<td class="number">{_capi(m)}</td>' for m in own)
+    return (
+        f'<tr data-facts="{html.escape(json.dumps(facts))}"><td>'
+        f'<a href="#{html.escape(urllib.parse.quote(utt))}" data-script="{_script(number)}">{html.escape(utt)}</a>'
+        f"{about}</td>{values}</tr>"
+    )
+
+
+# --- HTML: one mixture --------------------------------------------------------------------------------------------
+
+
+def _section(entry: Entry, columns: Sequence[_Column], moment: float) -> str:
+    """What is shown of a mixture; ``moment`` is the power at 0 dB of the envelopes."""
+    utt = entry.mixture["utt"]
     words = "".join(
         f'<span class="word{" bad" if word == "wrong labels" else ""}">{html.escape(word)}</span>'
         for word in entry.words
     )
-    about = [f"<p><strong>References:</strong> {_label_list(m['ref_labels'])}</p>"]
-    about.append(f"<p><strong>Labels of the system:</strong> {_label_list(m['est_labels'])}</p>")
-    for result in results:
-        own = next(x for x in result.scores["mixtures"] if x["utt"] == m["utt"])
-        about.append(f"<p>CAPI-SDRi with {result.labels} labels: <strong class='number'>{_capi(own)}</strong></p>")
+    about = [f"<p><strong>References:</strong> {_label_list(entry.mixture['ref_labels'])}</p>"]
+    for column in columns:
+        own = column.mixtures[utt]
+        wrong = ' <span class="bad">✗ wrong</span>' if wrong_labels(own) else ""
+        about.append(
+            f"<p><strong>{column.letter}</strong> ({html.escape(column.name)}): {_label_list(own['est_labels'])}{wrong}"
+            f', CAPI-SDRi <strong class="number">{_capi(own)}</strong></p>'
+        )
     about.append(f'<p class="soft">Gain of all sounds of this mixture: {_db(20 * np.log10(entry.gain))}</p>')
-    rows = [f'<div class="row">{_cell(entry.sound, entry)}<div class="about">{"".join(about)}</div></div>']
-    for row in entry.rows:
-        rows.append(f'<div class="row">{"".join(_cell(cell, entry) for cell in row)}</div>')
+    numbers = {id(sound): i for i, sound in enumerate(entry.sounds)}
+    groups = [_group("", [_lane(entry.sound, 0, entry, moment)], entry)]
+    for source in entry.sources:
+        lanes = [
+            _lane(lane, numbers[id(lane)], entry, moment) if isinstance(lane, Sound) else _missing(lane)
+            for lane in source.lanes
+        ]
+        place = f' <span class="soft">{source.about}</span>' if source.about else ""
+        groups.append(_group(f"<h3>{html.escape(source.title)}{place}</h3>", lanes, entry))
     return (
-        f'<section id="{_id(m["utt"])}">\n<div class="head"><h2>{html.escape(m["utt"])}</h2><div>{words}</div></div>\n'
-        + "\n".join(rows)
-        + "\n</section>"
+        f'<div class="head"><h2 tabindex="-1">{html.escape(utt)}</h2><div>{words}</div></div>'
+        f'<div class="facts"><div>{"".join(about)}</div>{_plan(entry)}</div>{"".join(groups)}'
     )
 
 
-_MISSING = {
-    "missed": '<p class="bad">✗ missed</p><p class="soft">The system has no estimate for this reference.</p>',
-    "false alarm": '<p class="bad">✗ false alarm</p><p class="soft">There is no reference for this estimate.</p>',
-}
+def _group(head: str, lanes: Sequence[str], entry: Entry) -> str:
+    seconds = len(entry.sound.waveform) / entry.fs
+    return (
+        f'<div class="group">{head}{"".join(lanes)}'
+        f'<div class="time" aria-hidden="true"><div>{_ticks(seconds, "left", " s")}</div></div></div>'
+    )
 
 
-def _cell(cell: Sound | str, entry: Entry) -> str:
-    if isinstance(cell, str):
-        return f'<div class="cell none">{_MISSING[cell]}</div>' if cell else "<div></div>"
-    seconds, khz = len(cell.waveform) / entry.fs, entry.fs / 2000
-    name, title = html.escape(cell.name), html.escape(cell.title)
-    lines = "".join(f"<p>{line}</p>" for line in cell.lines if line)
-    alt = f"Spectrogram of {title}, 0 to {seconds:g} s, 0 to {khz:g} kHz"
-    return f"""<div class="cell"><h3>{title}</h3>{lines}
-<audio controls preload="metadata" src="{name}.flac" aria-label="{title}"></audio>
-<figure><div class="frequency" aria-hidden="true">{_ticks(khz, "bottom")}</div>
-<div class="picture" data-seconds="{seconds:g}"><img src="{name}.png" alt="{alt}" loading="lazy"><i></i></div>
-<div class="time" aria-hidden="true">{_ticks(seconds, "left")}</div>
-<figcaption>frequency (kHz) over time (s)</figcaption></figure></div>"""
+def _lane(sound: Sound, number: int, entry: Entry, moment: float) -> str:
+    seconds, khz = len(sound.waveform) / entry.fs, entry.fs / 2000
+    title = html.escape(sound.title)
+    lines = "".join(f"<p>{line}</p>" for line in sound.lines if line)
+    key = f" <kbd>{number}</kbd>" if number < 10 else ""
+    name, file = html.escape(urllib.parse.quote(f"{sound.file}.png")), html.escape(f"{sound.file}.flac")
+    frequencies = _ticks(khz, "bottom", "<b> kHz</b>")
+    return (
+        f'<div class="lane" data-sound="{number}" data-kind="{sound.kind}"><div class="what"><h4>{title}</h4>{lines}'
+        f'<div class="buttons"><button type="button" class="solo" aria-pressed="false" aria-label="Solo: {title}">'
+        f'Solo{key}</button><button type="button" class="add" aria-pressed="false" aria-label="Add: {title}">Add'
+        f'</button><button type="button" class="save" aria-label="Save: {title}" data-name="{file}">'
+        f'Save</button></div></div><div class="frequency" aria-hidden="true">{frequencies}</div>'
+        f'<div class="view"><img src="{name}" loading="lazy" alt="Spectrogram of {title}, 0 to {seconds:g} s, 0 to '
+        f'{khz:g} kHz">{_envelope(sound, moment)}<i class="cursor"></i></div></div>'
+    )
 
 
-def _ticks(end: float, side: str) -> str:
-    """Round numbers from 0 to ``end`` at their places along an axis."""
+def _missing(lane: Missing) -> str:
+    title, text = html.escape(lane.title), html.escape(lane.text)
+    return (
+        f'<div class="lane none"><div class="what"><h4 class="bad">{title}</h4></div><p class="soft">{text}</p></div>'
+    )
+
+
+def _envelope(sound: Sound, moment: float) -> str:
+    """The level over time as a filled curve, under the spectrogram and as wide."""
+    levels = spectrogram.level(spectrogram.envelope(sound.waveform), moment, ENVELOPE_DB)
+    points = " ".join(f"{i},{-x:.0f}" for i, x in enumerate(levels))
+    title = html.escape(sound.title)
+    return (
+        f'<svg class="envelope" viewBox="0 0 {len(levels) - 1} {ENVELOPE_DB}" preserveAspectRatio="none" role="img" '
+        f'aria-label="Energy envelope of {title}, highest {levels.max():.0f} dB"><polygon points="0,{ENVELOPE_DB} '
+        f'{points} {len(levels) - 1},{ENVELOPE_DB}"/></svg>'
+    )
+
+
+def _plan(entry: Entry) -> str:
+    """The sources around the microphone, seen from above, front at the top."""
+    marks = []
+    for slot, points in enumerate(entry.places):
+        spots = []
+        for point in points:
+            # Farther in where a source stands above or below: its place on a sphere seen from above.
+            angle, radius = np.radians(point.azimuth), 38 * np.cos(np.radians(point.elevation))
+            spots.append((50 - radius * np.sin(angle), 50 - radius * np.cos(angle)))
+        if len(spots) > 1:
+            marks.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in spots)}"/>')
+        for x, y in spots[:1]:
+            marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8"/>')
+            marks.append(f'<text x="{x:.1f}" y="{y + 4:.1f}">{slot + 1}</text>')
+    if not marks:
+        return ""
+    return (
+        '<figure class="plan"><svg viewBox="0 0 100 100" role="img" aria-label="Sources around the microphone, seen '
+        'from above, front at the top"><circle class="rim" cx="50" cy="50" r="38"/><path class="rim" '
+        f'd="M50 44V56M44 50H56"/><text class="rim" x="50" y="9">front</text>{"".join(marks)}</svg></figure>'
+    )
+
+
+def _ticks(end: float, side: str, unit: str) -> str:
+    """Round numbers from 0 to ``end`` at their places along an axis, the last one with the unit."""
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 4, 5, 10, 20, 30, 60) if end / s <= 5), end / 5)
     marks = []
-    for i in range(int(end / step + 1e-6) + 1):
+    count = int(end / step + 1e-6)
+    for i in range(count + 1):
         share = 100 * i * step / end
         last = (" class=top" if side == "bottom" else " class=end") if share > 99 else ""
-        marks.append(f'<span{last} style="{side}: {share:.2f}%">{i * step:g}</span>')
+        marks.append(f'<span{last} style="{side}: {share:.2f}%">{i * step:g}{unit if i == count else ""}</span>')
     return "".join(marks)
 
 
@@ -380,8 +577,4 @@ def _label_list(names: Sequence[str]) -> str:
 
 def _capi(mixture: Mixture) -> str:
     value = improvement(mixture)
-    return "–" if value is None else _db(value)
-
-
-def _id(utt: str) -> str:
-    return html.escape(utt, quote=True)
+    return "–" if value is None else _db(value).removesuffix(" dB") + '<span class="unit"> dB</span>'

@@ -30,6 +30,7 @@ def write_report(
     data_root: str | Path = "data",
     n_mixtures: int = 12,
     figures: bool = True,
+    compare: str | None = None,
 ) -> None:
     """Writes a listening page for every data set of the system, its figures, then RESULTS.md with all systems.
 
@@ -40,6 +41,7 @@ def write_report(
         data_root: folder of the data directories.
         n_mixtures: mixtures on a page at most.
         figures: draw figures, into ``<expdir>/<system_name>/report/figures``.
+        compare: another system's name in the experiment folder: to hear beside this one on the page of each data set.
 
     Raises:
         InputError: nothing is scored, or scores, estimates and data do not fit together.
@@ -51,6 +53,9 @@ def write_report(
     name, expdir, out = system_name(system), Path(expdir), Path(out)
     results = find_results(expdir)
     own = of_system(results, name, expdir)
+    other = {} if compare is None else of_system(results, compare, expdir)
+    if compare == name:
+        raise InputError("--compare", compare, "another system")
     pages, sizes = {}, []
     for set_name in by_set(results):
         folder = Path(data_root) / set_name
@@ -61,7 +66,8 @@ def write_report(
         if set_name in own:
             start = time.perf_counter()
             page = own[set_name][0].path / "report"
-            shown = write_page(page, data, own[set_name], n_mixtures)
+            heard = sorted(own[set_name] + other.get(set_name, []), key=lambda result: result.oracle)
+            shown = write_page(page, data, heard, n_mixtures)
             pages[set_name] = portable(page / "index.html", expdir.parent)
             logging.info("%s: %d mixtures, %.1f s", page / "index.html", shown, time.perf_counter() - start)
     drawn = {}
@@ -81,7 +87,7 @@ def write_report(
         data=sizes,
         trainings=find_trainings(expdir),
         environment=environment.describe(ignore=[out]),
-        command=command_line(system, expdir, out, data_root, n_mixtures),
+        command=command_line(system, expdir, out, data_root, n_mixtures, compare),
         date=datetime.now(UTC),
         pages=pages,
         taggers=tagger_accuracies(results, expdir),
@@ -92,11 +98,14 @@ def write_report(
     logging.info("%s: %d results", out, len(results))
 
 
-def command_line(system: str | Path, expdir: Path, out: Path, data_root: str | Path, n_mixtures: int) -> str:
+def command_line(
+    system: str | Path, expdir: Path, out: Path, data_root: str | Path, n_mixtures: int, compare: str | None = None
+) -> str:
     """The command that makes the report, for RESULTS.md: no absolute path."""
     options = {"system": system, "expdir": expdir, "out": out, "data_root": data_root}
     words = [f"--{key} {shlex.quote(portable(path))}" for key, path in options.items()]
-    return " ".join(["python -m s5.bin.report", *words, f"--n_mixtures {n_mixtures}"])
+    words += [f"--n_mixtures {n_mixtures}", *([f"--compare {shlex.quote(compare)}"] if compare else [])]
+    return " ".join(["python -m s5.bin.report", *words])
 
 
 def portable(path: str | Path, base: str | Path = ".") -> str:

@@ -38,3 +38,17 @@ def test_silence_is_dark(tmp_path):
 def test_colour_scale_gets_lighter_in_even_steps():
     lightness = spectrogram.colours(64) @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) > 0).all()
+
+
+def test_envelope_is_the_mean_power_of_equal_parts():
+    waveform = np.repeat([0.0, 2.0, -1.0, 0.5], 250).astype(np.float32)
+    np.testing.assert_allclose(spectrogram.envelope(waveform, 4), [0, 4, 1, 0.25])
+    np.testing.assert_allclose(spectrogram.envelope(waveform, 1), [(4 + 1 + 0.25) / 4])
+    parts = spectrogram.envelope(np.ones(1003), 240)
+    assert parts.shape == (240,) and (parts == 1).all()
+    assert spectrogram.envelope(np.ones(3)).shape == (3,)
+
+
+def test_level_ends_at_the_range():
+    np.testing.assert_allclose(spectrogram.level(np.array([0, 1e-9, 0.01, 1, 10]), 1.0, 60), [-60, -60, -20, 0, 10])
+    np.testing.assert_allclose(spectrogram.level(np.zeros(2), 1.0, 60), [-60, -60])
