@@ -34,7 +34,7 @@ import yaml
 
 from s5.config import ROOT, load_yaml, parse, resolve
 from s5.data import write_bytes
-from s5.errors import InputError
+from s5.errors import DAMAGED_ZIP, InputError
 from s5.experiment import WEIGHTS, Experiment, load_experiment
 from s5.system import SystemConfig, system_name
 
@@ -388,7 +388,7 @@ def _read_zip(path: Path) -> dict[str, bytes]:
                     how = "twice" if info.filename in contents else "compressed"
                     raise InputError(path, f"{info.filename} {how}", "each file once, as it is")
                 contents[info.filename] = archive.read(info)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as e:
+    except DAMAGED_ZIP as e:
         raise InputError(path, f"a damaged file ({e})", "a model archive") from None
     if "archive.yaml" not in contents:
         raise InputError(path, "no archive.yaml", "a model archive")

@@ -19,7 +19,7 @@ import yaml
 
 from s5.config import load_yaml, parse, resolve
 from s5.corpus.download import PATIENT, File, Patience, download
-from s5.errors import InputError, one_of
+from s5.errors import DAMAGED_ZIP, InputError, one_of
 from s5.experiment import WEIGHTS
 from s5.labels import DCASE_LABELS
 from s5.system import SystemConfig
@@ -189,7 +189,7 @@ def _extract(zipped: Path, member: str, path: Path) -> str:
                 while block := source.read(1 << 20):
                     digest.update(block)
                     target.write(block)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as e:
+    except DAMAGED_ZIP as e:
         raise InputError(zipped, f"a damaged file ({e})", "a zip file (delete it to fetch it again)") from None
     except FileNotFoundError:
         raise InputError(zipped, "no such file", "the published zip file") from None

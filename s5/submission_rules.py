@@ -16,7 +16,7 @@ from typing import Any
 import soundfile
 
 from s5.data import DataDir, audio_info
-from s5.errors import InputError
+from s5.errors import DAMAGED_ZIP, InputError
 from s5.labels import SILENCE, LabelSet
 from s5.submission import AUDIO, EVAL_JSON, MOST, TEST_JSON
 
@@ -84,7 +84,7 @@ def check_submission(path: str | Path, rules: Rules) -> list[str]:
             return list(_violations(path, archive, rules))
     except FileNotFoundError:
         raise InputError(path, "no such file", "a submission") from None
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as e:
+    except DAMAGED_ZIP as e:
         raise InputError(path, f"a damaged file ({e})", "a zip file") from None
 
 

@@ -220,6 +220,19 @@ def test_the_rules_of_2025(tmp_path):
     assert found == ["b: found no file, expected 1 to 3"]
 
 
+def test_damaged_content_is_refused(tmp_path):
+    path = tmp_path / "A_B_task4_1_out.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("A_B_task4_1_out/eval_out/a_Speech.wav", wav() * 4)
+        info = archive.infolist()[0]
+    content = bytearray(path.read_bytes())
+    begin = info.header_offset + 30 + len(info.filename)
+    content[begin : begin + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="found a damaged file"):
+        check_submission(path, Rules({"a": N}, year=2025, fs=FS))
+
+
 def test_what_is_no_zip_is_refused(tmp_path):
     (tmp_path / "A_B_task4_1_out.zip").write_text("hello")
     with pytest.raises(InputError, match="found a damaged file"):

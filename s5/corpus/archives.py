@@ -22,7 +22,7 @@ from typing import IO, Any
 from s5.corpus.download import check_space
 from s5.corpus.splitzip import open_zip, parts
 from s5.data import write_bytes
-from s5.errors import InputError
+from s5.errors import DAMAGED_ZIP, InputError
 from s5.progress import progress
 
 BLOCK = 1 << 20
@@ -169,7 +169,7 @@ def _unpack_zip(archive: Path, out: Path, nj: int, only: Collection[str] | None)
                     left -= len(block)
             if left:
                 raise zipfile.BadZipFile(f"{member.size - left} bytes instead of {member.size}")
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+        except DAMAGED_ZIP as e:
             raise InputError(f"{archive}: {member.name}", f"damaged content ({e})", "a complete archive") from e
 
     try:
