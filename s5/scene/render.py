@@ -62,15 +62,23 @@ class Rendered:
 
 @dataclass
 class _Filter:
-    """Spectra [C, F] complex64 of impulse responses of ``length`` samples, the first of which is sample ``start``."""
+    """Spectra [C, F] complex64 of impulse responses of ``length`` samples, the first of which is sample ``start``.
+
+    Where C is not all channels: ``power`` [F] float32, the sum of the squared magnitudes of all channels.
+    """
 
     spectra: np.ndarray
     n_fft: int
     length: int
     start: int = 0
+    power: np.ndarray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.spectra.nbytes + (0 if self.power is None else self.power.nbytes)
 
 
-_filters: ByteCache[_Filter] = ByteCache(FILTER_BUDGET, lambda x: x.spectra.nbytes)
+_filters: ByteCache[_Filter] = ByteCache(FILTER_BUDGET, lambda x: x.nbytes)
 _lengths: ByteCache[tuple[int, int]] = ByteCache(100_000, lambda _: 1)
 """Of an impulse response: without trailing zeros, and with them."""
 
@@ -134,9 +142,19 @@ def render(scene: Scene, root: str | Path = ".", sources: bool = True) -> Render
     return render_plan(plan(scene, root), sources)
 
 
-def render_plan(planned: Plan, sources: bool = True) -> Rendered:
-    """Renders a scene that has been planned; see :func:`render`."""
-    mixture = np.zeros((planned.n_channels, planned.n_samples), dtype=np.float32)
+def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = None) -> Rendered:
+    """Renders a scene that has been planned; see :func:`render`.
+
+    Args:
+        planned: the scene.
+        sources: whether the dry and wet sources are wanted.
+        n_channels: the mixture's first so many channels are wanted, at least the reference channel. They are the same
+            but for rounding, made sooner: levels, which are of all channels, come from the spectra (Parseval).
+    """
+    wanted = min(n_channels or planned.n_channels, planned.n_channels)
+    if planned.rules.reference_channel >= wanted:
+        raise ValueError(f"n_channels {n_channels}: without the reference channel")
+    mixture = np.zeros((wanted, planned.n_samples), dtype=np.float32)
     n_targets = len(planned.labels) if sources else 0
     dry = np.zeros((n_targets, planned.n_samples), dtype=np.float32)
     wet = np.zeros_like(dry)
@@ -144,9 +162,8 @@ def render_plan(planned: Plan, sources: bool = True) -> Rendered:
         _add_background(mixture, background, planned)
     for event in planned.events:
         source = recordings.source(event.clip, planned.rate)[: event.length]
-        signal, n_wet = _through_room(source, event)
-        energy = _energy(signal)
-        scale = _scale(event.level, energy / (len(signal) * n_wet))
+        signal, n_wet, energy = _through_room(source, event, wanted if wanted < planned.n_channels else None)
+        scale = _scale(event.level, energy / (planned.n_channels * n_wet))
         visible = signal[:, : max(0, planned.n_samples - event.onset)]
         visible *= scale
         _add(mixture, visible, event.onset)
@@ -213,19 +230,24 @@ def _add_background(mixture: np.ndarray, background: PlannedBackground, planned:
     frames = np.ascontiguousarray(frames[: planned.n_samples], dtype=np.float32)
     mean_square = _energy(frames.reshape(1, -1)) / (planned.n_samples * frames.shape[1])
     frames *= _scale(background.level, mean_square)
-    mixture[:, : len(frames)] += frames.T
+    mixture[:, : len(frames)] += frames.T[: len(mixture)]
 
 
-def _through_room(source: np.ndarray, event: PlannedEvent) -> tuple[np.ndarray, int]:
-    """The wet source [M, n] without a tail of zeros, and its length with it."""
+def _through_room(source: np.ndarray, event: PlannedEvent, n_channels: int | None) -> tuple[np.ndarray, int, float]:
+    """The wet source [n_channels, n] without a tail of zeros, its length with it, and the energy of all channels."""
     n_wet = len(source) + max(map(full_length, event.responses)) - 1
-    parts = [(start, _convolve(part, _room_filter(r, len(part)))) for r, start, part in _parts(source, event)]
-    if len(parts) == 1:
-        return parts[0][1], n_wet
-    out = np.zeros((len(parts[0][1]), n_wet), dtype=np.float32)
-    for start, part in parts:
-        _add(out, part, start)
-    return out, n_wet
+    if len(event.responses) == 1:
+        response = _room_filter(event.responses[0], len(source), n_channels)
+        if response.power is not None:
+            signal, energy = _convolve_some(source, response)
+            return signal, n_wet, energy
+        signal = _convolve(source, response)
+    else:
+        parts = [(start, _convolve(part, _room_filter(r, len(part)))) for r, start, part in _parts(source, event)]
+        signal = np.zeros((len(parts[0][1]), n_wet), dtype=np.float32)
+        for start, part in parts:
+            _add(signal, part, start)
+    return signal[:n_channels], n_wet, _energy(signal)
 
 
 def _add_direct(target: np.ndarray, source: np.ndarray, event: PlannedEvent, planned: Plan) -> None:
@@ -248,13 +270,23 @@ def _parts(source: np.ndarray, event: PlannedEvent) -> Iterable[tuple[Response, 
             yield response, int(first), source[first:last] * weight[first:last].astype(np.float32)
 
 
-def _room_filter(response: Response, n_source: int) -> _Filter:
+def _room_filter(response: Response, n_source: int, n_channels: int | None = None) -> _Filter:
+    """A position's filter; of its first ``n_channels`` channels with the power of all, unless it works in blocks."""
     load = cache(lambda: load_response(response))
     if response not in _lengths:
         load()
     length = _lengths.get(response, lambda: _measure(response))[0]
     n_fft = transform_length(n_source, length)
-    return _filters.get((response, n_fft), lambda: _Filter(_forward(load(), n_fft), n_fft, length))
+    if n_source + length - 1 > n_fft:
+        n_channels = None
+
+    def make() -> _Filter:
+        spectra = _forward(load(), n_fft)
+        if n_channels is None:
+            return _Filter(spectra, n_fft, length)
+        return _Filter(spectra[:n_channels].copy(), n_fft, length, power=_power(spectra).sum(axis=0))
+
+    return _filters.get((response, n_fft, n_channels), make)
 
 
 def _direct_filter(response: Response, rules: RenderRules, range_ms: Sequence[float]) -> _Filter:
@@ -295,6 +327,25 @@ def _convolve(source: np.ndarray, response: _Filter) -> np.ndarray:
     for i in range(n_blocks):
         whole[:, i * block : i * block + n_fft] += out[:, i]
     return whole[:, : n + tail]
+
+
+def _convolve_some(source: np.ndarray, response: _Filter) -> tuple[np.ndarray, float]:
+    """Full convolution [C, n + L - 1] with the filter of some channels, and the energy of that with all of them."""
+    assert response.power is not None
+    spectrum = _forward(source[None], response.n_fft)
+    power = _power(spectrum[0])
+    power *= response.power
+    # Every bin stands for two, but for the first and, of an even length, the last.
+    ends = power[0] + (power[-1] if response.n_fft % 2 == 0 else 0)
+    energy = (2 * power.sum(dtype=np.float64) - float(ends)) / response.n_fft
+    out = _inverse(_multiply(response.spectra, spectrum), response.n_fft)
+    return out[:, : len(source) + response.length - 1], energy
+
+
+def _power(spectra: np.ndarray) -> np.ndarray:
+    power: np.ndarray = np.square(spectra.real)
+    power += np.square(spectra.imag)
+    return power
 
 
 def _forward(signal: np.ndarray, n_fft: int) -> np.ndarray:

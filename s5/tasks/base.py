@@ -148,6 +148,11 @@ class S5Task(AbsTask):
         return optimizers
 
     @classmethod
+    def channels_used(cls, args: argparse.Namespace) -> int | None:
+        """The first so many channels of a mixture are all that the model takes; None: all."""
+        return None
+
+    @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any]:
         """Stacks items into batches."""
         return collate
@@ -190,6 +195,7 @@ class S5Task(AbsTask):
                 cls.with_sources,
                 args.scene_cache_mb,
                 planned=renderer is not None,
+                n_channels=cls.channels_used(args),
             )
             if dataset.labels != labels:
                 raise InputError(

@@ -69,6 +69,7 @@ class VirtualScenes(Dataset):
         cache_mb: decoded recordings and impulse responses that are kept, in MB. They are loaded here, so that workers
             share them.
         planned: items carry the scene's plan instead of its samples, for a renderer on the device.
+        n_channels: the first so many channels of the mixtures are enough; None: all.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class VirtualScenes(Dataset):
         with_sources: bool = True,
         cache_mb: int = 0,
         planned: bool = False,
+        n_channels: int | None = None,
     ) -> None:
         where = Path(path, SAMPLER_YAML)
         excluded = read_excluded(Path(path))
@@ -89,7 +91,7 @@ class VirtualScenes(Dataset):
         self.seed = seed
         self.num_scenes = num_scenes or self.sampler.config.num_scenes
         self.with_sources = with_sources
-        self.planned = planned
+        self.planned, self.n_channels = planned, n_channels
         self.fingerprint = self.sampler.fingerprint
         if cache_mb and not planned:
             set_cache_budget(WORKER_AUDIO, WORKER_FILTERS)
@@ -112,7 +114,7 @@ class VirtualScenes(Dataset):
             data: dict[str, Any] = {"label_index": self.labels.indices(scene.labels, self.n_slots)}
             if self.planned:
                 return name, {"plan": scene, **data}
-            rendered = render_plan(scene, self.with_sources)
+            rendered = render_plan(scene, self.with_sources, self.n_channels)
         except InputError as e:
             return e
         data = {"mixture": rendered.mixture, **data}

@@ -56,6 +56,12 @@ class TaggingTask(S5Task):
         )
 
     @classmethod
+    def channels_used(cls, args: argparse.Namespace) -> int:
+        """Those that the encoder takes; auxiliary features are the first one's."""
+        with torch.device("meta"):
+            return cast(Tagger, cls.build_network(args)).encoder.n_channels
+
+    @classmethod
     def build_model(cls, args: argparse.Namespace) -> TaggingModel:
         """The tagger that the arguments describe, from its encoder's pretrained weights where there are any."""
         network = cast(Tagger, cls.build_network(args))

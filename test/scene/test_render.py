@@ -177,6 +177,34 @@ def test_channels_rate_and_length_are_the_scenes(tmp_path, one_event):
     assert rendered.mixture.shape == (3, int(0.3 * RATE))
 
 
+@pytest.mark.parametrize("n_channels", [1, 2, 4, 9])
+def test_the_first_channels_alone_are_those_of_the_whole(scene, material, n_channels):
+    planned = plan(scene, material)
+    whole, found = renderer.render_plan(planned), renderer.render_plan(planned, n_channels=n_channels)
+    assert found.mixture.shape == (min(n_channels, len(whole.mixture)), whole.mixture.shape[1])
+    for one, other in ((found.mixture, whole.mixture[:n_channels]), (found.dry, whole.dry), (found.wet, whole.wet)):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+
+
+def test_first_channels_of_what_goes_by_blocks(tmp_path, one_event, monkeypatch):
+    source, rir = np.random.default_rng(0).standard_normal(7000), np.random.default_rng(1).standard_normal((3, 300))
+    planned = plan(one_event(source, rir), tmp_path)
+    whole = renderer.render_plan(planned).mixture
+    blocks = []
+    monkeypatch.setattr(renderer, "LARGEST_TRANSFORM", 2000)
+    monkeypatch.setattr(renderer, "_convolve", lambda *args, do=renderer._convolve: blocks.append(args) or do(*args))
+    found = renderer.render_plan(planned, sources=False, n_channels=1).mixture
+    assert len(blocks) == 1
+    np.testing.assert_allclose(found, whole[:1], rtol=0, atol=1e-5 * np.abs(whole).max())
+
+
+def test_the_reference_channel_is_among_the_first(scene, material):
+    planned = plan(scene, material)
+    planned = replace(planned, rules=replace(planned.rules, reference_channel=2))
+    with pytest.raises(ValueError, match="reference channel"):
+        renderer.render_plan(planned, n_channels=2)
+
+
 def test_caches_change_nothing(scene, material):
     set_cache_budget(0, 0)
     cold = render(scene, material)

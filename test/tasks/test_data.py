@@ -35,6 +35,13 @@ def test_scenes_depend_on_seed_epoch_and_item_alone(recipe):
     assert not torch.equal(first["mixture"], collect(recipe, epoch=3, seed=6)[1]["mixture"])
 
 
+def test_a_model_of_one_channel_gets_one(recipe):
+    _, whole = collect(recipe, epoch=1, with_sources=False)
+    _, first = collect(recipe, epoch=1, with_sources=False, n_channels=1)
+    assert first["mixture"].shape[1] == 1 and torch.equal(first["label_index"], whole["label_index"])
+    assert (first["mixture"] - whole["mixture"][:, :1]).abs().max() < 1e-5 * whole["mixture"].abs().max()
+
+
 def test_workers_outlive_an_epoch_and_see_the_next_one(recipe):
     factory = SceneIterFactory(VirtualScenes(recipe / "data/train", num_scenes=2), 2, num_workers=1)
     (_, first), (_, second) = (next(iter(factory.build_iter(epoch))) for epoch in (1, 2))
