@@ -28,15 +28,17 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from s5.config import ROOT, load_yaml, parse, resolve
 from s5.data import write_bytes
 from s5.errors import DAMAGED_ZIP, InputError
-from s5.experiment import WEIGHTS, Experiment, load_experiment
-from s5.system import SystemConfig, system_name
+from s5.system import WEIGHTS, SystemConfig, system_name
+
+if TYPE_CHECKING:
+    from s5.experiment import Experiment
 
 FORMAT = 1
 FILE_ON_HUB = "system.s5"
@@ -56,6 +58,25 @@ class Manifest:
     name: str
     files: dict[str, str]
     """SHA-256 by the name of the file."""
+    note: str = ""
+    """How the system was trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What an archive tells of itself.
+
+    Attributes:
+        name: of the system.
+        note: how it was trained.
+        size: of the file, in bytes.
+        figures: metrics and counts by test set, as in its ``scores.json``.
+    """
+
+    name: str
+    note: str
+    size: int
+    figures: dict[str, Any]
 
 
 def pack(
@@ -83,6 +104,8 @@ def pack(
     Raises:
         InputError: a model is not trained, or its files are damaged.
     """
+    from s5.experiment import load_experiment
+
     config = SystemConfig.load(system)
     name = system_name(system)
     files: dict[str, bytes] = {}
@@ -104,7 +127,7 @@ def pack(
     files["LICENSE"] = _read_bytes(Path(licence) if licence else ROOT / "LICENSE")
     files["README.md"] = _card(name, first, channels, figures, licence_name, note).encode()
     sums = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
-    manifest = _yaml(dataclasses.asdict(Manifest(FORMAT, name, sums)))
+    manifest = _yaml(dataclasses.asdict(Manifest(FORMAT, name, sums, note.strip())))
     _write_zip(Path(out), {"archive.yaml": manifest, **dict(sorted(files.items()))})
     return Path(out)
 
@@ -148,6 +171,19 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def describe(archive: str | Path) -> Description:
+    """What an archive tells of itself, without unpacking it. Raises InputError for a file that is no archive."""
+    contents = _read_zip(Path(archive))
+    where = f"{archive}: archive.yaml"
+    manifest: Manifest = parse(Manifest, yaml.safe_load(contents["archive.yaml"]), where)
+    try:
+        figures = json.loads(contents.get("scores.json", b"{}"))
+        parts = {name: {key: dict(entry[key]) for key in ("metrics", "counts")} for name, entry in figures.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(f"{archive}: scores.json", f"no figures ({e})", "those of the test sets") from None
+    return Description(manifest.name, manifest.note, Path(archive).stat().st_size, parts)
 
 
 def check_folder(folder: str | Path) -> SystemConfig:

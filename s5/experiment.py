@@ -13,9 +13,7 @@ from s5.checkpoints import read_tensors
 from s5.config import check_arguments, load_yaml
 from s5.errors import InputError, one_of
 from s5.labels import LabelSet
-
-WEIGHTS = "weights.safetensors"
-"""File of the weights in the folder of a model from elsewhere: of an archive, or a published one."""
+from s5.system import WEIGHTS
 
 
 class Experiment:

@@ -20,9 +20,8 @@ import yaml
 from s5.config import load_yaml, parse, resolve
 from s5.corpus.download import PATIENT, File, Patience, download
 from s5.errors import DAMAGED_ZIP, InputError, one_of
-from s5.experiment import WEIGHTS
 from s5.labels import DCASE_LABELS
-from s5.system import SystemConfig
+from s5.system import WEIGHTS, SystemConfig
 
 PUBLISHED = "conf/official.yaml"
 SAMPLING_RATE, N_SLOTS = 32000, 3

@@ -36,6 +36,8 @@ from s5.fusion import (
 )
 from s5.labels import DCASE_LABELS, LabelSet
 
+WEIGHTS = "weights.safetensors"
+"""File of the weights in the folder of a model from elsewhere: of an archive, or a published one."""
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
 

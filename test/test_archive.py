@@ -1,13 +1,14 @@
 """Model archives: a packed system is the system, here and from the hub; what is no archive is refused."""
 
-import base64
 import hashlib
 import json
 import shutil
 import stat
+import sys
 import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ import soundfile
 import yaml
 
 from s5 import S5System
-from s5.archive import FILE_ON_HUB, _as_archived, _yaml, check_folder, open_archive, pack, unpack, upload
+from s5.archive import FILE_ON_HUB, _as_archived, _yaml, check_folder, describe, open_archive, pack, unpack, upload
 from s5.bin import separate
 from s5.config import ROOT
 from s5.errors import InputError
 from s5.system import SystemConfig, system_name
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hub import Hub
 
 READY = sorted(p for p in (ROOT / "conf/systems").rglob("*.yaml") if p.parent.name != "parts")
 
@@ -68,6 +72,9 @@ def test_an_archive_is_the_same_file_every_time_and_tells_about_itself(trained, 
         assert str(trained) not in "".join(contents.read(n).decode() for n in contents.namelist() if n.endswith("yaml"))
     assert "| test | 1.25 | 50.00 | - | 4 |" in card and "Tiny." in card
     assert "mixtures" not in figures["test"]
+    told = describe(archive)
+    assert (told.name, told.note, told.size) == ("system", "Tiny.", archive.stat().st_size)
+    assert told.figures["test"]["metrics"]["CAPI-SDRi"] == 1.25 and told.figures["test"]["counts"] == {"mixtures": 4}
 
 
 @pytest.mark.parametrize("path", READY, ids=system_name)
@@ -183,58 +190,6 @@ def test_links_compressed_files_and_cut_archives_are_refused(archive, tmp_path):
         open_archive(tmp_path / "text.s5")
     with pytest.raises(InputError, match=r"none\.s5: found no such file"):
         open_archive("none.s5")
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The part of the hub's interface that one file needs, with the repositories in memory."""
-
-    protocol_version = "HTTP/1.1"
-    files: dict[str, bytes] = {}
-    commit = "c" * 40
-
-    def log_message(self, *args):
-        pass
-
-    def reply(self, status, content=b"", head=False, **headers):
-        self.send_response(status)
-        for key, value in {"Content-Length": len(content), **headers}.items():
-            self.send_header(key.replace("_", "-"), str(value))
-        self.end_headers()
-        if not head:
-            self.wfile.write(content)
-
-    def json(self, content):
-        self.reply(200, json.dumps(content).encode(), Content_Type="application/json")
-
-    def do_HEAD(self):
-        self.do_GET(head=True)
-
-    def do_GET(self, head=False):
-        repository, _, rest = self.path.lstrip("/").partition("/resolve/")
-        content = self.files.get(f"{repository}/{rest.partition('/')[2]}")
-        if content is None:
-            self.reply(404, b"Repository not found", head, X_Error_Code="RepoNotFound")
-            return
-        etag = hashlib.sha1(content).hexdigest()
-        self.reply(200, content, head, ETag=f'"{etag}"', X_Repo_Commit=self.commit)
-
-    def do_POST(self):
-        body, host = self.rfile.read(int(self.headers["Content-Length"])), f"http://{self.headers['Host']}"
-        if self.path == "/api/repos/create":
-            asked = json.loads(body)
-            self.json({"url": f"{host}/{asked['organization']}/{asked['name']}"})
-        elif self.path == "/api/validate-yaml":
-            self.json({"warnings": [], "errors": []})
-        elif "/preupload/" in self.path:
-            files = [f["path"] for f in json.loads(body)["files"]]
-            self.json({"files": [{"path": f, "uploadMode": "regular", "shouldIgnore": False} for f in files]})
-        else:
-            repository = self.path.removeprefix("/api/models/").partition("/commit/")[0]
-            for line in map(json.loads, body.splitlines()):
-                if line["key"] == "file":
-                    content = base64.b64decode(line["value"]["content"])
-                    self.files[f"{repository}/{line['value']['path']}"] = content
-            self.json({"commitUrl": f"{host}/{repository}/commit/{self.commit}", "commitOid": self.commit})
 
 
 @pytest.fixture
