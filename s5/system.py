@@ -38,6 +38,8 @@ from s5.labels import DCASE_LABELS, LabelSet
 
 WEIGHTS = "weights.safetensors"
 """File of the weights in the folder of a model from elsewhere: of an archive, or a published one."""
+ARCHIVE_SUFFIX = ".s5"
+"""Of model archives."""
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
 

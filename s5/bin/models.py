@@ -3,7 +3,7 @@
 Fields, parted by tabs: tagger or separator; first or further; the model; the phase (train, finetune, finetune2, ...);
 its experiment folder; the folder of the training that it goes on from, or -; last if the system decodes with it, or -;
 then its YAML and those that this inherits. A model from elsewhere, which is not trained, has one line with ready and -
-for the phase. The last line has the system's own files: system, file, file, ...
+for the phase. The last line has the system's own files: system, file, file, ... A model archive has that line alone.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from s5.bin.command import Parser, run
-from s5.config import yaml_chain
-from s5.system import ModelConfig, SystemConfig
+from s5.config import resolve, yaml_chain
+from s5.system import ARCHIVE_SUFFIX, ModelConfig, SystemConfig
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML")
+    parser.add_argument("--system", required=True, metavar="SYSTEM", help="system YAML, or a model archive")
     args = parser.parse_args(argv)
 
+    if args.system.endswith(ARCHIVE_SUFFIX):
+        print("system", resolve(args.system), sep="\t")
+        return
     config = SystemConfig.load(args.system)
     rows = [row for kind in ("tagger", "separator") for model in config.models(kind) for row in _trainings(kind, model)]
     for row in dict.fromkeys(rows):  # two models of a system may be checkpoints of one training

@@ -2,6 +2,8 @@
 
 import pytest
 
+from s5.archive import pack
+from s5.bin import fuse, separate, tag, vote
 from s5.bin.models import main
 from s5.config import ROOT
 
@@ -48,3 +50,24 @@ def test_a_training_that_two_models_share_is_listed_once(tmp_path, capsys):
         patch.chdir(tmp_path)
         main(["--system", "s.yaml"])
     assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()[:-1]] == ["a", "x"]
+
+
+def test_of_an_archive_nothing_is_trained(trained, tmp_path, capsys):
+    archive = pack(trained.parent / "system.yaml", trained, tmp_path / "tiny.s5")
+    main(["--system", str(archive)])
+    assert capsys.readouterr().out == f"system\t{archive}\n"
+
+
+def test_the_stages_take_an_archive(recipe, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("S5_CACHE", str(tmp_path / "cache"))
+    archive = str(pack(trained.parent / "system.yaml", trained, tmp_path / "tiny.s5"))
+    results = {}
+    for name, system in (("yaml", str(trained.parent / "system.yaml")), ("archive", archive)):
+        out = tmp_path / name
+        for stage in (tag, separate, fuse):
+            stage.main(["--system", system, "--expdir", str(trained), "--data", "data/valid", "--out", str(out)])
+            if stage is tag:
+                vote.main(["--system", system, "--out", str(out)])
+        results[name] = {p.name: p.read_bytes() for p in sorted((out / "estimates").glob("*.wav"))}
+        results[name]["labels"] = (out / "labels").read_bytes()
+    assert results["yaml"] == results["archive"] and any(results["yaml"].values())
