@@ -10,5 +10,7 @@ export PATH="$S5_ROOT/tools/venv/bin:$PATH"
 # Not the caller's PYTHONPATH: packages of another Python do not mix with ours.
 export PYTHONPATH="$S5_ROOT" PYTHONNOUSERSITE=1
 export PYTHONUNBUFFERED=1 PYTHONUTF8=1
+# Containers often forbid Python to keep what it has compiled: each start would compile all libraries again, for seconds.
+unset PYTHONDONTWRITEBYTECODE
 # One order of sorting on every machine: sort, join and Python agree on it.
 export LC_ALL=C
