@@ -7,18 +7,18 @@ from pathlib import Path
 
 from s5.bin.command import Parser, run
 
-KINDS = ("results", "learning", "features")
+KINDS = ("results", "taggers", "learning", "features")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.figures``."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="YAML of the system, or its name")
-    parser.add_argument("--expdir", default="exp", help="experiment folder with models and results")
-    parser.add_argument("--data_root", default="data", help="folder of the data directories")
-    parser.add_argument("--out", help="folder of the figures (default: EXPDIR/SYSTEM/report/figures)")
-    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=", ".join(KINDS))
-    parser.add_argument("--mixture", metavar="UTT", help="mixture of the features; by default one with two classes")
+    parser.add_argument("--system", required=True, metavar="YAML", help="YAML of the system, or its name")
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
+    parser.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data directories")
+    parser.add_argument("--out", metavar="DIR", help="folder of the figures (default: EXPDIR/SYSTEM/report/figures)")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="kinds to draw")
+    parser.add_argument("--mixture", metavar="UTT", help="mixture that the features are of; else one with two classes")
     args = parser.parse_args(argv)
 
     from s5.report.all_figures import draw_all

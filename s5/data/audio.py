@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import scipy.io.wavfile
 import soundfile
 
 from s5.errors import InputError
@@ -67,6 +66,8 @@ def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FL
         fs: sampling rate, Hz.
         subtype: ``FLOAT`` (32 bit, not FLAC), ``PCM_16`` or ``PCM_24`` (clipped to full scale).
     """
+    import scipy.io.wavfile  # a quarter of a second, which commands that only read need not wait
+
     path = Path(path)
     flac = path.suffix == ".flac"
     if subtype not in ("PCM_16", "PCM_24") and (flac or subtype != "FLOAT"):

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from s5.data import DataDir
 from s5.errors import InputError
-from s5.report.figures import draw_results
+from s5.report.figures import draw_results, taggers_by_subset
+from s5.report.plotting import save
 from s5.report.results import Result, by_set
+from s5.report.taggers import TaggerAccuracy, tagger_accuracies
 
-KINDS = ("results", "learning", "features")
-"""``results``: what the scores tell; ``learning``: curves of all models; ``features``: a mixture as taggers see it."""
+KINDS = ("results", "taggers", "learning", "features")
+"""``results``: what the scores tell; ``taggers``: Table 1 of Nguyen et al., from the posteriors of all systems;
+``learning``: curves of all models; ``features``: a mixture as taggers see it."""
 
 Figures = dict[str, dict[str, Path]]
-"""Data set (or ``""`` for models) -> what a figure shows -> its file."""
+"""Data set -> what a figure shows -> its file; for ``""``: model -> its learning curves."""
 
 
 def figure_folder(expdir: str | Path, system: str) -> Path:
@@ -30,6 +33,7 @@ def draw_all(
     folder: str | Path | None = None,
     kinds: Collection[str] = KINDS,
     mixture: str | None = None,
+    taggers: Sequence[TaggerAccuracy] | None = None,
 ) -> Figures:
     """Draws figures.
 
@@ -42,6 +46,7 @@ def draw_all(
         kinds: of :data:`KINDS`.
         mixture: the one to draw the features of; by default one with two classes that was separated well. It has to
             be in one of the system's data sets.
+        taggers: accuracies of every tagger, where they are known already.
 
     Raises:
         InputError: the mixture is in none of them.
@@ -54,12 +59,25 @@ def draw_all(
     if "results" in kinds:
         for name, rows in own.items():
             figures.setdefault(name, {}).update(draw_results(rows, sets[name], folder))
+    if "taggers" in kinds:
+        found = tagger_accuracies(results, expdir) if taggers is None else taggers
+        for name in own:
+            figures.setdefault(name, {}).update(_taggers([t for t in found if t.set == name], folder))
     if "learning" in kinds:
         figures[""] = _learning(Path(expdir), folder)
     if "features" in kinds:
         for name, path in _features(own, Path(data_root), folder, mixture).items():
             figures.setdefault(name, {})["a mixture as the taggers see it"] = path
     return figures
+
+
+def _taggers(taggers: Sequence[TaggerAccuracy], folder: Path) -> dict[str, Path]:
+    figure = taggers_by_subset(taggers)
+    if figure is None:
+        return {}
+    path = folder / f"{taggers[0].set}_taggers.png"
+    save(figure, path)
+    return {"taggers alone": path}
 
 
 def _learning(expdir: Path, folder: Path) -> dict[str, Path]:
@@ -70,7 +88,7 @@ def _learning(expdir: Path, folder: Path) -> dict[str, Path]:
     for training in find_trainings(expdir):
         path = folder / f"learning_{training.name}.png"
         if draw_curves(expdir / training.name, path):
-            drawn[f"learning curves of {training.name}"] = path
+            drawn[training.name] = path
     return drawn
 
 

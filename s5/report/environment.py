@@ -39,7 +39,9 @@ def _version(package: str) -> str:
 
 
 def commit(root: str | Path, ignore: Sequence[str | Path] = ()) -> str:
-    """Short hash of the commit that is checked out, with "+ changes" where files differ from it.
+    """Short hash of the commit that is checked out, with "+ changes" where files of the repository differ from it.
+
+    Files that git does not know (an environment, results) do not count.
 
     Args:
         root: the repository. A folder inside some other repository has no commit of its own.
@@ -57,7 +59,8 @@ def commit(root: str | Path, ignore: Sequence[str | Path] = ()) -> str:
         return "no commit yet"
     inside = [Path(file).resolve() for file in ignore if Path(file).resolve().is_relative_to(root)]
     exclude = [f":(top,exclude){file.relative_to(root)}" for file in inside]
-    return name + (" + changes" if _git(root, "status", "--porcelain", "--", ":(top)", *exclude) else "")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":(top)", *exclude)
+    return name + (" + changes" if changes else "")
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -13,11 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s5.labels import SILENCE
-from s5.report.plotting import ACCENT, DARK, HATCHES, LIGHT, MARKERS, MIDDLE, errors, new_figure, save, tidy
+from s5.report.plotting import (
+    ACCENT,
+    DARK,
+    HATCHES,
+    LIGHT,
+    MARKERS,
+    MIDDLE,
+    errors,
+    label_offsets,
+    new_figure,
+    save,
+    tidy,
+)
 from s5.report.results import Result, by_set
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from s5.report.taggers import TaggerAccuracy
 
 SHADES = (MIDDLE, LIGHT, DARK)
 SUBSETS = ("DupSet", "NoDupSet", "all")
@@ -219,50 +233,125 @@ def confusion(result: Result) -> Any:
     return figure
 
 
+def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
+    """Table 1 of Nguyen et al. as a figure: accuracies of every tagger alone, by subset; None without any.
+
+    Args:
+        taggers: of one data set.
+    """
+    known = [t for t in taggers if t.mixture["Total"] is not None]
+    if not known:
+        return None
+    known.sort(key=lambda t: (t.mixture["Total"], t.source["Total"], t.name))
+    names = [t.name if t.channels is None else f"{t.name} ({t.channels} ch.)" for t in known]
+    figure = new_figure(8.4, 1.8 + 0.28 * len(known), f"{known[0].set}: every tagger by itself")
+    all_axes = figure.subplots(1, 2, sharey=True)
+    panels = {"source accuracy TP / (TP + FP + FN) (%)": "source", "mixtures with all labels right (%)": "mixture"}
+    marks = {"DupSet": ("s", DARK), "NoDupSet": ("o", "white"), "Total": ("D", ACCENT)}
+    for axes, (title, part) in zip(all_axes, panels.items(), strict=True):
+        figures = [getattr(t, part) for t in known]
+        for y, found in enumerate(figures):
+            values = [value for value in found.values() if value is not None]
+            axes.plot([min(values), max(values)], [y, y], color=MIDDLE, linewidth=1, zorder=1)
+            beside: dict[str, Any] = {
+                "xycoords": ("axes fraction", "data"),
+                "textcoords": "offset points",
+                "va": "center",
+            }
+            axes.annotate(f"{found['Total']:.1f}", (1, y), (4, 0), fontsize=7, **beside)
+        for subset, (marker, face) in marks.items():
+            points = [(found[subset], y) for y, found in enumerate(figures) if found[subset] is not None]
+            style: dict[str, Any] = {"marker": marker, "facecolors": face, "edgecolors": "black", "linewidths": 0.7}
+            axes.scatter([x for x, _ in points], [y for _, y in points], s=30, label=subset, zorder=2, **style)
+        axes.set_xlabel(title)
+        axes.set_title("Total", loc="right", fontsize=8)
+        axes.set_xlim(-3, 103)
+        tidy(axes, "x")
+    all_axes[0].set_yticks(range(len(known)), names)
+    figure.legend(
+        *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5, frameon=False
+    )
+    return figure
+
+
 def system_map(results: Sequence[Result]) -> Any:
     """A map of systems like Fig. 5 of Nguyen et al.; None for fewer than two systems.
 
     A system's place is the source accuracy of its labels and the CAPI-SDRi that its separators reach with oracle
-    labels; the size of its mark, and the number beside it, are the CAPI-SDRi of the whole.
+    labels; the size of its mark is the CAPI-SDRi of the whole, which the list beside the map tells. Systems that were
+    not scored with oracle labels too have no place.
     """
     rows = next(iter(by_set(results).values()), [])
     oracle = {r.system: r for r in rows if r.oracle}
     pairs = [(r, oracle[r.system]) for r in rows if not r.oracle and r.system in oracle]
     if len(pairs) < 2:
         return None
-    figure = new_figure(10.6, 4.0 + 0.13 * max(0, len(pairs) - 6), f"{rows[0].set}: systems")
+    pairs.sort(key=lambda pair: -(pair[0].scores["metrics"].get("CAPI-SDRi") or 0.0))  # 1 is the best
+    height = 3.6 + 0.13 * max(0, len(pairs) - 14)
+    figure = new_figure(11.0, height, f"{rows[0].set}: systems")
     all_axes = figure.subplots(1, 3)
     wholes = [[_subset(r, subset).get("CAPI-SDRi") for r, _ in pairs] for subset in SUBSETS]
     levels = [value for values in wholes for value in values if value is not None]
     low, high = min(levels, default=0.0), max(levels, default=1.0)
     for axes, subset, values in zip(all_axes, SUBSETS, wholes, strict=True):
+        marks = []
         for number, ((tagged, true), value) in enumerate(zip(pairs, values, strict=True), 1):
             x, y = _subset(tagged, subset).get("accuracy_src"), _subset(true, subset).get("CAPI-SDRi")
-            if x is None or y is None or value is None:
-                continue
-            size = 60 + 300 * (value - low) / max(high - low, 1e-9)
-            axes.scatter([x], [y], s=size, color=LIGHT, edgecolors=DARK, linewidths=1, zorder=2)
-            axes.annotate(str(number), (x, y), ha="center", va="center", fontsize=7, zorder=3)
-            place = (0, -4 - np.sqrt(size) / 2)
-            axes.annotate(
-                f"{value:.2f} dB", (x, y), place, textcoords="offset points", ha="center", va="top", fontsize=6.5
-            )
+            if x is not None and y is not None and value is not None:
+                marks.append((number, x, y, 60 + 260 * (value - low) / max(high - low, 1e-9)))
+        _map_marks(axes, marks, (160.0, 72 * height - 80))
         axes.set_title({"all": "all mixtures"}.get(subset, subset))
         axes.set_xlabel("source accuracy of the labels (%)")
-        axes.margins(0.25)
         tidy(axes, "both")
     all_axes[0].set_ylabel("CAPI-SDRi with oracle labels (dB)")
-    key = "\n".join(f"{number}  {tagged.system}" for number, (tagged, _) in enumerate(pairs, 1))
+    key = [f"{number}  {r.system}  {r.scores['metrics']['CAPI-SDRi']:.2f}" for number, (r, _) in enumerate(pairs, 1)]
+    if without := len([r for r in rows if not r.oracle]) - len(pairs):
+        key.append(f"(not scored with oracle labels: {without} more)")
     figure.legend(
         [],
         [],
         loc="outside right upper",
-        title=f"size, and dB below:\nCAPI-SDRi of the system\n\n{key}",
+        title="Size of a mark: CAPI-SDRi of the system\non these mixtures. On all of them, in dB:\n\n" + "\n".join(key),
         title_fontsize=7,
         frameon=False,
         alignment="left",
     )
     return figure
+
+
+def _map_marks(axes: Axes, marks: Sequence[tuple[int, float, float, float]], extent: tuple[float, float]) -> None:
+    """Numbered marks whose numbers do not cover each other.
+
+    Args:
+        axes: where to draw.
+        marks: number, x, y and area of each.
+        extent: about the size of the axes, in typographic points.
+    """
+    if not marks:
+        return
+    places = np.array([[x, y] for _, x, y, _ in marks])
+    spread = places.max(axis=0) - places.min(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    style: dict[str, Any] = {"color": LIGHT, "edgecolors": DARK, "linewidths": 1, "alpha": 0.8, "zorder": 2}
+    axes.scatter(places[:, 0], places[:, 1], s=[area for *_, area in marks], **style)
+    margin = 0.2
+    axes.margins(margin)
+    in_points = (places - places.min(axis=0)) / spread * np.array(extent) / (1 + 2 * margin)
+    for (number, *_), place, offset in zip(marks, places, label_offsets(in_points, (11.0, 9.0)), strict=True):
+        line = (
+            {"arrowstyle": "-", "color": "0.4", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0} if offset.any() else None
+        )
+        axes.annotate(
+            str(number),
+            tuple(place),
+            tuple(offset),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=7,
+            zorder=3,
+            arrowprops=line if offset.any() else None,
+        )
 
 
 def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str, str]], metric: str) -> None:

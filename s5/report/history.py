@@ -9,7 +9,8 @@ from typing import Any
 
 from s5.config import load_yaml
 from s5.report.plotting import ACCENT, DARK, new_figure, save, tidy
-from s5.report.training import EPOCH_RESULTS, criterion, log_files, read_reporter
+from s5.report.reporter import read_reporter
+from s5.report.training import EPOCH_RESULTS, criterion, log_files
 
 Curves = dict[str, dict[str, dict[int, float]]]
 """Figure -> ``train`` or ``valid`` -> epoch -> value."""

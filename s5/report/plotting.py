@@ -21,6 +21,13 @@ ACCENT = "#b5541c"
 HATCHES = ("", "////", "....", "xxxx", "----")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
+_RINGS = [np.zeros(2)] + [
+    radius * np.array([np.sin(angle), np.cos(angle)])
+    for radius in range(12, 80, 6)
+    for angle in np.linspace(0, 2 * np.pi, radius, endpoint=False)
+]
+"""Steps from a mark to places for its label, the nearest first."""
+
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
     """An empty figure; sizes in inches. Nothing of pyplot: no display, no state that figures share."""
@@ -55,6 +62,33 @@ def errors(values: Sequence[float], intervals: Sequence[Sequence[float] | None])
         return None
     pairs = zip(values, intervals, strict=True)
     return np.array([[max(v - i[0], 0), max(i[1] - v, 0)] if i else [0.0, 0.0] for v, i in pairs]).T
+
+
+def label_offsets(points: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+    """Where labels of marks go so that they do not cover each other: offsets from the marks [n, 2].
+
+    A label stays on its mark where it can, else it goes to the nearest place that is free of labels and marks.
+
+    Args:
+        points: of the marks [n, 2], in typographic points.
+        size: of a label, width and height.
+
+    Example:
+        >>> label_offsets(np.array([[0, 0], [40, 0], [0, 0]]), (10, 8)).round().tolist()
+        [[0.0, 0.0], [0.0, 0.0], [0.0, 12.0]]
+    """
+    places: list[np.ndarray] = []
+    for i, point in enumerate(points):
+        others = np.delete(points, i, axis=0)
+        for step in _RINGS:
+            taken = any((np.abs(point + step - place) < size).all() for place in places)
+            beside_a_mark = step.any() and (np.abs(point + step - others) < size).all(axis=1).any()
+            if not taken and not beside_a_mark:
+                places.append(point + step)
+                break
+        else:
+            places.append(point)
+    return np.array(places) - points
 
 
 def save(figure: Any, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ def save_png(path: str | Path, spectrogram: np.ndarray, reference: float) -> Non
     image.save(path, format="PNG", compress_level=6)
 
 
+@cache
 def colours(n: int) -> np.ndarray:
     """The colour scale, [n, 3] uint8, lowest level first."""
     import matplotlib

@@ -6,17 +6,18 @@ Stage 7 keeps each tagger's posteriors; here each decides by itself, without the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s5.config import load_yaml
+from s5.config import ROOT, load_yaml
 from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.metrics.class_aware import repeats
 from s5.metrics.labels import active, label_counts
 from s5.report.results import Result
+from s5.system import SystemConfig, system_name
 
 SUBSETS = ("DupSet", "NoDupSet", "Total")
 
@@ -52,19 +53,21 @@ def tagger_accuracies(results: Sequence[Result], expdir: str | Path) -> list[Tag
             continue
         references = {row["utt"]: row["ref_labels"] for row in result.scores["mixtures"]}
         try:
-            for name, labels in _decided(result.path / "posteriors"):
-                if (result.set, name) not in found:
-                    found[result.set, name] = _accuracy(
-                        name, result.set, _channels(Path(expdir), name), labels, references
-                    )
+            folders = None
+            known = {name for set_name, name in found if set_name == result.set}
+            for name, labels in _decided(result.path / "posteriors", known):
+                if folders is None:
+                    folders = _folders(result.system, Path(expdir))
+                channels = _channels(Path(expdir), folders.get(name, name))
+                found[result.set, name] = _accuracy(name, result.set, channels, labels, references)
         except InputError as e:
             logging.warning("left out of the table of taggers: %s", e)
     return list(found.values())
 
 
-def _decided(folder: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """Name and labels by utterance of each tagger in a folder ``posteriors``."""
-    arks = sorted(folder.glob("*.ark"))
+def _decided(folder: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Name and labels by utterance of each tagger in a folder ``posteriors``, but for those that are known already."""
+    arks = sorted(ark for ark in folder.glob("*.ark") if ark.stem not in known)
     if not arks:
         return
     import kaldiio
@@ -108,12 +111,23 @@ def _within(ref_labels: Sequence[str], subset: str) -> bool:
     return bool(active(ref_labels)) and repeats(ref_labels) == (subset == "DupSet")
 
 
-def _channels(expdir: Path, name: str) -> int | None:
+def _folders(system: str, expdir: Path) -> dict[str, str]:
+    """Tagger -> its experiment folder, from the system's YAML, in the recipe or in the repository; empty without it."""
+    for base in (expdir.absolute().parent, ROOT):
+        for path in sorted(base.glob("conf/systems/**/*.yaml")):
+            if system_name(path) == system:
+                try:
+                    return {model.name: model.folder() for model in SystemConfig.load(path).taggers}
+                except InputError:
+                    return {}
+    return {}
+
+
+def _channels(expdir: Path, folder: str) -> int | None:
     """Channels that a tagger takes, from the configuration of its last training."""
-    folders = [*sorted(expdir.glob(f"{name}_ft*"), reverse=True), expdir / name]
-    for folder in folders:
-        if (folder / "config.yaml").is_file():
-            conf: Any = load_yaml(folder / "config.yaml").get("network_conf") or {}
+    for found in [*sorted(expdir.glob(f"{folder}_ft*"), reverse=True), expdir / folder]:
+        if (found / "config.yaml").is_file():
+            conf: Any = load_yaml(found / "config.yaml").get("network_conf") or {}
             encoder = conf.get("encoder") if isinstance(conf.get("encoder"), dict) else {}
             value = conf.get("n_channels", encoder.get("n_channels"))
             return value if isinstance(value, int) else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from s5.config import load_yaml
 from s5.errors import InputError
+from s5.report.reporter import read_reporter
 
 # ESPnet's lines: "[host] 2026-11-22 14:03:11,042 (trainer:336) INFO: 3/20epoch started. Estimated time ..."
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:,\d+)? ")
@@ -100,30 +101,6 @@ def _read_checkpoint(file: Path, phase: str, key: str) -> History | None:
     return {epoch: _of_epoch(phases, phase, key) for epoch, phases in stats.items()} if stats else None
 
 
-def read_reporter(file: Path) -> dict[int, dict[str, dict[str, Any]]] | None:
-    """What ESPnet's reporter keeps in the checkpoint to resume from: epoch -> phase -> figure -> value.
-
-    None if the file is not there or not readable.
-    """
-    if not file.is_file():
-        return None
-    import torch
-
-    from s5.checkpoints import allowing, plain_kinds
-
-    try:
-        with allowing(plain_kinds()):
-            states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        stats = states["reporter"]["stats"].items()
-        found: dict[int, dict[str, dict[str, Any]]] = {
-            int(epoch): {str(phase): dict(figures) for phase, figures in phases.items()} for epoch, phases in stats
-        }
-        return found or None
-    except Exception as e:  # a damaged file must not take the report with it
-        logging.warning("%s: epochs are taken from the log instead: %s", file, str(e).split("\n")[0])
-        return None
-
-
 def _of_epoch(phases: dict[str, dict[str, Any]], phase: str, key: str) -> tuple[float | None, timedelta | None]:
     value = phases.get(phase, {}).get(key)
     times = [part["time"] for part in phases.values() if isinstance(part.get("time"), timedelta)]
@@ -163,13 +140,12 @@ def log_files(folder: Path) -> list[Path]:
     """Logs of a model, oldest first.
 
     ESPnet's launcher writes train.log into the folder and renames it to train.1.log and so on when training goes on;
-    the recipe writes <expdir>/log/<stage>_<name of the stage>_<model>.log, where fine-tuning ends in "-ft" instead of
-    the folder in "_ft".
+    the recipe writes <expdir>/log/<stage>_<name of the stage>_<model>.log, where fine-tuning ends in "-ft", "-ft2" and
+    so on instead of the folder in "_ft", "_ft2".
     """
-    model = re.escape(folder.name)
-    stage = rf"\d+_[a-z]+_{model}\.log"
-    if folder.name.endswith("_ft"):
-        stage += rf"|\d+_[a-z]+-ft_{model.removesuffix('_ft')}\.log"
+    stage = rf"\d+_[a-z]+_{re.escape(folder.name)}\.log"
+    if further := re.fullmatch(r"(.+)_(ft\d*)", folder.name):
+        stage += rf"|\d+_[a-z]+-{further[2]}_{re.escape(further[1])}\.log"
     recipe = [file for file in folder.parent.glob("log/*.log") if re.fullmatch(stage, file.name)]
     return sorted([*folder.glob("train*.log"), *recipe], key=lambda file: file.stat().st_mtime)
 

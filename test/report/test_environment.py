@@ -31,6 +31,8 @@ def commit_file(root, name, text):
 def test_commit_and_changes(repository):
     name = commit_file(repository, "a", "1")
     assert environment.commit(repository) == name
+    (repository / "venv").symlink_to("/elsewhere")  # git does not know it
+    assert environment.commit(repository) == name
     (repository / "a").write_text("2")
     assert environment.commit(repository) == f"{name} + changes"
 

@@ -19,6 +19,7 @@ from s5.report import figures
 from s5.report.features import active_times, choose_mixture, extract
 from s5.report.history import draw_curves, read_curves
 from s5.report.markdown import results_markdown
+from s5.report.plotting import label_offsets
 from s5.report.results import find_results
 from s5.report.taggers import tagger_accuracies
 
@@ -104,6 +105,7 @@ def test_all_figures_are_pictures(recipe, tmp_path, capsys):
         "test_sdri_by_n_sources.png",
         "test_sdri_by_scene.png",
         "test_systems.png",
+        "test_taggers.png",
     ]
     assert capsys.readouterr().out.split() and len(capsys.readouterr().err) == 0
     for name in names:
@@ -151,6 +153,39 @@ def test_map_needs_two_systems(recipe):
     figure = figures.system_map(results)
     assert [axes.get_title() for axes in figure.axes] == ["DupSet", "NoDupSet", "all mixtures"]
     assert {"1", "2"} <= {text.get_text() for text in figure.axes[2].texts}
+
+
+def test_labels_of_a_crowded_map_stay_apart():
+    points = np.random.default_rng(0).uniform(0, 40, (27, 2))
+    places = points + label_offsets(points, (11, 9))
+    gaps = np.abs(places[:, None] - places)
+    apart = (gaps[..., 0] >= 11) | (gaps[..., 1] >= 9)
+    assert apart[~np.eye(27, dtype=bool)].all()
+
+
+def test_figure_of_taggers_shows_table_1(recipe):
+    taggers = tagger_accuracies(find_results(recipe / "exp"), recipe / "exp")
+    figure = figures.taggers_by_subset(taggers)
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [["66.7"], ["60.0"]]
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "tagger_4c (4 ch.)"
+    assert {marks.get_label(): marks.get_offsets()[0][0] for marks in figure.axes[1].collections} == {
+        "DupSet": 100.0,
+        "NoDupSet": 50.0,
+        "Total": 60.0,
+    }
+    assert figures.taggers_by_subset([]) is None
+
+
+def test_channels_are_found_through_the_systems_experiments(recipe, tmp_path):
+    """A tagger may have another name in its system than its experiment folder."""
+    shutil.copytree(recipe / "exp", tmp_path / "exp")
+    os.rename(tmp_path / "exp/tagger_4c", tmp_path / "exp/trained_ft")
+    assert tagger_accuracies(find_results(tmp_path / "exp"), tmp_path / "exp")[0].channels is None
+    systems = tmp_path / "conf/systems"
+    systems.mkdir(parents=True)
+    models = "{name: tagger_4c, experiment: trained, train: t.yaml, finetune: f.yaml}"
+    (systems / "new.yaml").write_text(f"taggers: [{models}]\nseparators: [{{name: s, train: s.yaml}}]\n")
+    assert tagger_accuracies(find_results(tmp_path / "exp"), tmp_path / "exp")[0].channels == 4
 
 
 def test_older_scores_without_intervals_and_scenes(recipe):
@@ -225,7 +260,7 @@ def test_results_carry_intervals_differences_scenes_and_taggers(recipe):
     new = next(r for r in results if r.system == "new" and not r.oracle).scores
     low, high = new["intervals"]["metrics"]["CAPI-SDRi"]
     assert f"| new | tagged | {new['metrics']['CAPI-SDRi']:.2f} ± {(high - low) / 2:.2f} |" in text
-    assert "| official baseline 1c | published | 8.171 | 57.1 | – |" in text
+    assert "| official baseline 1c | published | 8.171 | 57.143 | 67.147 | – |" in text
     assert text.index("| old | oracle |") < text.index("| official baseline 1c | published |")
     assert "| tagger_4c | 4 | 100.0 | 57.1 | 66.7 | 100.0 | 50.0 | 60.0 |" in text
     assert "| SNR 5 to 10 dB | 3 sources |" in text and "| angle 90 to 120° | 1 mixtures |" in text

@@ -1,10 +1,13 @@
 import os
+import subprocess
+import sys
 from datetime import timedelta
 
 import numpy as np
 import pytest
 import torch
 
+from s5.report.reporter import read_reporter
 from s5.report.training import find_trainings
 
 CONFIG = "max_epoch: 4\nbatch_size: 8\nseed: 3\nbest_model_criterion:\n-   - valid\n    - loss\n    - min\n"
@@ -55,15 +58,17 @@ def test_interrupted_epoch_counts_once_and_rotated_logs_count_too(model):
 
 
 def test_log_of_the_recipes_stage(model):
-    tuned = model.parent / "separator_ft"
-    tuned.mkdir()
-    (tuned / "config.yaml").write_text(CONFIG)
+    for name in ("separator_ft", "separator_ft2"):
+        (model.parent / name).mkdir()
+        (model.parent / name / "config.yaml").write_text(CONFIG)
     logs = model.parent / "log"
     logs.mkdir()
     (logs / "05_separator_separator.log").write_text(epoch(1, 1, 3.0))
     (logs / "06_separator-ft_separator.log").write_text(epoch(1, 2, 2.0))
+    (logs / "06_separator-ft2_separator.log").write_text(epoch(1, 2, 1.5))
     (logs / "03_tagger_other_separator.log").write_text(epoch(1, 3, 1.0))
-    assert [(t.name, t.best_value) for t in find_trainings(model.parent)] == [("separator", 3.0), ("separator_ft", 2.0)]
+    found = {t.name: t.best_value for t in find_trainings(model.parent)}
+    assert found == {"separator": 3.0, "separator_ft": 2.0, "separator_ft2": 1.5}
 
 
 def test_checkpoint_knows_epochs_that_the_log_lost(model):
@@ -112,3 +117,27 @@ def test_other_folders_are_no_models(model):
         (model.parent / name).mkdir()
         (model.parent / name / "config.yaml").write_text(text)
     assert [t.name for t in find_trainings(model.parent)] == ["separator"]
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("made by the checkpoint",)
+
+
+def test_nothing_that_a_checkpoint_names_is_run(model, tmp_path, monkeypatch):
+    """Figures are read; what is not plain data is passed over, tensors and optimizers too."""
+    monkeypatch.chdir(tmp_path)
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    stats = {1: {"valid": {"loss": np.float32(0.5), "time": timedelta(seconds=2)}}}
+    states = {"model": network.state_dict(), "optimizers": [optimizer.state_dict()], "harmful": [Harmful()]}
+    torch.save({**states, "reporter": {"stats": stats, "epoch": 1}}, model / "checkpoint.pth")
+    assert read_reporter(model / "checkpoint.pth") == {1: {"valid": {"loss": 0.5, "time": timedelta(seconds=2)}}}
+    assert not (tmp_path / "made by the checkpoint").exists()
+
+
+def test_a_report_on_trainings_needs_no_torch():
+    code = "import sys, s5.report.training, s5.report.history; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
