@@ -105,6 +105,9 @@ window.s5page = (() => {
     const utt = state.utt;
     const run = { sources: [], gains: [], from: 0, began: 0 };
     state.playing = run;
+    setTimeout(() => { // a browser without a sound device keeps us waiting
+      if (state.playing === run && !run.sources.length) by("heard").textContent = "no sound: the browser does not start it";
+    }, 3000);
     const buffers = await Promise.all([state.buffers, context.resume()]).then(([all]) => all, () => null);
     if (state.playing !== run) return; // stopped meanwhile
     if (!buffers || utt !== state.utt) { state.playing = null; return; }

@@ -364,7 +364,9 @@ def _document(mixtures: Sequence[Mixture], rows: Sequence[str], columns: Sequenc
         "js": js,
         "introduction": _introduction(len(mixtures), columns),
         "filters": _filters(mixtures, columns),
-        "heads": "".join(f'<th scope="col">{c.letter}: CAPI-<br>SDRi, dB</th>' for c in columns),
+        "heads": "".join(
+            f'<th scope="col" aria-label="CAPI-SDRi of system {c.letter} in dB">{c.letter}<br>dB</th>' for c in columns
+        ),
         "rows": "\n".join(rows),
         "together": "".join(
             f'<button type="button" data-hear="{c.letter}" aria-pressed="false">All {c.letter}'

@@ -14,7 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from tab import Tab
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PACKAGES = "chromium"
 KEYS = {" ": "Space", "ArrowLeft": "ArrowLeft", "ArrowRight": "ArrowRight", "Home": "Home", "Tab": "Tab"}
 SHIFT = 8
 
@@ -24,8 +27,8 @@ def find():
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
-class Page:
-    """One tab. Use as a context manager.
+class Page(Tab):
+    """One tab of a Chromium.
 
     Args:
         width: of the window, in CSS pixels; below 600 the device is a phone with a touch screen.
@@ -86,12 +89,6 @@ class Page:
             self.close()
             raise
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
     def close(self):
         """Ends the browser and removes its files."""
         if self._process.poll() is None:
@@ -144,31 +141,7 @@ class Page:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def wait(self, expression, seconds=20):
-        """Waits until an expression is true."""
-        end = time.monotonic() + seconds
-        while not self.run(f"!!({expression})"):
-            if time.monotonic() > end:
-                raise AssertionError(f"not within {seconds} s: {expression}")
-            time.sleep(0.02)
-
-    def text(self, selector):
-        """Visible text of the first element."""
-        return self.run(f"document.querySelector({json.dumps(selector)}).innerText")
-
-    def texts(self, selector):
-        """Visible texts of all visible elements."""
-        return self.run(
-            f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.offsetParent).map(e => e.innerText)"
-        )
-
-    def click(self, selector, across=0.5):
-        """Clicks into the first element, scrolled into view, at ``across`` of its width."""
-        box = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView("
-            "{block: 'center'}); const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
-        )
-        x, y = box[0] + across * box[2], box[1] + box[3] / 2
+    def _press(self, x, y):
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
@@ -181,30 +154,24 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
-    def choose(self, selector, value):
-        """Chooses an option of a select element, as its menu does."""
-        self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.value = {json.dumps(value)};"
-            " e.dispatchEvent(new Event('change', {bubbles: true})); })()"
-        )
-
     def screenshot(self, file, whole=False):
         """Writes a PNG of the window, or of the whole page."""
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         Path(file).write_bytes(base64.b64decode(shot["data"]))
 
+    def requests(self):
+        """Addresses of what the page has asked for."""
+        self.run("1")  # collects the events before it
+        sent = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        return [told["request"]["url"] for told in sent]
+
     def complaints(self):
         """What the browser's console says, and requests that left the disk."""
-        self.run("1")  # collects the events before it
-        found = []
+        found = [url for url in self.requests() if not url.startswith(("file:", "blob:", "data:"))]
         for event in self.events:
             method, told = event.get("method"), event.get("params", {})
             if method == "Runtime.exceptionThrown":
                 found.append(told["exceptionDetails"].get("exception", {}).get("description", "exception"))
             elif method == "Log.entryAdded":
                 found.append(told["entry"]["text"])
-            elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(
-                ("file:", "blob:", "data:")
-            ):
-                found.append(told["request"]["url"])
         return found

@@ -10,7 +10,8 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chromium import Page, find
+import chromium
+import firefox
 
 from s5.data import DataDir, Row, write_data_dir
 from s5.report.page import write_page
@@ -25,8 +26,14 @@ HEARD = {  # system -> mixture -> labels; A takes a cough for a bell, B finds on
     "B": {"u1": ["Cough", "Pour"], "u2": ["Pour"], "u3": [], "u10": ["Cough"]},
 }
 
-# Everything that goes to the loudspeaker goes through an analyser as well.
+# Everything that goes to the loudspeaker goes through an analyser as well; scripts that the page asks for are noted.
 LISTEN = """(() => {
+  const append = Element.prototype.append;
+  window.asked = [];
+  Element.prototype.append = function (...nodes) {
+    for (const node of nodes) if (node.src) asked.push(node.getAttribute("src"));
+    return append.apply(this, nodes);
+  };
   const connect = AudioNode.prototype.connect;
   AudioNode.prototype.connect = function (to, ...rest) {
     if (to instanceof AudioDestinationNode) {
@@ -108,17 +115,18 @@ def page_folder(tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope="session")
-def tabs():
-    """Opens a tab of the browser once for each size and scheme."""
-    if find() is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
+@pytest.fixture(scope="session", params=[chromium, firefox], ids=lambda browser: browser.__name__)
+def tabs(request):
+    """Opens a tab of a browser once for each size and scheme."""
+    browser = request.param
+    if browser.find() is None:
+        pytest.skip(f"no {browser.__name__} on this machine: apt-get install {browser.PACKAGES}")
     opened = {}
 
     def tab(width, height, dark=False):
         key = (width, height, dark)
         if key not in opened:
-            opened[key] = Page(width, height, dark, script=LISTEN)
+            opened[key] = browser.Page(width, height, dark, script=LISTEN)
         return opened[key]
 
     yield tab
