@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,12 +26,26 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     if in_terminal():
         from tqdm import tqdm
 
-        yield from tqdm(items, total=total, desc=what, leave=False)
+        # A terminal may say that it has no columns and no lines (in containers), and tqdm then draws nothing.
+        size = shutil.get_terminal_size()
+        yield from tqdm(items, total=total, desc=what, leave=False, ncols=min(size.columns, 100), nrows=size.lines)
         return
     start = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
         if now - last >= LOG_INTERVAL:
-            last, rate = now, done / (now - start)
-            logging.info("%s: %d of %d, %.1f a second, %.0f s left", what, done, total, rate, (total - done) / rate)
+            last, each = now, (now - start) / done
+            rate = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
+            logging.info("%s: %d of %d, %s, %s left", what, done, total, rate, _duration((total - done) * each))
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as the bar writes them.
+
+    Example:
+        >>> _duration(75.2), _duration(7265)
+        ('01:15', '2:01:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes:02d}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
