@@ -2,13 +2,18 @@
 const boxes = [...document.querySelectorAll("input[type=checkbox]")];
 const list = document.getElementById("list");
 const key = `drop ${location.pathname}`;
-const stored = new Set((localStorage.getItem(key) || "").split("\n"));
+// A browser may not keep anything of files; then the list lasts as long as the page.
+const kept = {
+  get: () => { try { return localStorage.getItem(key) || ""; } catch { return ""; } },
+  set: (text) => { try { localStorage.setItem(key, text); } catch { /* not kept */ } },
+};
+const stored = new Set(kept.get().split("\n"));
 for (const box of boxes) box.checked = stored.has(box.value);
 const update = () => {
   const ticked = boxes.filter((box) => box.checked).map((box) => box.value);
   list.value = ticked.map((path) => `${path}\tunlike its class\n`).join("");
-  document.getElementById("count").textContent = `${ticked.length} ticked`;
-  localStorage.setItem(key, ticked.join("\n"));
+  document.getElementById("count").textContent = `${ticked.length} of ${boxes.length} ticked`;
+  kept.set(ticked.join("\n"));
 };
 for (const box of boxes) box.addEventListener("change", update);
 document.getElementById("save").addEventListener("click", () => {

@@ -26,6 +26,9 @@ LONGEST = 10.0
 """Seconds of an event that an encoder gets."""
 
 _HERE = Path(__file__).parent
+_HEAD = (
+    '<thead><tr><th>event</th><th class="number">distance</th><th class="number">length</th><th>sound</th></tr></thead>'
+)
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,8 @@ def _page(
         compare = "\n".join(_row(event, folder, seconds, False) for event in typical[label])
         sections.append(
             f"<section><h2>{html.escape(label)}</h2>\n<p>{len(found)} of {len(events[label])} events.</p>\n"
-            f"<table>\n{rows}\n</table>\n<details><summary>For comparison: {len(typical[label])} from the "
-            f"middle of the class</summary>\n<table>\n{compare}\n</table></details></section>"
+            f"<table>{_HEAD}\n{rows}\n</table>\n<details><summary>For comparison: {len(typical[label])} from the "
+            f"middle of the class</summary>\n<table>{_HEAD}\n{compare}\n</table></details></section>"
         )
     body = "\n".join(sections) or "<p>No event is unlike the others of its class.</p>"
     return f"""<!DOCTYPE html>
@@ -163,10 +166,11 @@ def _page(
 <body>
 <h1>Events to leave out?</h1>
 <p>These sounds are unlike the others of their class by what was measured. Whether they are wrong is for you to hear:
-tick those that do not belong, and save the list.</p>
+tick those that do not belong, save the list, and name it under <code>drop</code> in a refinement's YAML. Distance: how
+much further off than usual the nearest others of the class are (robust z-score of its logarithm).</p>
+<p class="bar"><button id="save" type="button">Save as drop.txt</button> <span id="count">0 ticked</span></p>
 {body}
 <section><h2>The list</h2>
-<p><button id="save" type="button">Save as drop.txt</button> <span id="count">0 ticked</span></p>
 <textarea id="list" rows="12" readonly aria-label="paths of the ticked events"></textarea></section>
 <script>
 {js}</script>
@@ -180,7 +184,8 @@ def _row(event: Event, folder: Path, seconds: float, tick: bool) -> str:
     box = f'<label><input type="checkbox" value="{name}"> {name}</label>' if tick else name
     whole, sound = _sound(folder / event.path, seconds)
     return (
-        f'<tr><td>{box}</td><td class="number">{event.score:.1f}</td><td class="number">{whole:.1f} s</td>'
+        f'<tr><td>{box}</td><td class="number" data-name="distance">{event.score:.1f}</td>'
+        f'<td class="number" data-name="length">{whole:.1f} s</td>'
         f'<td><audio controls preload="none" src="data:audio/flac;base64,{sound}" aria-label="{name}"></audio></td>'
         "</tr>"
     )
