@@ -1,6 +1,7 @@
 """Published checkpoints: replicas with the official keys and shapes, from a local server, become models of ours."""
 
 import json
+import re
 import threading
 import zipfile
 import zlib
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from s5.checkpoints import load_official
-from s5.config import ROOT
+from s5.config import ROOT, load_inherited
 from s5.corpus.download import Patience
 from s5.errors import InputError
 from s5.experiment import load_experiment, read_facts
@@ -189,3 +190,17 @@ def test_an_experiment_of_ones_own_is_not_overwritten(tmp_path):
     with pytest.raises(InputError, match="official_2026_m2dat_1c: found another experiment"):
         download_models("official_2026_1c", tmp_path / "exp", file=tmp_path / "none.zip")
     assert S5System.from_yaml(ROOT / "conf/systems/official_2026_1c.yaml", tmp_path / "exp").config.taggers
+
+
+def test_the_table_of_memory_and_time_has_every_training_at_official_settings():
+    text = (ROOT / "docs/challenge.md").read_text()
+    rows = re.findall(r"^\| `((?:tagger|separator)_\w+)` \|(.*)\|$", text, re.M)
+    small = ("_tiny", "_smoke", "_official")  # the last are what others inherit
+    trainings = {path.stem for path in (ROOT / "conf/tuning").glob("*.yaml") if not any(w in path.stem for w in small)}
+    assert {name for name, _ in rows} == trainings and len(rows) == len(trainings)
+    for name, cells in rows:
+        conf = load_inherited(ROOT / f"conf/tuning/{name}.yaml")
+        _, _, batch, _, _, scenes, _, _ = (cell.strip() for cell in cells.split("|"))
+        n_gpus, on_gpu = map(int, batch.split(" x "))
+        assert n_gpus * on_gpu == conf["batch_size"], name
+        assert scenes.replace(",", "") == f"{conf['num_scenes']} x {conf['max_epoch']}", name

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from s5.archive import Description
 from s5.metrics import Bootstrap, mixture_terms
 from s5.report.compare import comparable, interval_text, paired_rows
 from s5.report.results import Result, by_set
@@ -17,6 +20,7 @@ from s5.report.taggers import SUBSETS, TaggerAccuracy
 from s5.report.training import Training
 
 _SUBSETS = ("DupSet", "NoDupSet")
+_MAIN = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
 
 _READING = (
     "CAPI-SDRi in dB, accuracies in %. Tagged: labels from the system's own taggers; oracle: labels of the references. "
@@ -40,7 +44,12 @@ _SCENES = (
     "angle between sources of one class, and CAPI-SDRi by room; in dB."
 )
 
-_FIGURES = "Figures (made with this file; they lie in the experiment folder, not in the repository): {links}."
+_FIGURES = "{what} (made with this file; they lie in the experiment folder, not in the repository): {links}."
+
+_ARCHIVES = (
+    "Trained systems as one file each in this folder, for `--system` and `S5System.from_pretrained`; what they scored "
+    "when they were packed."
+)
 
 _BESIDE = (
     "Each row as it was published, and below it what the system of that name reached here, on the data that the third "
@@ -80,6 +89,7 @@ def results_markdown(
     taggers: Sequence[TaggerAccuracy] = (),
     figures: Mapping[str, Mapping[str, str]] | None = None,
     recipe: str = "",
+    archives: Mapping[str, Description] | None = None,
 ) -> str:
     """The whole of RESULTS.md.
 
@@ -93,8 +103,9 @@ def results_markdown(
         date: when it was made.
         pages: data set -> the listening page, for the reader.
         taggers: accuracies of every tagger by itself.
-        figures: data set (or ``""`` for models) -> what a figure shows -> its file, for the reader.
+        figures: data set -> what a figure shows -> its file, for the reader; for ``""``: model -> its learning curves.
         recipe: name of the recipe folder: what was published for its very data stands in the tables of its sets.
+        archives: file name -> what the model archive of that name tells of itself.
     """
     sets = by_set(results)
     figures = figures or {}
@@ -123,10 +134,11 @@ def results_markdown(
         if name in pages:
             parts.append(f"To listen: `{pages[name]}` (open it in a browser).")
         if figures.get(name):
-            parts.append(_links(figures[name]))
+            parts.append(_links("Figures", figures[name]))
     if trainings:
         parts += ["## Training", _trainings(trainings)]
-        parts += [_links(figures[""])] if figures.get("") else []
+        parts += [_links("Learning curves", figures[""])] if figures.get("") else []
+    parts += _archives(archives or {})
     parts += [
         *_beside_published(results, data),
         "## Published results, on other data",
@@ -153,6 +165,22 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) 
     return "\n".join([line(head), rule, *map(line, rows)])
 
 
+def _archives(archives: Mapping[str, Description]) -> list[str]:
+    """The section on model archives, if there are any."""
+    lines, notes = [], []
+    for file, archive in archives.items():
+        for set_name, entry in archive.figures.items():
+            keys = {"CAPI-SDRi": 2, "accuracy_mix": 1, "accuracy_src": 1}
+            figures = [number(entry["metrics"].get(key), digits) for key, digits in keys.items()]
+            lines.append(
+                [f"`{file}`", set_name, f"{archive.size / 1e6:.1f}", entry["counts"].get("mixtures"), *figures]
+            )
+        if archive.note:
+            notes.append(f"`{file}`: {archive.note}")
+    head = ["archive", "test set", "MB", "mixtures", "CAPI-SDRi", "accuracy_mix", "accuracy_src"]
+    return ["## Model archives", _ARCHIVES, table(head, lines, left=2), *notes] if archives else []
+
+
 def _size(d: DataSet) -> str:
     return (
         f"{_length(d)} ({sum(d.lengths) / 60:.1f} minutes), {d.channels} channels, "
@@ -169,17 +197,17 @@ def _length(d: DataSet) -> str:
 def _systems(rows: Sequence[Result], published: Sequence[Mapping[str, Any]]) -> str:
     """The main table of a data set: ours, newest first, then what others published for the same data."""
     counts = sorted({key for row in rows for key in row.scores.get("by_n_sources") or {}}, key=lambda k: (len(k), k))
-    head = ["system", "labels", "CAPI-SDRi", "accuracy_mix", "accuracy_src"]
+    head = ["system", "labels", *_MAIN]
     head += [f"{k} source{'s' if k != '1' else ''}" for k in counts] + list(_SUBSETS)
     lines = []
     for row in rows:
-        cells = [_with_interval(row, k, "metrics") for k in ("CAPI-SDRi", "accuracy_mix", "accuracy_src")]
+        cells = [_with_interval(row, k, "metrics") for k in _MAIN]
         cells += [_pair((row.scores.get("by_n_sources") or {}).get(k)) for k in counts]
         cells += [_pair((row.scores.get("by_subset") or {}).get(k)) for k in _SUBSETS]
         lines.append([row.system, row.labels, *cells])
     for figures in published:
-        cells = [number(figures[k]) for k in ("CAPI-SDRi", "accuracy_mix")]
-        lines.append([figures["system"], "published", *cells, *["–"] * (len(head) - 4)])
+        cells = [number(figures[k]) for k in _MAIN]
+        lines.append([figures["system"], "published", *cells, *["–"] * (len(head) - 5)])
     return table(head, lines, left=2)
 
 
@@ -188,15 +216,14 @@ def _published_for(recipe: str, set_name: str) -> list[dict[str, Any]]:
     content = _published_figures()
     year = content.get("recipes", {}).get(recipe)
     found = [entry for entry in content["challenge"] if entry["year"] == year and set_name in ("test", "eval")]
-    rows = [{"system": e["system"], "CAPI-SDRi": e[set_name][0], "accuracy_mix": e[set_name][1]} for e in found]
+    rows = [{"system": e["system"], **dict(zip_longest(_MAIN, e[set_name]))} for e in found]
     return [row for row in rows if row["CAPI-SDRi"] is not None]  # of 2025: CA-SDRi, the same where labels are distinct
 
 
 def _other_metrics(rows: Sequence[Result]) -> str | None:
     """What stage 11 computes beyond the main table, as far as there is any."""
-    shown = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
     known = dict.fromkeys(key for row in rows for key, value in row.scores["metrics"].items() if value is not None)
-    keys = [key for key in known if key not in shown]
+    keys = [key for key in known if key not in _MAIN]
     lines = [[row.system, row.labels, *(_with_interval(row, k, "metrics") for k in keys)] for row in rows]
     return table(["system", "labels", *keys], lines, left=2) if keys else None
 
@@ -249,8 +276,8 @@ def _scenes(rows: Sequence[Result]) -> list[str]:
     return [_SCENES, table(["scene", "of", *(f"{row.labels} labels" for row in rows)], lines)]
 
 
-def _links(figures: Mapping[str, str]) -> str:
-    return _FIGURES.format(links=", ".join(f"[{title}](<{path}>)" for title, path in figures.items()))
+def _links(what: str, figures: Mapping[str, str]) -> str:
+    return _FIGURES.format(what=what, links=", ".join(f"[{title}](<{path}>)" for title, path in figures.items()))
 
 
 def _pair(group: Mapping[str, Any] | None) -> str:
@@ -332,7 +359,8 @@ def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -
             if ours:
                 lines.append([row["row"], "published", report["data"], *(row["metrics"].get(m, "–") for m in metrics)])
             for r in (r for of_set in by_set(ours).values() for r in of_set):
-                cells = (_ours(r.scores, m) for m in metrics)
+                exact = row["metrics"] if report.get("same") else {}
+                cells = (_ours(r.scores, m, exact.get(m)) for m in metrics)
                 lines.append(["", r.system, _our_data(r.set, data), *cells])
         if lines:
             parts += [f"## Beside {report['table']}", _BESIDE, table(["row", "", "data", *metrics], lines, left=3)]
@@ -346,13 +374,19 @@ def _our_data(name: str, data: Sequence[DataSet]) -> str:
     return f"this folder's `{name}`" + (f" ({_length(size)}, {size.fs / 1000:g} kHz)" if size else "")
 
 
-def _ours(scores: Mapping[str, Any], metric: str) -> str:
-    """Our figure of a published metric; where labels repeat, CAPI-SDRi stands in for CA-SDRi, which it extends."""
+def _ours(scores: Mapping[str, Any], metric: str, published: str | None = None) -> str:
+    """Our figure of a published metric; where labels repeat, CAPI-SDRi stands in for CA-SDRi, which it extends.
+
+    It has as many decimals as ``published``.
+    """
+    digits = 3 if metric.partition(" ")[0].endswith("SDRi") else 1
+    if published is not None:
+        digits = len(published.partition(".")[2])
     metric, _, subset = metric.partition(" ")
     found = _of_subset(scores.get("by_subset") or {}, subset) if subset else scores["metrics"]
     if metric == "CA-SDRi" and found.get(metric) is None and found.get("CAPI-SDRi") is not None:
         return f"CAPI-SDRi {number(found['CAPI-SDRi'], 3)}"
-    return number(found.get(metric), 3 if metric.endswith("SDRi") else 1)
+    return number(found.get(metric), digits)
 
 
 def _of_subset(subsets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
@@ -372,6 +406,7 @@ def _of_subset(subsets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[s
     return {metric: 100 * some / all_ for metric, (some, all_) in ratios.items() if all_}
 
 
+@cache
 def _published_figures() -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 

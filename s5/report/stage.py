@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shlex
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+from s5.archive import describe
 from s5.config import resolve
 from s5.data import DataDir, audio_info
 from s5.errors import InputError
 from s5.report import environment
-from s5.report.all_figures import draw_all, figure_folder
+from s5.report.all_figures import KINDS, draw_all, figure_folder
 from s5.report.markdown import DataSet, results_markdown
 from s5.report.page import write_page
 from s5.report.results import by_set, find_results, of_system
 from s5.report.taggers import tagger_accuracies
 from s5.report.training import find_trainings
 from s5.system import system_name
+
+_APART = ("learning", "features")
+"""Figures that another process draws meanwhile: they take their time, and features torch."""
 
 
 def write_report(
@@ -57,30 +63,30 @@ def write_report(
     if compare == name:
         raise InputError("--compare", compare, "another system")
     pages, sizes = {}, []
-    for set_name in by_set(results):
-        folder = Path(data_root) / set_name
-        if set_name not in own and not folder.is_dir():
-            continue  # another system's data set that is no longer here: its figures stay
-        data = DataDir.load(folder)
-        sizes.append(_size(set_name, data))
-        if set_name in own:
-            start = time.perf_counter()
-            page = own[set_name][0].path / "report"
-            heard = sorted(own[set_name] + other.get(set_name, []), key=lambda result: result.oracle)
-            shown = write_page(page, data, heard, n_mixtures)
-            pages[set_name] = portable(page / "index.html", expdir.parent)
-            logging.info("%s: %d mixtures, %.1f s", page / "index.html", shown, time.perf_counter() - start)
-    drawn = {}
-    if figures:
-        start = time.perf_counter()
-        for set_name, paths in draw_all(name, results, expdir, data_root).items():
-            drawn[set_name] = {title: portable(path, expdir.parent) for title, path in paths.items()}
-        logging.info(
-            "%s: %d figures, %.1f s",
-            figure_folder(expdir, name),
-            sum(map(len, drawn.values())),
-            time.perf_counter() - start,
-        )
+    drawn: dict[str, dict[str, str]] = {}
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        apart = pool.submit(draw_all, name, results, expdir, data_root, kinds=_APART) if figures else None
+        for set_name in by_set(results):
+            folder = Path(data_root) / set_name
+            if set_name not in own and not folder.is_dir():
+                continue  # another system's data set that is no longer here: its figures stay
+            data = DataDir.load(folder)
+            sizes.append(_size(set_name, data))
+            if set_name in own:
+                start = time.perf_counter()
+                page = own[set_name][0].path / "report"
+                heard = sorted(own[set_name] + other.get(set_name, []), key=lambda result: result.oracle)
+                shown = write_page(page, data, heard, n_mixtures)
+                pages[set_name] = portable(page / "index.html", expdir.parent)
+                logging.info("%s: %d mixtures, %.1f s", page / "index.html", shown, time.perf_counter() - start)
+        taggers = tagger_accuracies(results, expdir)
+        if apart is not None:
+            here = [kind for kind in KINDS if kind not in _APART]
+            parts = draw_all(name, results, expdir, data_root, kinds=here, taggers=taggers), apart.result()
+            for set_name, paths in (item for part in parts for item in part.items()):
+                readable = {title: portable(path, expdir.parent) for title, path in paths.items()}
+                drawn.setdefault(set_name, {}).update(readable)
+            logging.info("%s: %d figures", figure_folder(expdir, name), sum(map(len, drawn.values())))
     text = results_markdown(
         system=name,
         results=results,
@@ -90,9 +96,10 @@ def write_report(
         command=command_line(system, expdir, out, data_root, n_mixtures, compare),
         date=datetime.now(UTC),
         pages=pages,
-        taggers=tagger_accuracies(results, expdir),
+        taggers=taggers,
         figures=drawn,
         recipe=expdir.resolve().parent.name,
+        archives={path.name: describe(path) for path in sorted(out.parent.glob("*.s5"))},
     )
     write_text(out, text)
     logging.info("%s: %d results", out, len(results))

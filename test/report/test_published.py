@@ -1,8 +1,10 @@
 """Published figures: complete, of systems that there are, and beside ours."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import yaml
 
 from s5.config import ROOT
@@ -18,7 +20,7 @@ def result(system, **metrics):
     return Result(Path("exp", system, "test"), False, scores, 0.0)
 
 
-def made(*results, data=()):
+def made(*results, data=(), recipe=""):
     return markdown.results_markdown(
         system="x",
         results=results,
@@ -28,16 +30,56 @@ def made(*results, data=()):
         command="c",
         date=datetime.now(UTC),
         pages={},
+        recipe=recipe,
     )
 
 
-def test_every_row_is_a_system_of_ours():
+def systems(folder):
+    """Names of the systems in a folder below conf/systems, without their small variants."""
+    names = (system_name(path) for path in (ROOT / "conf/systems" / folder).glob("*.yaml"))
+    return {name for name in names if not name.endswith("_mini")}
+
+
+def rows(report):
+    return [row["name"] for table in FIGURES["reports"] if table["report"] == report for row in table["rows"]]
+
+
+@pytest.mark.parametrize(("report", "n_rows"), [("deng2026", 7), ("nguyen2026", 2), ("park2025", 14)])
+def test_every_row_of_a_report_is_a_system_that_there_is_in_small_too(report, n_rows):
     names = {system_name(path) for path in (ROOT / "conf/systems").rglob("*.yaml")}
-    rows = [row["name"] for report in FIGURES["reports"] for row in report["rows"]]
-    # Tables 1 and 2 of the reports, and the challenge's baselines, which stand for rows of one of them.
-    official = {"official_2026_1c", "official_2026_4c"}
-    assert len(rows) == 7 + 2 + 4 + 14 and len(set(rows)) == 7 + 2 + 2 + 14
-    assert set(rows) <= names and {f"{name}_mini" for name in set(rows) - official} <= names
+    assert len(rows(report)) == len(set(rows(report))) == n_rows
+    assert set(rows(report)) <= systems(report)
+    assert {f"{name}_mini" for name in rows(report)} <= names
+
+
+def test_every_published_checkpoint_has_its_figures_and_the_docs_tell_the_same():
+    """The challenge's own models come in one size; nothing stands beside them but trainings of the same networks."""
+    official = {name for name in systems(".") if name.startswith("official_")}
+    assert official and official == {name for name in rows("official") if name in official}
+    assert set(rows("official")) - official <= set(rows("nguyen2026"))
+    told = {}
+    for page in ("README.md", "docs/challenge.md"):
+        for cells in re.findall(r"^\| `(official_\w+)` \|(.*)\|$", (ROOT / page).read_text(), re.M):
+            told.setdefault(cells[0], []).append(re.findall(r"[0-9]+\.[0-9]+", cells[1]))
+    for table in FIGURES["reports"]:
+        for row in (row for row in table["rows"] if row["name"] in official):
+            assert told[row["name"]] and all(found == list(row["metrics"].values()) for found in told[row["name"]])
+
+
+def test_what_an_official_checkpoint_reaches_stands_beside_what_was_published():
+    ours = result("official_2026_4c", **{"CAPI-SDRi": 8.48881, "accuracy_mix": 60.71429, "accuracy_src": 70.39386})
+    lines = made(ours, recipe="dcase2026_task4").splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("| official_2026_4c | tagged |"))
+    beside = [line for line in lines[at:] if "| official baseline 4c | published |" in line]
+    assert "| official baseline 4c | published | 8.489 | 60.714 | 70.394 |" in beside[0]  # the table of the test set
+    at = lines.index("## Beside the baselines of DCASE 2026 Task 4")
+    published = next(i for i, line in enumerate(lines) if i > at and "| 8.489 | 60.714 | 70.394 |" in line)
+    assert lines[published + 1] == "|  | official_2026_4c | this folder's `test` | 8.489 | 60.714 | 70.394 |"
+    older = made(
+        result("official_2025_resunet", **{"CA-SDRi": 11.0317, "accuracy_mix": 59.8}), recipe="dcase2025_task4"
+    )
+    assert "| official baseline, ResUNet | published | 2025 challenge, development test set | 11.032 | 59.80 |" in older
+    assert "|  | official_2025_resunet | this folder's `test` | 11.032 | 59.80 |" in older
 
 
 def test_ours_stands_below_the_published_and_says_on_which_data():
@@ -76,5 +118,6 @@ def test_the_taggers_of_nguyen2026_are_compared_by_subset():
     lines = made(ours).splitlines()
     table = next(i for i, line in enumerate(lines) if "| 77.9 | 79.4 | 78.7 | 55.4 | 68.3 | 63.2 |" in line)
     assert "| 80.0 | 90.0 | 85.0 | 40.0 | 70.0 | 55.0 |" in lines[table + 1]  # Total without the mixtures of no source
-    baseline = next(i for i, line in enumerate(lines) if "| 8.489 | 60.7 |" in line)
-    assert "| 5.000 | 90.0 |" in lines[baseline + 1]
+    lines = lines[lines.index("## Beside the baselines of DCASE 2026 Task 4") :]
+    baseline = next(i for i, line in enumerate(lines) if "| 8.489 | 60.714 | 70.394 |" in line)
+    assert "| 5.000 | 90.000 | 90.000 |" in lines[baseline + 1]

@@ -1,5 +1,6 @@
 """Stage 12 as a whole, through its command line."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from s5.archive import pack
 from s5.bin.report import main
 from s5.errors import InputError
 from s5.report import stage
@@ -51,6 +53,21 @@ def test_tables_carry_the_scores_newest_first(made):
     assert ["Cough", "1", "4.32", "33.3"] in rows(text, "Cough")
     assert "71.2" in text  # recall, which the main table leaves out
     assert "6 mixtures of 1 s (0.1 minutes), 4 channels, 8 kHz; 7 sources of 3 classes." in text
+
+
+def test_archives_in_the_recipe_folder_tell_what_they_scored(made, trained, tmp_path):
+    assert "Model archives" not in results()
+    scores = {"set": "test", "oracle_labels": False, "by_class": {}, "counts": {"mixtures": 4}}
+    scores["metrics"] = {"CAPI-SDRi": 1.254, "accuracy_mix": 50.0, "accuracy_src": None}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    pack(trained.parent / "system.yaml", trained, Path("tiny.s5"), [tmp_path / "scores.json"], note="For an hour.")
+    text = make()
+    ((_, *cells),) = rows(text, "`tiny.s5`")
+    assert cells == ["test", f"{Path('tiny.s5').stat().st_size / 1e6:.1f}", "4", "1.25", "50.0", "–"]
+    assert "`tiny.s5`: For an hour." in text
+    Path("tiny.s5").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"tiny\.s5"):
+        make()
 
 
 def test_training_table_tells_how_models_were_made(made):
