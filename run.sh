@@ -20,21 +20,21 @@ options=(
   "stage|1|number|first stage to run; given as 11 or more, these stages run even if done"
   "stop_stage|12|number|last stage to run"
   "dataset|mini_s5|text|recipe folder below egs/; the run works there"
-  "system|conf/systems/mini.yaml|text|YAML of the system: its taggers, vote, separators and fusion; looked for in the recipe folder, then from where you are, then in the repository"
+  "system|conf/systems/mini.yaml|text|YAML of the system: its taggers, vote, separators and fusion, or a model archive (NAME.s5), which is trained already; looked for in the recipe folder, then from where you are, then in the repository"
   "expdir|exp|text|folder of models, logs and results, relative to the recipe folder"
   "test_sets|test|text|data sets that stages 7 to 12 work on, e.g. \"test eval\""
   "eval_sets||text|data sets without references, for stages 7 to 10 and 13"
   "download_model||text|published system to fetch instead of training one: official_2026_1c, official_2026_4c, official_2025_resunetk or official_2025_resunet"
   "submission||text|YAML of the authors' details, a filled-in conf/submission.yaml: stage 13 then makes the submission to the challenge, of the first of --eval_sets"
   "oracle|also|also,only,no|separate and score with the true labels too, only so, or not"
-  "ngpu||text|GPUs a training uses, 0 for the CPU; by default 1 where there is one"
+  "ngpu||number|GPUs a training uses, 0 for the CPU; by default 1 where there is one"
   "num_nodes|1|number|machines a training uses"
-  "nj||text|parallel jobs of the stages that work item by item; by default the number of cores"
+  "nj||number|parallel jobs of the stages that work item by item; by default the number of cores"
   "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md)"
   "overwrite|false|flag|do the asked stages again even if done; trained models are moved to NAME.old"
   "train_args||text|more ESPnet options for every training, e.g. \"--max_epoch 5\""
   "scene_args||text|more options for every call of simulate, e.g. \"--num_scenes 6\""
-  "data_args||text|more options for local/data.sh"
+  "data_args||text|more options for local/data.sh; if not given, those of the last time; others do stage 1 again"
 )
 
 epilog='Stages:
@@ -60,9 +60,6 @@ that holds several are parted by spaces.'
 . "$root/utils/stage.sh"
 parse_options "$@"
 [ ${#arguments[@]} -eq 0 ] || usage_error "found '${arguments[0]}', expected options only"
-for name in ngpu nj; do
-  [[ ${!name} =~ ^[0-9]*$ ]] || usage_error "--$name: found '${!name}', expected a whole number"
-done
 [ -d "$root/egs/$dataset" ] || die "--dataset: found no egs/$dataset, expected one of $(cd "$root/egs" && echo *)"
 
 # Paths in options: from the recipe folder, where everything runs, then from where the caller is, then from the repository.
@@ -74,17 +71,19 @@ find_launcher "$cmd"
 if [ -n "$download_model" ]; then system=conf/systems/$download_model.yaml; fi
 if [ ! -e "$system" ] && [ -e "$caller/$system" ] && ! [ "$caller" -ef "$root" ]; then system=$caller/$system; fi
 resolve "$system" >/dev/null || die "--system: found no file $system, expected the YAML of a system"
+if [[ $system == *.s5 ]] && asked 13; then die "--stop_stage: found 13, expected at most 12 with an archive, which is packed already"; fi
 
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
 ngpu=${ngpu:-$((gpus > 0))}
 on_device=(--launch "--gpu $((ngpu > 0))")
 read -ra train_args <<<"$train_args"
 read -ra scene_args <<<"$scene_args"
+if [ -z "${given[data_args]:-}" ]; then data_args=$(last_args data/raw/.done); fi
 read -ra data_args <<<"$data_args"
 read -ra test_sets <<<"$test_sets"
 read -ra eval_sets <<<"$eval_sets"
 # The results' name is that of the YAML below systems/, deng2026_final for conf/systems/deng2026/final.yaml.
-results=/${system%.yaml}
+results=/${system%.*}
 if [[ $results == */systems/* ]]; then results=${results##*/systems/}; else results=${results##*/}; fi
 results=$expdir/${results//\//_}
 # Scoring is cheap, and asked for by its number it is wanted.
@@ -102,8 +101,11 @@ sources=()
 for file in local/*.sh local/*.py local/*.tar* conf/*.yaml; do
   if [ -f "$file" ]; then sources+=(--dep "$file"); fi
 done
-step 1 data --marker data/raw/.done --output data/raw/ "${sources[@]}" -- \
+step 1 data --marker data/raw/.done --output data/raw/ --args "${data_args[*]}" "${sources[@]}" -- \
   local/data.sh --nj "$nj" "${data_args[@]}"
+# Where local/data.sh tells in data/raw/.content what scenes are made of, other changes do not matter to them.
+raw=data/raw/.done
+if [ -e "$raw" ] && [ -e data/raw/.content ]; then raw=data/raw/.content; fi
 
 # Stage 2: what is measured stays fixed: validation and test scenes are rendered once. Training scenes are rendered while
 # training, new ones every epoch; all that is kept of them is the configuration of their sampler.
@@ -113,7 +115,7 @@ for config in conf/scenes/*.yaml; do
   needs=()
   if asked 2; then while read -r file; do needs+=(--dep "$file"); done < <(inherited "$config"); fi
   step 2 "simulate $set" --marker "data/$set/.done" --output "data/$set/" --refill "data/$set" \
-    --dep data/raw/.done "${needs[@]}" "${split[@]}" -- \
+    --dep "$raw" "${needs[@]}" "${split[@]}" -- \
     python -m s5.bin.simulate --config "$config" --out "data/$set" "${form[@]}" "${scene_args[@]}"
 done
 if [ -n "${locks[data/.lock]:-}" ]; then unlock data/.lock; fi

@@ -37,9 +37,17 @@ all_there() {
   done
 }
 
+# The words that the user gave to a step with --args when it was done; none for one that is not done.
+last_args() {
+  if [ -e "$1.args" ]; then cat "$1.args"; fi
+}
+
+# True if they are those of now. Markers of before they were kept have none to compare.
+same_args() { [ -z "${args+x}" ] || [ ! -e "$marker.args" ] || [ "$args" = "$(last_args "$marker")" ]; }
+
 is_done() {
   local path kind number
-  [ -f "$marker" ] && all_there || return 1
+  [ -f "$marker" ] && all_there && same_args || return 1
   [ "$(fingerprint)" = "$(grep -E '^[0-9a-f]{64}  ' "$marker")" ] || return 1
   # Fewer files than were made: some were deleted.
   while read -r kind number path; do
@@ -60,7 +68,7 @@ complaint() {
 }
 
 # step NUMBER NAME --marker FILE [--output PATH] [--dep FILE] [--fresh FOLDER] [--refill FOLDER] [--launch OPTIONS] \
-#     [--resume FOLDER] [--split FOLDER] [--prepare] [--always] -- COMMAND...
+#     [--resume FOLDER] [--split FOLDER] [--args WORDS] [--prepare] [--always] -- COMMAND...
 #   --output   a file or folder that the command makes; of a folder with a slash at its end the files are counted
 #   --fresh    a folder that is removed before the command runs: nothing stale stays in it
 #   --refill   a folder in which the command makes what is missing; removed first if a dependency has changed since then
@@ -70,9 +78,10 @@ complaint() {
 #   --split    the command works item by item: it is run with --nj, or, where n_shards is above 1, as so many jobs whose
 #              parts are kept in this folder until they are joined (s5/shards.py)
 #   --prepare  before them it has to be called with --prepare
+#   --args     what the user gave to the command: with other words than those that it was done with it is not done
 #   --always   run even if done
 step() {
-  local number=$1 name=$2 marker='' fresh='' refill='' launch='' resume='' split='' prepare='' always='' outputs=() deps=()
+  local number=$1 name=$2 marker='' fresh='' refill='' launch='' resume='' split='' prepare='' always='' outputs=() deps=() args
   shift 2
   while [ "$1" != -- ]; do
     case $1 in
@@ -84,6 +93,7 @@ step() {
       --resume) resume=$2 ;;
       --refill) refill=$2 ;;
       --split) split=$2 ;;
+      --args) args=$2 ;;
       --prepare | --always)
         printf -v "${1#--}" 1
         shift
@@ -104,6 +114,7 @@ step() {
   for path in "${deps[@]}"; do
     [ -e "$path" ] || die "stage $number ($name): found no $path, expected it from an earlier stage (run from --stage 1: what is done is skipped)"
   done
+  same_args || log "stage $number ($name): was done with '$(last_args "$marker")', now with '$args'"
   rm -f -- "$marker"
   if [ -n "$fresh" ]; then rm -rf -- "$fresh"; fi
   if [ -n "$refill" ]; then
@@ -142,6 +153,7 @@ step() {
     echo "$before"
     contents
   } >"$marker.tmp"
+  if [ -n "${args+x}" ]; then echo "$args" >"$marker.args"; fi
   mv -- "$marker.tmp" "$marker"
   steps_run=$((steps_run + 1))
   log "stage $number ($name): finished in $((SECONDS - began)) s"

@@ -107,7 +107,28 @@ def test_second_run_changes_nothing(made, replica, monkeypatch):
     prepare_command.main(["--data_root", str(replica)])
     assert {p: p.stat().st_mtime_ns for p in Path("data/raw/added").rglob("*.wav")} == files
     assert {p: p.read_bytes() for p in Path("data").glob("*/*.scp")} == scps
-    assert sorted(p.name for p in Path("data/raw").iterdir()) == ["added", "dev_set", "eval_set"]
+    assert sorted(p.name for p in Path("data/raw").iterdir()) == [".content", "added", "dev_set", "eval_set"]
+
+
+def test_what_scenes_are_made_of_does_not_depend_on_where_it_lies_or_on_other_parts(
+    made, replica, replicas, tmp_path, monkeypatch
+):
+    content = (made[0] / "data/raw/.content").read_text()
+    shutil.copytree(replica, tmp_path / "moved", symlinks=True)
+    recipe_in(tmp_path, replicas, monkeypatch)
+    these = ["--data_root", str(tmp_path / "moved"), "--parts", "dev_set,semantic_hearing,ears"]
+    prepare_command.main([*these, "--nj", "2"])
+    assert Path("data/raw/.content").read_text() == content
+    prepare_command.main([*these, "--refine", "conf/refine/park2025.yaml"])
+    assert Path("data/raw/.content").read_text() != content  # fewer events
+    prepare_command.main(these)
+    assert Path("data/raw/.content").read_text() == content
+    (tmp_path / "moved/dev_set/synthesized/test/soundscape/more.wav").touch()  # no scene is made of it
+    with soundfile.SoundFile(tmp_path / "moved/dev_set/noise/train/a.wav", "r+") as sound:
+        sound.seek(0, soundfile.SEEK_END)
+        sound.write(sound.frames * [[0.0] * 4])
+    prepare_command.main(these)
+    assert Path("data/raw/.content").read_text() != content  # a longer background
 
 
 def test_what_is_missing_or_unexpected_is_named(made, replica, tmp_path, monkeypatch, capsys):

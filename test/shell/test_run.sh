@@ -14,6 +14,7 @@ cat >"$recipe/local/data.sh" <<'SCRIPT'
 #!/usr/bin/env bash
 echo data >>"$FAKE/calls"
 mkdir -p data/raw/noise && touch data/raw/noise/a.flac
+if [ -n "${CONTENT:-}" ]; then echo "$CONTENT" >data/raw/.content; fi
 SCRIPT
 chmod +x "$recipe/local/data.sh"
 export FAKE=$scratch S5_NO_SETUP=1
@@ -107,6 +108,34 @@ check "a stage whose input is missing stops" exits 1
 check "names it" says "found no other/mini/test/estimates/.done, expected it from an earlier stage"
 recipe_run --stage 7 --test_sets "test eval"
 check "an unknown test set is named" says "found no data/eval/.done"
+
+# What the user gives to stage 1: other words do it again, none stand for those of the last time.
+everything="simulate data/test,simulate data/train,simulate data/valid,$training,$tagging,$true_labels,$separation,$after_separation"
+recipe_run
+recipe_run --data_args "--source a" --stop_stage 1
+check "other --data_args do stage 1 again" equals "$calls" "data"
+check "and tell what they were" says "stage 1 (data): was done with '', now with '--source a'"
+recipe_run --data_args "--source  a " --stop_stage 1
+check "the same ones do not" equals "$calls" ""
+recipe_run
+check "without them what depends on it is done again, not stage 1" equals "$calls" "$everything"
+echo "# other" >>"$recipe/local/data.sh"
+recipe_run --stop_stage 1
+check "what has to be done again has those of the last time" equals "$(grep '^# .*data.sh' "$recipe/exp/log/01_data.log" | grep -c -- '--source a')" 1
+recipe_run --data_args "" --stop_stage 1
+check "unless they are given as empty" equals "$calls" "data"
+rm "$recipe/data/raw/.done.args"
+recipe_run --data_args "--source b" --stop_stage 1
+check "a marker of before they were kept counts as done" equals "$calls" ""
+CONTENT=1 recipe_run --overwrite true --stop_stage 1
+recipe_run
+CONTENT=1 recipe_run --data_args "--jobs 8"
+check "where stage 1 says that scenes are made of the same, they stay" equals "$calls" "data"
+CONTENT=2 recipe_run --data_args "--refine x"
+check "and are made again if it says otherwise" equals "$calls" "data,$everything"
+rm "$recipe/data/raw/.done"
+recipe_run --stage 2
+check "but not before stage 1 is done" says "found no data/raw/.done, expected it from an earlier stage"
 
 # Failure, resumption.
 recipe_run

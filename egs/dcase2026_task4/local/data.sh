@@ -6,7 +6,8 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 
-usage='Makes data/raw, data/dev_set, data/eval_set, data/test and data/eval. Called in the recipe folder.'
+usage='Makes data/raw, data/dev_set, data/eval_set, data/test and data/eval. Called in
+the recipe folder.'
 options=(
   "nj|1|number|parallel jobs"
   "data_root||text|folder that holds dev_set, eval_set, BinauralCuratedDataset, EARS or some of them; it is only read"
@@ -14,7 +15,7 @@ options=(
   "parts||text|which parts, of dev_set,eval_set,semantic_hearing,ears; by default all"
   "archives|data/download|text|folder of downloads; archives that are there already lie in ARCHIVES/PART/"
   "mirrors||text|other addresses: PART=URL,PART=URL, or one URL below which each part has its folder"
-  "download|true|flag|download what is missing; false: stop there"
+  "download|true|flag|download what is missing; false: go on with what is there"
   "jobs|4|number|files that are downloaded at a time"
   "timeout|60|number|seconds without a byte after which a download connects anew"
   "retries|8|number|tries in a row that bring nothing, for each address"
