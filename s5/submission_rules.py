@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import soundfile
 
@@ -192,9 +192,13 @@ def _counts(sources: Mapping[str, Sequence[str]], rules: Rules) -> Iterator[str]
 
 
 def _json(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
-    """The content, or a complaint in its place."""
+    """The content, or a complaint in its place: of NaN and Infinity too, which Python writes and JSON does not know."""
+
+    def no_number(name: str) -> None:
+        raise ValueError(f"{name} for a number")
+
     try:
-        return json.loads(archive.read(info))
+        return json.loads(archive.read(info), parse_constant=no_number)
     except (ValueError, RecursionError) as e:
         return InputError(info.filename, f"no JSON ({e})", "JSON")
 
@@ -208,9 +212,14 @@ def _shape(where: str, data: Any, **kinds: type) -> Iterator[str]:
         key = key.replace("CAPI_", "CAPI-")
         if key not in data:
             yield _line(where, f"no key {key}", "it")
-        elif not isinstance(data[key], kind) or isinstance(data[key], bool):
-            expected = "a mapping" if kind is dict else "a list" if kind is list else "a number"
+        elif not isinstance(data[key], kind) or isinstance(data[key], bool) != (kind is bool):
+            expected = {dict: "a mapping", list: "a list", bool: "true or false"}.get(kind, "a whole number")
             yield _line(f"{where}: key {key}", json.dumps(data[key])[:40], expected)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator[str]:
@@ -219,7 +228,7 @@ def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator
     if isinstance(data, InputError):
         yield str(data)
         return
-    bad = list(_shape(where, data, nparams=int, probabilities=list))
+    bad = list(_shape(where, data, nparams=int, probabilities=list, config=dict))
     yield from bad
     if bad:
         return
@@ -241,7 +250,7 @@ def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator
                 yield _line(f"{where}: {utt}", f"file {name}", "a file of that soundscape")
             if not str(name).endswith(f"_{label}.wav"):
                 yield _line(f"{where}: {name}", f"label {label}", "that of the file's name")
-            if not isinstance(probability, int | float) or isinstance(probability, bool) or not 0 <= probability <= 1:
+            if not _is_number(probability) or not 0 <= probability <= 1:
                 yield _line(f"{where}: {name}", f"probability {probability}", "0 to 1")
     for utt in rules.soundscapes:
         if seen[utt] != 1:
@@ -256,22 +265,37 @@ def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator
             yield _line(f"{where}: {name}", "no entry", "one for each file in the zip")
 
 
+def _slots(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str]:
+    """Whether labels and probabilities of a soundscape are K each, and what they may be."""
+    for key in ("ref_labels", "est_labels", "probabilities"):
+        if len(entry[key]) != rules.n_slots:
+            yield _line(f"{where}: {key}", f"{len(entry[key])} values", f"{rules.n_slots}, padded with silence")
+    for key in ("ref_labels", "est_labels"):
+        for label in entry[key]:
+            if label != SILENCE and label not in rules.labels.names:
+                yield _line(f"{where}: {key}", f"label {label}", "one of the label set, or silence")
+    for value in entry["probabilities"]:
+        if not _is_number(value) or not 0 <= value <= 1:
+            yield _line(f"{where}: probabilities", json.dumps(value)[:40], "numbers from 0 to 1")
+
+
 def _test_results(data: Any, rules: Rules) -> Iterator[str]:
     """dev_set_test_results.json: every soundscape once, K labels each, figures that are the means of its details."""
     where = TEST_JSON
     if isinstance(data, InputError):
         yield str(data)
         return
-    bad = list(_shape(where, data, CAPI_SDRi=dict, label_metrics=dict, nparams=int, details=list))
+    bad = list(_shape(where, data, CAPI_SDRi=dict, label_metrics=dict, nparams=int, details=list, config=dict))
     yield from bad
     if bad:
         return
     mean = data["CAPI-SDRi"].get("mean")
     accuracies = {key: data["label_metrics"].get(key) for key in ("accuracy_mix", "accuracy_src")}
     for key, value in {"CAPI-SDRi.mean": mean, **accuracies}.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not _is_number(value):
             yield _line(f"{where}: {key}", value, "a number")
     values, correct = [], []
+    counts: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     for i, entry in enumerate(data["details"]):
         place = f"{where}: details.{i}"
@@ -283,35 +307,33 @@ def _test_results(data: Any, rules: Rules) -> Iterator[str]:
         seen[utt] += 1
         if rules.tests is not None and utt not in rules.tests:
             yield _line(place, f"soundscape {utt}", "one of the development set's test part")
-        for key in ("ref_labels", "est_labels", "probabilities"):
-            if len(entry[key]) != rules.n_slots:
-                yield _line(
-                    f"{where}: {utt}: {key}", f"{len(entry[key])} values", f"{rules.n_slots}, padded with silence"
-                )
-            for label in entry[key] if key != "probabilities" else ():
-                if label != SILENCE and label not in rules.labels:
-                    yield _line(f"{where}: {utt}: {key}", f"label {label}", "one of the label set, or silence")
+        yield from _slots(f"{where}: {utt}", entry, rules)
         figures = {m.get("metric"): m.get("value") for m in entry["metrics"] if isinstance(m, dict)}
         if set(figures) != {"CAPI-SDRi", "label_metrics"}:
             yield _line(f"{where}: {utt}: metrics", sorted(map(str, figures)), "CAPI-SDRi and label_metrics")
             continue
+        if figures["CAPI-SDRi"] is not None and not _is_number(figures["CAPI-SDRi"]):
+            yield _line(f"{where}: {utt}: CAPI-SDRi", json.dumps(figures["CAPI-SDRi"])[:40], "a number or null")
         if figures["CAPI-SDRi"] is not None:
             values.append(figures["CAPI-SDRi"])
-        correct.append(isinstance(figures["label_metrics"], dict) and bool(figures["label_metrics"].get("acc")))
+        hits = figures["label_metrics"]
+        wrong = list(_shape(f"{where}: {utt}: label_metrics", hits, acc=bool, tp=int, fp=int, fn=int))
+        yield from wrong
+        if isinstance(hits, dict) and not wrong:
+            correct.append(hits["acc"])
+            counts.update({key: hits[key] for key in ("tp", "fp", "fn")})
     for utt in sorted(seen):
         if seen[utt] > 1:
             yield _line(f"{where}: {utt}", f"{seen[utt]} entries", "one")
     for utt in sorted(set(rules.tests or ()) - set(seen)):
         yield _line(f"{where}: {utt}", "no entry", "one for each soundscape of the test part")
-    yield from _means(
-        where, {"CAPI-SDRi.mean": (mean, values, 1), "accuracy_mix": (accuracies["accuracy_mix"], correct, 100)}
-    )
-
-
-def _means(where: str, figures: Mapping[str, tuple[Any, Sequence[Any], float]]) -> Iterator[str]:
-    for key, (stated, values, factor) in figures.items():
-        numbers = [v for v in values if isinstance(v, int | float)]
-        if isinstance(stated, int | float) and numbers:
-            actual = factor * sum(numbers) / len(numbers)
-            if not math.isclose(stated, actual, abs_tol=1e-3 * max(1, factor / 10)):
-                yield _line(f"{where}: {key}", f"{stated:g}", f"{actual:g}, the mean of the details")
+    total = sum(counts.values())
+    numbers = [value for value in values if _is_number(value)]
+    actual = {
+        "CAPI-SDRi.mean": (mean, sum(numbers) / len(numbers) if numbers else None, 1e-3),
+        "accuracy_mix": (accuracies["accuracy_mix"], 100 * sum(correct) / len(correct) if correct else None, 1e-2),
+        "accuracy_src": (accuracies["accuracy_src"], 100 * counts["tp"] / total if total else None, 1e-2),
+    }
+    for key, (stated, computed, tolerance) in actual.items():
+        if _is_number(stated) and computed is not None and not math.isclose(stated, computed, abs_tol=tolerance):
+            yield _line(f"{where}: {key}", f"{stated:g}", f"{computed:g}, the mean of the details")

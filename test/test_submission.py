@@ -144,6 +144,13 @@ def two_labels(files):
     files[TEST]["details"][0]["est_labels"] = ["Cough", "silence"]
 
 
+def value_of(metric, value):
+    def change(files):
+        next(m for m in files[TEST]["details"][0]["metrics"] if m["metric"] == metric)["value"] = value
+
+    return change
+
+
 BROKEN = {
     "no such label": (
         renamed("eval_0002_0_Cough.wav", "eval_0002_0_Coughs.wav"),
@@ -183,6 +190,23 @@ BROKEN = {
     ),
     "labels not padded": (two_labels, "t_0: est_labels: found 2 values, expected 3, padded with silence"),
     "figures unlike the details": (better_mean, "CAPI-SDRi.mean: found 9.5, expected 8.5, the mean of the details"),
+    "source accuracy unlike the details": (
+        lambda files: files[TEST]["label_metrics"].update(accuracy_src=75.0),
+        "accuracy_src: found 75, expected 50, the mean of the details",
+    ),
+    "no number": (put(TEST, '{"nparams": NaN}'), r"found no JSON \(NaN for a number\)"),
+    "a figure in words": (value_of("CAPI-SDRi", "8.5"), 't_0: CAPI-SDRi: found "8.5", expected a number or null'),
+    "no counts": (value_of("label_metrics", {"acc": True}), "t_0: label_metrics: found no key tp"),
+    "a count in words": (value_of("label_metrics", {"acc": 1, "tp": 1, "fp": 0, "fn": 0}), "expected true or false"),
+    "a probability in words": (
+        lambda files: files[TEST]["details"][0].update(probabilities=[0.9, "high", 0]),
+        't_0: probabilities: found "high", expected numbers from 0 to 1',
+    ),
+    "a list for a label": (
+        lambda files: files[TEST]["details"][0].update(est_labels=[["Cough"], "silence", "silence"]),
+        "t_0: est_labels: found label",
+    ),
+    "no configuration": (lambda files: files[EVAL].pop("config"), r"eval_results\.json: found no key config"),
     "other files": (put(f"{FOLDER}/notes.txt", b"x"), "found a file that does not belong there"),
     "path outside": (put("../evil.wav", wav()), r"\.\./evil\.wav: found a file that does not belong there"),
 }
