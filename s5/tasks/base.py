@@ -24,6 +24,7 @@ from torch import nn
 from s5.config import check_arguments
 from s5.errors import InputError, one_of
 from s5.labels import LabelSet
+from s5.tasks.boards import WandbOfMain
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, device_renderer, is_virtual
 from s5.tasks.trainer import S5Trainer
 
@@ -51,6 +52,7 @@ class _Distributed(DistributedOption):
 
 
 abs_task.DistributedOption = _Distributed  # ESPnet's main builds it by this name
+abs_task.wandb = WandbOfMain()  # and calls it by this one
 
 
 class S5Task(AbsTask):
@@ -110,6 +112,18 @@ class S5Task(AbsTask):
             type=float,
             default=600.0,
             help="Seconds after which a process that does not answer ends a distributed training",
+        )
+        group.add_argument(
+            "--num_examples",
+            type=int,
+            default=3,
+            help="Validation mixtures that tensorboard and W&B show as audio and spectrograms; 0: none",
+        )
+        group.add_argument(
+            "--examples_interval",
+            type=int,
+            default=0,
+            help="Epochs from one showing of them to the next; 0: 20 times in a training and 1 %% of its time at most",
         )
         group.add_argument(
             "--num_scenes", type=int, default=None, help="Fresh scenes an epoch (default: the sampler's)"

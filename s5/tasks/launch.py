@@ -19,6 +19,7 @@ from s5.experiment import best_checkpoint
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
 from s5.system import SystemConfig
+from s5.tasks.boards import check_wandb
 from s5.tasks.distributed import Place, lost_processes_told, remove_stale_inits, slurm_init_method
 from s5.tasks.signals import listening
 from s5.tasks.start import check_start
@@ -97,6 +98,7 @@ def train(
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
+    check_wandb(args)
     _fill_schedule(args, config_path)
     _take_place(args, Path(output_dir))
     if ngpu == 0:

@@ -27,9 +27,11 @@ from espnet2.utils.build_dataclass import build_dataclass
 from torch import nn
 
 from s5.errors import InputError
+from s5.tasks.boards import Board, Tensorboard, WandB
 from s5.tasks.checkpoint import Checkpoints, Position, read
 from s5.tasks.distributed import Ranks
 from s5.tasks.epochs import EpochModels
+from s5.tasks.examples import Examples
 from s5.tasks.signals import Requeue, ask_requeue, heard
 
 RANK_SEED = 1_000_003
@@ -42,6 +44,8 @@ class S5TrainerOptions(TrainerOptions):
 
     checkpoint_minutes: float = 15.0
     dist_timeout: float = 600.0
+    num_examples: int = 3
+    examples_interval: int = 0
 
 
 class S5Trainer(Trainer):
@@ -54,6 +58,9 @@ class S5Trainer(Trainer):
         for name, value in unsupported.items():
             if getattr(args, name, value) != value:
                 raise InputError(f"key {name}", getattr(args, name), value)
+        for name in ("num_examples", "examples_interval", "wandb_model_log_interval"):
+            if getattr(args, name) < (least := -1 if name.startswith("wandb") else 0):
+                raise InputError(f"key {name}", getattr(args, name), f"at least {least}")
         return build_dataclass(S5TrainerOptions, args)
 
     @classmethod
@@ -131,6 +138,7 @@ class _Training:
         self.saved_at = time.monotonic()
         self.no_valid_step = False
         self.watch = _GradientWatch(model)
+        self.curves = _Curves(self.reporter, self.folder / "images")
 
     # Where it goes on.
 
@@ -218,6 +226,11 @@ class _Training:
         """The remaining epochs and, at the end, the averages."""
         options, began = self.options, time.monotonic()
         writers = self._open_writers()
+        self.boards = self._open_boards(writers)
+        if self.boards:
+            self.examples = Examples(
+                self.model, valid.loader.dataset, options.num_examples, options.examples_interval, options.max_epoch
+            )
         first = self.position.epoch
         if first > options.max_epoch:
             logging.warning("The training has already reached at max_epoch: %d", first)
@@ -238,11 +251,13 @@ class _Training:
             self.position = Position(epoch + 1)
             self.ranks.settle(self._finish_epoch() if self.ranks.first else None)
             self.saved, self.saved_at = self.position, time.monotonic()
-            self._report(epoch, writers)
+            self.ranks.settle(self._report(epoch, writers) if self.ranks.first else None)
         else:
             logging.info("The training was finished at %d epochs ", options.max_epoch)
         for writer in writers.values():
             writer.close()
+        if options.use_matplotlib and self.ranks.first:
+            self.curves.finish()
         self.ranks.settle(self._attempt(self._finish) if self.ranks.first else None)
 
     def _is_over(self, epoch: int) -> bool:
@@ -362,6 +377,8 @@ class _Training:
                 ask_requeue()
             signal = heard()
             logging.warning("stopped by %s; it goes on from %s", signal.name if signal else "a signal", self.position)
+            if self.options.use_wandb:
+                WandB().interrupted()
             self.ranks.close()
             raise Requeue
 
@@ -404,7 +421,7 @@ class _Training:
     def _attempt(write: Callable[[], None]) -> Exception | None:
         try:
             write()
-        except OSError as e:
+        except (OSError, InputError) as e:
             return e
         return None
 
@@ -415,16 +432,60 @@ class _Training:
 
         return {part: SummaryWriter(str(self.folder / "tensorboard" / part)) for part in ("train", "valid")}
 
-    def _report(self, epoch: int, writers: dict[str, Any]) -> None:
-        """For people: curves of the figures."""
-        if not self.ranks.first:
+    def _open_boards(self, writers: dict[str, Any]) -> list[Board]:
+        """Where examples are shown, if any are wanted."""
+        if not (self.options.num_examples and self.ranks.first):
+            return []
+        boards: list[Board] = []
+        if "valid" in writers:
+            boards.append(Tensorboard(writers["valid"], self.folder / "tensorboard" / "valid"))
+        return [*boards, WandB()] if self.options.use_wandb else boards
+
+    def _report(self, epoch: int, writers: dict[str, Any]) -> Exception | None:
+        """For people: examples, and curves of the figures."""
+
+        def report() -> None:
+            if self.boards and self.examples.due(epoch):
+                before = _random_state()  # whatever is drawn for people, the training goes on with its own numbers
+                self.examples.show(self.boards, epoch)
+                _set_random_state(before)
+            if self.options.use_matplotlib:
+                self.curves.draw()
+            for part, writer in writers.items():
+                self.reporter.tensorboard_add_scalar(writer, key1=part)
+            if self.options.use_wandb:
+                self.reporter.wandb_log()
+                every = self.options.wandb_model_log_interval
+                if every > 0 and epoch % every == 0:
+                    WandB().weights(self.folder / f"{epoch}epoch.pth", epoch)
+
+        return self._attempt(report)
+
+
+class _Curves:
+    """ESPnet's pictures of the figures by epoch. Drawing takes seconds: long where an epoch takes half a minute."""
+
+    SHARE = 0.01
+    """Of a training's time, that drawing may take."""
+
+    def __init__(self, reporter: Reporter, folder: Path) -> None:
+        self.reporter, self.folder = reporter, folder
+        self.due, self.drawn = 0.0, 0
+
+    def draw(self) -> None:
+        """After an epoch: draws, unless the last time was a moment ago."""
+        began = time.monotonic()
+        if began < self.due:
             return
-        if self.options.use_matplotlib:
-            self.reporter.matplotlib_plot(self.folder / "images")
-        for part, writer in writers.items():
-            self.reporter.tensorboard_add_scalar(writer, key1=part)
-        if self.options.use_wandb:
-            self.reporter.wandb_log()
+        self.reporter.matplotlib_plot(self.folder)
+        self.drawn = self.reporter.get_epoch()
+        self.due = time.monotonic() + (time.monotonic() - began) / self.SHARE
+
+    def finish(self) -> None:
+        """At the end: draws what is missing."""
+        if self.drawn != self.reporter.get_epoch():
+            self.due = 0.0
+            self.draw()
 
 
 class _GradientWatch:

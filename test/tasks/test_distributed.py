@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 
 import numpy as np
 import pytest
@@ -19,8 +18,6 @@ from s5.tasks.data import SceneIterFactory, VirtualScenes
 from s5.tasks.distributed import INIT, Place, places_here, run_processes, slurm_init_method
 from s5.tasks.launch import train_model
 from s5.tasks.signals import REQUEUE
-
-forks = pytest.mark.skipif(torch.cuda.is_available(), reason="forks, which autograd's GPU threads do not bear")
 
 
 def frozen_norms(model):
@@ -39,50 +36,6 @@ def run(model, expdir, *extra):
     train_model("system.yaml", model, "train", "data/train", "data/valid", expdir, 0, options)
 
 
-class Processes:
-    """A function in several processes that are told their places; what they say goes to a file each."""
-
-    def __init__(self, size, folder, function):
-        self.logs = [folder / f"log.{time.monotonic_ns()}.{rank}" for rank in range(size)]
-        init = f"file://{folder}/init.{time.monotonic_ns()}"
-        self.pids = [self._fork(Place(rank, rank, size, init), function) for rank in range(size)]
-
-    def _fork(self, place, function):
-        if pid := os.fork():
-            return pid
-        status = 1
-        try:
-            with open(self.logs[place.rank], "w") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
-            sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)
-            os.environ.update(place.environment() | {"GLOO_SOCKET_IFNAME": "lo"})
-            function(place.rank)
-            status = 0
-        except SystemExit as e:
-            status = e.code
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-
-    def wait(self, seconds=120):
-        """Exit statuses, negative for a signal. Those that take longer are killed, and the test fails."""
-        statuses, end = {}, time.monotonic() + seconds
-        while len(statuses) < len(self.pids):
-            for pid in set(self.pids) - set(statuses):
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    statuses[pid] = os.waitstatus_to_exitcode(status)
-            if time.monotonic() > end:
-                for pid in set(self.pids) - set(statuses):
-                    os.kill(pid, signal.SIGKILL)
-                raise AssertionError("\n".join(log.read_text()[-2000:] for log in self.logs))
-            time.sleep(0.05)
-        return [statuses[pid] for pid in self.pids]
-
-
 def assert_close(found, expected):
     """Figures of all epochs and weights: equal but for the order of sums."""
     for epoch, parts in expected["reporter"]["stats"].items():
@@ -96,9 +49,8 @@ def assert_close(found, expected):
         torch.testing.assert_close(found["model"][name], value, rtol=1e-5, atol=1e-6)
 
 
-@forks
 @pytest.mark.parametrize("model", ["separator", "tagger"])
-def test_two_processes_train_as_one_does_through_a_stop(recipe, tmp_path, monkeypatch, at, state, model):
+def test_two_processes_train_as_one_does_through_a_stop(recipe, tmp_path, monkeypatch, at, state, forked, model):
     """The stop reaches one process; both save and end, and go on together."""
     run(model, tmp_path / "one")
 
@@ -107,30 +59,28 @@ def test_two_processes_train_as_one_does_through_a_stop(recipe, tmp_path, monkey
             run(model, tmp_path / "two")
 
     monkeypatch.setenv("S5_REQUEUE", str(tmp_path / "requeue"))
-    assert Processes(2, tmp_path, stopped).wait() == [REQUEUE, REQUEUE]
+    assert forked(2, tmp_path, stopped).wait() == [REQUEUE, REQUEUE]
     assert (tmp_path / "requeue").exists()
     assert state(tmp_path / "two" / model)["position"] == {"epoch": 1, "batch": 1, "trained": False}
-    second = Processes(2, tmp_path, lambda _: run(model, tmp_path / "two"))
+    second = forked(2, tmp_path, lambda _: run(model, tmp_path / "two"))
     assert second.wait() == [0, 0], second.logs[0].read_text()[-3000:]
     assert_close(state(tmp_path / "two" / model), state(tmp_path / "one" / model))
 
 
-@forks
-def test_a_killed_process_ends_the_others(recipe, tmp_path, at):
+def test_a_killed_process_ends_the_others(recipe, tmp_path, at, forked):
     def one_dies(rank):
         action = (lambda: os.kill(os.getpid(), signal.SIGKILL)) if rank == 0 else (lambda: None)
         with at("1epoch:train:1-1batch", action):
             run("separator", tmp_path, "--dist_timeout", "20")
 
     began = time.monotonic()
-    processes = Processes(2, tmp_path, one_dies)
+    processes = forked(2, tmp_path, one_dies)
     assert processes.wait() == [-signal.SIGKILL, 1]
     assert time.monotonic() - began < 60
     assert "] process 1 of 2 has lost another one: " in processes.logs[1].read_text()
 
 
-@forks
-def test_a_parameter_without_gradient_is_named(recipe, tmp_path):
+def test_a_parameter_without_gradient_is_named(recipe, tmp_path, forked):
 
     def incomplete(rank):
         from s5.tasks.separation import SeparationTask
@@ -145,7 +95,7 @@ def test_a_parameter_without_gradient_is_named(recipe, tmp_path):
         SeparationTask.build_model = classmethod(with_idle_part)
         run("separator", tmp_path, "--max_epoch", "1")
 
-    processes = Processes(2, tmp_path, incomplete)
+    processes = forked(2, tmp_path, incomplete)
     assert processes.wait() == [1, 1]
     expected = "key unused_parameters: found false, but no gradient reaches network.idle.weight, network.idle.bias"
     assert expected in processes.logs[0].read_text()

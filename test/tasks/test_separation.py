@@ -1,5 +1,7 @@
 """Trainings of separators: networks, losses, averages of the weights, fine-tuning of what is fine-tuned."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,38 +12,8 @@ from s5.errors import InputError
 from s5.experiment import best_checkpoint, load_experiment
 from s5.tasks.launch import train, train_model
 
-TFGRIDNET = {
-    "network": "tfgridnet",
-    "network_conf": {
-        "n_fft": 64,
-        "hop_length": 32,
-        "n_blocks": 1,
-        "emb_dim": 8,
-        "hidden": 4,
-        "n_heads": 2,
-        "qk_dim": 32,
-        "condition_dim": 4,
-    },
-}
-IFASNET = {
-    "network": "espnet",
-    "network_conf": {
-        "separator": "fasnet_separator.FaSNetSeparator",
-        "separator_conf": {
-            "enc_dim": 4,
-            "feature_dim": 4,
-            "hidden_dim": 4,
-            "layer": 1,
-            "segment_size": 8,
-            "win_len": 16,
-            "context_len": 16,
-            "fasnet_type": "ifasnet",
-            "sr": 8000,
-        },
-        "period": 16,
-        "condition_dim": 4,
-    },
-}
+NETWORKS = yaml.safe_load((Path(__file__).parent / "networks.yaml").read_text())
+TFGRIDNET, IFASNET = NETWORKS["tfgridnet"], NETWORKS["espnet"]
 
 
 def config(tmp_path, **changes):
