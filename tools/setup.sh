@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Makes the recipe's Python environment in tools/venv; does nothing where it is up to date.
+# Makes the recipe's Python environment in tools/venv; does nothing where it is up
+# to date.
 #
 #   tools/setup.sh
 #
-# Environment variables: PYTHON (the Python 3.11 or 3.12 to use), S5_SETUP_MIN_GB (free space asked for, default 9),
-# uv's own (UV_*), and pip's settings, which are passed on to uv: a proxy or mirror set up for pip works here too.
-# The environment is made beside the old one and takes its place when complete: an interrupted run changes nothing.
+# Environment variables: PYTHON (the Python 3.11 or 3.12 to use),
+# S5_SETUP_MIN_GB (free space asked for, default 9), uv's own (UV_*), and pip's
+# settings, which are passed on to uv: a proxy or mirror set up for pip works here
+# too. The environment is made beside the old one and takes its place when
+# complete: an interrupted run changes nothing.
 set -euo pipefail
 
 uv_version=0.13.9

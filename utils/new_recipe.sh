@@ -6,12 +6,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 usage='Makes a recipe for another data set: utils/new_recipe.sh [options] egs/NAME.
 
-What it makes is a small system to start from; every value stands in egs/NAME/conf.'
+What it makes is a small system to start from; every value stands in
+egs/NAME/conf.'
 options=(
   "labels||text|the labels, parted by spaces, in the order of their class index"
   "channels|4|number|channels of the mixtures; four are taken for first-order Ambisonics"
-  "sampling_rate|32000|number|of mixtures and models, in Hz; recordings of other rates are converted"
-  "duration|10|text|of a scene, in s"
+  "sampling_rate|32000|number|sampling rate of mixtures and models, in Hz; recordings of other rates are converted"
+  "duration|10|text|length of a scene, in s"
   "n_slots|3|number|sources of a mixture at most (K)"
 )
 . "$root/utils/log.sh"

@@ -76,7 +76,7 @@ check_value() {
 
 print_help() {
   local entry name default kind help
-  printf '%s\n\nOptions:\n' "$usage"
+  printf '%s\n\nOptions, with their defaults in brackets:\n' "$usage"
   for entry in "${options[@]}"; do
     IFS='|' read -r name default kind help <<<"$entry"
     case $kind in

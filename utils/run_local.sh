@@ -1,19 +1,29 @@
 #!/usr/bin/env bash
-# Runs a command on this machine, in Kaldi's calling form, with its output in a log file:
+# Runs a command on this machine, in Kaldi's calling form, with its output in a
+# log file:
 #
-#   run_local.sh [--mem 4G] [--num_threads N] [--gpu N] [--max_jobs_run N] [JOB=1:N] log/x.JOB.log command ... JOB ...
+#   run_local.sh [--num_threads N] [--gpu N] [--max_jobs_run N] [JOB=1:N]
+#       log/x.JOB.log command ... JOB ...
 #
-# With JOB=1:N the command runs N times, JOB replaced by the job's number wherever it stands, at most --max_jobs_run
-# (default: the number of cores) at once; JOB=2,5:7 runs those only. Exit status: 0 if all jobs succeeded, else that of
-# the first that failed; the end of its log is shown. --num_threads sets OMP_NUM_THREADS; --gpu 0 hides the GPUs; --mem,
-# --time and --grace are for clusters.
-# In a terminal the output of a single job is shown as well, and S5_TERMINAL=1 asks the command for progress bars.
+# With JOB=1:N the command runs N times, JOB replaced by the job's number
+# wherever it stands, at most --max_jobs_run (default: the number of cores) at
+# once; JOB=2,5:7 runs those only. Exit status: 0 if all jobs succeeded, else
+# that of the first that failed; the end of its log is shown. --num_threads sets
+# OMP_NUM_THREADS; --gpu 0 hides the GPUs; --mem, --num_nodes 1, --time and
+# --grace are for clusters, and change nothing here. In a terminal the output of
+# a single job is shown as well, and S5_TERMINAL=1 asks the command for progress
+# bars.
 set -euo pipefail
 
 complain() {
   echo "run_local.sh: error: $*" >&2
   exit 2
 }
+
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+  sed -n '2,/^set /{ /^#/s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}"
+  exit
+fi
 
 max_jobs_run=$(nproc)
 while [[ ${1:-} == --* ]]; do

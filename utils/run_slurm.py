@@ -1,18 +1,25 @@
 #!/usr/bin/env python3
-"""Runs a command on a Slurm cluster, in Kaldi's calling form, with its output in a log file:
+"""Runs a command on a Slurm cluster, in Kaldi's calling form, with its output in a
+log file:
 
-  run_slurm.py [--mem 4G] [--num_threads N] [--gpu N] [--num_nodes N] [--time T] [--grace S] [--max_jobs_run N]
-               [--config FILE] [--poll S] [--patience S] [JOB=1:N] log/x.JOB.log command ... JOB ...
+  run_slurm.py [--mem 4G] [--num_threads N] [--gpu N] [--num_nodes N] [--time T]
+      [--grace S] [--max_jobs_run N] [--config FILE] [--poll S] [--patience S]
+      [JOB=1:N] log/x.JOB.log command ... JOB ...
 
-With JOB=1:N the command runs N times as a job array, JOB replaced by the job's number wherever it stands, at most
---max_jobs_run at once; JOB=2,5:7 runs those jobs only. With --num_nodes above 1 it runs on every node at once, by srun.
-Which other options there are, and what they mean to sbatch, stands in conf/slurm.conf (of the working folder, else of
-the repository; or --config). Exit status: 0 if all jobs succeeded, else that of the first that failed; the end of its
-log is shown. A signal (Ctrl-C) cancels what was submitted.
+With JOB=1:N the command runs N times as a job array, JOB replaced by the job's
+number wherever it stands, at most --max_jobs_run at once; JOB=2,5:7 runs those
+jobs only. With --num_nodes above 1 it runs on every node at once, by srun.
+Which other options there are, and what they mean to sbatch, stands in
+conf/slurm.conf (of the working folder, else of the repository; or --config).
+Exit status: 0 if all jobs succeeded, else that of the first that failed; the
+end of its log is shown. A signal (Ctrl-C) cancels what was submitted. SIGUSR1
+comes --grace seconds before the time is over.
 
-Whether a job has ended is told by a file that its wrapper (slurm_job.sh) writes, and by squeue. A job that is gone
-without such a file (its node died, say) is submitted again, twice at most. squeue is asked every --poll seconds at
-most, and --patience is how long a file may take to be seen on a shared file system.
+Whether a job has ended is told by a file that its wrapper (slurm_job.sh)
+writes, and by squeue. A job that is gone without such a file (its node died,
+say) is submitted again, twice at most. squeue is asked every --poll seconds at
+most, and --patience is how many seconds a file may take to be seen on a shared
+file system.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("zip", type=Path, help="<Author>_<Affiliation>_task4_<n>_out.zip")
     add_rules(parser)
-    parser.add_argument("--most", type=int, default=20, metavar="N", help="violations shown at most")
+    parser.add_argument("--most", type=int, default=20, metavar="N", help="show so many violations at most")
     args = parser.parse_args(argv)
 
     from s5.submission_rules import check_submission
@@ -39,16 +39,16 @@ def add_rules(parser: Parser) -> None:
         "--soundscapes",
         type=Path,
         metavar="DIR",
-        help="evaluation set: its folder of wav files, or its data directory; by default the names that 2026's has",
+        help="evaluation set: its folder of wav files, or its data directory; by default the file names of 2026's",
     )
     parser.add_argument(
         "--test_soundscapes", type=Path, metavar="DIR", help="the same of the development set's test part"
     )
-    parser.add_argument("--year", type=int, choices=(2025, 2026), default=2026, help="of the challenge")
+    parser.add_argument("--year", type=int, choices=(2025, 2026), default=2026, help="challenge whose rules apply")
     parser.add_argument("--label_set", type=Path, metavar="FILE", help="one label a line; by default DCASE's 18")
     parser.add_argument("--n_slots", type=int, default=3, metavar="K", help="sources of a soundscape at most")
-    parser.add_argument("--sampling_rate", type=int, default=32000, metavar="HZ", help="of the estimates")
-    parser.add_argument("--duration", type=float, default=10.0, metavar="S", help="where soundscapes are not given")
+    parser.add_argument("--sampling_rate", type=int, default=32000, metavar="HZ", help="rate of the estimates")
+    parser.add_argument("--duration", type=float, default=10.0, metavar="S", help="length in s, without --soundscapes")
 
 
 def rules_of(args):  # type: ignore[no-untyped-def]

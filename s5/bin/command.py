@@ -24,6 +24,11 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
             return f"{action.help} (default: {values})"
         return super()._get_help_string(action)
 
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        if action.type in (int, count, float):
+            return "X" if action.type is float else "N"
+        return super()._get_default_metavar_for_optional(action)
+
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose complaint about an unknown option suggests the nearest right one and fits a line."""
@@ -80,7 +85,7 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several jobs, each with a part of the items, and one that joins what they made")
     group.add_argument("--shard", metavar="I/N", help="do the I-th of N parts, from 1")
     group.add_argument("--join", type=count, metavar="N", help="join N parts")
-    group.add_argument("--parts", metavar="DIR", help="where the parts are")
+    group.add_argument("--parts", metavar="DIR", help="folder of the parts")
 
 
 def count(text: str) -> int:

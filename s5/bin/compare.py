@@ -13,11 +13,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("first", metavar="A", help="scores.json of stage 11, or the results folder that holds it")
     parser.add_argument("second", metavar="B", help="likewise; positive differences: B is ahead")
-    parser.add_argument("--by", choices=("subset", "n_sources", "class", "room"), help="divide the mixtures too")
+    parser.add_argument(
+        "--by", choices=("subset", "n_sources", "class", "room"), help="also for these parts of the mixtures"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file of the differences to write")
-    parser.add_argument("--resamples", type=int, default=10000, metavar="N", help="of the intervals")
-    parser.add_argument("--level", type=float, default=95.0, metavar="PERCENT", help="of the intervals")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling")
+    parser.add_argument(
+        "--resamples", type=int, default=10000, metavar="N", help="bootstrap resamples for the intervals"
+    )
+    parser.add_argument(
+        "--level", type=float, default=95.0, metavar="PERCENT", help="confidence level of the intervals"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap")
     args = parser.parse_args(argv)
     if args.resamples < 1:
         parser.error(f"--resamples {args.resamples}: expected at least 1")

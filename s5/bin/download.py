@@ -14,9 +14,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("Downloads the archives of a data set: resumed, verified, several at once, from mirrors.")
     add_places(parser)
     parser.add_argument(
-        "--mirrors", help="other addresses, tried first: PART=URL,PART=URL (the folder of a part's files), or one URL"
+        "--mirrors",
+        metavar="URLS",
+        help="other addresses, tried first: PART=URL,PART=URL (the folder of a part's files), or one URL",
     )
-    parser.add_argument("--jobs", type=int, default=4, help="files at a time")
+    parser.add_argument("--jobs", type=int, default=4, help="files that are downloaded at a time")
     parser.add_argument("--timeout", type=float, default=60, help="seconds without a byte after which to connect anew")
     parser.add_argument("--retries", type=int, default=8, help="tries in a row that bring nothing, for each address")
     parser.add_argument("--recheck", action="store_true", help="compute checksums of files that are there, too")
@@ -42,10 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def add_places(parser: Parser) -> None:
     """Adds the options that say which data set it is and where things lie."""
-    parser.add_argument("--config", default="conf/data.yaml", help="description of the data set")
-    parser.add_argument("--raw", default="data/raw", help="folder of what stage 1 makes")
-    parser.add_argument("--archives", default="data/download", help="folder of downloads, PART/FILE")
-    parser.add_argument("--data_root", help="folder with parts that are there already; nothing is written to it")
+    parser.add_argument("--config", default="conf/data.yaml", metavar="YAML", help="description of the data set")
+    parser.add_argument("--raw", default="data/raw", metavar="DIR", help="folder of what stage 1 makes")
+    parser.add_argument("--archives", default="data/download", metavar="DIR", help="folder of downloads, PART/FILE")
+    parser.add_argument(
+        "--data_root", metavar="DIR", help="folder with parts that are there already; nothing is written to it"
+    )
     parser.add_argument("--paths", help="folders of single parts, likewise: PART=FOLDER,PART=FOLDER")
     parser.add_argument("--parts", help="which parts, e.g. dev_set,eval_set; by default all")
 

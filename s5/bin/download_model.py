@@ -16,10 +16,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--system", required=True, help="system of published models: a YAML, or its name in conf/systems"
     )
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--downloads", default="data/downloads", metavar="DIR", help="where the published files go")
     parser.add_argument("--file", metavar="ZIP", help="the published file, where it is here already")
-    parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="address to try first")
+    parser.add_argument(
+        "--mirror", action="append", default=[], metavar="URL", help="address to try first; may be given again"
+    )
     args = parser.parse_args(argv)
 
     from s5.official import download_models

@@ -15,18 +15,24 @@ from s5.bin.command import Parser, add_decoding, count, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML")
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
-    parser.add_argument("--data", default="data/test", help="data directory with references")
-    parser.add_argument("--tagger_epochs", type=int, nargs="+", metavar="N", help="by default those that there are")
-    parser.add_argument("--separator_epochs", type=int, nargs="+", metavar="N", help="likewise")
+    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    parser.add_argument("--data", default="data/test", metavar="DIR", help="data directory with references")
+    parser.add_argument(
+        "--tagger_epochs", type=int, nargs="+", metavar="N", help="its epochs; by default those that are kept"
+    )
+    parser.add_argument("--separator_epochs", type=int, nargs="+", metavar="N", help="likewise of the separator")
     parser.add_argument(
         "--most", type=count, default=6, metavar="N", help="epochs of each at most, where none are given"
     )
     parser.add_argument("--num", type=count, metavar="N", help="so many mixtures, spread over the set; by default all")
-    parser.add_argument("--accuracy", choices=("src", "mix"), default="src", help="of sources or of mixtures")
-    parser.add_argument("--out", help="folder of table and figure (default: EXPDIR/SYSTEM/SET/epoch_study)")
-    parser.add_argument("--title", default="", help="of the figure; by default system and set")
+    parser.add_argument(
+        "--accuracy", choices=("src", "mix"), default="src", help="the figure's accuracy: of sources or of mixtures"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of table and figure (default: EXPDIR/SYSTEM/SET/epoch_study)"
+    )
+    parser.add_argument("--title", default="", help="title of the figure; by default system and set")
     add_decoding(parser)
     args = parser.parse_args(argv)
 

@@ -20,15 +20,21 @@ CONFIGS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--configs", nargs="+", default=list(CONFIGS.values()), help="training YAMLs, one a loss")
-    parser.add_argument("--train", default="data/train", help="data directory, usually a virtual one")
-    parser.add_argument("--valid", default="data/valid", help="data directory")
-    parser.add_argument("--scenes", default="conf/scenes/test.yaml", help="YAML of the test set's sampler")
+    parser.add_argument(
+        "--configs", nargs="+", default=list(CONFIGS.values()), metavar="YAML", help="training YAMLs, one a loss"
+    )
+    parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")
+    parser.add_argument("--valid", default="data/valid", metavar="DIR", help="data directory")
+    parser.add_argument(
+        "--scenes", default="conf/scenes/test.yaml", metavar="YAML", help="YAML of the test set's sampler"
+    )
     parser.add_argument("--num_scenes", type=int, default=100, help="mixtures of each number of sources in a subset")
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments: <expdir>/<YAML less separator_>")
-    parser.add_argument("--out", default="exp/loss_study", help="folder of table and figure")
+    parser.add_argument(
+        "--expdir", default="exp", metavar="DIR", help="folder of the models, named as their YAMLs without separator_"
+    )
+    parser.add_argument("--out", default="exp/loss_study", metavar="DIR", help="folder of table and figure")
     parser.add_argument("--ngpu", type=int, default=-1, help="GPUs; -1: all that there are")
-    parser.add_argument("--title", default="", help="of the figure; by default the recipe folder's name")
+    parser.add_argument("--title", default="", help="title of the figure; by default the recipe folder's name")
     parser.add_argument("espnet", nargs="*", help="further ESPnet options for every training, after --")
     args = parser.parse_args(argv)
     if args.num_scenes < 2:

@@ -11,8 +11,8 @@ from s5.bin.command import Parser, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML")
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the archive to write, e.g. mini.s5")
     parser.add_argument("--scores", nargs="*", default=[], metavar="FILE", help="scores.json whose totals go along")
     parser.add_argument("--results", type=Path, metavar="DIR", help="the system's results: all their scores go along")

@@ -13,8 +13,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.prepare``; run from the recipe folder."""
     parser = Parser("Makes a recipe's data of what was downloaded or is there; what is done is not done again.")
     add_places(parser)
-    parser.add_argument("--data", default="data", help="folder of data directories, and of the links dev_set, eval_set")
-    parser.add_argument("--refine", help="YAML of a refinement of the training events, e.g. conf/refine/park2025.yaml")
+    parser.add_argument(
+        "--data", default="data", metavar="DIR", help="folder of data directories, and of the links dev_set, eval_set"
+    )
+    parser.add_argument(
+        "--refine", metavar="YAML", help="YAML of a refinement of the training events, e.g. conf/refine/park2025.yaml"
+    )
     parser.add_argument("--nj", type=count, default=1, help="processes; the files do not depend on it")
     parser.add_argument("--remove_archives", action="store_true", help="delete downloads that have been unpacked")
     args = parser.parse_args(argv)

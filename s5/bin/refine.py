@@ -15,21 +15,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Finds events that are unlike the others of their class, and writes OUT/candidates.tsv (a list for a "
         "refinement's drop, to be confirmed) and OUT/candidates.html (to listen, tick and save)."
     )
-    parser.add_argument("--events", default="data/dev_set/sound_event/train", help="folder of <Label>/.../<file>")
-    parser.add_argument("--out", default="data/refine", help="folder to write")
-    parser.add_argument("--labels", default="conf/labels.txt", help="labels to look at, one a line")
+    parser.add_argument(
+        "--events", default="data/dev_set/sound_event/train", metavar="DIR", help="folder of <Label>/.../<file>"
+    )
+    parser.add_argument("--out", default="data/refine", metavar="DIR", help="folder to write")
+    parser.add_argument("--labels", default="conf/labels.txt", metavar="FILE", help="labels to look at, one a line")
     parser.add_argument(
         "--features", choices=("spectral", "tagger"), default="spectral", help="what events are compared by"
     )
     parser.add_argument(
-        "--experiment", help="trained tagger whose encoder is used, e.g. exp/m2d_fc_1c, with --features tagger"
+        "--experiment",
+        metavar="DIR",
+        help="trained tagger whose encoder is used, e.g. exp/m2d_fc_1c, with --features tagger",
     )
-    parser.add_argument("--weights", help="pretrained M2D weights instead of a trained tagger, with --features tagger")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="pretrained M2D weights instead of a trained tagger, with --features tagger"
+    )
     parser.add_argument("--device", default="cpu", help="torch device of the tagger")
     parser.add_argument("--threshold", type=float, default=3.5, help="robust z-score from which an event is proposed")
     parser.add_argument("--most", type=int, default=50, help="proposals of a class at most")
-    parser.add_argument("--min_duration", type=float, default=0, help="seconds; shorter events are not looked at")
-    parser.add_argument("--seconds", type=float, default=5, help="of each sound that the page plays")
+    parser.add_argument(
+        "--min_duration", type=float, default=0, metavar="S", help="shorter events, in seconds, are not looked at"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5, metavar="S", help="seconds of each sound that the page plays"
+    )
     args = parser.parse_args(argv)
     if args.most < 1 or args.seconds <= 0:
         raise InputError("--most, --seconds", f"{args.most}, {args.seconds}", "more than 0")

@@ -10,13 +10,17 @@ from s5.bin.command import Parser, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.report``."""
     parser = Parser("Writes RESULTS.md from all scores in the experiment folder, and a listening page for the system.")
-    parser.add_argument("--system", required=True, help="YAML of the system whose page and figures by class are made")
-    parser.add_argument("--expdir", default="exp", help="experiment folder with models and results")
-    parser.add_argument("--out", default="RESULTS.md", help="file to write")
-    parser.add_argument("--data_root", default="data", help="folder of the data directories")
+    parser.add_argument(
+        "--system", required=True, metavar="YAML", help="YAML of the system whose page and figures by class are made"
+    )
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
+    parser.add_argument("--out", default="RESULTS.md", metavar="FILE", help="file to write")
+    parser.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data directories")
     parser.add_argument("--n_mixtures", type=int, default=12, help="mixtures on the listening page at most")
-    parser.add_argument("--compare", help="name of another system in the experiment folder, for A/B on the page")
-    parser.add_argument("--no_figures", action="store_true", help="leave the figures away, which take a few seconds")
+    parser.add_argument(
+        "--compare", metavar="NAME", help="name of another system in the experiment folder, for A/B on the page"
+    )
+    parser.add_argument("--no_figures", action="store_true", help="without figures, which take a few seconds")
     args = parser.parse_args(argv)
 
     from s5.report.stage import write_report

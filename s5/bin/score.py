@@ -45,17 +45,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--system", metavar="NAME", help="name of the system, for the results")
     parser.add_argument("--set", metavar="NAME", help="name of the test set; else the references' folder")
-    parser.add_argument("--oracle_labels", action="store_true", help="note that the labels were given")
-    parser.add_argument("--select", choices=("sdr", "sdri"), default="sdr", help="pairing: official, or Eq. (10)")
+    parser.add_argument(
+        "--oracle_labels", action="store_true", help="note in the scores that the labels were the true ones"
+    )
+    parser.add_argument(
+        "--select",
+        choices=("sdr", "sdri"),
+        default="sdr",
+        help="what pairs estimates and references of a class: SDR, as the official scorer has it, or SDRi, as Eq. (10) "
+        "of Nguyen et al. is written",
+    )
     parser.add_argument("--penalty_fn", type=float, default=0.0, metavar="DB", help="value of a missed source in dB")
     parser.add_argument("--penalty_fp", type=float, default=0.0, metavar="DB", help="value of a false source in dB")
     parser.add_argument(
         "--metadata", type=Path, metavar="FILE", help="list of the scenes (valid.json), for figures by SNR, angle, room"
     )
-    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the intervals; 0: no intervals")
-    parser.add_argument("--level", type=float, default=95.0, metavar="PERCENT", help="of the intervals")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling")
-    parser.add_argument("--nj", type=int, default=1, metavar="N", help="number of processes")
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="bootstrap resamples for the intervals; 0: no intervals",
+    )
+    parser.add_argument(
+        "--level", type=float, default=95.0, metavar="PERCENT", help="confidence level of the intervals"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap")
+    parser.add_argument("--nj", type=int, default=1, metavar="N", help="processes; the figures do not depend on it")
     add_shards(parser)
     args = parser.parse_args(argv)
     if args.nj < 1:

@@ -13,13 +13,17 @@ from s5.bin.command import Parser, add_decoding, add_shards, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML, model archive, or one on the hub")
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument(
+        "--system", required=True, metavar="SYSTEM", help="system YAML, model archive, or one on the hub"
+    )
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     add_decoding(parser)
     one = parser.add_argument_group("one recording")
     one.add_argument("recording", nargs="?", help="wav, flac or ogg, of any sampling rate and length")
     one.add_argument("folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit")
-    one.add_argument("--window", type=float, default=10.0, metavar="S", help="longer ones go by windows of S seconds")
+    one.add_argument(
+        "--window", type=float, default=10.0, metavar="S", help="longer ones are separated in windows of S seconds"
+    )
     one.add_argument("--overlap", type=float, default=2.0, metavar="S", help="overlap of the windows in seconds")
     one.add_argument(
         "--labels",
@@ -28,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='its sources\' labels, e.g. "Speech Cough", the same in all windows; by default each window is tagged',
     )
     stage = parser.add_argument_group("stage 9")
-    stage.add_argument("--data", help="data directory")
-    stage.add_argument("--out", help="results folder that holds the labels, e.g. exp/mini/test")
+    stage.add_argument("--data", metavar="DIR", help="data directory")
+    stage.add_argument("--out", metavar="DIR", help="results folder that holds the labels, e.g. exp/mini/test")
     add_shards(parser)
     args = parser.parse_args(argv)
     forms = [args.recording and args.folder, args.data and args.out]

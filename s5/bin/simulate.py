@@ -18,23 +18,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument(
         "--config",
+        metavar="YAML",
         help="sampler YAML, e.g. conf/scenes/valid.yaml: scenes are drawn; or one with the key scenes, a list as below",
     )
-    wanted.add_argument("--scenes", help="metadata list (valid.json of either challenge) or one scene's JSON file")
-    parser.add_argument("--out", required=True, help="data directory, e.g. data/valid; its name starts the utterances'")
-    parser.add_argument("--num_scenes", type=int, help="instead of the configuration's, or the first of the list")
+    wanted.add_argument(
+        "--scenes", metavar="FILE", help="metadata list (valid.json of either challenge) or one scene's JSON file"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="data directory, e.g. data/valid; its mixtures are named after it"
+    )
+    parser.add_argument(
+        "--num_scenes", type=int, help="so many scenes, instead of the configuration's; of a list the first"
+    )
     parser.add_argument("--nj", type=int, default=1, help="processes; the files do not depend on it")
     parser.add_argument("--virtual", action="store_true", help="write only sampler.yaml: scenes are drawn in training")
-    parser.add_argument("--simulator", default="native", help="what places and renders events: native, spatialscaper")
-    parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="of the waveforms")
-    parser.add_argument("--subtype", choices=("float", "16", "24"), help="of their samples; wav: float, flac: 24")
+    parser.add_argument(
+        "--simulator", default="native", metavar="NAME", help="what places and renders events: native, spatialscaper"
+    )
+    parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="format of the waveforms")
+    parser.add_argument(
+        "--subtype", choices=("float", "16", "24"), help="bits of their samples; by default wav: float, flac: 24"
+    )
     parser.add_argument(
         "--on_bad_audio",
         choices=("stop", "skip", "keep"),
         help="files without samples, of zeros, NaN or wrong channels (all are listed in OUT/bad_audio.tsv): stop, do "
         "without them, or keep those of zeros as silent events; by default stop, and no such check with --virtual",
     )
-    parser.add_argument("--root", default=".", help="folder that the paths in listed scenes start from")
+    parser.add_argument("--root", default=".", metavar="DIR", help="folder that the paths in listed scenes start from")
     add_shards(parser)
     parser.add_argument("--prepare", action="store_true", help="check the audio and the folder, for parts to come")
     args = parser.parse_args(argv)

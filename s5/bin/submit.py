@@ -12,9 +12,11 @@ from s5.bin.command import Parser, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--authors", required=True, metavar="YAML", help="the authors' details: conf/submission.yaml")
-    parser.add_argument("--system", required=True, help="system YAML")
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument(
+        "--authors", required=True, metavar="YAML", help="the authors' details, conf/submission.yaml filled in"
+    )
+    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--eval_data", required=True, metavar="DIR", help="data directory of the evaluation set")
     parser.add_argument("--eval_results", required=True, metavar="DIR", help="results on it, e.g. exp/mini/eval")
     parser.add_argument(

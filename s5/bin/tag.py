@@ -10,10 +10,10 @@ from s5.bin.command import Parser, add_decoding, add_shards, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML")
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
-    parser.add_argument("--data", required=True, help="data directory")
-    parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
+    parser.add_argument("--system", required=True, metavar="SYSTEM", help="system YAML, or a model archive")
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    parser.add_argument("--data", required=True, metavar="DIR", help="data directory")
+    parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
     add_decoding(parser)
     add_shards(parser)
     args = parser.parse_args(argv)
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)
-    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    system = S5System.open(args.system, args.expdir, args.device, args.bf16)
     data = DataDir.load(args.data, system.labels, system.n_slots)
     decode.tag(system, data, args.out, nj=args.nj, shards=shards)
 

@@ -15,12 +15,12 @@ from s5.bin.command import Parser, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML that names the model")
-    parser.add_argument("--model", required=True, help="name of the tagger or separator")
+    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML that names the model")
+    parser.add_argument("--model", required=True, metavar="NAME", help="name of the tagger or separator")
     parser.add_argument("--phase", default="train", help="train, finetune, finetune2, ...")
-    parser.add_argument("--train", default="data/train", help="data directory, usually a virtual one")
-    parser.add_argument("--valid", default="data/valid", help="data directory")
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
+    parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")
+    parser.add_argument("--valid", default="data/valid", metavar="DIR", help="data directory")
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--ngpu", type=int, default=-1, help="GPUs; -1: all that there are")
     parser.add_argument(
         "--nproc", type=int, help="processes on each machine that share every batch; by default one a GPU, else one"

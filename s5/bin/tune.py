@@ -15,11 +15,13 @@ from s5.bin.command import Parser, add_decoding, count, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML")
-    parser.add_argument("--expdir", default="exp", help="folder of the experiments")
-    parser.add_argument("--data", default="data/valid", help="data directory with references; no test set")
-    parser.add_argument("--out", help="folder for what is kept (default: EXPDIR/SYSTEM/SET/tuning)")
-    parser.add_argument("--space", default="conf/tune.yaml", help="YAML of what is tried")
+    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    parser.add_argument(
+        "--data", default="data/valid", metavar="DIR", help="data directory with references; no test set"
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for what is kept (default: EXPDIR/SYSTEM/SET/tuning)")
+    parser.add_argument("--space", default="conf/tune.yaml", metavar="YAML", help="YAML of what is tried")
     parser.add_argument("--only", nargs="+", metavar="PART", help="parts to search: vote, gate, sharpen, fusion")
     parser.add_argument("--num", type=count, metavar="N", help="so many mixtures, spread over the set; by default all")
     parser.add_argument("--write", metavar="YAML", help="tuned system to write (default: OUT/tuned.yaml)")

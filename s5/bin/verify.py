@@ -14,8 +14,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.verify``; run from the recipe folder. Status 1 if anything is missing."""
     parser = Parser("Compares a recipe's data with what it has to be; nothing is changed.")
     add_places(parser)
-    parser.add_argument("--data", default="data", help="folder of data directories, and of the links dev_set, eval_set")
-    parser.add_argument("--on_missing", choices=("stop", "warn"), default="stop", help="what to do then")
+    parser.add_argument(
+        "--data", default="data", metavar="DIR", help="folder of data directories, and of the links dev_set, eval_set"
+    )
+    parser.add_argument(
+        "--on_missing", choices=("stop", "warn"), default="stop", help="what to do if anything is missing"
+    )
     args = parser.parse_args(argv)
 
     from s5.corpus.config import choose_parts

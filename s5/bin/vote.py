@@ -10,9 +10,9 @@ from s5.bin.command import Parser, run
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, help="system YAML")
-    parser.add_argument("--oracle", help="data directory whose labels are taken instead of a vote")
-    parser.add_argument("--out", required=True, help="results folder, e.g. exp/mini/test")
+    parser.add_argument("--system", required=True, metavar="SYSTEM", help="system YAML, or a model archive")
+    parser.add_argument("--oracle", metavar="DIR", help="data directory whose labels are taken instead of a vote")
+    parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
     args = parser.parse_args(argv)
 
     from s5 import S5System, decode
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.oracle:
         decode.take_oracle(DataDir.load(args.oracle), args.out)
     else:
-        decode.vote(S5System.from_yaml(args.system), args.out)
+        decode.vote(S5System.open(args.system), args.out)
 
 
 if __name__ == "__main__":

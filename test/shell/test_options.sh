@@ -41,6 +41,19 @@ for n in {1..12}; do
   check "--help lists stage $n" grep -qE "^ *$n [a-z]" <<<"$output"
 done
 
+# All scripts that a user calls.
+for script in test/run.sh utils/{new_recipe,run_local}.sh utils/run_slurm.py tools/setup.sh tools/installers/install_{slurm,chromium,spatialscaper}.sh egs/{mini_s5,TEMPLATE,dcase2026_task4,dcase2025_task4}/local/data.sh; do
+  run "$repo/$script" --help
+  check "$script --help succeeds" exits 0
+  # shellcheck disable=SC2016  # awk's own variables
+  check "and fits 80 columns" equals "$(awk 'length > 80' <<<"$output")" ""
+  run "$repo/$script" --hlep x
+  check "$script refuses an unknown option" test "$status" -ne 0
+  check "in one line" one_line
+done
+run "$repo/egs/mini_s5/local/data.sh" --jn 2
+check "data.sh names the right option" says "unknown option --jn (did you mean --nj?)"
+
 # The parser itself.
 usage='A test.'
 options=("name|ann|text|who" "count|1|number|how many" "fast|false|flag|hurry" "colour|red|red,green|which")

@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
-# Installs Chromium from Debian's packages (Ubuntu's is a snap, which a container cannot run), for the tests in
-# test/browser; does nothing where a browser is there. Needs root.
+# Installs Chromium from Debian's packages (Ubuntu's is a snap, which a container
+# cannot run), for the tests in test/browser; does nothing where a browser is
+# there. Needs root. It takes no options.
 set -euo pipefail
+
+case ${1:-} in
+  '') ;;
+  -h | --help) sed -n '2,/^set /{ /^#/s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}" && exit ;;
+  *) echo "install_chromium: error: found '$1', expected no options (see --help)" >&2 && exit 2 ;;
+esac
 
 for program in chromium chromium-browser google-chrome; do
   if type -P "$program" >/dev/null; then exit 0; fi

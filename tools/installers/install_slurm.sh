@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
-# Installs Slurm and munge from Debian's or Ubuntu's packages, for the tests in test/slurm; does nothing where they are
-# there. Needs root. No service is left running: the tests start daemons of their own.
+# Installs Slurm and munge from Debian's or Ubuntu's packages, for the tests in
+# test/slurm; does nothing where they are there. Needs root. No service is left
+# running: the tests start daemons of their own. It takes no options.
 set -euo pipefail
+
+case ${1:-} in
+  '') ;;
+  -h | --help) sed -n '2,/^set /{ /^#/s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}" && exit ;;
+  *) echo "install_slurm: error: found '$1', expected no options (see --help)" >&2 && exit 2 ;;
+esac
 
 programs=(slurmctld slurmd munged sbatch srun scontrol squeue scancel)
 missing=()

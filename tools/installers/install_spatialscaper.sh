@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Installs SpatialScaper, one of the simulators of s5.bin.simulate, beside the recipe's packages; does nothing where it
-# is there. It is not on the package registry: the pinned commit comes from https://github.com/iranroman/SpatialScaper
-# (licence CC BY 4.0), the two small packages that it needs beyond ours from the registry. Python up to 3.11.
+# Installs SpatialScaper, one of the simulators of s5.bin.simulate, beside the
+# recipe's packages; does nothing where it is there. It is not on the package
+# registry: the pinned commit comes from
+# https://github.com/iranroman/SpatialScaper (licence CC BY 4.0), the two small
+# packages that it needs beyond ours from the registry. Python up to 3.11.
 #
 #   tools/installers/install_spatialscaper.sh [--from CHECKOUT] [--python PYTHON]
 #
-#   --from     a git repository, with or without work tree, that has the commit: nothing is fetched from GitHub
-#   --python   of the environment to install into (default: tools/venv/bin/python)
+#   --from     a git repository, with or without work tree, that has the commit:
+#              nothing is fetched from GitHub
+#   --python   of the environment to install into
+#              (default: tools/venv/bin/python)
 set -euo pipefail
 
 url=https://github.com/iranroman/SpatialScaper
