@@ -300,16 +300,14 @@ def _endpoint() -> str | None:
 
 
 def _weights(model: Experiment, half: bool) -> bytes:
-    """A model's weights as safetensors."""
+    """A model's weights as safetensors; what is too large for 16 bits stays as it is."""
     import torch
     from safetensors.torch import save
 
     tensors = {}
     for key, value in model.network.state_dict().items():
-        small = half and value.dtype == torch.float32
+        small = half and value.dtype == torch.float32 and bool(torch.isfinite(value.half()).all())
         tensors[key] = (value.half() if small else value.clone()).contiguous()
-        if small and not torch.isfinite(tensors[key]).all():
-            raise InputError(f"{model.name}: {key}", "values beyond 16 bit floating point", "--half left out")
     return save(tensors)
 
 

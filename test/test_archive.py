@@ -9,17 +9,32 @@ import threading
 import zipfile
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
+from safetensors.torch import load
 
 from s5 import S5System
-from s5.archive import FILE_ON_HUB, _as_archived, _yaml, check_folder, describe, open_archive, pack, unpack, upload
+from s5.archive import (
+    FILE_ON_HUB,
+    _as_archived,
+    _weights,
+    _yaml,
+    check_folder,
+    describe,
+    open_archive,
+    pack,
+    unpack,
+    upload,
+)
 from s5.bin import separate
 from s5.config import ROOT
 from s5.errors import InputError
+from s5.labels import LabelSet
 from s5.system import SystemConfig, system_name
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -99,6 +114,23 @@ def test_half_the_size_in_16_bit(trained, archive, tmp_path):
     full = outputs(S5System.from_pretrained(archive, "cpu"))
     for a, b in zip(full, outputs(S5System.from_pretrained(small, "cpu")), strict=True):
         assert np.abs(a - b).max() < 0.01 * np.abs(a).max()
+
+
+def test_what_16_bit_cannot_hold_stays_as_it_is():
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_var[0] = 1e6
+    tensors = load(_weights(SimpleNamespace(network=norm), half=True))
+    assert tensors["running_var"].tolist() == [1e6, 1] and tensors["weight"].dtype == torch.float16
+
+
+def test_the_archive_of_the_repository_separates(tmp_path):
+    archive = ROOT / "egs/mini_s5/mini_long.s5"
+    assert archive.stat().st_size <= 10e6 and "epochs" in describe(archive).note
+    system = S5System.from_pretrained(archive, "cpu")
+    assert system.labels.names == LabelSet.load(ROOT / "egs/mini_s5/conf/labels.txt").names
+    assert all(s.label in system.labels.names for s in system(noise(), 8000))
+    (source,) = system(noise(), 8000, labels=["Speech"])
+    assert source.waveform.shape == (8000,) and np.abs(source.waveform).max() > 0
 
 
 def test_the_command_line_takes_an_archive_for_a_system(archive, tmp_path, capsys):

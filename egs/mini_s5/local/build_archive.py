@@ -608,6 +608,9 @@ repository is not affected. Files lie in the archive under `<kind>/<split>/<labe
 The Italian voice `menardi` was recorded by Marco Menardi and his wife Paola Dal Zot; their recordings, updates and new
 voices are found at http://www.voip.ammdomus.it.
 
+`mini_long.s5` holds networks that were trained on the recordings listed here, and none of the recordings; its weights
+are under the Apache License 2.0.
+
 ## Packages
 
 | package | version | author | licence | upstream |
