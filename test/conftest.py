@@ -145,6 +145,7 @@ COMMON = {
     "keep_nbest_models": 2,
     "seed": 3,
     "use_matplotlib": False,
+    "num_examples": 0,
 }
 ENCODER = {"sampling_rate": 8000, "input_size": [80, 201], "dim": 8, "depth": 2, "heads": 2}
 TAGGER = {

@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 
 usage='Runs all tests: test/run.sh'
-options=("only||lint,unit,shell,slurm,mini|one part: checkers, pytest, shell tests, tests on a Slurm cluster (as root, where it is installed), or a small run of the whole recipe")
+options=("only||lint,unit,shell,slurm,mini,docs|one part: checkers, pytest, shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, or the commands that the documentation shows")
 . utils/log.sh
 . utils/parse_options.sh
 parse_options "$@"
@@ -106,8 +106,9 @@ to() {
 }
 
 # The whole recipe, with a few scenes and a few steps of training, in a copy.
+copy="$scratch/a copy"
 part_mini() {
-  local copy="$scratch/a copy" small=(--system conf/systems/smoke.yaml --scene_args "--num_scenes 6" --ngpu 0)
+  local small=(--system conf/systems/smoke.yaml --scene_args "--num_scenes 6" --ngpu 0)
   local recipe=$copy/egs/mini_s5 said=$scratch/said file
   export S5_NO_SETUP=1
   copy_repository "$copy"
@@ -137,7 +138,14 @@ part_template() {
     test -s "$1/egs/new data/data/train/sampler.yaml" -a -s "$1/egs/new data/data/test/wav.scp"
 }
 
-for part in lint unit shell slurm mini; do
+# Every command of README.md and docs/, see test/docs/commands.yaml.
+part_docs() {
+  local recordings=()
+  if [ -d "$copy/egs/mini_s5/data/raw" ]; then recordings=(--recordings "$copy/egs/mini_s5/data/raw"); fi
+  count python test/docs/run_commands.py "${recordings[@]}"
+}
+
+for part in lint unit shell slurm mini docs; do
   if [ -z "$only" ] || [ "$only" = "$part" ]; then
     began=$SECONDS
     log "== $part"

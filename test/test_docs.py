@@ -1,8 +1,12 @@
-"""README.md and docs/: links lead somewhere, commands have the options they are shown with, code runs."""
+"""README.md and docs/: links lead somewhere, commands have the options they are shown with, code runs.
+
+The commands themselves are run by test/docs/run_commands.py, the last part of test/run.sh.
+"""
 
 import importlib
 import re
 import shlex
+import sys
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +15,9 @@ import pytest
 import soundfile
 
 from s5.bin.command import Parser
+
+sys.path.insert(0, str(Path(__file__).parent / "docs"))
+from plan import complaints
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "egs").glob("*/README.md"))]
@@ -218,6 +225,10 @@ def test_every_command_and_every_page_is_found_from_the_documentation():
     index = (ROOT / "docs/README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"({page.name})" in index, page.name
+
+
+def test_every_command_is_run_or_named_with_the_reason_why_not():
+    assert complaints() == []
 
 
 def test_stages_are_those_of_run_sh():
