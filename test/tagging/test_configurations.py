@@ -23,7 +23,7 @@ def task():
 
 
 def small(name):
-    return name.removesuffix("_ft").endswith(("_tiny", "_smoke"))
+    return name.removesuffix("_ft").removesuffix("_long").endswith(("_tiny", "_smoke"))
 
 
 @pytest.mark.parametrize("name", NAMES)
