@@ -28,7 +28,7 @@ def test_jobs_of_an_array_run_as_they_would_here(cluster, tmp_path):
     words = ["--num_threads", "2", "--gpu", "0", "JOB=1:4", tmp_path / "log dir/x.JOB.log", *job, "JOB", "a  b"]
     said = ends(cluster.launch(*words), 7)
     log = tmp_path / "log dir/x.3.log"
-    assert f"JOB 3: exit status 7, log {log}" in said and "  | job 3" in said and "job 2" not in said
+    assert f"JOB 3: exit status 7, log {log}" in said and "  | job 3" in said and "job 2 with" not in said
     for number in (1, 2, 3, 4):
         text = (tmp_path / f"log dir/x.{number}.log").read_text()
         assert f"job {number} with a  b threads 2 <>" in text
