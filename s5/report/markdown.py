@@ -170,14 +170,13 @@ def _archives(archives: Mapping[str, Description]) -> list[str]:
     lines, notes = [], []
     for file, archive in archives.items():
         for set_name, entry in archive.figures.items():
-            keys = {"CAPI-SDRi": 2, "accuracy_mix": 1, "accuracy_src": 1}
-            figures = [number(entry["metrics"].get(key), digits) for key, digits in keys.items()]
+            figures = [number(entry["metrics"].get(key), 2 if key == "CAPI-SDRi" else 1) for key in _MAIN]
             lines.append(
                 [f"`{file}`", set_name, f"{archive.size / 1e6:.1f}", entry["counts"].get("mixtures"), *figures]
             )
         if archive.note:
             notes.append(f"`{file}`: {archive.note}")
-    head = ["archive", "test set", "MB", "mixtures", "CAPI-SDRi", "accuracy_mix", "accuracy_src"]
+    head = ["archive", "test set", "MB", "mixtures", *_MAIN]
     return ["## Model archives", _ARCHIVES, table(head, lines, left=2), *notes] if archives else []
 
 
