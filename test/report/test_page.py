@@ -1,6 +1,7 @@
 """The listening page as files; test/browser has it in a browser."""
 
 import base64
+import html
 import io
 import json
 import os
@@ -88,7 +89,7 @@ def test_missed_references_and_false_alarms_are_marked(made):
 
 def test_facts_of_the_table(made):
     text = (PAGE / "index.html").read_text(encoding="utf-8")
-    facts = [json.loads(x.replace("&quot;", '"')) for x in re.findall(r'data-facts="([^"]*)"', text)]
+    facts = [json.loads(html.unescape(x)) for x in re.findall(r'data-facts="([^"]*)"', text)]
     found = {f["utt"]: f for f in facts}
     assert found["m1"]["labels"] == ["Cough", "Pour"] and found["m1"]["wrong"] == ["A"]
     assert found["m0"]["same"] and not found["m2"]["same"]
