@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -13,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import soundfile
-
-from s5.data import DataDir, audio_info
+from s5.data import DataDir, audio_info, open_audio
 from s5.errors import DAMAGED_ZIP, InputError
 from s5.labels import SILENCE, LabelSet
 from s5.submission import AUDIO, EVAL_JSON, MOST, TEST_JSON
@@ -166,9 +163,9 @@ def _audio(
         yield _line(name, f"{info.file_size} bytes", "a source of a soundscape")
         return
     try:
-        sound = soundfile.SoundFile(io.BytesIO(archive.read(info)))
-    except soundfile.LibsndfileError:
-        yield _line(name, "a file that is no audio", "a wav file")
+        sound = open_audio(name, archive.read(info))
+    except InputError as e:
+        yield str(e)
         return
     with sound:
         form = f"{sound.format} {sound.subtype}"

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from s5.data import read_audio
 from s5.errors import InputError
 from s5.labels import SILENCE
 from s5.report import spectrogram
@@ -286,20 +287,15 @@ class _Take:
         return [self.estimate(slot) for slot in slots if slot not in self.pair_of]
 
     def _read(self, slot: int, label: str) -> np.ndarray:
-        import soundfile
-
         expected = self.result.path / "estimates" / f"{self.utt}_<slot>_{label}.wav"
         if slot >= len(self.files) or self.files[slot].stem.rpartition("_")[2] != label:
             raise InputError(expected, "no such file", "the estimates that were scored (stages 10 and 11)")
         file = self.files[slot]
-        try:
-            samples, fs = soundfile.read(file, dtype="float32", always_2d=True)
-        except (OSError, soundfile.SoundFileError) as e:
-            raise InputError(file, "no audio", "an estimate that stage 10 writes") from e
-        if fs != self.fs or samples.shape != (self.n_samples, 1):
-            found = f"{samples.shape[1]} channels, {len(samples)} samples at {fs} Hz"
+        samples, fs = read_audio(file)
+        if fs != self.fs or samples.shape != (1, self.n_samples):
+            found = f"{samples.shape[0]} channels, {samples.shape[1]} samples at {fs} Hz"
             raise InputError(file, found, f"1 channel, {self.n_samples} samples at {self.fs} Hz as in the mixture")
-        return samples[:, 0]
+        return samples[0]
 
 
 def _estimate_files(folder: Path, utt: str) -> list[Path]:

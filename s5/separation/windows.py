@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from s5.data import audio_info
+from s5.data import audio_info, next_frames, open_audio
 from s5.errors import InputError
 
 Separate = Callable[[np.ndarray], tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]]
@@ -215,18 +215,11 @@ def _cross_fade(before: Waveforms, after: Waveforms, overlap: int, length: int) 
 
 def _read(recording: str | Path) -> Iterator[np.ndarray]:
     """[M, about a second] float32 of a file, one after the other."""
-    n = 0
-    with soundfile.SoundFile(str(recording)) as sound:
-        try:
-            for block in sound.blocks(sound.samplerate, dtype="float32", always_2d=True):
-                if not np.isfinite(block).all():
-                    raise InputError(recording, "samples that are not finite", "audio")
-                n += len(block)
-                yield block.T
-        except soundfile.LibsndfileError as e:
-            raise InputError(recording, f"damaged audio ({e.error_string})", "an audio file") from e
-        if n != sound.frames or not n:
-            raise InputError(recording, f"{n} frames", f"{sound.frames}, as its header says" if n else "audio")
+    with open_audio(recording) as sound:
+        for first in range(0, sound.frames, sound.samplerate):
+            yield next_frames(sound, min(sound.samplerate, sound.frames - first), recording).T
+        if not sound.frames:
+            raise InputError(recording, "no sample", "audio")
 
 
 class _TrackWriter:
