@@ -159,7 +159,7 @@ BROKEN = {
     "silence": (renamed("eval_0002_0_Cough.wav", "eval_0002_0_silence.wav"), "label silence, expected no file"),
     "unknown soundscape": (
         put(f"{OUT}/eval_0009_0_Cough.wav", wav()),
-        "found soundscape eval_0009, expected one of the",
+        "eval_0009_0_Cough.wav: found a name of no soundscape of the evaluation set",
     ),
     "name without slot": (
         put(f"{OUT}/eval_0002_Cough.wav", wav()),

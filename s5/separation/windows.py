@@ -20,6 +20,7 @@ import soundfile
 
 from s5.data import audio_info, next_frames, open_audio
 from s5.errors import InputError
+from s5.inference.names import source_name
 
 Separate = Callable[[np.ndarray], tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]]
 """What is done with one window: [M, n] float32 -> the labels of its active sources, and as many waveforms [n].
@@ -250,7 +251,7 @@ class _TrackWriter:
         for slot, (track, (path, file)) in enumerate(list(self.files.items())):
             file.close()
             os.chmod(path, 0o644)
-            target = self.folder / f"{self.name}_{slot}_{track.label}.wav"
+            target = self.folder / source_name(self.name, slot, track.label)
             os.replace(path, target)
             results.append((target, track))
         self.files = {}
