@@ -108,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options": options,
         **scorer.compute(),
     }
+    if doubtful := scores["warnings"]:
+        count = f"{len(doubtful)} references are silent, which the means hold as the official scorer has it"
+        logging.warning("%s: %s", count, shortened(doubtful))
     print(f"{scores['system'] or args.estimates} on {scores['set']}\n{table(scores)}")
     if args.out:
         write_json(args.out, scores)
