@@ -4,14 +4,22 @@ import io
 import re
 import struct
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
-from s5.data import audio_info, read_audio
+from s5.corpus.additions import Convert, Item
+from s5.corpus.config import KeepRules
+from s5.corpus.refine import seconds
+from s5.data import DataDir, Row, audio_info, read_audio, write_data_dir
 from s5.data.header import _crc8
+from s5.decode import separate_file
 from s5.errors import InputError
+from s5.scene import audio, bad_audio, material
+from s5.separation import windows
+from s5.submission_rules import soundscapes
 
 FS = 16000
 SAMPLES = (0.3 * np.random.default_rng(0).standard_normal(4000)).clip(-1, 1)
@@ -136,6 +144,48 @@ def test_a_wav_of_more_than_its_sizes_can_count_is_refused_with_both_lengths(tmp
         file.truncate(44 + 2**32 + 8000)
     with pytest.raises(InputError, match=f"found {2**32 + 8000} bytes of samples where its header says 8000"):
         audio_info(path)
+
+
+def separate(path):
+    return separate_file(SimpleNamespace(n_channels=1), path, path.parent / "out")
+
+
+def convert(path):
+    return Convert(str(path.parent), KeepRules())(Item(str(path), "y.wav"))
+
+
+def data_directory(path):
+    write_data_dir(path.parent, [Row("x", str(path))])
+    DataDir.load(path.parent).check()
+
+
+def complaint_of(read, path):
+    """What it says of a file, whether it raises or returns that."""
+    try:
+        return str(read(path))
+    except InputError as e:
+        return str(e)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        separate,
+        convert,
+        data_directory,
+        lambda path: bad_audio.examine(str(path)),
+        lambda path: audio.clip(str(path)),
+        lambda path: material._measure(str(path), "x.wav"),
+        lambda path: list(windows._read(path)),
+        seconds,
+        lambda path: soundscapes(path.parent),
+    ],
+    ids=["separate", "additions", "data", "check", "scene", "material", "windows", "refine", "submission"],
+)
+@pytest.mark.parametrize("kind", ["RF64", "W64", "AIFF"])
+def test_one_function_decides_for_all_that_read_audio(tmp_path, kind, read):
+    (tmp_path / "x.wav").write_bytes(half(written(kind)))
+    assert re.search(r"\d+ bytes of samples where its header says 8000", complaint_of(read, tmp_path / "x.wav"))
 
 
 def lying_frame(flac, n):
