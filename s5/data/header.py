@@ -114,7 +114,8 @@ def _check_uncompressed(content: BinaryIO, size: int, sound: soundfile.SoundFile
     form = _form(head)
     samples = _samples(content, head, form, size)
     if samples is None:
-        raise InputError(where, f"{sound.format} without a chunk of samples", "WAV, RF64, W64, AIFF, CAF, FLAC or Ogg")
+        known = "WAV, RF64, W64, AIFF, AU, CAF, NIST, FLAC, Ogg or MP3"
+        raise InputError(where, f"{sound.format} without a length that can be held against the file", known)
     holds = max(size - samples.start, 0)
     says = holds if samples.says is None else samples.says
     width = WIDTHS.get(sound.subtype, 0) * sound.channels
