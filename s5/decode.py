@@ -18,6 +18,7 @@ import numpy as np
 from s5.data import DataDir, audio_info, read_audio, write_audio, write_bytes
 from s5.errors import InputError
 from s5.fusion import Counts
+from s5.inference.names import source_name
 from s5.labels import LabelSet
 from s5.parallel import run_jobs
 from s5.shards import Shards, results, whole_folder
@@ -215,7 +216,7 @@ def separate_file(
     Path(folder).mkdir(parents=True, exist_ok=True)
     written = []
     for slot, source in enumerate(sources):
-        path = Path(folder, f"{Path(recording).stem}_{slot}_{source.label}.wav")
+        path = Path(folder, source_name(Path(recording).stem, slot, source.label))
         write_audio(path, source.waveform[None], fs, subtype="PCM_16")
         written.append(Written(path, source.label, source.probability))
     return written
@@ -351,7 +352,7 @@ class _Fuse:
             given.labels if given else None,
         )
         for slot, label in enumerate(result.labels):
-            write_audio(self.folder / f"{utt}_{slot}_{label}.wav", result.sources[slot][None], fs, subtype="PCM_16")
+            write_audio(self.folder / source_name(utt, slot, label), result.sources[slot][None], fs, subtype="PCM_16")
         result.sources = result.sources[:0]  # written; the rest goes back to the main process
         return result
 

@@ -8,16 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from s5.bin.command import Parser, add_shards, progress, run
+from s5.inference.names import FORM, shortened
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.metrics import Bootstrap, Scorer
 from s5.scoring import (
-    NAMING,
     find_sources,
     open_references,
     read_probabilities,
     score_all,
     score_one,
-    shortened,
     table,
     without_estimate,
     write_json,
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(
         "Scores estimates named as in the challenge against references; prints a table, writes scores.json."
     )
-    parser.add_argument("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {NAMING}")
+    parser.add_argument("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {FORM} (or .flac)")
     parser.add_argument(
         "--references", type=Path, required=True, metavar="DIR", help="data directory, or soundscape/ + oracle_target/"
     )
@@ -109,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options": options,
         **scorer.compute(),
     }
+    if doubtful := scores["warnings"]:
+        count = f"{len(doubtful)} references are silent, which the means hold as the official scorer has it"
+        logging.warning("%s: %s", count, shortened(doubtful))
     print(f"{scores['system'] or args.estimates} on {scores['set']}\n{table(scores)}")
     if args.out:
         write_json(args.out, scores)

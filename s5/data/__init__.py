@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from s5.data.audio import audio_info, read_audio, write_audio, write_bytes
+from s5.data.audio import audio_info, next_frames, open_audio, read_audio, write_audio, write_bytes
 from s5.data.datadir import DataDir, Row, remove_data_dir_files, write_data_dir
 
 __all__ = [
     "DataDir",
     "Row",
     "audio_info",
+    "next_frames",
+    "open_audio",
     "read_audio",
     "remove_data_dir_files",
     "write_audio",

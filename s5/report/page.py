@@ -8,7 +8,6 @@ when it is asked for: its description as HTML and its sounds as FLAC in base64. 
 from __future__ import annotations
 
 import base64
-import glob
 import io
 import json
 import os
@@ -23,7 +22,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from s5.data import read_audio
 from s5.errors import InputError
+from s5.inference.names import find_source_files, source_name
 from s5.labels import SILENCE
 from s5.report import spectrogram
 from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
@@ -272,6 +273,7 @@ class _Column:
     def __init__(self, letter: str, result: Result) -> None:
         self.letter, self.result = letter, result
         self.mixtures: dict[str, Mixture] = {m["utt"]: m for m in result.scores["mixtures"]}
+        self.files = find_source_files(result.path / "estimates", self.mixtures)
         self.name = f"{result.system}, {result.labels} labels"
         self.value: float | None = result.scores["metrics"].get("CAPI-SDRi")
 
@@ -301,7 +303,7 @@ class _Take:
         self.column, self.utt, self.n_samples, self.fs = column, utt, n_samples, fs
         self.result = column.result
         self.mixture = column.mixtures[utt]
-        self.files = _estimate_files(self.result.path / "estimates", utt)
+        self.files = column.files[utt]
         self.slot_of = {int(pair["ref"]): int(pair["est"]) for pair in self.mixture["pairs"]}
         self.pair_of = {int(pair["est"]): pair for pair in self.mixture["pairs"]}
 
@@ -312,7 +314,7 @@ class _Take:
         return Missing(f"System {self.column.letter}: ✗ missed", "It has no estimate for this reference.")
 
     def estimate(self, slot: int) -> Sound:
-        """The estimate in a slot; slots count the active ones, as scores do."""
+        """The estimate in a slot."""
         labels = self.mixture["est_labels"]
         if slot >= len(labels):
             raise InputError(
@@ -336,27 +338,15 @@ class _Take:
         return [self.estimate(slot) for slot in slots if slot not in self.pair_of]
 
     def _read(self, slot: int, label: str) -> np.ndarray:
-        import soundfile
-
-        expected = self.result.path / "estimates" / f"{self.utt}_<slot>_{label}.wav"
-        if slot >= len(self.files) or self.files[slot].stem.rpartition("_")[2] != label:
+        if slot not in self.files or self.files[slot].label != label:
+            expected = self.result.path / "estimates" / source_name(self.utt, slot, label)
             raise InputError(expected, "no such file", "the estimates that were scored (stages 10 and 11)")
-        file = self.files[slot]
-        try:
-            samples, fs = soundfile.read(file, dtype="float32", always_2d=True)
-        except (OSError, soundfile.SoundFileError) as e:
-            raise InputError(file, "no audio", "an estimate that stage 10 writes") from e
-        if fs != self.fs or samples.shape != (self.n_samples, 1):
-            found = f"{samples.shape[1]} channels, {len(samples)} samples at {fs} Hz"
+        file = self.files[slot].path
+        samples, fs = read_audio(file)
+        if fs != self.fs or samples.shape != (1, self.n_samples):
+            found = f"{samples.shape[0]} channels, {samples.shape[1]} samples at {fs} Hz"
             raise InputError(file, found, f"1 channel, {self.n_samples} samples at {self.fs} Hz as in the mixture")
-        return samples[:, 0]
-
-
-def _estimate_files(folder: Path, utt: str) -> list[Path]:
-    """Estimates of a mixture by slot. A gate may have silenced a slot between two others: numbers may have gaps."""
-    form = re.compile(re.escape(utt) + r"_(\d+)_[^_]+\.wav")
-    found = {int(m[1]): file for file in folder.glob(f"{glob.escape(utt)}_*.wav") if (m := form.fullmatch(file.name))}
-    return [found[slot] for slot in sorted(found)]
+        return samples[0]
 
 
 def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Column]) -> None:

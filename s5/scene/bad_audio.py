@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s5.data import write_bytes
+from s5.data import next_frames, open_audio, write_bytes
 from s5.errors import InputError
 from s5.progress import progress
 from s5.scene import audio
@@ -122,14 +122,14 @@ def examine(path: str) -> str:
         'no file'
     """
     try:
-        with audio.open_file(path) as sound:
+        with open_audio(path) as sound:
             info = audio.header(sound)
             if not info.n_frames:
                 return "no sample"
             sounds, left = False, info.n_frames
             while left:
                 # As the renderer reads: so what passes here is not refused there.
-                block = audio.next_frames(sound, min(BLOCK, left), info.kind, path)
+                block = next_frames(sound, min(BLOCK, left), path, info.kind)
                 sounds, left = sounds or bool(block.any()), left - len(block)
     except InputError as e:
         return str(e).removeprefix(f"{path}: found ").partition(", expected ")[0]

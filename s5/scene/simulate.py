@@ -32,6 +32,7 @@ import yaml
 from s5.config import load_inherited, parse, resolve
 from s5.data import Row, remove_data_dir_files, write_audio, write_bytes, write_data_dir
 from s5.errors import InputError
+from s5.inference.names import source_name
 from s5.labels import LabelSet
 from s5.progress import progress
 from s5.scene.backends import Simulated, simulator
@@ -188,7 +189,8 @@ class _Work:
 
     def _row(self, utt: str, wav: Path, scene: Scene, path: Path) -> Row:
         labels = tuple(scene.labels)
-        sources = (self.out / "source" / f"{utt}_{k}_{label}{self.form.suffix}" for k, label in enumerate(labels))
+        names = (source_name(utt, k, label, self.form.suffix) for k, label in enumerate(labels))
+        sources = (self.out / "source" / name for name in names)
         return Row(utt, str(wav), labels, tuple(map(str, sources)), str(path))
 
 

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from s5.data import audio_info
+from s5.data import audio_info, next_frames, open_audio
 from s5.errors import InputError
+from s5.inference.names import source_name
 
 Separate = Callable[[np.ndarray], tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]]
 """What is done with one window: [M, n] float32 -> the labels of its active sources, and as many waveforms [n].
@@ -215,18 +216,11 @@ def _cross_fade(before: Waveforms, after: Waveforms, overlap: int, length: int) 
 
 def _read(recording: str | Path) -> Iterator[np.ndarray]:
     """[M, about a second] float32 of a file, one after the other."""
-    n = 0
-    with soundfile.SoundFile(str(recording)) as sound:
-        try:
-            for block in sound.blocks(sound.samplerate, dtype="float32", always_2d=True):
-                if not np.isfinite(block).all():
-                    raise InputError(recording, "samples that are not finite", "audio")
-                n += len(block)
-                yield block.T
-        except soundfile.LibsndfileError as e:
-            raise InputError(recording, f"damaged audio ({e.error_string})", "an audio file") from e
-        if n != sound.frames or not n:
-            raise InputError(recording, f"{n} frames", f"{sound.frames}, as its header says" if n else "audio")
+    with open_audio(recording) as sound:
+        for first in range(0, sound.frames, sound.samplerate):
+            yield next_frames(sound, min(sound.samplerate, sound.frames - first), recording).T
+        if not sound.frames:
+            raise InputError(recording, "no sample", "audio")
 
 
 class _TrackWriter:
@@ -257,7 +251,7 @@ class _TrackWriter:
         for slot, (track, (path, file)) in enumerate(list(self.files.items())):
             file.close()
             os.chmod(path, 0o644)
-            target = self.folder / f"{self.name}_{slot}_{track.label}.wav"
+            target = self.folder / source_name(self.name, slot, track.label)
             os.replace(path, target)
             results.append((target, track))
         self.files = {}

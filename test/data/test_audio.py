@@ -58,7 +58,10 @@ def cut(path):
         (lambda path, audio: write(path, audio, 8000), r"x.wav: found 8000 Hz, expected 16000 Hz"),
         (lambda path, audio: write(path, audio[:, :0]), r"x.wav: found no sample"),
         (lambda path, audio: write(path, audio * np.inf, subtype="FLOAT"), r"x.wav: found samples that are not finite"),
-        (lambda path, audio: (write(path, audio), cut(path)), r"x.wav: found \d+ bytes, expected \d+, .*truncated"),
+        (
+            lambda path, audio: (write(path, audio), cut(path)),
+            r"x.wav: found \d+ bytes .* says 8000, .*truncated",
+        ),
         (lambda path, audio: (write(path, audio, format="FLAC"), cut(path)), r"x.wav: found "),
     ],
 )
