@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, add_shards, run
+from s5.bin.command import Parser, add_decoding, add_shards, positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     one.add_argument("recording", nargs="?", help="wav, flac or ogg, of any sampling rate and length")
     one.add_argument("folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit")
     one.add_argument(
-        "--window", type=float, default=10.0, metavar="S", help="longer ones are separated in windows of S seconds"
+        "--window", type=positive, default=10.0, metavar="S", help="longer ones are separated in windows of S seconds"
     )
-    one.add_argument("--overlap", type=float, default=2.0, metavar="S", help="overlap of the windows in seconds")
+    one.add_argument("--overlap", type=positive, default=2.0, metavar="S", help="overlap of the windows in seconds")
     one.add_argument(
         "--labels",
         metavar="LABELS",

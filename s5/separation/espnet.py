@@ -119,8 +119,8 @@ class ESPnetSeparator(nn.Module):
             lengths = lengths.new_full((batch,), spectrum.shape[1])
             if torch.is_autocast_enabled(x.device.type):  # torch has no complex numbers of half precision
                 spectrum = _complex_pair(spectrum)
-            found = [_as_complex(output) for output in self._run(spectrum, lengths)]
-            outputs = [istft(output, *sizes, length, self.window) for output in found]
+            spectra = [_as_complex(output) for output in self._run(spectrum, lengths)]
+            outputs = [istft(output, *sizes, length, self.window) for output in spectra]
         if len(outputs) != self.n_slots or any(output.shape != (batch, length) for output in outputs):
             found = ", ".join(str(list(output.shape)) for output in outputs)
             raise InputError("ESPnetSeparator: outputs", found, f"{self.n_slots} of {[batch, length]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -237,8 +238,7 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))
     if action.type in (int, float) and value is not None and not isinstance(value, list):
         try:
-            assert not isinstance(value, bool)
-            action.type(str(value))
+            assert not isinstance(value, bool) and math.isfinite(action.type(str(value)))
         except (ValueError, AssertionError):
             raise InputError(where, repr(value), f"a number ({action.type.__name__})") from None
 

@@ -31,7 +31,7 @@ def test_there_and_back_at_the_official_size(length):
 
 @pytest.mark.parametrize("sizes", [*SIZES, (1024, 512)])
 def test_masks_that_fit_nothing_make_no_click_at_the_end(sizes):
-    """Phases at random, as of a network that is not trained: whatever the length, the end is no louder than the rest."""
+    """Phases at random, as of an untrained network: whatever the length, the end is about as loud as the rest."""
     n_fft, hop = sizes
     for length in range(5 * n_fft, 5 * n_fft + hop, max(1, hop // 32)):
         spectrum = stft(noise(1, length), n_fft, hop)

@@ -84,6 +84,7 @@ def test_a_checkpoint_that_runs_code_is_refused(trained, recipe, tmp_path, capsy
     [
         ({"max_epochs": 3}, r"key max_epochs: found an unknown key, expected max_epoch"),
         ({"max_epoch": "many"}, r"key max_epoch: found 'many', expected a number"),
+        ({"grad_clip": float("nan")}, r"key grad_clip: found nan, expected a number"),
         ({"network": "resnet"}, r"key network: found resnet, expected resunetk"),
         ({"optim_conf": {"lrr": 1}}, r"optim_conf: key lrr: found an unknown key, expected lr"),
         ({"optim": "adamww"}, r"key optim: found adamww, expected adamw"),
