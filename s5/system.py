@@ -227,6 +227,9 @@ class S5System:
         device: torch device; by default the GPU if there is one.
         where: what complaints name, e.g. the YAML file.
         bf16: run the networks in bfloat16 or not; by default as the configuration says.
+
+    Raises:
+        InputError: a device that torch cannot compute on here.
     """
 
     def __init__(
@@ -237,6 +240,10 @@ class S5System:
         where: object = "system",
         bf16: bool | None = None,
     ) -> None:
+        if device is not None:
+            from s5.processor import check_device
+
+            check_device(device)
         self.config, self.expdir, self.where = config, Path(expdir), where
         self._device = device
         self.bf16 = config.bf16 if bf16 is None else bf16
@@ -545,8 +552,7 @@ class S5System:
             return []
         length = x.shape[2]
         x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
-        missing = round(SHORTEST * self.sampling_rate) - x.shape[2]
-        x = np.pad(x, ((0, 0), (0, 0), (0, max(0, missing))))
+        x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may be none at ours
         given: list[dict[str, np.ndarray] | None]
         if labels is None:
             posteriors = self.tag(x)

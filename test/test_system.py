@@ -182,6 +182,16 @@ def test_samples_that_are_not_floating_point_and_rates_that_are_none_are_refused
         loud(system)(np.zeros((4, 16000), np.int16), 8000)
     with pytest.raises(InputError, match="fs: found 0, expected a sampling rate"):
         loud(system)(noise(4, 16000), 0)
+    with pytest.raises(InputError, match="fs: found nan, expected a sampling rate"):
+        loud(system)(noise(4, 16000), float("nan"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:77", "meta", "hpu", ""])
+def test_devices_that_this_machine_lacks_are_refused_before_anything_is_loaded(system, device):
+    with pytest.raises(
+        InputError, match=f"device: found {device}, on which torch cannot compute here, expected one of cpu"
+    ):
+        S5System(system.config, "no such folder", device)
 
 
 def test_fusion_rules_name_labels_that_there_are(system):

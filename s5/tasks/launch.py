@@ -92,10 +92,12 @@ def train(
     task_class = _task(task)
     _check_options(task_class, extra)
     _check_config(task_class, config, config_path)
-    if ngpu < 0:
-        import torch
+    import torch
 
+    if ngpu < 0:
         ngpu = min(torch.cuda.device_count(), 1)
+    elif ngpu > torch.cuda.device_count():
+        raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)

@@ -105,6 +105,13 @@ def test_every_wrong_key_is_named(recipe, tmp_path, change, message):
     assert not (tmp_path / "exp/config.yaml").exists()
 
 
+def test_a_gpu_that_is_not_there_is_refused(recipe, tmp_path):
+    there = torch.cuda.device_count()
+    with pytest.raises(InputError, match=f"--ngpu: found {there + 1}, expected at most {there}"):
+        train("separation", "separator.yaml", "data/train", "data/valid", tmp_path / "exp", there + 1)
+    assert not (tmp_path / "exp").exists()
+
+
 def test_nested_keys_of_the_encoder_are_named(recipe, tmp_path):
     config = load_inherited("tagger.yaml")
     config["network_conf"]["encoder"]["dept"] = 3
