@@ -367,6 +367,7 @@ class S5System:
         Returns:
             By tagger name float32 [K, C + 1], rows that sum to 1 (tracks), or [1, C] (multi-hot); [B, ...] of several.
         """
+        mixture = self._long_enough(mixture)
         return {name: model.posterior(mixture, self.bf16) for name, model in self.taggers.items()}
 
     def decide(self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None) -> Decision:
@@ -402,7 +403,14 @@ class S5System:
         Returns:
             [K, samples] float32 by separator name, zeros in the slots behind the labels; [B, K, samples] of several.
         """
-        return {name: model.separate(mixture, labels, self.bf16) for name, model in self.separators.items()}
+        length, mixture = mixture.shape[-1], self._long_enough(mixture)
+        outputs = {name: model.separate(mixture, labels, self.bf16) for name, model in self.separators.items()}
+        return {name: output[..., :length] for name, output in outputs.items()}
+
+    def _long_enough(self, mixture: np.ndarray) -> np.ndarray:
+        """[..., samples], with zeros behind a recording that is shorter than :data:`SHORTEST`."""
+        missing = max(0, round(SHORTEST * self.sampling_rate) - mixture.shape[-1])
+        return np.pad(mixture, [(0, 0)] * (mixture.ndim - 1) + [(0, missing)]) if missing else mixture
 
     def fuse(
         self, outputs: Mapping[str, np.ndarray], labels: Sequence[str], mixture: np.ndarray | None = None
@@ -572,7 +580,7 @@ class S5System:
 
     def _checked(self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int) -> np.ndarray:
         """[B, M, samples] float32, or a complaint."""
-        if fs <= 0:
+        if not 0 < fs < float("inf"):
             raise InputError("fs", fs, "a sampling rate in Hz")
         shapes = {np.shape(mixture) for mixture in mixtures}
         if len(shapes) > 1:
@@ -583,7 +591,7 @@ class S5System:
         if not np.issubdtype(x.dtype, np.floating):
             raise InputError("mixture", f"samples of type {x.dtype}", "floating point, full scale 1")
         x = x.astype(np.float32)
-        if x.ndim != 3 or x.shape[1] > x.shape[2]:
+        if x.ndim != 3 or (x.shape[1] != self.n_channels and x.shape[1] > x.shape[2]):
             raise InputError("mixture", f"shape {list(x.shape[1:])}", "[channels, samples]")
         if x.shape[1] != self.n_channels:
             raise InputError("mixture", f"{x.shape[1]} channels", f"{self.n_channels}, as the models were trained with")

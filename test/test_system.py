@@ -158,8 +158,9 @@ def test_the_channels_that_are_needed_are_the_most_that_a_model_takes(system):
 
 
 def test_very_short_recordings_work(system):
-    for n in (20, 300):
-        assert {s.waveform.shape for s in loud(system)(noise(4, n), 8000)} == {(n,)}
+    for n in (1, 2, 3, 20, 300):
+        for fs in (8000, 44100):
+            assert {s.waveform.shape for s in loud(system)(noise(4, n), fs)} == {(n,)}
 
 
 @pytest.mark.parametrize(
