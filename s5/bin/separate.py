@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_decoding(parser)
     one = parser.add_argument_group("one recording")
     one.add_argument("recording", nargs="?", help="wav, flac or ogg, of any sampling rate and length")
-    one.add_argument("folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit")
+    one.add_argument(
+        "folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit; older ones of it are removed"
+    )
     one.add_argument(
         "--window", type=positive, default=10.0, metavar="S", help="longer ones are separated in windows of S seconds"
     )
