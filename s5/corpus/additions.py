@@ -107,6 +107,8 @@ class Convert:
         if rate != self.rules.sampling_rate:
             kept = _resampled(kept, rate, self.rules.sampling_rate)
             status += "_resampled"
+        if beyond := int((np.abs(kept) > 1).sum()):
+            logging.warning("%s: %d samples beyond full scale were clipped", item.target, beyond)
         content = io.BytesIO()
         soundfile.write(content, kept, self.rules.sampling_rate, format="WAV", subtype="PCM_16")
         path = Path(self.out, item.target)

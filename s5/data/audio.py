@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -116,7 +117,31 @@ def next_frames(
     return frames
 
 
-def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FLOAT") -> None:
+class Clipped(NamedTuple):
+    """What whole numbers cannot hold of some audio: what lies beyond full scale."""
+
+    samples: int = 0
+    """So many lie beyond full scale, and were clipped."""
+    peak: float = 0.0
+    """Greatest magnitude of all samples; full scale is 1."""
+
+    def __str__(self) -> str:
+        return f"{self.samples} samples beyond full scale were clipped (peak {self.peak:.3g}, full scale is 1)"
+
+    def joined(self, other: Clipped) -> Clipped:
+        """Of two pieces of audio together."""
+        return Clipped(self.samples + other.samples, max(self.peak, other.peak))
+
+
+def whole_numbers(audio: np.ndarray, bits: int) -> tuple[np.ndarray, Clipped]:
+    """Samples of full scale 1 as whole numbers of so many bits, int32; those beyond full scale are clipped."""
+    full = 2 ** (bits - 1)
+    whole = np.clip(np.round(np.asarray(audio, np.float64) * full), -full, full - 1).astype(np.int32)
+    magnitude = np.abs(audio)
+    return whole, Clipped(int((magnitude > 1).sum()), float(magnitude.max(initial=0.0)))
+
+
+def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FLOAT") -> Clipped:
     """Writes a WAV file, or FLAC by the name's suffix, under a temporary name, then renames it.
 
     The same samples give the same bytes.
@@ -126,6 +151,9 @@ def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FL
         audio: [M channels, T] or [T].
         fs: sampling rate, Hz.
         subtype: ``FLOAT`` (32 bit, not FLAC), ``PCM_16`` or ``PCM_24`` (clipped to full scale).
+
+    Returns:
+        What was clipped, for the caller to say; nothing of ``FLOAT``.
     """
     import scipy.io.wavfile  # a quarter of a second, which commands that only read need not wait
 
@@ -135,18 +163,19 @@ def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FL
         raise ValueError(f"subtype {subtype}: PCM_16 or PCM_24" + ("" if flac else " or FLOAT"))
     samples = np.atleast_2d(audio).T
     content = io.BytesIO()
+    clipped = Clipped()
     if subtype == "FLOAT":
         # Not libsndfile: it writes the time of day into float files.
         scipy.io.wavfile.write(content, fs, np.ascontiguousarray(samples.astype("<f4")))
     else:
         bits = int(subtype.removeprefix("PCM_"))
-        full = 2 ** (bits - 1)
-        whole = np.clip(np.round(np.asarray(samples, np.float64) * full), -full, full - 1).astype(np.int32)
+        whole, clipped = whole_numbers(samples, bits)
         if flac or bits == 24:
             soundfile.write(content, whole << (32 - bits), fs, subtype, format="FLAC" if flac else "WAV")
         else:
             scipy.io.wavfile.write(content, fs, np.ascontiguousarray(whole.astype("<i2")))
     write_bytes(path, content.getvalue())
+    return clipped
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -99,13 +99,15 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
         device: torch device.
 
     Raises:
-        InputError: no such tagger or weights.
+        InputError: no such tagger or weights, or a device that torch cannot compute on here.
     """
     import soxr
     import torch
 
+    from s5.device import check_device
     from s5.tagging.encoder import Encoder
 
+    check_device(device)
     encoder: Encoder
     if experiment is not None:
         from s5.experiment import load_experiment

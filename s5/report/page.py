@@ -11,7 +11,6 @@ import base64
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence

@@ -218,7 +218,8 @@ class ResUNetK(nn.Module):
         n_labels: number of labels C (without silence).
         n_slots: K, sources a pass.
         n_channels: microphones or Ambisonics channels M.
-        n_fft: STFT window in samples (Hann, reflect padding).
+        n_fft: STFT window in samples (Hann, reflect padding). Lengths that are no whole hops get a last frame more than
+            in the official network: without it masks make clicks at the end (:mod:`s5.separation.stft`).
         hop_length: STFT hop in samples.
         widths: channels of the encoder blocks; the decoder mirrors them. Their number is the depth.
         pools: (time, frequency) pooling of each encoder block; by default 2x2, and 1x2 in the last.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,10 +91,12 @@ def train(
     task_class = _task(task)
     _check_options(task_class, extra)
     _check_config(task_class, config, config_path)
-    if ngpu < 0:
-        import torch
+    import torch
 
+    if ngpu < 0:
         ngpu = min(torch.cuda.device_count(), 1)
+    elif ngpu > torch.cuda.device_count():
+        raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
@@ -216,8 +219,7 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))
     if action.type in (int, float) and value is not None and not isinstance(value, list):
         try:
-            assert not isinstance(value, bool)
-            action.type(str(value))
+            assert not isinstance(value, bool) and math.isfinite(action.type(str(value)))
         except (ValueError, AssertionError):
             raise InputError(where, repr(value), f"a number ({action.type.__name__})") from None
 

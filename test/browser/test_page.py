@@ -310,7 +310,7 @@ def test_two_hundred_mixtures_open_in_two_seconds(show, tmp_path):
         mixtures.append(entry)
     write_data_dir(tmp_path / "test", rows)
     folder = tmp_path / "exp" / "many" / "test"
-    folder.mkdir(parents=True)
+    (folder / "estimates").mkdir(parents=True)
     scores = {"metrics": {}, "mixtures": mixtures, "oracle_labels": False}
     (folder / "scores.json").write_text(json.dumps(scores))
     write_page(tmp_path / "page", DataDir.load(tmp_path / "test"), [Result.load(folder)], 200)

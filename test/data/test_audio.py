@@ -27,6 +27,14 @@ def test_sixteen_bits_are_rounded_and_clipped(tmp_path, audio):
     np.testing.assert_allclose(found[0], np.clip(audio[0], -1, 1 - 2**-15), atol=2**-16)
 
 
+@pytest.mark.parametrize(("name", "subtype"), [("x.wav", "PCM_16"), ("x.wav", "PCM_24"), ("x.flac", "PCM_16")])
+def test_what_is_clipped_is_counted(tmp_path, name, subtype):
+    samples = np.array([[0.0, 1.0, -1.0, 1.5, -4.0], [0.5, 1.0001, 0.0, 0.0, 0.0]], np.float32)
+    assert write_audio(tmp_path / name, samples, 8000, subtype) == (3, 4.0)
+    assert write_audio(tmp_path / name, 0.25 * samples, 8000, subtype) == (0, 1.0)
+    assert write_audio(tmp_path / "float.wav", samples, 8000).samples == 0
+
+
 def test_the_same_samples_give_the_same_bytes(tmp_path, audio):
     write_audio(tmp_path / "a.wav", audio, 16000)
     write_audio(tmp_path / "b.wav", audio, 16000)

@@ -110,6 +110,17 @@ def test_output_is_as_long_as_the_mixture(length):
     assert small().eval()(torch.randn(1, 4, length), query(0, 1, 2)).shape == (1, 3, length)
 
 
+@pytest.mark.parametrize("hop_length", [32, 16, 10])
+@pytest.mark.parametrize("grad", [False, True])
+def test_no_length_makes_a_click_at_the_end(grad, hop_length):
+    """Untrained, with phases at random: the end of every source is about as loud as the rest, in training as well."""
+    network, mixture = small(hop_length=hop_length).eval(), torch.randn(1, 4, 640 + 32)
+    for length in range(640, 640 + hop_length):
+        with torch.set_grad_enabled(grad):
+            sources = network(mixture[..., :length], query(0, 1, 2)).abs()
+        assert sources[..., -hop_length:].max() < 2 * sources[..., :-hop_length].max(), length
+
+
 OPTIONS = {
     "official": {},
     "options": {"compression": 0.3, "intensity": True, "n_bands": 16, "mask_channels": 2, "pass_through": True},
