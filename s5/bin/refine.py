@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, at_least_zero, count, positive, run
+from s5.bin.command import Parser, at_least_zero, count, number, positive, run
 from s5.errors import InputError
 
 
@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--weights", metavar="FILE", help="pretrained M2D weights instead of a trained tagger, with --features tagger"
     )
     parser.add_argument("--device", default="cpu", help="torch device of the tagger")
-    parser.add_argument(
-        "--threshold", type=positive, default=3.5, help="robust z-score from which an event is proposed"
-    )
+    parser.add_argument("--threshold", type=number, default=3.5, help="robust z-score from which an event is proposed")
     parser.add_argument("--most", type=count, default=50, help="proposals of a class at most")
     parser.add_argument(
         "--min_duration",

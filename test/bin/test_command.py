@@ -92,6 +92,7 @@ def test_numbers_that_fit_are_read(parser):
         "compare a b --seed -1",
         "refine --min_duration nan",
         "refine --threshold nan",
+        "refine --most 0",
         "check_submission a.zip --duration nan",
         "check_submission a.zip --sampling_rate 0",
         "download --timeout nan",
