@@ -1,23 +1,23 @@
 """How batches travel from a data loader's workers to the training: in memory that belongs to no file system.
 
 Torch's own way is a file in /dev/shm for each tensor. Containers often give /dev/shm 64 MB: then a batch is lost, or
-its worker dies of a bus error. Here a batch is one anonymous file in memory (memfd_create), which only the memory
-itself limits, and which the training maps without a copy.
+its worker dies of a bus error. Here a batch is one unnamed file in memory, which only the memory itself limits, and
+which the training maps without a copy.
 """
 
 from __future__ import annotations
 
-import ctypes
 import io
 import mmap
 import os
 import pickle
-from functools import cache
 from multiprocessing.reduction import DupFd
 from typing import Any
 
 import numpy as np
 import torch
+
+from s5.scene.cache import file_in_memory
 
 ALIGNMENT = 64
 """Bytes at a multiple of which an array begins, as torch's own memory does: kernels may round otherwise elsewhere."""
@@ -42,19 +42,15 @@ class Parcel:
         _Pickler(pickled, 5, buffer_callback=arrays.append).dump(content)
         parts = [pickled.getbuffer(), *(array.raw() for array in arrays)]
         self.sizes = [len(part) for part in parts]
-        self.file = _anonymous_file()
-        try:
-            with open(self.file, "wb", closefd=False) as f:
-                for part in parts:
-                    f.write(part)
-                    f.write(bytes(-len(part) % ALIGNMENT))
-        except OSError:
-            os.close(self.file)
-            raise
+        self.file = file_in_memory()
+        with open(self.file.fileno(), "wb", closefd=False) as f:
+            for part in parts:
+                f.write(part)
+                f.write(bytes(-len(part) % ALIGNMENT))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        handed_on = DupFd(self.file)
-        os.close(self.file)
+        handed_on = DupFd(self.file.fileno())
+        self.file.close()
         return _unpack, (handed_on, self.sizes)
 
 
@@ -78,18 +74,3 @@ def _unpack(handed_on: Any, sizes: list[int]) -> Any:
         start += size + -size % ALIGNMENT
     pickled, *arrays = parts
     return pickle.loads(pickled, buffers=arrays)  # noqa: S301  # from a process of ours
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _anonymous_file() -> int:
-    # Not os.memfd_create: Pythons that are built for older systems lack it.
-    close_on_exec = 1
-    file = _library().memfd_create(b"batch", close_on_exec)
-    if file < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), "memfd_create")
-    return file
