@@ -80,7 +80,7 @@ part_slurm() {
   if [ -n "$why" ]; then
     log "the tests on Slurm are left out: $why"
   else
-    count timeout --kill-after 30 360 python -m pytest --durations 5 -rs test/slurm
+    count timeout --kill-after 30 600 python -m pytest --durations 5 -rs test/slurm
   fi
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 from collections import OrderedDict
@@ -95,7 +96,7 @@ class SharedArrays:
         if self.used + array.nbytes > self.budget or os.getpid() != self._pid:
             return False
         if self._file is None:
-            self._file = _file_in_memory()
+            self._file = file_in_memory()
         data = memoryview(np.ascontiguousarray(array).tobytes())
         done = 0
         while done < len(data):
@@ -134,7 +135,15 @@ class SharedArrays:
         self._pid = os.getpid()
 
 
-def _file_in_memory() -> IO[bytes]:
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("s5-scenes"), "w+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)  # where there is none: an unnamed file on disk, kept in memory if it can
+def file_in_memory() -> IO[bytes]:
+    """An unnamed file that lies in memory alone and needs no room in /dev/shm. Raises OSError if there is no memory."""
+    # Not os.memfd_create, which Pythons that are built for older systems lack.
+    create = getattr(ctypes.CDLL(None, use_errno=True), "memfd_create", None)
+    if create is None:
+        return tempfile.TemporaryFile(buffering=0)  # another system: on disk, kept in memory if it can
+    close_on_exec = 1
+    file = create(b"s5", close_on_exec)
+    if file < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "memfd_create")
+    return os.fdopen(file, "w+b", buffering=0)

@@ -54,7 +54,7 @@ def train_model(
     Raises:
         InputError: anything wrong in the YAML, at any depth, or in the data.
         OSError: a file could not be written; what was there before is as it was. ConnectionError: another process of
-            this training is gone.
+            this training is gone. ChildProcessError: a worker of the data loader is.
         Requeue: SIGTERM or SIGUSR1 came; all is saved, and the same call goes on.
     """
     kind, model = SystemConfig.load(system).find(name)
@@ -105,7 +105,9 @@ def train(
     _take_place(args, Path(output_dir))
     if ngpu == 0:
         _keep_memory()
-    with listening(), lost_processes_told():
+    from s5.tasks.data import lost_workers_told
+
+    with listening(), lost_processes_told(), lost_workers_told():
         task_class.main(args=args)
 
 
