@@ -16,6 +16,9 @@ from s5.report.reporter import read_reporter
 # ESPnet's lines: "[host] 2026-11-22 14:03:11,042 (trainer:336) INFO: 3/20epoch started. Estimated time ..."
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:,\d+)? ")
 _STARTED = re.compile(r"\b(\d+)/\d+epoch started")
+ASIDE = re.compile(r"\.(old|\d{8}-\d{6}(-\d+)?)$")
+"""How the folder's name ends of a model that run.sh has put aside."""
+
 EPOCH_RESULTS = re.compile(r"\b(\d+)epoch results: (.*)")
 _PARAMETERS = re.compile(r"Total Number of model parameters: ([\d.,]+ ?[KMBT]?)")
 _TRAINABLE = re.compile(r"Number of trainable parameters: ([\d.,]+ ?[KMBT]?)")
@@ -52,7 +55,7 @@ def find_trainings(expdir: str | Path) -> list[Training]:
     """Every ESPnet experiment folder in ``expdir``, by name. One that cannot be read is left out with a warning."""
     found = []
     for config in sorted(Path(expdir).glob("*/config.yaml")):
-        if config.parent.suffix == ".old":  # what a training that began anew put aside
+        if ASIDE.search(config.parent.name):
             continue
         try:
             conf = load_yaml(config)
