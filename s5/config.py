@@ -60,6 +60,14 @@ def resolve(path: str | Path) -> Path:
     return path
 
 
+def working_folder() -> Path:
+    """The working directory by the path that the shell came by, in which symbolic links stay what they are."""
+    named = os.environ.get("PWD", "")
+    if os.path.isabs(named) and os.path.exists(named) and os.path.samefile(named, "."):
+        return Path(named)
+    return Path.cwd()
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML file whose top level is a mapping.
 
@@ -82,6 +90,19 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+def parse_value(text: str) -> Any:
+    """A value as it would be read in a YAML file; the text itself where it is none.
+
+    Example:
+        >>> parse_value("1e-3"), parse_value("[a, 2]"), parse_value("a: b: c")
+        (0.001, ['a', 2], 'a: b: c')
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError:
+        return text
+
+
 def yaml_chain(path: str | Path) -> list[Path]:
     """A YAML file and those that it inherits from, nearest first.
 
@@ -101,6 +122,10 @@ def _chain(file: Path, first: str | Path, above: tuple[Path, ...]) -> Iterator[P
     parents = load_yaml(file).get("inherit") or []
     for parent in reversed(parents if isinstance(parents, list) else [parents]):
         inherited = Path(os.path.normpath(file.parent / str(parent)))
+        if not inherited.exists():
+            # Out of a recipe folder that is a link, ../ leads to the folder that holds the link.
+            linked = Path(os.path.normpath(working_folder() / file.parent / str(parent)))
+            inherited = linked if linked.exists() else inherited
         if inherited in (file, *above):
             raise InputError(f"{first}: key inherit", f"{parent}, which inherits from it", "another file")
         yield from _chain(inherited, first, (file, *above))
@@ -110,16 +135,30 @@ def load_inherited(path: str | Path) -> dict[str, Any]:
     """A YAML file over what it inherits; mappings are merged at any depth, other values replaced."""
     merged: dict[str, Any] = {}
     for file in reversed(yaml_chain(path)):
-        merged = _merge(merged, load_yaml(file))
+        merged = merge(merged, load_yaml(file))
     merged.pop("inherit", None)
     return merged
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def origins(path: str | Path) -> dict[str, Any]:
+    """:func:`load_inherited` with, in the place of each value that is no mapping, the file that it comes from."""
+    found: dict[str, Any] = {}
+    for file in reversed(yaml_chain(path)):
+        found = merge(found, _named(load_yaml(file), file))
+    found.pop("inherit", None)
+    return found
+
+
+def _named(value: Any, file: Path) -> Any:
+    return {key: _named(part, file) for key, part in value.items()} if isinstance(value, dict) else file
+
+
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """``top`` over ``base``; mappings are merged at any depth, other values replaced."""
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 

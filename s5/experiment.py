@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from s5.checkpoints import read_tensors
-from s5.config import check_arguments, load_yaml
+from s5.config import check_arguments
 from s5.errors import InputError, one_of
 from s5.labels import LabelSet
-from s5.system import WEIGHTS
+from s5.trained import best_checkpoint, read_config
 
 
 class Experiment:
@@ -78,54 +78,12 @@ class Experiment:
             raise InputError.at(self.name, e) from None
 
 
-class Facts(NamedTuple):
-    """What a model was trained for, known without loading it."""
-
-    labels: LabelSet
-    n_slots: int
-    sampling_rate: int
-
-
-def read_facts(folder: str | Path) -> Facts:
-    """The facts of a trained model. Raises InputError if there is none."""
-    config = _config(Path(folder))
-    return Facts(LabelSet(tuple(config["labels"])), config["n_slots"], config["sampling_rate"])
-
-
-def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
-    """The checkpoint to decode with: the n-best average if there is one, else the best epoch, by the first criterion.
-
-    A model from elsewhere, which was not trained here, has one alone: :data:`WEIGHTS`.
-
-    Args:
-        folder: experiment folder.
-        name: a file in it to take instead.
-
-    Raises:
-        InputError: no such file, or the training has not finished an epoch.
-    """
-    folder = Path(folder)
-    if name is not None:
-        if not (folder / name).is_file():
-            raise InputError(folder / name, "no such file", one_of(sorted(p.name for p in folder.glob("*.pth")), name))
-        return folder / name
-    config = _config(folder)
-    if "best_model_criterion" not in config:
-        return best_checkpoint(folder, WEIGHTS)
-    phase, key, _ = config["best_model_criterion"][0]
-    for kind in ("ave", "best"):
-        path = folder / f"{phase}.{key}.{kind}.pth"
-        if path.is_file():
-            return path
-    raise InputError(folder, f"no {phase}.{key}.best.pth", "a training that has finished an epoch (stages 3 to 6)")
-
-
 def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, device: str = "cpu") -> Experiment:
     """Loads a trained model.
 
     Args:
         folder: ``exp/<name>`` with config.yaml and checkpoints.
-        checkpoint: file in it; None: :func:`best_checkpoint`.
+        checkpoint: file in it; None: :func:`s5.trained.best_checkpoint`.
         kind: ``tagger`` or ``separator``.
         device: torch device.
 
@@ -136,7 +94,7 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
     from s5.tagging import TAGGERS
 
     folder = Path(folder)
-    config = _config(folder)
+    config = read_config(folder)
     tables: dict[str, dict[str, Any]] = {"tagger": dict(TAGGERS), "separator": dict(SEPARATORS)}
     table = tables[kind]
     if config.get("network") not in table:
@@ -156,9 +114,3 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
     network = memory_format(network).to(device).eval()
     labels = LabelSet(tuple(config["labels"]))
     return Experiment(network, labels, config["n_slots"], config["sampling_rate"], str(folder))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.yaml").is_file():
-        raise InputError(folder, "no config.yaml", "a trained model (stages 3 to 6)")
-    return load_yaml(folder / "config.yaml")

@@ -12,6 +12,8 @@ import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,11 +170,18 @@ def _lay_down(folder: Path, model: PublishedModel, zipped: Path, url: str) -> No
         (partial / "config.yaml").write_text(f"# {model.member} of {url}\n{text}", encoding="utf-8")
         # The marker of a finished training, as run.sh writes it: what depends on it is done again if it changes.
         (partial / ".done").write_text(f"{digest}  {model.member}\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # an older version of the same, or a part of it: weights are never removed
+            folder.rename(_free_name(folder))
         os.replace(partial, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _free_name(folder: Path) -> Path:
+    """The folder's name with the time, as run.sh gives it to what it puts aside."""
+    base = f"{folder.name}.{datetime.now():%Y%m%d-%H%M%S}"
+    names = (base if n == 1 else f"{base}-{n}" for n in count(1))
+    return next(path for path in map(folder.with_name, names) if not path.exists())
 
 
 def _extract(zipped: Path, member: str, path: Path) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from s5.config import check_arguments, load_inherited, load_yaml, parse, yaml_chain
+from s5.config import check_arguments, load_inherited, load_yaml, origins, parse, yaml_chain
 from s5.errors import InputError
 
 
@@ -100,3 +100,23 @@ def test_inherited_mappings_are_merged(tmp_path):
     (tmp_path / "a.yaml").write_text("inherit: b.yaml\n")
     with pytest.raises(InputError, match=r"key inherit: found b\.yaml, which inherits from it"):
         load_inherited(tmp_path / "b.yaml")
+
+
+def test_each_value_names_the_file_that_it_comes_from(tmp_path):
+    base, top = tmp_path / "base.yaml", tmp_path / "top.yaml"
+    base.write_text("a: 1\nb: {c: 2, d: 3}\ne: {f: 4}\n")
+    top.write_text("inherit: base.yaml\nb: {d: 5}\ne: 6\n")
+    assert load_inherited(top) == {"a": 1, "b": {"c": 2, "d": 5}, "e": 6}
+    assert origins(top) == {"a": base, "b": {"c": base, "d": top}, "e": top}
+
+
+def test_a_recipe_folder_that_is_a_link_inherits_from_beside_the_link(tmp_path, monkeypatch):
+    (tmp_path / "repo/conf").mkdir(parents=True)
+    (tmp_path / "repo/conf/base.yaml").write_text("a: 1\n")
+    (tmp_path / "disk/own/conf").mkdir(parents=True)
+    (tmp_path / "disk/own/conf/top.yaml").write_text("inherit: ../../../conf/base.yaml\n")
+    (tmp_path / "repo/egs").mkdir()
+    (tmp_path / "repo/egs/own").symlink_to(tmp_path / "disk/own")
+    monkeypatch.chdir(tmp_path / "repo/egs/own")
+    monkeypatch.setenv("PWD", str(tmp_path / "repo/egs/own"))  # as a shell has it
+    assert load_inherited("conf/top.yaml") == {"a": 1}

@@ -2,7 +2,7 @@
 # Writes constraints.txt anew: the newest set of packages that agrees with requirements.txt on Python 3.11 and 3.12.
 # With --keep, packages stay at the version that they have unless requirements.txt forbids it.
 set -euo pipefail
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tools=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 cd "$tools"
 keep=()
 if [ "${1:-}" = --keep ]; then

@@ -12,7 +12,7 @@
 set -euo pipefail
 
 uv_version=0.13.9
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tools=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 work=$tools/.setup
 log=$work/setup.log
 stamp=$tools/venv/.s5-stamp

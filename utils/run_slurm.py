@@ -168,7 +168,7 @@ class Call:
         sbatch: words of a submission, without the job's own.
         pattern: the word that stands for a job's number; empty if there is but one job.
         numbers: of the jobs.
-        log: of a job, with the pattern in it.
+        log: of a job, with the pattern in it; as it was given, so that no folder above it holds the pattern.
         command: words, with the pattern in them.
         environment: what jobs see beyond what is there.
         srun_nodes: on how many srun runs a job at once; 0: it runs without.
@@ -190,7 +190,7 @@ class Call:
 
     def log_of(self, number: int) -> str:
         """Log of a job."""
-        return self.log.replace(self.pattern, str(number)) if self.pattern else self.log
+        return os.path.abspath(self.log.replace(self.pattern, str(number)) if self.pattern else self.log)
 
     def title(self, number: int) -> str:
         """How a job is called in messages."""
@@ -242,7 +242,7 @@ def parse(words: list[str]) -> Call:
         sbatch=config.words(given),
         pattern=pattern,
         numbers=numbers,
-        log=os.path.abspath(log),
+        log=log,
         command=command,
         environment=environment,
         srun_nodes=num_nodes if num_nodes > 1 or "grace" in given else 0,
@@ -348,7 +348,7 @@ class Run:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        log = Path(call.log)
+        log = Path(os.path.abspath(call.log))
         name = log.name.replace(call.pattern, "") if call.pattern else log.name
         self.name = name.removesuffix(".log").strip("._") or log.parent.name
         self.folder = log.parent / "q" / self.name
@@ -407,10 +407,8 @@ class Run:
         else:
             offset += indices[0]
         # What Slurm itself says of a job belongs into its log; where the index is not its number, into one file.
-        output = call.log.replace("%", "%%")
-        if call.pattern:
-            number = "%a" if len(indices) > 1 else str(offset)
-            output = output.replace(call.pattern, number)
+        number = "%a" if call.pattern and len(indices) > 1 else str(offset)
+        output = os.path.abspath(call.log.replace(call.pattern or "\0", "\0")).replace("%", "%%").replace("\0", number)
         if len(indices) > 1 and offset:
             output = str(self.folder / "slurm.out").replace("%", "%%")
         job = ["bash", str(HERE / "slurm_job.sh"), str(self.folder), call.pattern, str(offset), str(call.srun_nodes)]

@@ -33,7 +33,7 @@ _APART = ("learning", "features")
 def write_report(
     system: str | Path,
     expdir: str | Path = "exp",
-    out: str | Path = "RESULTS.md",
+    out: str | Path = "exp/RESULTS.md",
     data_root: str | Path = "data",
     n_mixtures: int = 12,
     figures: bool = True,
@@ -86,7 +86,7 @@ def write_report(
             here = [kind for kind in KINDS if kind not in _APART]
             parts = draw_all(name, results, expdir, data_root, kinds=here, taggers=taggers), *apart.result()
             for set_name, paths in (item for part in parts for item in part.items()):
-                readable = {title: portable(path, expdir.parent) for title, path in paths.items()}
+                readable = {title: portable(path, out.parent) for title, path in paths.items()}
                 drawn.setdefault(set_name, {}).update(readable)
             logging.info("%s: %d figures", figure_folder(expdir, name), sum(map(len, drawn.values())))
     text = results_markdown(
@@ -101,7 +101,7 @@ def write_report(
         taggers=taggers,
         figures=drawn,
         recipe=expdir.resolve().parent.name,
-        archives={path.name: describe(path) for path in sorted(out.parent.glob("*.s5"))},
+        archives={path.name: describe(path) for path in sorted(expdir.absolute().parent.glob("*.s5"))},
     )
     write_text(out, text)
     logging.info("%s: %d results", out, len(results))

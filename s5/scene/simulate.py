@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from s5.config import load_inherited, parse, resolve
-from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_bytes, write_data_dir
+from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_bytes, write_content, write_data_dir
 from s5.errors import InputError
 from s5.inference.names import source_name
 from s5.labels import LabelSet
@@ -292,6 +292,7 @@ def simulate(
     counts = summarise(rows, (Scene.load(row.scene) for row in rows if row.scene is not None))
     write_summary(counts, out)
     write_data_dir(out, rows, found.n_slots)
+    write_content(out)
     logging.info("%s: %s", out, in_one_line(counts))
     return rows
 
@@ -318,6 +319,7 @@ def make_virtual(
     out.mkdir(parents=True, exist_ok=True)
     write_excluded(sorted(sampler.excluded), out)
     write_bytes(out / "sampler.yaml", yaml.safe_dump(sampler.to_dict(), sort_keys=False).encode())
+    write_content(out)
     return out / "sampler.yaml"
 
 

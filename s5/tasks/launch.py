@@ -14,13 +14,12 @@ import yaml
 
 from s5.config import check_arguments, load_inherited, load_yaml, parse
 from s5.errors import InputError, one_of
-from s5.experiment import best_checkpoint
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
-from s5.system import SystemConfig
 from s5.tasks.boards import check_wandb
 from s5.tasks.distributed import Place, lost_processes_told, remove_stale_inits, slurm_init_method
 from s5.tasks.espnet_patches import import_without_transformers, load_only_weights
+from s5.tasks.resolved import check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
 from s5.tasks.signals import listening
 from s5.tasks.start import check_start
 
@@ -57,17 +56,9 @@ def train_model(
             this training is gone. ChildProcessError: a worker of the data loader is.
         Requeue: SIGTERM or SIGUSR1 came; all is saved, and the same call goes on.
     """
-    kind, model = SystemConfig.load(system).find(name)
-    phases = model.phases()
-    if phase not in phases:
-        raise InputError(f"{system}: {name}", f"no {phase} phase", one_of(phases, phase))
-    options = list(extra)
-    if before := model.phase_before(phase):
-        start = best_checkpoint(Path(expdir) / model.folder(before), model.checkpoint)
-        # The network alone: of a training that kept an average of the weights, that average.
-        options += ["--init_param", f"{start}:network:network"]
-    folder = Path(expdir) / model.folder(phase)
-    train(TASK_OF_KIND[kind], phases[phase], train_data, valid_data, folder, ngpu, options)
+    found = phase_of(system, name, phase)
+    options = [*extra, *start_options(found, expdir)]
+    train(TASK_OF_KIND[found.kind], found.config, train_data, valid_data, Path(expdir) / found.folder, ngpu, options)
 
 
 def train(
@@ -79,7 +70,11 @@ def train(
     ngpu: int = -1,
     extra: Sequence[str] = (),
 ) -> None:
-    """Runs an ESPnet task; see :func:`train_model`."""
+    """Runs an ESPnet task; see :func:`train_model`.
+
+    Raises:
+        InputError: also where the folder holds a model of another training.
+    """
     config = load_inherited(config_path)
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
@@ -98,9 +93,14 @@ def train(
     elif ngpu > torch.cuda.device_count():
         raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
+    now = resolved(config_path, train_data, valid_data, extra)
+    check_same(output_dir, now, config_path)
+    check_goes_on(output_dir)
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
     check_wandb(args)
+    if Place.find().rank == 0:
+        write_resolved(output_dir, now)
     _fill_schedule(args, config_path)
     _take_place(args, Path(output_dir))
     if ngpu == 0:

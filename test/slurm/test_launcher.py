@@ -41,6 +41,19 @@ def test_jobs_of_an_array_run_as_they_would_here(cluster, tmp_path):
     ends(cluster.launch("JOB=3", tmp_path / "log dir/x.JOB.log", *job))
 
 
+def test_folders_that_are_called_like_the_pattern_stay_what_they_are(cluster, tmp_path):
+    here = tmp_path / "JOBS/JOB 4711 (ü)"
+    here.mkdir(parents=True)
+    job = script(tmp_path, 'echo "$1: $PWD"\n')
+    ends(cluster.launch("JOB=1:2", "log/x.JOB.log", *job, "JOB", cwd=here))
+    ends(cluster.launch("JOB=3", "log/x.JOB.log", *job, "JOB", cwd=here))
+    ends(cluster.launch("log/y.log", *job, "JOB", cwd=here))
+    for name, number in (("x.1", "1"), ("x.2", "2"), ("x.3", "3"), ("y", "JOB")):
+        assert f"{number}: {here}\n" in (here / f"log/{name}.log").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["JOBS", "job.sh"]
+    assert [p.name for p in (tmp_path / "JOBS").iterdir()] == ["JOB 4711 (ü)"]
+
+
 def test_the_configuration_that_comes_with_the_repository(cluster, tmp_path):
     config = Path(__file__).resolve().parents[2] / "conf/slurm.conf"
     options = {

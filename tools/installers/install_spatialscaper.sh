@@ -17,7 +17,7 @@ url=https://github.com/iranroman/SpatialScaper
 commit=dd130d1e0f8aef0c93f5e1b73c3445f855b92e7b
 # Its setup.py names more; those serve its scripts, which prepare data sets, and not the package.
 needs=(mat73==0.65 pysofaconventions==0.1.5)
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 from='' python=$tools/venv/bin/python
 
 die() {

@@ -9,7 +9,7 @@
 set -euo pipefail
 
 package=wandb==0.31.0
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 python=$tools/venv/bin/python
 
 die() {
