@@ -15,7 +15,7 @@ uv=$repo/tools/.uv/bin/uv
 # Where this machine gets Debian's packages from.
 mirror() {
   apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL) $(SUITE)' 'Created-By: Packages' 2>/dev/null |
-    awk '$2 == "Debian" && $3 == "Debian" && $4 !~ /-/ { print $1; exit }'
+    awk '$2 == "Debian" && $3 == "Debian" && $4 !~ /-/ { sub("/$", "", $1); print $1; exit }'
 }
 
 # Prints why the test cannot run here; nothing where it can.
@@ -50,7 +50,7 @@ for name in ("index-url", "proxy", "trusted-host", "timeout", "default-timeout")
 
 # make_root SUITE: the root file system, with the clone in /s5 and what has been downloaded here.
 make_root() {
-  local root=$roots/$1 cache certificates
+  local root=$roots/$1 certificates
   apt-config dump | grep -E '^Acquire::(https?::|Check-)' >"$roots/$1.apt"
   mmdebstrap --quiet --variant=minbase --include=python3,python3-pip,ca-certificates --aptopt="$roots/$1.apt" \
     "$1" "$root" "$(mirror)" || return
