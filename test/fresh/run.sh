@@ -79,7 +79,7 @@ inside() {
   shift
   mapfile -t settings < <(way_to_registry)
   if [ -d "$root/trap" ]; then settings+=(PIP_EXTRA_INDEX_URL=file:///trap); fi
-  timeout --kill-after 5 540 unshare --mount --pid --fork --kill-child bash -c '
+  timeout --kill-after 5 1800 unshare --mount --pid --fork --kill-child bash -c '
     root=$1
     shift
     mount -t proc proc "$root/proc" && mount --rbind /sys "$root/sys" && mount --rbind /dev "$root/dev" &&
@@ -98,6 +98,9 @@ fresh() {
 has_scores() {
   "$repo/tools/venv/bin/python" -c '
 import json, sys
+from pathlib import Path
+if not Path(sys.argv[1]).is_file():
+    sys.exit(1)
 scores = json.load(open(sys.argv[1]))
 sys.exit(not isinstance(scores["metrics"]["CAPI-SDRi"], float) or scores["counts"]["scored"] != 3)' "$roots/$1/s5/egs/mini_s5/exp/smoke/test/scores.json"
 }
@@ -116,7 +119,7 @@ done
 for job in "${!running[@]}"; do
   suite=${running[$job]} status=0
   wait "$job" || status=$?
-  output=$(tail -n 40 "$scratch/$suite.log")
+  output=$(tail -n 9 "$scratch/$suite.log")
   grep -E '^setup: (making|tools/venv is ready)|; [0-9]+ min' "$scratch/$suite.log"
   check "$suite: a clone runs ./run.sh" exits 0
   check "$suite: it leaves scores" has_scores "$suite"
