@@ -12,7 +12,7 @@ grep -E '^(pyyaml|tqdm)==' "$repo/tools/requirements.txt" >"$tools/requirements.
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=url./nonesuch/.insteadOf GIT_CONFIG_VALUE_0=https://github.com/
 export CALLS=$scratch/calls S5_SETUP_MIN_GB=0
 python=$("$repo/tools/venv/bin/python" -c 'import sys; print(sys._base_executable)')
-export PYTHON=$python REAL=$repo/tools/venv/bin/python
+export PYTHON=$python BASE=$python REAL=$repo/tools/venv/bin/python
 unset "${!UV_@}" "${!PIP_@}"
 export PIP_CONFIG_FILE=/dev/null XDG_CONFIG_HOME=$scratch
 
@@ -23,7 +23,9 @@ case $1 in
   venv)
     folder=${*: -1}
     mkdir -p "$folder/bin"
-    printf '#!/bin/sh\nexec "%s" "$@"\n' "$REAL" >"$folder/bin/python"
+    # The packages to be tried are those of the real environment; nothing else shall touch it.
+    printf '#!/bin/sh\ncase $* in *check_environment.py) exec "%s" "$@" ;; esac\nexec "%s" "$@"\n' "$REAL" "$BASE" \
+      >"$folder/bin/python"
     chmod +x "$folder/bin/python"
     ;;
   python)
@@ -32,7 +34,7 @@ case $1 in
       printf 'error: Failed to install cpython-3.12\n  Caused by: no such host\n' >&2
       exit 1
     fi
-    [ "$2" = install ] || echo "$REAL"
+    [ "$2" = install ] || echo "$BASE"
     ;;
   pip)
     echo install >>"$CALLS"
