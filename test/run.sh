@@ -6,7 +6,7 @@ root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 cd "$root" || exit 1
 
 usage='Runs all tests: test/run.sh'
-options=("only||lint,unit,shell,slurm,mini,docs|one part: checkers, pytest, shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, or the commands that the documentation shows")
+options=("only||lint,unit,shell,slurm,mini,docs,fresh|one part: checkers, pytest, shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, the commands that the documentation shows, or the recipe in bare root file systems (as root, where mmdebstrap is installed)")
 . utils/log.sh
 . utils/parse_options.sh
 parse_options "$@"
@@ -179,7 +179,10 @@ part_docs() {
   count python test/docs/run_commands.py "${recordings[@]}"
 }
 
-for part in lint unit shell slurm mini docs; do
+# On machines with nothing installed.
+part_fresh() { count bash test/fresh/run.sh; }
+
+for part in lint unit shell slurm mini docs fresh; do
   if [ -z "$only" ] || [ "$only" = "$part" ]; then
     began=$SECONDS
     log "== $part"
