@@ -160,6 +160,13 @@ def _() -> object:
     return file.getvalue().startswith(b"\x89PNG")
 
 
+@act("jinja2")
+def _() -> object:
+    from jinja2 import Environment
+
+    return Environment(autoescape=True).from_string("{{ x }}").render(x="<") == "&lt;"
+
+
 @act("pyroomacoustics")
 def _() -> object:
     import pyroomacoustics
@@ -208,6 +215,14 @@ def _() -> object:
     import pytest
 
     return pytest.approx(1.0) == 1.0 + 1e-9
+
+
+@act("playwright")
+def _() -> object:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        return driver.chromium.name == "chromium"
 
 
 @act("ruff")
