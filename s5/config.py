@@ -16,6 +16,7 @@ import pydantic
 import yaml
 
 from s5.errors import InputError, one_of
+from s5.text import read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: where shared configurations (conf/) are looked up after the recipe's own."""
@@ -64,10 +65,9 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing, is not YAML, holds a key twice, or is not a mapping.
     """
     path = resolve(path)
+    text = read_text(path, "a YAML file")
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(path, getattr(e, "strerror", None) or "no text", "a YAML file") from e
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path

@@ -29,6 +29,7 @@ from typing import Any
 
 from s5.errors import InputError
 from s5.scene.rules import DCASE2026, RenderRules
+from s5.text import read_json
 
 ROOM_MODULE = "src.modules.spatial_audio_synthesizer.room"
 """Module that the official code loads rooms from; kept so that it can read our scenes."""
@@ -269,7 +270,7 @@ class Scene:
         Raises:
             InputError: the file is missing, is not JSON, or lacks a key (which is named).
         """
-        return cls.from_dict(load_json(path, "a scene's JSON file"), str(path))
+        return cls.from_dict(read_json(path, "a scene's JSON file"), str(path))
 
     def save(self, path: str | Path) -> None:
         """Writes the scene's JSON file (under a temporary name first). The folder has to exist."""
@@ -294,16 +295,6 @@ class Scene:
         if sorted(slots) != sorted(self.labels) or len(set(slots)) < len(slots):
             raise InputError(where, slots, f"the scene's labels ({', '.join(self.labels) or 'none'}), each once")
         return replace(self, slots=list(slots))
-
-
-def load_json(path: str | Path, what: str) -> Any:
-    """Content of a JSON file. Raises InputError naming the file and ``what`` was expected."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(path, e.strerror or e, what) from e
-    except ValueError as e:
-        raise InputError(path, f"no JSON ({e})", what) from e
 
 
 def save_json(data: Any, path: str | Path) -> None:
