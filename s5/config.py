@@ -174,7 +174,8 @@ def _forbid_extra(schema: Any, seen: set[int]) -> None:
     seen.add(id(schema))
     if inspect.isclass(schema) and hasattr(schema, "__dataclass_fields__"):
         if "__pydantic_config__" not in vars(schema):
-            setattr(schema, "__pydantic_config__", pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True))  # noqa: B010
+            strict = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+            setattr(schema, "__pydantic_config__", strict)  # noqa: B010
         for hint in typing.get_type_hints(schema).values():
             _forbid_extra(hint, seen)
     for argument in typing.get_args(schema):
@@ -191,7 +192,9 @@ def _signature_model(function: Callable[..., Any], given: tuple[str, ...]) -> ty
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (hints.get(name, Any), default)
-    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    config = pydantic.ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=()
+    )
     return pydantic.create_model(function.__name__, __config__=config, **fields)
 
 
