@@ -36,6 +36,7 @@ from s5.config import ROOT, load_yaml, parse, resolve
 from s5.data import write_bytes
 from s5.errors import DAMAGED_ZIP, InputError
 from s5.system import WEIGHTS, SystemConfig, system_name
+from s5.text import read_json
 
 if TYPE_CHECKING:
     from s5.experiment import Experiment
@@ -334,11 +335,11 @@ def _figures(files: Sequence[str | Path]) -> dict[str, Any]:
     figures = {}
     for file in files:
         try:
-            scores = json.loads(Path(file).read_text(encoding="utf-8"))
+            scores = read_json(file, "what stage 11 wrote")
             name = scores["set"] + (" (oracle labels)" if scores["oracle_labels"] else "")
             figures[name] = {key: scores[key] for key in ("metrics", "counts", "by_class")}
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise InputError(file, getattr(e, "strerror", None) or f"no scores ({e})", "what stage 11 wrote") from None
+        except (KeyError, TypeError) as e:
+            raise InputError(file, f"no scores ({e})", "what stage 11 wrote") from None
     return figures
 
 

@@ -16,6 +16,7 @@ import pydantic
 import yaml
 
 from s5.errors import InputError, one_of
+from s5.text import read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: where shared configurations (conf/) are looked up after the recipe's own."""
@@ -64,10 +65,9 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing, is not YAML, holds a key twice, or is not a mapping.
     """
     path = resolve(path)
+    text = read_text(path, "a YAML file")
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(path, getattr(e, "strerror", None) or "no text", "a YAML file") from e
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
@@ -174,7 +174,8 @@ def _forbid_extra(schema: Any, seen: set[int]) -> None:
     seen.add(id(schema))
     if inspect.isclass(schema) and hasattr(schema, "__dataclass_fields__"):
         if "__pydantic_config__" not in vars(schema):
-            setattr(schema, "__pydantic_config__", pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True))  # noqa: B010
+            strict = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+            setattr(schema, "__pydantic_config__", strict)  # noqa: B010
         for hint in typing.get_type_hints(schema).values():
             _forbid_extra(hint, seen)
     for argument in typing.get_args(schema):
@@ -191,7 +192,9 @@ def _signature_model(function: Callable[..., Any], given: tuple[str, ...]) -> ty
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (hints.get(name, Any), default)
-    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    config = pydantic.ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=()
+    )
     return pydantic.create_model(function.__name__, __config__=config, **fields)
 
 

@@ -22,6 +22,7 @@ from s5.labels import LabelSet
 from s5.parallel import run_jobs
 from s5.shards import Shards, results, whole_folder
 from s5.system import Result, S5System
+from s5.text import read_text
 
 Rows = dict[str, list[str]]
 
@@ -274,8 +275,8 @@ class Posteriors:
                     raise InputError(folder / f"{name}.scp", f"no {utt}", f"the utterances of {names[0]}.scp")
         file = folder / "n_slots"
         try:
-            n_slots = int(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
+            n_slots = int(read_text(file, "the number of slots (stage 7)"))
+        except ValueError as e:
             raise InputError(file, "no number", "the number of slots (stage 7)") from e
         return cls(tables, labels, n_slots)
 
@@ -387,10 +388,7 @@ def _read_npy(path: Path) -> np.ndarray:
 def read_rows(path: str | Path) -> Rows:
     """Reads ``<key> <token> ...`` lines. Raises InputError for a missing file or a key that stands twice."""
     rows: Rows = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as e:
-        raise InputError(path, e.strerror, "a file of '<utt> <Label> ...' lines") from e
+    lines = read_text(path, "a file of '<utt> <Label> ...' lines").splitlines()
     for number, line in enumerate(lines, 1):
         key, *tokens = line.split()
         if key in rows:

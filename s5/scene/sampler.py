@@ -21,7 +21,7 @@ from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.scene.draw import Draw2025, Draw2026, Impossible
 from s5.scene.material import Material
-from s5.scene.spec import Scene
+from s5.scene.spec import LARGEST, LOUDEST, Scene, check_length, check_number
 
 MAX_TRIES = 100
 """Draws of a scene's events before its request is refused."""
@@ -282,6 +282,10 @@ def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
     def refuse(key: str, found: object, expected: str) -> None:
         raise InputError(f"{where}: key {prefix}{key}", found, expected)
 
+    for key in ("event_snr", "interference_snr", "ref_db", "direct_range_ms"):
+        value, most = getattr(config, key), LARGEST if key == "direct_range_ms" else LOUDEST
+        for number in value if isinstance(value, tuple) else [value]:
+            check_number(number, f"{where}: key {prefix}{key}", most)
     for key in ("n_events", "interference", "event_snr", "interference_snr"):
         low, high = getattr(config, key)
         if low > high or (key in ("n_events", "interference") and low < 0):
@@ -289,6 +293,7 @@ def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
     for key in ("num_scenes", "sampling_rate", "duration", "max_event_duration", "max_event_overlap", "n_slots"):
         if getattr(config, key) <= 0:
             refuse(key, getattr(config, key), "more than 0")
+    check_length(config.duration, config.sampling_rate, f"{where}: key {prefix}", ("duration", "sampling_rate"))
     if config.n_events[1] > config.n_slots:
         refuse("n_events", list(config.n_events), f"at most n_slots ({config.n_slots})")
     if config.max_event_duration > config.duration:
