@@ -34,9 +34,10 @@ import yaml
 
 from s5.config import ROOT, load_yaml, parse, resolve
 from s5.data import write_bytes
-from s5.errors import DAMAGED_ZIP, InputError
+from s5.errors import InputError
 from s5.system import WEIGHTS, SystemConfig, system_name
 from s5.text import read_json
+from s5.zips import ZipReader
 
 if TYPE_CHECKING:
     from s5.experiment import Experiment
@@ -409,22 +410,17 @@ def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
 
 def _read_zip(path: Path) -> dict[str, bytes]:
     """Every file of an archive by its name. Nothing is compressed, so what comes out is not larger than the file."""
-    if not path.is_file():
-        raise InputError(path, "no such file", "a model archive")
     contents: dict[str, bytes] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                link = stat.S_ISLNK(info.external_attr >> 16)
-                if link or not (info.filename == "archive.yaml" or _NAME.fullmatch(info.filename)):
-                    found = f"{'a link' if link else 'a file'} {info.filename!r}"
-                    raise InputError(path, found, "the files of a model archive")
-                if info.filename in contents or info.compress_type != zipfile.ZIP_STORED:
-                    how = "twice" if info.filename in contents else "compressed"
-                    raise InputError(path, f"{info.filename} {how}", "each file once, as it is")
-                contents[info.filename] = archive.read(info)
-    except DAMAGED_ZIP as e:
-        raise InputError(path, f"a damaged file ({e})", "a model archive") from None
+    with ZipReader(path, "a model archive") as archive:
+        for info in archive.infos:
+            link = stat.S_ISLNK(info.external_attr >> 16)
+            if link or not (info.filename == "archive.yaml" or _NAME.fullmatch(info.filename)):
+                found = f"{'a link' if link else 'a file'} {info.filename!r}"
+                raise InputError(path, found, "the files of a model archive")
+            if info.filename in contents or info.compress_type != zipfile.ZIP_STORED:
+                how = "twice" if info.filename in contents else "compressed"
+                raise InputError(path, f"{info.filename} {how}", "each file once, as it is")
+            contents[info.filename] = archive.read(info)
     if "archive.yaml" not in contents:
         raise InputError(path, "no archive.yaml", "a model archive")
     named = set(_names(contents["archive.yaml"], path))

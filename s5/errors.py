@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import zipfile
-import zlib
 from collections.abc import Iterable
 from typing import Any
-
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""What reading a damaged, encrypted or unknown kind of zip file raises."""
 
 
 class InputError(Exception):

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import tempfile
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +18,10 @@ import yaml
 
 from s5.config import load_yaml, parse, resolve
 from s5.corpus.download import PATIENT, File, Patience, download
-from s5.errors import DAMAGED_ZIP, InputError, one_of
+from s5.errors import InputError, one_of
 from s5.labels import DCASE_LABELS
 from s5.system import WEIGHTS, SystemConfig
+from s5.zips import ZipReader
 
 PUBLISHED = "conf/official.yaml"
 SAMPLING_RATE, N_SLOTS = 32000, 3
@@ -178,20 +178,15 @@ def _lay_down(folder: Path, model: PublishedModel, zipped: Path, url: str) -> No
 def _extract(zipped: Path, member: str, path: Path) -> str:
     """Writes one file of a zip, found by its name in whatever folder; its SHA-256."""
     digest = hashlib.sha256()
-    try:
-        with zipfile.ZipFile(zipped) as archive:
-            found = [name for name in archive.namelist() if name.rpartition("/")[2] == member]
-            if len(found) != 1:
-                there = ", ".join(sorted(archive.namelist())[:5]) or "nothing"
-                raise InputError(zipped, f"{len(found)} files {member} (but {there})", "one")
-            with archive.open(found[0]) as source, path.open("wb") as target:
-                while block := source.read(1 << 20):
-                    digest.update(block)
-                    target.write(block)
-    except DAMAGED_ZIP as e:
-        raise InputError(zipped, f"a damaged file ({e})", "a zip file (delete it to fetch it again)") from None
-    except FileNotFoundError:
-        raise InputError(zipped, "no such file", "the published zip file") from None
+    with ZipReader(zipped, "the published zip file (delete it to fetch it again)") as archive:
+        found = [info for info in archive.infos if info.filename.rpartition("/")[2] == member]
+        if len(found) != 1:
+            there = ", ".join(sorted(info.filename for info in archive.infos)[:5]) or "nothing"
+            raise InputError(zipped, f"{len(found)} files {member} (but {there})", "one")
+        with path.open("wb") as target:
+            for block in archive.blocks(found[0]):
+                digest.update(block)
+                target.write(block)
     return digest.hexdigest()
 
 

@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mutate
 import numpy as np
 import soundfile
 import yaml
-
-import mutate
 from mutate import mutate_bytes, mutate_json, mutate_lines, mutate_wav, mutate_yaml, mutate_zip
 from originals import LABELS, RATE, SOUNDSCAPES, SUBMISSION, N
 
@@ -284,13 +283,17 @@ def _mutate_sofa(mutant: Mutant, path: Path) -> str:
             return f"{name} = {number}"
         if how == "attribute":
             key = rng.choice(("Type", "Units"))
-            value = rng.choice(("", "spherical", "cartesian", "metre", "kilohertz", "radian", "é", 3, b"\xff", "hertz" * 99))
+            value = rng.choice(
+                ("", "spherical", "cartesian", "metre", "kilohertz", "radian", "é", 3, b"\xff", "hertz" * 99)
+            )
             data.attrs[key] = value
             return f"{name}:{key} = {value!r}"
         values = np.asarray(data[()], dtype=np.float64)
         del file[name]
         if how == "shape":
-            shape = rng.choice(((0,), (1, 1), values.shape[::-1], (*values.shape, 1), values.shape[:1], (1, *values.shape)))
+            shape = rng.choice(
+                ((0,), (1, 1), values.shape[::-1], (*values.shape, 1), values.shape[:1], (1, *values.shape))
+            )
             file[name] = np.resize(values, shape)
             return f"{name} of shape {shape}"
         if how == "type":
@@ -435,7 +438,9 @@ def _judge_archive(mutant: Mutant, found: dict[str, bytes]) -> None:
         return
     with zipfile.ZipFile(mutant.original / "tiny.s5") as archive:
         for name in archive.namelist():
-            if name not in ("archive.yaml", "README.md", "LICENSE", "scores.json") and found.get(name) != archive.read(name):
+            if name not in ("archive.yaml", "README.md", "LICENSE", "scores.json") and found.get(name) != archive.read(
+                name
+            ):
                 raise Wrong(f"another {name}")
 
 
@@ -448,7 +453,7 @@ def _mutate_checkpoint(mutant: Mutant, path: Path) -> str:
     import torch
 
     rng = mutant.rng
-    if path.suffix == ".yaml" or path.suffix == ".zip" and rng.random() < 0.5:
+    if path.suffix == ".yaml" or (path.suffix == ".zip" and rng.random() < 0.5):
         return mutate_file(path, rng)
     if path.suffix == ".zip":
         members = mutate.read_zip(path.read_bytes())
@@ -461,7 +466,9 @@ def _mutate_checkpoint(mutant: Mutant, path: Path) -> str:
         return done
     if rng.random() < 0.3:  # another content
         content = torch.load(path, weights_only=False)
-        odd: Any = rng.choice((None, [], {}, 3, "x", mutate.Evil(), torch.ones(3), {"model": 3}, {1: torch.ones(1)}, math.nan))
+        odd: Any = rng.choice(
+            (None, [], {}, 3, "x", mutate.Evil(), torch.ones(3), {"model": 3}, {1: torch.ones(1)}, math.nan)
+        )
         if isinstance(content, dict) and rng.random() < 0.7:
             inner = next((content[key] for key in ("model", "state_dict") if key in content), content)
             key = rng.choice(list(inner))
@@ -502,7 +509,13 @@ def _run_checkpoint(mutant: Mutant) -> Any:
     name = mutant.file
     if name == "published.zip":
         conf = {"n_fft": 128, "hop_length": 64, "widths": [2, 3], "condition_dim": 4}
-        model = {"file": "f", "member": "separator.ckpt", "kind": "separator", "network": "resunetk", "network_conf": conf}
+        model = {
+            "file": "f",
+            "member": "separator.ckpt",
+            "kind": "separator",
+            "network": "resunetk",
+            "network_conf": conf,
+        }
         table = {"files": {"f": {"url": "https://a.org/f.zip"}}, "models": {"separator": model}}
         Path("table.yaml").write_text(yaml.safe_dump(table))
         download_models("system.yaml", "got", file=name, published="table.yaml")
@@ -510,7 +523,9 @@ def _run_checkpoint(mutant: Mutant) -> Any:
     if name.startswith("exp/"):
         kind = name.split("/")[1]
         loaded = load_experiment(Path("exp", kind), None, kind)
-        outputs = loaded.posterior(_noise()) if kind == "tagger" else loaded.separate(_noise(), [loaded.labels.names[0]])
+        outputs = (
+            loaded.posterior(_noise()) if kind == "tagger" else loaded.separate(_noise(), [loaded.labels.names[0]])
+        )
         if not np.isfinite(outputs).all():
             raise Wrong("outputs that are not finite")
         if name.endswith(".pth"):
@@ -556,7 +571,9 @@ def _run_datadir(mutant: Mutant) -> Any:
 
     how = mutant.rng.choice(("load", "load", "score", "oracle"))
     if how == "score":
-        score.main(["--estimates", "estimates", "--references", "data", "--labels", "labels.txt", "--out", "scores.json"])
+        score.main(
+            ["--estimates", "estimates", "--references", "data", "--labels", "labels.txt", "--out", "scores.json"]
+        )
         _finite_json("scores.json")
         return None
     if how == "oracle":
@@ -589,8 +606,16 @@ def _mutate_estimates(mutant: Mutant, path: Path) -> str:
     rng = mutant.rng
     if path.suffix == ".wav" and rng.random() < 0.5:
         utt, slot, label = rng.choice("abcx"), rng.choice("0123"), rng.choice((*LABELS, "silence", "Dog", ""))
-        names = [f"{utt}_{slot}_{label}", f"{utt}_{label}", f"{utt}_{slot}", f"{utt}_-1_{label}", f"{utt}_99999_{label}"]
-        name = rng.choice((*names, f"{utt}__{label}", f"_{label}", label or "x", f"{utt}_٣_{label}", f"{utt}_{slot}_{label}_x"))
+        names = [
+            f"{utt}_{slot}_{label}",
+            f"{utt}_{label}",
+            f"{utt}_{slot}",
+            f"{utt}_-1_{label}",
+            f"{utt}_99999_{label}",
+        ]
+        name = rng.choice(
+            (*names, f"{utt}__{label}", f"_{label}", label or "x", f"{utt}_٣_{label}", f"{utt}_{slot}_{label}_x")
+        )
         target = path.with_name(name.strip() + rng.choice((".wav", ".wav", ".wav", ".WAV", ".flac", "", ".wav.wav")))
         (shutil.copy if rng.random() < 0.3 else os.replace)(path, target) if target != path else None
         return f"renamed {target.name}"
@@ -639,7 +664,17 @@ def _mutate_results(mutant: Mutant, path: Path) -> str:
         utt = rng.choice(list(tables))
         array = tables[utt]
         tables[utt] = rng.choice(
-            (array * np.nan, array * 2, -array, array[:1], array[:, :-1], array[0], array.astype("f8"), array[:0], array[:, :1])
+            (
+                array * np.nan,
+                array * 2,
+                -array,
+                array[:1],
+                array[:, :-1],
+                array[0],
+                array.astype("f8"),
+                array[:0],
+                array[:, :1],
+            )
         )
         kaldiio.save_ark(str(path), tables, scp=str(scp))
         return f"posterior {tables[utt].shape}"
@@ -656,7 +691,9 @@ def _run_results(mutant: Mutant) -> Any:
         vote.main(["--system", "system.yaml", "--out", "out"])
         return Path("out/labels").read_text()
     more = ["--oracle_labels"] if how == "oracle" else []
-    fuse.main(["--system", "system.yaml", "--expdir", "exp", "--data", "data", "--out", "out", "--device", "cpu", *more])
+    fuse.main(
+        ["--system", "system.yaml", "--expdir", "exp", "--data", "data", "--out", "out", "--device", "cpu", *more]
+    )
     _check_wavs(Path("out/estimates"), N)
     return None
 
@@ -687,12 +724,15 @@ def _run_submission(mutant: Mutant) -> Any:
 def _submitted(path: str | Path) -> Any:
     """What counts of a submission: its sources, their labels, and its figures."""
     with zipfile.ZipFile(path) as archive:
-        files = {info.filename.partition("/")[2]: archive.read(info) for info in archive.infolist() if not info.is_dir()}
+        files = {
+            info.filename.partition("/")[2]: archive.read(info) for info in archive.infolist() if not info.is_dir()
+        }
     evaluation, test = (json.loads(files.pop(f"{name}_results.json")) for name in ("eval", "dev_set_test"))
     audio = {name: _samples(content) for name, content in files.items()}
     # Probabilities, a figure that a mean does not tell from another, sizes and configurations are the authors' own.
     listed = {
-        entry["soundscape"]: [(e["filename"], e["label"]) for e in entry["estimate"]] for entry in evaluation["probabilities"]
+        entry["soundscape"]: [(e["filename"], e["label"]) for e in entry["estimate"]]
+        for entry in evaluation["probabilities"]
     }
     rows = {
         row["soundscape"]: (

@@ -42,8 +42,11 @@ class Evil:
 def place(data: bytes, rng: random.Random) -> int:
     """Where to change something: headers and ends count as much as all the rest."""
     n = max(1, len(data))
-    return rng.choice((rng.randrange(min(n, 64)), rng.randrange(min(n, 512)), n - 1 - rng.randrange(min(n, 256)))) % n \
-        if rng.random() < 0.7 else rng.randrange(n)
+    return (
+        rng.choice((rng.randrange(min(n, 64)), rng.randrange(min(n, 512)), n - 1 - rng.randrange(min(n, 256)))) % n
+        if rng.random() < 0.7
+        else rng.randrange(n)
+    )
 
 
 def flip_bits(data: bytes, rng: random.Random) -> bytes:
@@ -109,7 +112,9 @@ def append(data: bytes, rng: random.Random) -> bytes:
 
 def replace_all(data: bytes, rng: random.Random) -> bytes:
     """Another file altogether."""
-    return rng.choice((b"", b"\0" * len(data), b"hello", b"PK\5\6" + bytes(18), pickle.dumps(Evil()), b"\xff\xfe", b"{}"))
+    return rng.choice(
+        (b"", b"\0" * len(data), b"hello", b"PK\5\6" + bytes(18), pickle.dumps(Evil()), b"\xff\xfe", b"{}")
+    )
 
 
 BYTES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
@@ -127,7 +132,17 @@ def mutate_bytes(data: bytes, rng: random.Random) -> tuple[bytes, str]:
 
 WORDS = (
     *("x", "Speech", "silence", "Cough", "NaN", "inf", "-1", "1e999", "0", "99999999999999999999", "٣", "ü", "a/b"),
-    *("../../x", "/etc/passwd", "/dev/null", "/dev/zero", ".", "-", f"touch {RAN} |", f"| touch {RAN}", "x:99999999999"),
+    *(
+        "../../x",
+        "/etc/passwd",
+        "/dev/null",
+        "/dev/zero",
+        ".",
+        "-",
+        f"touch {RAN} |",
+        f"| touch {RAN}",
+        "x:99999999999",
+    ),
     *("x:-1", "\0", "\x85", "\u2028", "\ufeff", "a" * 5000, "x,y", "#", '"', "%s", "{}", "\t"),
 )
 
@@ -138,7 +153,21 @@ def mutate_lines(data: bytes, rng: random.Random) -> tuple[bytes, str]:
     i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
     word = rng.choice(WORDS).encode("utf-8", "surrogatepass")
     kind = rng.choice(
-        ("delete", "duplicate", "swap", "blank", "blank", "bom", "latin", "crlf", "cut", "word", "word", "word", "words")
+        (
+            "delete",
+            "duplicate",
+            "swap",
+            "blank",
+            "blank",
+            "bom",
+            "latin",
+            "crlf",
+            "cut",
+            "word",
+            "word",
+            "word",
+            "words",
+        )
     )
     if kind == "delete":
         del lines[i]
@@ -232,7 +261,9 @@ def _near(value: Any, rng: random.Random) -> Any:
     if isinstance(value, int | float):
         return rng.choice((-value, value + 1, value - 1, value * 1e6, value / 1e6, float(value), int(value), value * 2))
     if isinstance(value, str):
-        return rng.choice((value + "x", value[:-1], value.upper(), f"/{value}", f"../{value}", f"{value}\n", f" {value}"))
+        return rng.choice(
+            (value + "x", value[:-1], value.upper(), f"/{value}", f"../{value}", f"{value}\n", f" {value}")
+        )
     if isinstance(value, list):
         return rng.choice((value * 2, value[:-1], value[::-1], [*value, None], value * 500))
     return value
@@ -243,7 +274,9 @@ def mutate_json(data: bytes, rng: random.Random) -> tuple[bytes, str]:
     if rng.random() < 0.15:
         return rng.choice((mutate_bytes, mutate_lines))(data, rng)
     if rng.random() < 0.04:
-        return rng.choice((b"[" * 100_000, b"[" * 5000 + b"]" * 5000, data[:1] + b'"x":1,"x":2,' + data[1:], b"1" * 5000)), "odd"
+        return rng.choice(
+            (b"[" * 100_000, b"[" * 5000 + b"]" * 5000, data[:1] + b'"x":1,"x":2,' + data[1:], b"1" * 5000)
+        ), "odd"
     tree, what = mutate_tree(json.loads(data), rng)
     try:
         return json.dumps(tree, indent=rng.choice((None, 1))).encode(), what
@@ -274,7 +307,8 @@ ODD_YAML = (
     b"\n!!map x: 1\n",
     b"\x00",
     b"\n" + b"[" * 3000,
-    b"\n" + b"".join(b"x%d: &x%d [%s]\n" % (i, i, b",".join([b"*x%d" % (i - 1)] * 9) if i else b"1") for i in range(12)),
+    b"\n"
+    + b"".join(b"x%d: &x%d [%s]\n" % (i, i, b",".join([b"*x%d" % (i - 1)] * 9) if i else b"1") for i in range(12)),
 )
 
 
@@ -318,7 +352,9 @@ def mutate_wav(data: bytes, rng: random.Random) -> tuple[bytes, str]:
     elif kind == "fmt":
         fmt = next(chunk for chunk in chunks if chunk[0] == b"fmt ")
         form, at = rng.choice((("<H", 0), ("<H", 2), ("<I", 4), ("<I", 8), ("<H", 12), ("<H", 14)))
-        value = struct.pack(form, rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 24, 32, 64, 255, 8000, 65535, rng.getrandbits(16))))
+        value = struct.pack(
+            form, rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 24, 32, 64, 255, 8000, 65535, rng.getrandbits(16)))
+        )
         fmt[2] = fmt[2][:at] + value + fmt[2][at + len(value) :]
     elif kind == "insert":
         chunks.insert(i, [rng.choice((b"LIST", b"JUNK", b"PEAK", b"fact", b"ds64")), 12, rng.randbytes(12)])
@@ -330,7 +366,21 @@ def mutate_wav(data: bytes, rng: random.Random) -> tuple[bytes, str]:
 
 # --- zip --------------------------------------------------------------------------------------------------------------
 
-NAMES = ("", "x", "../x", "/x", "a\\b", "archive.yaml", "models/../x", "ü.wav", "con", "a" * 300, "x/", "labels.txt/x", "\n")
+NAMES = (
+    "",
+    "x",
+    "../x",
+    "/x",
+    "a\\b",
+    "archive.yaml",
+    "models/../x",
+    "ü.wav",
+    "con",
+    "a" * 300,
+    "x/",
+    "labels.txt/x",
+    "\n",
+)
 
 
 def read_zip(data: bytes) -> list[tuple[zipfile.ZipInfo, bytes]]:
@@ -350,12 +400,29 @@ def mutate_zip_fields(data: bytes, rng: random.Random) -> tuple[bytes, str]:
     """Another number or name in a record of a zip file: the directory's, a file's own, or the end's."""
     out = bytearray(data)
     record = rng.choice((b"PK\1\2", b"PK\1\2", b"PK\5\6", b"PK\3\4"))
-    found = [at for at in range(len(data)) if data.startswith(record, at)] if len(data) < 1 << 16 else _records(data, record)
+    found = (
+        [at for at in range(len(data)) if data.startswith(record, at)]
+        if len(data) < 1 << 16
+        else _records(data, record)
+    )
     if not found:
         return mutate_bytes(data, rng)
     at = rng.choice(found)
     fields = {
-        b"PK\1\2": ((6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (34, 2), (38, 4), (42, 4)),
+        b"PK\1\2": (
+            (6, 2),
+            (8, 2),
+            (10, 2),
+            (16, 4),
+            (20, 4),
+            (24, 4),
+            (28, 2),
+            (30, 2),
+            (32, 2),
+            (34, 2),
+            (38, 4),
+            (42, 4),
+        ),
         b"PK\3\4": ((4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2)),
         b"PK\5\6": ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2)),
     }[record]

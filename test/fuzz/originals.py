@@ -197,7 +197,13 @@ def _scenes(root: Path) -> None:
     entries = [{"metadata_path": "2026.json"}, {"metadata_path": "2025.json", "ref_event": ["Cough", "Speech"]}]
     (root / "scene/list.json").write_text(json.dumps(entries))
     dirs = {name: f"raw/{name}" for name in ("sound_event", "interference", "noise", "room_ir")}
-    sampler = {"labels": list(LABELS), "sampling_rate": RATE, "duration": 1.0, "max_event_duration": 0.8, "num_scenes": 2}
+    sampler = {
+        "labels": list(LABELS),
+        "sampling_rate": RATE,
+        "duration": 1.0,
+        "max_event_duration": 0.8,
+        "num_scenes": 2,
+    }
     sampler |= {"n_events": [1, 3], "event_snr": [5, 20], "interference": [0, 1], "interference_snr": [0, 15]}
     sampler |= {"same_class_probability": 0.5, "same_class_min_angle": 60, "ref_db": -55, "dirs": dirs}
     (root / "scene/sampler.yaml").write_text(yaml.safe_dump(sampler, sort_keys=False))

@@ -64,17 +64,6 @@ def preload(kinds: list[str]) -> None:
     import scipy.signal
     import sofar
 
-    import s5.archive
-    import s5.bin.score
-    import s5.corpus.verify
-    import s5.decode
-    import s5.official
-    import s5.scene.simulate
-    import s5.separation
-    import s5.submission_rules
-    import s5.tagging
-    import s5.tasks.checkpoint
-
     assert all((h5py, kaldiio, scipy, sofar))
     if "training" in kinds:
         from s5.tasks import launch
@@ -123,7 +112,9 @@ def outcome(kind_name: str, mutant: Mutant) -> tuple[str, str]:
                     return "left behind", f"{left[0]} after: {e.code}"
                 return (wrong, e.code) if wrong else ("refused", e.code)
             text = said.getvalue().strip().splitlines()
-            return ("refused" if e.code == 2 and text and "error:" in text[-1] else f"status {e.code}"), text[-1] if text else ""
+            return ("refused" if e.code == 2 and text and "error:" in text[-1] else f"status {e.code}"), text[
+                -1
+            ] if text else ""
         if Path(mutate.RAN).exists():
             return "wrong result", "code of the file ran"
         kind.judge(mutant, result[0])
@@ -224,7 +215,9 @@ class Child:
         """Waits for its end; how it came."""
         os.close(self.pipe)
         _, status = os.waitpid(self.pid, 0)
-        return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
+        return (
+            signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
+        )
 
 
 def plan(number: int, kinds: list[str]) -> list[tuple[str, int]]:
@@ -266,7 +259,9 @@ def run_all(
             if child.tasks:  # it died of the first of these
                 name, index = child.tasks.pop(0)
                 what = "hang" if how == "SIGKILL" else "crash"
-                found.append({"kind": name, "index": index, "what": what, "line": how, "changes": [], "s": WALL_SECONDS})
+                found.append(
+                    {"kind": name, "index": index, "what": what, "line": how, "changes": [], "s": WALL_SECONDS}
+                )
                 if child.tasks:
                     waiting.insert(0, child.tasks)
     return found
