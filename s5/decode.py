@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import kaldiio
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from s5.data import DataDir, audio_info, read_audio, write_audio, write_bytes
 from s5.errors import InputError
 from s5.fusion import Counts
+from s5.kaldi import check_posterior, read_n_slots, read_scp
 from s5.labels import LabelSet
 from s5.parallel import run_jobs
 from s5.shards import Shards, results, whole_folder
@@ -131,7 +133,7 @@ def fuse(
     """
     utts = list(utts or data.utts)
     rows = _rows_of(utts, Path(out, "labels"), data)
-    shares = _rows_of(utts, Path(out, "probabilities"), data)
+    shares = _shares_of(rows, Path(out, "probabilities"), data)
     config = system.config
     posteriors = None if oracle or not (config.gate or config.refine) else Posteriors.load(system, out)
     final: Rows = {}
@@ -268,16 +270,15 @@ class Posteriors:
         folder = Path(out, "posteriors")
         labels = LabelSet.load(folder / "labels.txt")
         names = [m.name for m in system.config.taggers]
-        tables = {name: _read_scp(folder / f"{name}.scp") for name in names}
+        tables = {name: dict(read_scp(folder / f"{name}.scp", "posteriors (stage 7)")) for name in names}
         for name, table in tables.items():
-            for utt in tables[names[0]]:
-                if utt not in table:
-                    raise InputError(folder / f"{name}.scp", f"no {utt}", f"the utterances of {names[0]}.scp")
-        file = folder / "n_slots"
-        try:
-            n_slots = int(read_text(file, "the number of slots (stage 7)"))
-        except ValueError as e:
-            raise InputError(file, "no number", "the number of slots (stage 7)") from e
+            for one, other in ((name, names[0]), (names[0], name)):
+                for utt in tables[other]:
+                    if utt not in tables[one]:
+                        raise InputError(folder / f"{one}.scp", f"no {utt}", f"the utterances of {other}.scp")
+            for utt, posterior in table.items():
+                check_posterior(posterior, len(labels), f"{folder / name}.scp: {utt}")
+        n_slots = read_n_slots(folder / "n_slots")
         return cls(tables, labels, n_slots)
 
     @property
@@ -328,7 +329,7 @@ class _Fuse:
     system: S5System
     data: DataDir
     rows: Rows
-    shares: Rows
+    shares: dict[str, list[float]]
     posteriors: Posteriors | None
     separated: Path
     folder: Path
@@ -339,9 +340,10 @@ class _Fuse:
         return any(self.system.config.fusion.sharpen.values())
 
     def __call__(self, utt: str) -> Result:
-        labels, probabilities = self.rows[utt], [float(p) for p in self.shares[utt]]
-        outputs = {m.name: _read_npy(self.separated / m.name / f"{utt}.npy") for m in self.system.config.separators}
+        labels, probabilities = self.rows[utt], self.shares[utt]
         mixture, fs = self.data.mixture(utt)
+        names = [m.name for m in self.system.config.separators]
+        outputs = {name: _read_npy(self.separated / name / f"{utt}.npy", labels, mixture.shape[1]) for name in names}
         given = self.posteriors
         result = self.system.finish(
             mixture,
@@ -378,11 +380,35 @@ def _rows_of(utts: Sequence[str], path: Path, data: DataDir) -> Rows:
     return {utt: rows[utt] for utt in utts}
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _shares_of(rows: Rows, path: Path, data: DataDir) -> dict[str, list[float]]:
+    """The probabilities of some utterances' labels."""
+    shares = {}
+    for utt, words in _rows_of(list(rows), path, data).items():
+        if len(words) != len(rows[utt]):
+            raise InputError(f"{path}: {utt}", f"{len(words)} probabilities", f"{len(rows[utt])}, one a label")
+        try:
+            shares[utt] = [float(word) for word in words]
+        except ValueError:
+            shares[utt] = [-1.0]
+        if not all(0 <= p <= 1 for p in shares[utt]):
+            raise InputError(f"{path}: {utt}", " ".join(words), "probabilities from 0 to 1")
+    return shares
+
+
+def _read_npy(path: Path, labels: Sequence[str], n_samples: int) -> np.ndarray:
+    """What a separator gave for a mixture's labels."""
+    expected = f"separated sources of {n_samples} samples, as their mixture has (stage 9)"
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as e:
-        raise InputError(path, "nothing that can be read", "separated sources (stage 9)") from e
+        sources = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError, BadZipFile) as e:
+        raise InputError(path, getattr(e, "strerror", None) or "nothing that can be read", expected) from e
+    if not isinstance(sources, np.ndarray):
+        raise InputError(path, "several arrays", expected)
+    if sources.dtype != np.float32 or sources.ndim != 2 or sources.shape[1] != n_samples or len(sources) < len(labels):
+        raise InputError(path, f"{sources.dtype} of shape {list(sources.shape)}", expected)
+    if not np.isfinite(sources).all():
+        raise InputError(path, "samples that are not finite", expected)
+    return sources
 
 
 def read_rows(path: str | Path) -> Rows:
@@ -401,12 +427,6 @@ def _write_rows(path: Path, rows: Rows) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text("".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()), encoding="utf-8")
     partial.replace(path)
-
-
-def _read_scp(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise InputError(path, "no such file", "posteriors (stage 7)")
-    return dict(kaldiio.load_scp_sequential(str(path)))
 
 
 def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from s5.checkpoints import read_tensors
-from s5.config import check_arguments, load_yaml
+from s5.checkpoints import check_weights, read_tensors
+from s5.config import build, load_yaml, parse
 from s5.errors import InputError, one_of
 from s5.labels import LabelSet
 from s5.system import WEIGHTS
@@ -88,8 +89,79 @@ class Facts(NamedTuple):
 
 def read_facts(folder: str | Path) -> Facts:
     """The facts of a trained model. Raises InputError if there is none."""
-    config = _config(Path(folder))
-    return Facts(LabelSet(tuple(config["labels"])), config["n_slots"], config["sampling_rate"])
+    config = read_config(folder)
+    return Facts(LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate)
+
+
+@dataclass
+class NetworkConfig:
+    """What of a trained model's config.yaml says which network it is.
+
+    Attributes:
+        labels: in the order of the class index.
+        n_slots: K.
+        sampling_rate: Hz.
+        network: its name in :data:`s5.tagging.TAGGERS` or :data:`s5.separation.SEPARATORS`.
+        network_conf: its arguments.
+        best_model_criterion: phase, figure and ``min`` or ``max``, the first of which decides; none: a model from
+            elsewhere, which was not trained here.
+    """
+
+    labels: list[str]
+    n_slots: int
+    sampling_rate: int
+    network: str
+    network_conf: dict[str, Any]
+    best_model_criterion: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        LabelSet(tuple(self.labels))
+        for key in ("n_slots", "sampling_rate"):
+            if getattr(self, key) < 1:
+                raise InputError(f"key {key}", getattr(self, key), "1 or more")
+
+
+def read_config(folder: str | Path) -> NetworkConfig:
+    """What the config.yaml of a trained model says. Raises InputError if there is none, or naming the wrong key."""
+    path = Path(folder, "config.yaml")
+    if not path.is_file():
+        raise InputError(folder, "no config.yaml", "a trained model (stages 3 to 6)")
+    config = load_yaml(path)
+    return parse(NetworkConfig, {k: config[k] for k in NetworkConfig.__dataclass_fields__ if k in config}, path)
+
+
+N = TypeVar("N", bound=torch.nn.Module)
+
+MOST_PARAMETERS = 20_000
+"""Tensors of a network: a number of layers that nobody means would be built until memory ends."""
+
+
+def build_network(network: Callable[..., N], conf: Mapping[str, Any], where: object, n_labels: int, n_slots: int) -> N:
+    """A network of random weights.
+
+    Args:
+        network: its class.
+        conf: its configured arguments.
+        where: file and key that complaints name.
+        n_labels: C.
+        n_slots: K, unless ``conf`` says it.
+
+    Raises:
+        InputError: arguments that are unknown, of a wrong type, or do not fit together.
+    """
+    n = 0
+
+    def count(*_: Any) -> None:
+        nonlocal n
+        n += 1
+        if n > MOST_PARAMETERS:
+            raise ValueError(f"more than {MOST_PARAMETERS} tensors of weights")
+
+    counting = torch.nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        return build(network, {"n_slots": n_slots, **conf}, where, n_labels=n_labels)
+    finally:
+        counting.remove()
 
 
 def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
@@ -109,10 +181,10 @@ def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
         if not (folder / name).is_file():
             raise InputError(folder / name, "no such file", one_of(sorted(p.name for p in folder.glob("*.pth")), name))
         return folder / name
-    config = _config(folder)
-    if "best_model_criterion" not in config:
+    config = read_config(folder)
+    if not config.best_model_criterion:
         return best_checkpoint(folder, WEIGHTS)
-    phase, key, _ = config["best_model_criterion"][0]
+    phase, key, _ = config.best_model_criterion[0]
     for kind in ("ave", "best"):
         path = folder / f"{phase}.{key}.{kind}.pth"
         if path.is_file():
@@ -136,29 +208,19 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
     from s5.tagging import TAGGERS
 
     folder = Path(folder)
-    config = _config(folder)
+    config = read_config(folder)
     tables: dict[str, dict[str, Any]] = {"tagger": dict(TAGGERS), "separator": dict(SEPARATORS)}
     table = tables[kind]
-    if config.get("network") not in table:
-        raise InputError(f"{folder}/config.yaml: key network", config.get("network"), one_of(table))
-    network_class = table[config["network"]]
-    conf = {"n_slots": config["n_slots"], **config["network_conf"]}
-    check_arguments(network_class, conf, f"{folder}/config.yaml: network_conf", given=("n_labels",))
-    network = network_class(n_labels=len(config["labels"]), **conf)
+    if config.network not in table:
+        raise InputError(f"{folder}/config.yaml: key network", config.network, one_of(table, config.network))
+    arguments = (config.network_conf, f"{folder}/config.yaml: network_conf", len(config.labels), config.n_slots)
     path = best_checkpoint(folder, checkpoint)
     tensors = {k.removeprefix("network."): v for k, v in read_tensors(path).items()}
-    own = network.state_dict()
-    for key, value in own.items():
-        found = list(tensors[key].shape) if key in tensors else "nothing"
-        if found != list(value.shape):
-            raise InputError(f"{path}: key {key}", found, list(value.shape))
-    network.load_state_dict({key: tensors[key] for key in own})
+    with torch.device("meta"):  # takes no memory: sizes are held against the file's before
+        expected = build_network(table[config.network], *arguments).state_dict()
+    for key, value in expected.items():
+        check_weights(tensors.get(key), value, f"{path}: key {key}")
+    network = build_network(table[config.network], *arguments)
+    network.load_state_dict({key: tensors[key] for key in expected})
     network = memory_format(network).to(device).eval()
-    labels = LabelSet(tuple(config["labels"]))
-    return Experiment(network, labels, config["n_slots"], config["sampling_rate"], str(folder))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.yaml").is_file():
-        raise InputError(folder, "no config.yaml", "a trained model (stages 3 to 6)")
-    return load_yaml(folder / "config.yaml")
+    return Experiment(network, LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate, str(folder))

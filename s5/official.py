@@ -192,16 +192,15 @@ def _extract(zipped: Path, member: str, path: Path) -> str:
 
 def _build(model: PublishedModel) -> Any:
     """The network, of random weights."""
-    from s5.config import check_arguments
+    from s5.experiment import build_network
     from s5.separation import SEPARATORS
     from s5.tagging import TAGGERS
 
     table: dict[str, Any] = dict(TAGGERS if model.kind == "tagger" else SEPARATORS)
     if model.network not in table:
         raise InputError(f"{PUBLISHED}: network", model.network, one_of(table, model.network))
-    conf = {"n_slots": N_SLOTS, **model.network_conf}
-    check_arguments(table[model.network], conf, f"{PUBLISHED}: network_conf", given=("n_labels",))
-    return table[model.network](n_labels=len(DCASE_LABELS), **conf)
+    where = f"{PUBLISHED}: network_conf"
+    return build_network(table[model.network], model.network_conf, where, len(DCASE_LABELS), N_SLOTS)
 
 
 def _converted(model: PublishedModel, checkpoint: Path, zipped: Path) -> Any:

@@ -39,6 +39,14 @@ def telling_damage(path: str | Path, expected: str, name: str = "") -> Iterator[
         raise InputError(path, f"a damaged file ({why}{inside})", expected) from None
 
 
+def check_zip(path: str | Path, expected: str) -> None:
+    """Reads all of a zip file once. Raises InputError for one that is damaged anywhere."""
+    with ZipReader(path, expected) as archive:
+        for info in archive.infos:
+            for _ in archive.blocks(info):
+                pass
+
+
 class ZipReader:
     """A zip file to read, each of whose complaints is an InputError.
 
