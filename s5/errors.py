@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-
 LONGEST = 1000
 """Characters of what complaints show of an input."""
 

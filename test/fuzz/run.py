@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all mutants")
     parser.add_argument("--number", type=int, default=1000, metavar="N", help="mutants in all")
     parser.add_argument("--kind", nargs="*", choices=list(KINDS), default=list(KINDS), help="by default all")
-    parser.add_argument("--only", metavar="KIND/I", help="one mutant")
+    parser.add_argument("--only", metavar="KIND/I", nargs="+", help="these mutants alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy what fails into this folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every outcome")
@@ -306,8 +306,7 @@ def main() -> None:
     began = time.monotonic()
     tasks = plan(args.number, args.kind)
     if args.only:
-        kind, _, index = args.only.rpartition("/")
-        tasks = [(kind, int(index))]
+        tasks = [(name.split("/")[0], int(name.split("/")[1])) for name in args.only]
     preload([name for name, _ in tasks])
     keep = args.keep.absolute() if args.keep else None
     with tempfile.TemporaryDirectory(prefix="s5.fuzz.") as scratch:
