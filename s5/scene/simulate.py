@@ -430,7 +430,8 @@ def _load(path: Path) -> Scene | None:
 
 
 def _spread(nj: int) -> Map:
-    """A ``map`` that works in ``nj`` processes and gives results in order."""
+    """A ``map`` that works in ``nj`` processes, at most one a core, and gives results in order."""
+    nj = min(nj, len(os.sched_getaffinity(0)))
 
     def mapping(job: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         if nj <= 1 or len(items) < 2:
@@ -440,7 +441,7 @@ def _spread(nj: int) -> Map:
         # has imported what all need forks them.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
-        n_processes = min(nj, len(items), len(os.sched_getaffinity(0)))
+        n_processes = min(nj, len(items))
         with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start, initargs=(job,)) as pool:
             try:
                 yield from pool.map(_run, items, chunksize=max(1, min(16, len(items) // (4 * nj))))
