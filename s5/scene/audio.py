@@ -12,6 +12,7 @@ a level anyway. What is kept between scenes, and where:
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,9 @@ UNCOMPRESSED = ("WAV", "WAVEX", "W64", "RF64", "AIFF", "AU")
 LARGEST = 8
 """A file is decoded as a whole where it takes at most this part (1 / LARGEST) of the budget; else by slice."""
 
+STEPS = {"PCM_16": 1.0, "PCM_S8": 2.0**-7, "PCM_U8": 2.0**-7, "PCM_24": 2.0**-23}
+"""Format of whole numbers -> its step, in the unit of what is read: 16 bits as they are, others of full scale 1."""
+
 Stamp = tuple[int, int]
 
 
@@ -41,6 +45,8 @@ class AudioInfo:
     kind: str
     """numpy's name of the samples' type that holds what the file does: int16 or float32."""
     uncompressed: bool
+    quietest: float
+    """Largest sample of what does not sound, in the samples' unit: two steps of whole numbers, 1e-6 of full scale."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,28 @@ def read(wanted: Clip) -> np.ndarray:
 def decode(wanted: Clip) -> np.ndarray:
     """Frames [n, C] of a clip from its file, whatever is kept; see :func:`read`."""
     with open_file(wanted.path) as sound:
-        if wanted.start:
-            try:
-                sound.seek(wanted.start)
-            except soundfile.LibsndfileError as e:
-                raise _damaged(wanted.path, e) from e
+        _seek(sound, wanted)
         return next_frames(sound, wanted.n_frames, wanted.info.kind, wanted.path)
+
+
+def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """First frame and frames [size or fewer, C] of a clip's first ``n_frames``, read when they are asked for.
+
+    Raises:
+        InputError: as :func:`read`.
+    """
+    with open_file(wanted.path) as sound:
+        _seek(sound, wanted)
+        for start in range(0, n_frames, size):
+            yield start, next_frames(sound, min(size, n_frames - start), wanted.info.kind, wanted.path)
+
+
+def _seek(sound: soundfile.SoundFile, wanted: Clip) -> None:
+    if wanted.start:
+        try:
+            sound.seek(wanted.start)
+        except soundfile.LibsndfileError as e:
+            raise _damaged(wanted.path, e) from e
 
 
 def next_frames(sound: soundfile.SoundFile, n_frames: int, kind: str, path: str) -> np.ndarray:
@@ -141,10 +163,10 @@ def _damaged(path: str, error: soundfile.LibsndfileError) -> InputError:
 def source(wanted: Clip, rate: int) -> np.ndarray:
     """A clip as a source: [n] float32, mixed down to one channel, at ``rate``. Raises InputError as :func:`read`."""
     if wanted.info.rate == rate:
-        return _mono(read(wanted))
+        return mono(read(wanted))
 
     def make() -> np.ndarray:
-        return resample(_mono(read(wanted))[:, None], wanted.info.rate, rate)[:, 0]
+        return resample(mono(read(wanted))[:, None], wanted.info.rate, rate)[:, 0]
 
     if not wanted.whole or wanted.nbytes_of_file * LARGEST > decoded.budget:
         return make()
@@ -179,7 +201,8 @@ def resample(frames: np.ndarray, rate: float, target: float) -> np.ndarray:
     return out
 
 
-def _mono(frames: np.ndarray) -> np.ndarray:
+def mono(frames: np.ndarray) -> np.ndarray:
+    """[n, C] -> [n] float32: the mean of the channels."""
     if frames.shape[1] == 1:
         return frames[:, 0].astype(np.float32, copy=False)
     return frames.mean(axis=1, dtype=np.float32)
@@ -201,7 +224,8 @@ def _header(path: str) -> AudioInfo:
 def header(sound: soundfile.SoundFile) -> AudioInfo:
     """What an open file's header says."""
     kind = "int16" if sound.subtype == "PCM_16" else "float32"
-    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format in UNCOMPRESSED)
+    quietest = max(2 * STEPS.get(sound.subtype, 0.0), 0.0 if kind == "int16" else 1e-6)
+    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format in UNCOMPRESSED, quietest)
 
 
 def open_file(path: str) -> soundfile.SoundFile:

@@ -107,6 +107,9 @@ def plan(scene: Scene, root: str | Path = ".") -> Plan:
     """
     config = scene.config
     room = open_room(os.path.join(root, scene.room.sofa_path))
+    if room.rir_length * room.n_channels * config.sr / room.sampling_rate > MAX_SAMPLES:
+        found = f"{room.rir_length} samples at {room.sampling_rate:g} Hz for a scene at {config.sr} Hz"
+        raise InputError(f"{room.path}: Data.IR", found, f"at most {MAX_SAMPLES} samples of all channels")
     backgrounds = [_background(event, scene, room.n_channels, root) for event in scene.bg_events]
     events = [
         _event(event, scene, room, event_path(root, config.foreground_dir, event), slot)

@@ -172,6 +172,26 @@ def test_impossible_requests_are_refused_with_the_reason(material, config):
     refused(".*no position 170 degrees away", same_class_min_angle=170, same_class_probability=1.0, labels=["Speech"])
 
 
+def test_where_labels_run_out_events_repeat_one(material, config):
+    config |= {"labels": ["Cough", "Speech"], "n_events": [3, 3], "same_class_probability": 0.1}
+    for seed in range(30):
+        assert len(Sampler(config, material).sample(seed).fg_events) == 3
+    sampler = Sampler(config | {"labels": ["Cough"]}, material)
+    sampler.check_requests()
+    assert sampler.sample(0).labels == ["Cough"] * 3
+    with pytest.raises(InputError, match=r"3 events .*3 different labels out of 1"):
+        Sampler(config | {"labels": ["Cough"], "max_same_class": 1}, material).sample(0)
+
+
+def test_every_number_of_events_is_checked(material, config):
+    config |= {"labels": ["Percussion", "Speech"], "same_class_probability": 0.001, "max_event_overlap": 4}
+    with pytest.raises(InputError, match=r"no scene of 3 events \(2 of a repeated class\).*Percussion"):
+        Sampler(config | {"labels": ["Percussion"], "same_class_folder_depth": 0}, material).check_requests()
+    with pytest.raises(InputError, match=r"no scene of 3 events .*3 different labels out of 2"):
+        config |= {"n_events": [1, 4], "n_slots": 4, "same_class_probability": 0.0}
+        Sampler(config, material).check_requests()
+
+
 NO_EVENT = {"name": "x", "num_scenes": 5, "n_events": [0, 0]}
 
 
