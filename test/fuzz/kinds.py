@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 import yaml
 from mutate import mutate_bytes, mutate_json, mutate_lines, mutate_wav, mutate_yaml, mutate_zip
-from originals import LABELS, RATE, SOUNDSCAPES, SUBMISSION, N
+from originals import LABELS, RATE, SUBMISSION, N
 
 Change = tuple[str, str]
 """File and what was done to it."""
@@ -174,8 +174,11 @@ def _system(world: Path) -> Any:
     return _systems[world]
 
 
-def _wav_samples(data: bytes) -> int | None:
-    """Samples that a RIFF file holds by its own format and its data chunk; None where it says what cannot be judged."""
+def _wav_samples(data: bytes) -> tuple[int, int] | None:
+    """Samples that a RIFF file holds by its data chunk's size, and those that are there behind the chunk's head.
+
+    None where it says what cannot be judged: another format, or a length that a pipe leaves open.
+    """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return None
     at, align = 12, 0
@@ -187,7 +190,7 @@ def _wav_samples(data: bytes) -> int | None:
                 return None
         if name == b"data":
             open_end = size == 0 or size >= 0x7FFF0000
-            return None if open_end or not align else size // align
+            return None if open_end or not align else (size // align, (len(data) - at - 8) // align)
         at += 8 + size + size % 2
     return None
 
@@ -251,9 +254,11 @@ def _run_audio(mutant: Mutant) -> Any:
 
 def _judge_audio(mutant: Mutant, n: int) -> None:
     path = Path(mutant.file)
-    expected = _wav_samples(path.read_bytes()) if path.is_file() else None
-    if expected is not None and n != expected:
-        raise Wrong(f"{n} samples read, {expected} by its data chunk")
+    found = _wav_samples(path.read_bytes()) if path.is_file() else None
+    if found is not None and n != found[0]:
+        raise Wrong(f"{n} samples read, {found[0]} by its data chunk")
+    if found is not None and n < N <= found[1]:
+        raise Wrong(f"{n} samples read, though there are {found[1]}")
     if mutant.cut and n < N:
         raise Wrong(f"cut off, and taken for one of {n} samples")
 
@@ -414,7 +419,7 @@ def _mutate_archive(mutant: Mutant, path: Path) -> str:
         data, done = mutate_zip(path.read_bytes(), rng, member)
         path.write_bytes(data)
         return done
-    members = dict((info.filename, content) for info, content in mutate.read_zip(path.read_bytes()))
+    members = {info.filename: content for info, content in mutate.read_zip(path.read_bytes())}
     name = rng.choice([name for name in members if name not in ("archive.yaml", "LICENSE", "README.md")])
     members[name], done = (_mutate_tensors if name.endswith("tensors") else member)(name, members[name], rng)
     manifest = yaml.safe_load(members["archive.yaml"])
@@ -472,11 +477,8 @@ def _mutate_checkpoint(mutant: Mutant, path: Path) -> str:
         if isinstance(content, dict) and rng.random() < 0.7:
             inner = next((content[key] for key in ("model", "state_dict") if key in content), content)
             key = rng.choice(list(inner))
-            odd = rng.choice((
-                *(odd, inner[key] * math.nan, inner[key].double() * 1e300, inner[key].to(torch.int8), inner[key][:0]),
-                *(inner[key].to_sparse(), inner[key].to("meta"), inner[key].cfloat(), inner[key].bool(), inner[key].half()),
-                *(torch.quantize_per_tensor(inner[key].float(), 0.1, 0, torch.qint8), torch.nn.Parameter(inner[key].float())),
-            )) if isinstance(inner[key], torch.Tensor) and inner[key].ndim else odd  # fmt: skip
+            if isinstance(inner[key], torch.Tensor) and inner[key].ndim:
+                odd = rng.choice((odd, *_odd_tensors(inner[key])))
             inner[key] = odd
         else:
             content = odd
@@ -490,13 +492,22 @@ def _mutate_checkpoint(mutant: Mutant, path: Path) -> str:
     return done
 
 
+def _odd_tensors(x: Any) -> tuple[Any, ...]:
+    import torch
+
+    real = x.float()
+    kinds = (x.to(torch.int8), x.cfloat(), x.bool(), x.half(), x.to_sparse(), x.to("meta"))
+    quantized = torch.quantize_per_tensor(real, 0.1, 0, torch.qint8)
+    return (*kinds, x * math.nan, x.double() * 1e300, x[:0], quantized, torch.nn.Parameter(real))
+
+
 def _mutate_torch(data: bytes, rng: random.Random) -> tuple[bytes, str]:
     if data[:2] != b"PK":
         return mutate_bytes(data, rng)
     return mutate_zip(data, rng, lambda name, content, rng: mutate_bytes(content, rng))
 
 
-_CHECKPOINTS = ("plain.safetensors", "legacy.pth", "lightning.ckpt", "checkpoint.pth")
+_CHECKPOINTS = ("plain.safetensors", "legacy.pth", "lightning.ckpt", "checkpoint.pth", "published.zip", "exp/*/*")
 
 
 def _run_checkpoint(mutant: Mutant) -> Any:
@@ -523,9 +534,8 @@ def _run_checkpoint(mutant: Mutant) -> Any:
     if name.startswith("exp/"):
         kind = name.split("/")[1]
         loaded = load_experiment(Path("exp", kind), None, kind)
-        outputs = (
-            loaded.posterior(_noise()) if kind == "tagger" else loaded.separate(_noise(), [loaded.labels.names[0]])
-        )
+        label = loaded.labels.names[0]
+        outputs = loaded.posterior(_noise()) if kind == "tagger" else loaded.separate(_noise(), [label])
         if not np.isfinite(outputs).all():
             raise Wrong("outputs that are not finite")
         if name.endswith(".pth"):
@@ -565,16 +575,13 @@ def _judge_checkpoint(mutant: Mutant, found: dict[str, Any] | None) -> None:
 
 
 def _run_datadir(mutant: Mutant) -> Any:
-    from s5.bin import score, vote
+    from s5.bin import vote
     from s5.data import DataDir
     from s5.labels import LabelSet
 
     how = mutant.rng.choice(("load", "load", "score", "oracle"))
     if how == "score":
-        score.main(
-            ["--estimates", "estimates", "--references", "data", "--labels", "labels.txt", "--out", "scores.json"]
-        )
-        _finite_json("scores.json")
+        _score(mutant)
         return None
     if how == "oracle":
         vote.main(["--system", "x.yaml", "--oracle", "data", "--out", "out"])
@@ -649,11 +656,9 @@ def _mutate_results(mutant: Mutant, path: Path) -> str:
     rng = mutant.rng
     if path.suffix == ".npy" and rng.random() < 0.5:
         array = np.load(path)
-        odd = rng.choice((
-            *(array * np.nan, array[:1], array[:, :-1], array[0], array.astype("f8"), array.astype("c8"), array.astype("i2")),
-            *(array * 1e30, array[None], np.array([None, {}], dtype=object), np.array("x"), array[:0], array.T),
-            np.zeros((3, 0), np.float32),
-        ))  # fmt: skip
+        shapes = (array[:1], array[:, :-1], array[0], array[None], array[:0], array.T, np.zeros((3, 0), np.float32))
+        types = (array.astype("f8"), array.astype("c8"), array.astype("i2"), np.array([None, {}]), np.array("x"))
+        odd = rng.choice((*shapes, *types, array * np.nan, array * 1e30))
         np.save(path, odd, allow_pickle=True)
         return f"array {odd.shape} {odd.dtype}"
     if path.suffix == ".ark" and rng.random() < 0.5:
@@ -663,19 +668,8 @@ def _mutate_results(mutant: Mutant, path: Path) -> str:
         tables = dict(kaldiio.load_scp_sequential(str(scp)))
         utt = rng.choice(list(tables))
         array = tables[utt]
-        tables[utt] = rng.choice(
-            (
-                array * np.nan,
-                array * 2,
-                -array,
-                array[:1],
-                array[:, :-1],
-                array[0],
-                array.astype("f8"),
-                array[:0],
-                array[:, :1],
-            )
-        )
+        shapes = (array[:1], array[:, :-1], array[0], array[:0], array[:, :1])
+        tables[utt] = rng.choice((*shapes, array * np.nan, array * 2, -array, array.astype("f8")))
         kaldiio.save_ark(str(path), tables, scp=str(scp))
         return f"posterior {tables[utt].shape}"
     return mutate_file(path, rng)
@@ -731,7 +725,7 @@ def _submitted(path: str | Path) -> Any:
     audio = {name: _samples(content) for name, content in files.items()}
     # Probabilities, a figure that a mean does not tell from another, sizes and configurations are the authors' own.
     listed = {
-        entry["soundscape"]: [(e["filename"], e["label"]) for e in entry["estimate"]]
+        entry["soundscape"]: [(estimate["filename"], estimate["label"]) for estimate in entry["estimate"]]
         for entry in evaluation["probabilities"]
     }
     rows = {
@@ -805,27 +799,33 @@ def _run_training(mutant: Mutant) -> Any:
     return None
 
 
+def _judge_set_if_any(mutant: Mutant, data: Any) -> None:
+    if data is not None:
+        _judge_set(mutant, data)
+
+
+_RESULTS = (
+    "out/posteriors/*",
+    "out/posteriors/*",
+    "out/separated/*/*",
+    "out/labels",
+    "out/probabilities",
+    "system.yaml",
+)
+_ESTIMATES = ("estimates/*.wav", "estimates/*.wav", "challenge/*/*.wav", "probabilities")
+
 KINDS: dict[str, Kind] = {
-    "audio": Kind(("*",), _run_audio, _judge_audio, share=5),
-    "sofa": Kind(("*.sofa",), _run_sofa, _judge_set_or_none := lambda m, d: _judge_set(m, d) if d else None, 3, ("raw",), _mutate_sofa),
-    "scene": Kind(("*.json", "*.yaml", "2026.json", "2025.json"), _run_scene, _judge_set_or_none, 4, ("raw",)),
+    "audio": Kind(("*",), _run_audio, _judge_audio, 5),
+    "sofa": Kind(("*.sofa",), _run_sofa, _judge_set_if_any, 3, ("raw",), _mutate_sofa),
+    "scene": Kind(("*.json", "*.yaml", "2026.json", "2025.json"), _run_scene, _judge_set_if_any, 4, ("raw",)),
     "system": Kind(("*.yaml", "exp/*/config.yaml", "scores.json"), _run_system, share=3),
     "archive": Kind(("tiny.s5",), _run_archive, _judge_archive, 3, (), _mutate_archive),
-    "checkpoint": Kind(
-        (*_CHECKPOINTS, "published.zip", "exp/*/*"), _run_checkpoint, _judge_checkpoint, 3, (), _mutate_checkpoint
-    ),
+    "checkpoint": Kind(_CHECKPOINTS, _run_checkpoint, _judge_checkpoint, 3, (), _mutate_checkpoint),
     "datadir": Kind(("data/*", "data/*", "data/*", "*.wav"), _run_datadir, _judge_datadir, 2),
     "labels": Kind(("labels.txt",), _run_labels, _judge_labels, 1),
-    "results": Kind(
-        ("out/posteriors/*", "out/posteriors/*", "out/separated/*/*", "out/labels", "out/probabilities", "system.yaml"),
-        *(_run_results, _judge_results, 4, (), _mutate_results),
-    ),
+    "results": Kind(_RESULTS, _run_results, _judge_results, 4, (), _mutate_results),
     "submission": Kind(("*.zip",), _run_submission, _judge_submission, 4, ("soundscapes",)),
-    "estimates": Kind(
-        ("estimates/*.wav", "estimates/*.wav", "challenge/*/*.wav", "probabilities"), _run_estimates, share=2,
-        mutate=_mutate_estimates, left=("scores.json",),
-    ),
+    "estimates": Kind(_ESTIMATES, _run_estimates, share=2, mutate=_mutate_estimates, left=("scores.json",)),
     "download": Kind(("a.*", "a.*", "a.*", "data.yaml", "data/dev_set/files.json"), _run_download, _judge_download, 2),
     "training": Kind(("*.yaml", "train/sampler.yaml"), _run_training, share=1, links=("raw",)),
-}  # fmt: skip
-assert SOUNDSCAPES
+}

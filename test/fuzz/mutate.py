@@ -10,6 +10,7 @@ import math
 import pickle
 import random
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -238,7 +239,6 @@ def mutate_tree(tree: Any, rng: random.Random) -> tuple[Any, str]:
     elif kind == "rename" and isinstance(parent, dict):
         parent[rng.choice((f"{last}s", str(last)[:-1], str(last).upper(), "", 1, None))] = parent.pop(last)
     elif kind == "copy":
-        *_, other = rng.choice(places)
         target = rng.choice(places)
         holder = tree
         for part in target[:-1]:
@@ -484,8 +484,6 @@ def mutate_zip(
         members.insert(i, (zipfile.ZipInfo(rng.choice(NAMES)), rng.randbytes(20)))
     else:
         members = [members[i]]
-    import warnings
-
     with warnings.catch_warnings():  # of names that stand twice
         warnings.simplefilter("ignore")
         return write_zip(members), f"zip {kind} {info.filename}"

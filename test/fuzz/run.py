@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"  # before numpy: a process that has threads is not to be forked
-os.environ |= {"HF_HUB_OFFLINE": "1", "S5_CACHE": "off", "TQDM_DISABLE": "1"}
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy: a process that has threads is not to be forked
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["S5_CACHE"] = "off"
 
 import argparse
 import contextlib
