@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
@@ -400,7 +401,17 @@ def _read_npy(path: Path, labels: Sequence[str], n_samples: int) -> np.ndarray:
     expected = f"separated sources of {n_samples} samples, as their mixture has (stage 9)"
     try:
         sources = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError, BadZipFile) as e:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        MemoryError,
+        OverflowError,
+        TokenError,
+        BadZipFile,
+    ) as e:
         raise InputError(path, getattr(e, "strerror", None) or "nothing that can be read", expected) from e
     if not isinstance(sources, np.ndarray):
         raise InputError(path, "several arrays", expected)

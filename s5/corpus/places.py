@@ -72,8 +72,10 @@ class Places:
     def _at_the_users(self, name: str) -> Path | None:
         if name in self.given:
             return self.given[name].absolute()
-        part = self.corpus.parts.get(name)
-        for place in part.found if part and self.data_root is not None else []:
+        if name not in self.corpus.parts:
+            return None
+        part = self.corpus.parts[name]
+        for place in part.found if self.data_root is not None else []:
             path = _below(self.data_root, place)  # type: ignore[arg-type]
             if _is_part(path, part):
                 return path.absolute()

@@ -10,7 +10,6 @@ import os
 import random
 import re
 import shutil
-import wave
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -739,12 +738,8 @@ def _submitted(path: str | Path) -> Any:
 
 
 def _samples(content: bytes) -> bytes:
-    try:
-        with wave.open(io.BytesIO(content)) as file:
-            return file.readframes(N)
-    except (wave.Error, EOFError):
-        samples, _ = soundfile.read(io.BytesIO(content), dtype="int16")
-        return samples.tobytes()
+    samples, _ = soundfile.read(io.BytesIO(content), dtype="int16")
+    return samples.tobytes()
 
 
 def _judge_submission(mutant: Mutant, found: Any) -> None:
