@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tokenize import TokenError
@@ -17,9 +21,10 @@ from zipfile import BadZipFile
 import kaldiio
 import numpy as np
 
-from s5.data import DataDir, audio_info, read_audio, write_audio, write_bytes
+from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write_bytes
 from s5.errors import InputError
 from s5.fusion import Counts
+from s5.inference.names import source_name
 from s5.kaldi import check_posterior, read_n_slots, read_scp
 from s5.labels import LabelSet
 from s5.parallel import run_jobs
@@ -28,6 +33,9 @@ from s5.system import Result, S5System
 from s5.text import read_text
 
 Rows = dict[str, list[str]]
+
+_NO_ARRAY = (ValueError, SyntaxError, TypeError, MemoryError, OverflowError, TokenError, BadZipFile)
+"""What numpy raises at a file of samples that is none."""
 
 FINAL_LABELS, FINAL_PROBABILITIES = "final_labels", "final_probabilities"
 """Files of the labels behind ``estimates/``: those of the vote, less what a gate silenced, refined if asked."""
@@ -124,7 +132,7 @@ def fuse(
     """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots).
 
     A system with a gate or a refinement reads ``posteriors/`` too; a refinement runs the networks. The labels that this
-    leaves stand in ``final_labels`` and ``final_probabilities``.
+    leaves stand in ``final_labels`` and ``final_probabilities``. Estimates that 16 bits clip are named in the log.
 
     Args:
         oracle: the labels were given: neither gate nor refinement.
@@ -134,7 +142,7 @@ def fuse(
     """
     utts = list(utts or data.utts)
     rows = _rows_of(utts, Path(out, "labels"), data)
-    shares = _shares_of(rows, Path(out, "probabilities"), data)
+    shares = _probabilities_of(utts, Path(out, "probabilities"), data, rows)
     config = system.config
     posteriors = None if oracle or not (config.gate or config.refine) else Posteriors.load(system, out)
     final: Rows = {}
@@ -148,12 +156,14 @@ def fuse(
             shards,
             utts,
             lambda part: run_jobs(job, part, n_processes, "fuse", networks or job.sharpens),
-            _from_result,
-            _to_result,
+            _from_fused,
+            _to_fused,
         )
         if found is None:
             return None
-        for utt, result in zip(utts, found, strict=True):
+        for utt, (result, clipped) in zip(utts, found, strict=True):
+            for name, what in clipped.items():
+                _say_clipped(name, what, str(data.mixture_path(utt)))
             final[utt], final_shares[utt] = result.labels, _as_text(result.probabilities)
             gated += result.gated
             if result.counts:
@@ -195,6 +205,9 @@ def separate_file(
 ) -> list[Written]:
     """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
 
+    They take the place of all files of this form and name that an earlier run left, once all of them are written. What
+    lies beyond full scale is clipped, and the log names the file.
+
     A recording longer than a window is separated window by window, in memory that does not grow with it: a file holds
     one source followed through all windows, and its probability is the highest of its label.
 
@@ -207,32 +220,65 @@ def separate_file(
         labels: of the sources, the same ones in every window; by default each window is tagged.
 
     Raises:
-        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many.
+        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many; an
+            overlap that does not fit the window.
     """
+    if not 0 < overlap <= window / 2 < float("inf"):
+        raise InputError("overlap", f"{overlap:g} s of windows of {window:g} s", "more than 0, at most half a window")
     channels, n_samples, fs = audio_info(recording)
     if channels != system.n_channels:
         raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
+    folder, name = Path(folder), Path(recording).stem
     if n_samples > window * fs:
-        return _separate_long(system, recording, folder, window, overlap, labels)
-    mixture, fs = read_audio(recording)
-    sources = system(mixture, fs, labels)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    written = []
-    for slot, source in enumerate(sources):
-        path = Path(folder, f"{Path(recording).stem}_{slot}_{source.label}.wav")
-        write_audio(path, source.waveform[None], fs, subtype="PCM_16")
-        written.append(Written(path, source.label, source.probability))
-    return written
+        with _outputs(folder, name) as partial:
+            results = _separate_long(system, recording, partial, window, overlap, labels)
+    else:
+        mixture, fs = read_audio(recording)
+        sources = system(mixture, fs, labels)
+        results = []
+        with _outputs(folder, name) as partial:
+            for slot, source in enumerate(sources):
+                path = partial / source_name(name, slot, source.label)
+                clipped = write_audio(path, source.waveform[None], fs, subtype="PCM_16")
+                results.append((Written(path, source.label, source.probability), clipped))
+    for written, clipped in results:
+        _say_clipped(written.path.name, clipped, str(recording))
+    return [written._replace(path=folder / written.path.name) for written, _ in results]
+
+
+@contextmanager
+def _outputs(folder: Path, name: str) -> Iterator[Path]:
+    """A folder to fill with ``<name>_<slot>_<Label>.wav``, which take the place of those in ``folder`` in the end.
+
+    Labels have no underscore: the outputs of a recording ``<name>_0`` are of another form, and stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as partial:
+        yield Path(partial)
+        made = sorted(os.listdir(partial))
+        for file in made:
+            os.replace(Path(partial, file), folder / file)
+    form = re.compile(re.escape(name) + r"_(0|[1-9][0-9]*)_[^_\s]+\.wav")
+    for old in folder.iterdir():
+        if form.fullmatch(old.name) and old.name not in made and old.is_file():
+            old.unlink()
+
+
+def _say_clipped(name: str, clipped: Clipped, recording: str) -> None:
+    """Names an output of 16 bits that is clipped in the log, with what to do about it."""
+    if clipped.samples:
+        factor = f"{0.95 / clipped.peak:.2g}"  # rounding adds less than a twentieth
+        logging.warning("%s: %s; multiply %s by %s or less and separate it again", name, clipped, recording, factor)
 
 
 def _separate_long(
     system: S5System,
     recording: str | Path,
-    folder: str | Path,
+    folder: Path,
     window: float,
     overlap: float,
     labels: Sequence[str] | None,
-) -> list[Written]:
+) -> list[tuple[Written, Clipped]]:
     from s5.separation.windows import separate_long_file
 
     best: dict[str, float] = {}
@@ -244,7 +290,7 @@ def _separate_long(
         return [s.label for s in sources], [s.waveform for s in sources]
 
     files = separate_long_file(recording, folder, one_window, window, overlap)
-    return [Written(path, track.label, best[track.label]) for path, track in files]
+    return [(Written(file.path, file.track.label, best[file.track.label]), file.clipped) for file in files]
 
 
 @dataclass
@@ -303,7 +349,8 @@ class _Tag:
     data: DataDir
 
     def __call__(self, utt: str) -> dict[str, np.ndarray]:
-        return self.system.tag(_mixture(self.system, self.data, utt))
+        with _named(self.data, utt):
+            return self.system.tag(_mixture(self.system, self.data, utt))
 
 
 @dataclass
@@ -317,10 +364,19 @@ class _Separate:
 
     def __call__(self, utt: str) -> None:
         mixture = _mixture(self.system, self.data, utt)
-        for name, sources in self.system.separate(mixture, self.rows[utt]).items():
+        with _named(self.data, utt):
+            separated = self.system.separate(mixture, self.rows[utt])
+        for name, sources in separated.items():
             content = io.BytesIO()
             np.save(content, sources)
             write_bytes(self.folder / name / f"{utt}.npy", content.getvalue())
+
+
+class _Fused(NamedTuple):
+    """The final labels of an utterance, and by name the estimates that were clipped."""
+
+    result: Result
+    clipped: dict[str, Clipped]
 
 
 @dataclass
@@ -330,7 +386,7 @@ class _Fuse:
     system: S5System
     data: DataDir
     rows: Rows
-    shares: dict[str, list[float]]
+    shares: Rows
     posteriors: Posteriors | None
     separated: Path
     folder: Path
@@ -340,11 +396,13 @@ class _Fuse:
         """Whether masks are sharpened."""
         return any(self.system.config.fusion.sharpen.values())
 
-    def __call__(self, utt: str) -> Result:
-        labels, probabilities = self.rows[utt], self.shares[utt]
+    def __call__(self, utt: str) -> _Fused:
+        labels, probabilities = self.rows[utt], [float(p) for p in self.shares[utt]]
         mixture, fs = self.data.mixture(utt)
-        names = [m.name for m in self.system.config.separators]
-        outputs = {name: _read_npy(self.separated / name / f"{utt}.npy", labels, mixture.shape[1]) for name in names}
+        outputs = {}
+        for model in self.system.config.separators:
+            path = self.separated / model.name / f"{utt}.npy"
+            outputs[model.name] = _read_separated(path, len(labels), mixture.shape[1])
         given = self.posteriors
         result = self.system.finish(
             mixture,
@@ -354,10 +412,12 @@ class _Fuse:
             given.of(utt) if given else None,
             given.labels if given else None,
         )
+        clipped = {}
         for slot, label in enumerate(result.labels):
-            write_audio(self.folder / f"{utt}_{slot}_{label}.wav", result.sources[slot][None], fs, subtype="PCM_16")
+            name = source_name(utt, slot, label)
+            clipped[name] = write_audio(self.folder / name, result.sources[slot][None], fs, subtype="PCM_16")
         result.sources = result.sources[:0]  # written; the rest goes back to the main process
-        return result
+        return _Fused(result, {name: what for name, what in clipped.items() if what.samples})
 
 
 def processes(system: S5System, nj: int) -> int:
@@ -381,52 +441,52 @@ def _rows_of(utts: Sequence[str], path: Path, data: DataDir) -> Rows:
     return {utt: rows[utt] for utt in utts}
 
 
-def _shares_of(rows: Rows, path: Path, data: DataDir) -> dict[str, list[float]]:
-    """The probabilities of some utterances' labels."""
-    shares = {}
-    for utt, words in _rows_of(list(rows), path, data).items():
-        if len(words) != len(rows[utt]):
-            raise InputError(f"{path}: {utt}", f"{len(words)} probabilities", f"{len(rows[utt])}, one a label")
-        try:
-            shares[utt] = [float(word) for word in words]
-        except ValueError:
-            shares[utt] = [-1.0]
-        if not all(0 <= p <= 1 for p in shares[utt]):
-            raise InputError(f"{path}: {utt}", " ".join(words), "probabilities from 0 to 1")
-    return shares
+def _probabilities_of(utts: Sequence[str], path: Path, data: DataDir, labels: Rows) -> Rows:
+    """The lines of some utterances in ``probabilities``: a number from 0 to 1 for each label."""
+    rows = _rows_of(utts, path, data)
+    for utt, row in rows.items():
+        if len(row) != len(labels[utt]):
+            raise InputError(
+                f"{path}: {utt}", f"{len(row)} probabilities", f"{len(labels[utt])}, one a label (stage 8)"
+            )
+        for word in row:
+            try:
+                fits = 0 <= float(word) <= 1
+            except ValueError:
+                fits = False
+            if not fits:
+                raise InputError(f"{path}: {utt}", word, "a probability from 0 to 1")
+    return rows
 
 
-def _read_npy(path: Path, labels: Sequence[str], n_samples: int) -> np.ndarray:
-    """What a separator gave for a mixture's labels."""
-    expected = f"separated sources of {n_samples} samples, as their mixture has (stage 9)"
+def _read_separated(path: Path, n_labels: int, n_samples: int) -> np.ndarray:
+    """[K, samples] float32 of one utterance and separator."""
     try:
         sources = np.load(path, allow_pickle=False)
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        SyntaxError,
-        TypeError,
-        MemoryError,
-        OverflowError,
-        TokenError,
-        BadZipFile,
-    ) as e:
-        raise InputError(path, getattr(e, "strerror", None) or "nothing that can be read", expected) from e
-    if not isinstance(sources, np.ndarray):
-        raise InputError(path, "several arrays", expected)
-    if sources.dtype != np.float32 or sources.ndim != 2 or sources.shape[1] != n_samples or len(sources) < len(labels):
-        raise InputError(path, f"{sources.dtype} of shape {list(sources.shape)}", expected)
+    except (OSError, EOFError, *_NO_ARRAY) as e:
+        reason = getattr(e, "strerror", None) or "nothing that can be read"
+        raise InputError(path, reason, "separated sources (stage 9)") from e
+    shape = f"float32 sources of {n_labels} labels and {n_samples} samples, as labels and mixture have them (stage 9)"
+    if not isinstance(sources, np.ndarray) or sources.dtype != np.float32:
+        raise InputError(path, getattr(sources, "dtype", "several arrays"), shape)
+    if sources.ndim != 2 or len(sources) < n_labels or sources.shape[1] != n_samples:
+        raise InputError(path, f"shape {list(sources.shape)}", shape)
     if not np.isfinite(sources).all():
-        raise InputError(path, "samples that are not finite", expected)
+        raise InputError(path, "samples that are not finite", "separated sources (stage 9)")
     return sources
 
 
 def read_rows(path: str | Path) -> Rows:
-    """Reads ``<key> <token> ...`` lines. Raises InputError for a missing file or a key that stands twice."""
+    """Reads ``<key> <token> ...`` lines.
+
+    Raises:
+        InputError: a missing file, one that is no UTF-8, an empty line, or a key that stands twice.
+    """
     rows: Rows = {}
-    lines = read_text(path, "a file of '<utt> <Label> ...' lines").splitlines()
-    for number, line in enumerate(lines, 1):
+    text = read_text(path, "a file of '<utt> <Label> ...' lines")
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        if not line.strip():
+            raise InputError(f"{path}:{number}", "an empty line", "an utterance")
         key, *tokens = line.split()
         if key in rows:
             raise InputError(f"{path}:{number}", f"{key} twice", "each utterance once")
@@ -447,6 +507,15 @@ def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:
     return mixture
 
 
+@contextmanager
+def _named(data: DataDir, utt: str) -> Iterator[None]:
+    """Puts the recording in front of what is said about it."""
+    try:
+        yield
+    except InputError as e:
+        raise InputError.at(f"{data.path}: {utt}", e) from None
+
+
 def _from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: array.tolist() for name, array in arrays.items()}
 
@@ -455,11 +524,14 @@ def _to_arrays(lists: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.array(rows, dtype=np.float32) for name, rows in lists.items()}
 
 
-def _from_result(result: Result) -> dict[str, Any]:
+def _from_fused(fused: _Fused) -> dict[str, Any]:
+    result = fused.result
     counts = None if result.counts is None else vars(result.counts)
-    return {**vars(result), "sources": [], "counts": counts}
+    return {"result": {**vars(result), "sources": [], "counts": counts}, "clipped": fused.clipped}
 
 
-def _to_result(found: dict[str, Any]) -> Result:
-    counts = None if found["counts"] is None else Counts(**found["counts"])
-    return Result(**{**found, "sources": np.zeros((0, 0), np.float32), "counts": counts})
+def _to_fused(found: dict[str, Any]) -> _Fused:
+    given = found["result"]
+    counts = None if given["counts"] is None else Counts(**given["counts"])
+    result = Result(**{**given, "sources": np.zeros((0, 0), np.float32), "counts": counts})
+    return _Fused(result, {name: Clipped(*what) for name, what in found["clipped"].items()})
