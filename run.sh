@@ -114,7 +114,7 @@ done
 # training, new ones every epoch; all that is kept of them is the configuration of their sampler.
 for config in conf/scenes/*.yaml; do
   set=$(basename "$config" .yaml)
-  if [[ $set == train* ]]; then form=(--virtual) split=(); else form=() split=(--split "data/$set/.parts" --prepare); fi
+  if [[ $set == train* ]]; then form=(--virtual --nj "$nj") split=(); else form=() split=(--split "data/$set/.parts" --prepare); fi
   needs=()
   if asked 2; then while read -r file; do needs+=(--dep "$file"); done < <(inherited "$config"); fi
   step 2 "simulate $set" --marker "data/$set/.done" --output "data/$set/" --refill "data/$set" \

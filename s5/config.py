@@ -10,12 +10,13 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pydantic
 import yaml
 
 from s5.errors import InputError, one_of
+from s5.text import read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: where shared configurations (conf/) are looked up after the recipe's own."""
@@ -29,20 +30,52 @@ _STRICT: Any = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_n
 T = TypeVar("T")
 
 
+MOST_VALUES = 1_000_000
+"""Of a YAML file. What an alias stands for counts each time: a few lines can stand for more than memory holds."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number (YAML 1.2) and refuses a key that stands twice."""
+    """SafeLoader that reads 1e-4 as a number (YAML 1.2) and refuses what no configuration has: a key that stands twice
+    or is no plain value, an alias of what it stands in, characters that no text has."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            self._count(node, {})
+        return node
+
+    def _count(self, node: yaml.Node, known: dict[int, int]) -> int:
+        """Number of values of a node and below."""
+        if known.get(id(node)) == 0:
+            _refuse_node("an alias of what it stands in", node)
+        if id(node) in known:
+            return known[id(node)]
+        known[id(node)] = 0
+        if isinstance(node, yaml.ScalarNode):
+            if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in node.value):
+                _refuse_node(f"the text {ascii(node.value)[:40]}", node)
+            known[id(node)] = 1
+            return 1
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = total = 1 + sum(self._count(part, known) for part in parts)
+        if total > MOST_VALUES:
+            _refuse_node(f"more than {MOST_VALUES} values", node)
+        return total
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                _refuse_node(f"a key that is a {key_node.id}", key_node)
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key} twice (line {line})", key_node.start_mark
-                )
+                _refuse_node(f"key {key} twice (line {key_node.start_mark.line + 1})", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _refuse_node(what: str, node: yaml.Node) -> NoReturn:
+    raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
 
 
 _Loader.add_implicit_resolver(
@@ -75,18 +108,25 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing, is not YAML, holds a key twice, or is not a mapping.
     """
     path = resolve(path)
+    return read_yaml(read_text(path, "a YAML file"), path)
+
+
+def read_yaml(text: str, where: object) -> dict[str, Any]:
+    """A YAML document whose top level is a mapping. Raises InputError as :func:`load_yaml`, naming ``where``."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(path, getattr(e, "strerror", None) or "no text", "a YAML file") from e
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError(where, getattr(e, "problem", None) or str(e), "valid YAML") from e
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise InputError(place, getattr(e, "problem", None) or str(e), "valid YAML") from e
+    except RecursionError:
+        raise InputError(where, "values nested too deeply", "valid YAML") from None
+    except (ValueError, TypeError, AttributeError, LookupError) as e:  # e.g. a date or a !!float that is none
+        raise InputError(where, f"a value that cannot be read ({e})", "valid YAML") from e
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise InputError(path, type(data).__name__, "a mapping of keys")
+        raise InputError(where, type(data).__name__, "a mapping of keys")
     return data
 
 
@@ -173,6 +213,8 @@ def parse(schema: type[T] | Callable[..., Any], data: Mapping[str, Any], where: 
     Raises:
         InputError: unknown, missing or wrongly typed key.
     """
+    if not isinstance(data, Mapping):
+        raise InputError(where, ascii(data)[:80], "a mapping of keys")
     adapter = _adapter(schema)  # type: ignore[arg-type]
     try:
         return adapter.validate_python(dict(data))
@@ -196,11 +238,52 @@ def check_arguments(
     Raises:
         InputError: unknown, missing or wrongly typed argument.
     """
+    if not isinstance(conf, Mapping):
+        raise InputError(where, ascii(conf)[:80], "a mapping of keys")
     model = _signature_model(function, given)
     try:
-        model.model_validate(dict(conf))
+        read = model.model_validate(dict(conf))
     except pydantic.ValidationError as e:
         raise _complaint(e, model, where) from None
+    for key, value in conf.items():  # pydantic reads "1", true and 1.0 as 1; the function is called with them
+        if not _as_read(value, getattr(read, key)):
+            kind = type(getattr(read, key)).__name__
+            raise InputError(f"{where}: key {key}", ascii(value)[:80], f"values of type {kind}")
+
+
+def _as_read(given: Any, read: Any) -> bool:
+    """Whether a value is of the type that it was read as; whole numbers are numbers."""
+    if isinstance(read, list | tuple) and isinstance(given, list | tuple):
+        return all(map(_as_read, given, read))
+    if isinstance(read, dict) and isinstance(given, dict):
+        return all(_as_read(given[key], value) for key, value in read.items() if key in given)
+    if isinstance(read, float) and not isinstance(given, bool):
+        return isinstance(given, int | float)
+    return type(given) is type(read) if isinstance(read, int | str) else True
+
+
+def build(function: Callable[..., T], conf: Mapping[str, Any], where: object, **given: Any) -> T:
+    """Calls a class or function with configured arguments, checked first.
+
+    Args:
+        function: what is called.
+        conf: the configured arguments.
+        where: file and key that complaints name.
+        given: what the caller itself supplies: not allowed in ``conf``.
+
+    Raises:
+        InputError: see :func:`check_arguments`; or arguments of the right types that the function cannot do with.
+    """
+    check_arguments(function, conf, where, given=tuple(given))
+    try:
+        return function(**given, **conf)
+    except (*_REFUSALS, MemoryError) as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise InputError(where, reason, f"arguments that {function.__name__} accepts") from e
+
+
+_REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What functions raise at arguments that do not fit together."""
 
 
 @cache

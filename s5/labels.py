@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from s5.errors import InputError, one_of
+from s5.text import read_text
 
 SILENCE = "silence"
 
@@ -66,12 +67,7 @@ class LabelSet:
     @classmethod
     def load(cls, path: str | Path) -> LabelSet:
         """Reads a text file with one label a line, in the order of the class index."""
-        try:
-            lines = Path(path).read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as e:
-            raise InputError(
-                path, getattr(e, "strerror", None) or "no text", "a text file with one label a line"
-            ) from e
+        lines = read_text(path, "a text file with one label a line").split("\n")
         return cls(tuple(line.strip() for line in lines if line.strip()))
 
     def save(self, path: str | Path) -> None:

@@ -23,6 +23,7 @@ from s5.inference.names import SourceFile, audio_files, find_source_files, sourc
 from s5.labels import SILENCE, LabelSet
 from s5.metrics import active, score_mixture
 from s5.parallel import in_processes
+from s5.text import read_text
 
 if TYPE_CHECKING:
     from s5.scene.spec import Event, Scene
@@ -227,10 +228,7 @@ def read_probabilities(path: Path, estimates: dict[str, Slots]) -> dict[str, lis
 
     What lies behind the last estimate's slot (silenced after the vote) is left out.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(path, getattr(e, "strerror", None) or "no text", "lines of <utt> <probability> ...") from e
+    lines = read_text(path, "lines of <utt> <probability> ...").splitlines()
     found: dict[str, list[float]] = {}
     for number, line in enumerate(lines, 1):
         utt, *words = line.split() or [""]

@@ -31,6 +31,7 @@ from s5.errors import InputError
 from s5.inference.names import source_name
 from s5.labels import SILENCE, LabelSet
 from s5.system import SystemConfig, system_name
+from s5.text import read_json
 
 AUDIO, EVAL_JSON, TEST_JSON = "eval_out", "eval_results.json", "dev_set_test_results.json"
 MOST = 4
@@ -247,10 +248,10 @@ def _test_results(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """dev_set_test_results.json, and its totals for the meta file."""
     try:
-        scores = json.loads(file.read_text(encoding="utf-8"))
+        scores = read_json(file, "what stage 11 wrote")
         rows, metrics, oracle = scores["mixtures"], scores["metrics"], scores["oracle_labels"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(file, getattr(e, "strerror", None) or "no scores", "what stage 11 wrote") from None
+    except (KeyError, TypeError) as e:
+        raise InputError(file, f"no scores ({e})", "what stage 11 wrote") from None
     if oracle:
         raise InputError(file, "scores with the true labels", "those of the system's own")
     details = []

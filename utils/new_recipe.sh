@@ -48,7 +48,13 @@ sed -i -E \
   -e "s/^(duration: *)[0-9.]+/\1$duration/" \
   -e "s/^(max_event_duration: *)[0-9.]+/\1$longest/" \
   -e "s/^(n_slots: *)[0-9]+/\1$n_slots/" \
-  -e "s/^(n_events: *\[[01], *)[0-9]+/\1$n_slots/" "$new"/conf/scenes/*.yaml
+  -e "s/^(n_events: *\[[01], *)[0-9]+/\1$n_slots/" \
+  -e "s/^(max_event_overlap: *)[0-9]+/\1$((n_slots > 3 ? n_slots : 3))/" "$new"/conf/scenes/*.yaml
+# Where labels run out, events repeat one; more than two only if the scenes say so.
+repeats=$((n_slots - ${#labels[@]}))
+if [ "$repeats" -gt 2 ]; then
+  sed -i "/^same_class_min_angle:/a max_same_class: $(printf %-17s "$repeats")# events that repeat a class, at most" "$new"/conf/scenes/*.yaml
+fi
 
 # Models: those of the mini data set, for this channel count, rate, duration and K. Windows of 32 ms or a little more,
 # a power of two; half of that, at most, from one to the next.

@@ -332,7 +332,7 @@ resolve() {
 
 # inherited YAML: the file itself and those that its key `inherit` names, a path a line.
 inherited() {
-  if grep -q '^inherit:' "$1"; then
+  if grep -q 'inherit:' "$1"; then  # perhaps behind a byte order mark
     python -c 'import sys; from s5.config import yaml_chain; print(*yaml_chain(sys.argv[1]), sep="\n")' "$1"
   else
     echo "$1"

@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--on_bad_audio",
         choices=("stop", "skip", "keep"),
-        help="files without samples, of zeros, NaN or wrong channels (all are listed in OUT/bad_audio.tsv): stop, do "
-        "without them, or keep those of zeros as silent events; by default stop, and no such check with --virtual",
+        default="stop",
+        help="files without samples or sound, of NaN or wrong channels, rooms with responses of zeros or NaN (all are "
+        "listed in OUT/bad_audio.tsv): stop (default), do without them, or keep those without sound as silent events",
     )
     parser.add_argument("--root", default=".", metavar="DIR", help="folder that the paths in listed scenes start from")
     add_shards(parser)
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nj=args.nj,
         simulator_name=args.simulator,
         form=AudioForm.of(args.format, args.subtype),
-        on_bad_audio=args.on_bad_audio or "stop",
+        on_bad_audio=args.on_bad_audio,
         root=args.root,
         shards=shards,
     )

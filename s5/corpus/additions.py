@@ -31,6 +31,7 @@ from s5.corpus.config import Addition, KeepRules
 from s5.data import next_frames, open_audio, write_bytes
 from s5.errors import InputError
 from s5.parallel import run_jobs
+from s5.text import read_json
 
 LOW = "remove_low_amplitude"
 SHORT = "remove_too_short"
@@ -147,10 +148,7 @@ def picked(addition: Addition, source: Path, picks: Path) -> list[Item]:
     Raises:
         InputError: no such list, an entry that goes outside of the folders, a target twice.
     """
-    try:
-        data = json.loads(picks.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as e:
-        raise InputError(picks, getattr(e, "strerror", None) or "no JSON", "a list of picked files") from e
+    data = read_json(picks, "a list of picked files")
     if not isinstance(data, list):
         raise InputError(picks, f"a JSON {type(data).__name__}", "a list of picked files")
     items, seen = [], set()

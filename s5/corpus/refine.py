@@ -28,6 +28,7 @@ from s5.config import load_inherited, parse, resolve
 from s5.corpus.additions import Item
 from s5.data import audio_info
 from s5.errors import InputError, one_of
+from s5.text import read_text
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -216,10 +217,7 @@ def _find(external: External, row: Clip) -> str:
 
 
 def _text(path: str | Path, what: str) -> str:
-    try:
-        return resolve(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(path, getattr(e, "strerror", None) or "no text", what) from e
+    return read_text(resolve(path), what)
 
 
 def counts_table(refined: Refined, labels: Sequence[str], min_duration: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from s5.labels import LabelSet
 from s5.scene.material import AUDIO
 from s5.scene.metadata import MetadataList
 from s5.scene.plan import event_path
+from s5.text import read_json
 
 REPORT = "verify.tsv"
 
@@ -228,10 +228,7 @@ def _check_filelist(path: Path, data: Path, origin: Path | None, findings: Findi
 
 def filelist(path: Path) -> list[str]:
     """Paths of a JSON list of files, as the data of 2025 brings one."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise InputError(path, getattr(e, "strerror", None) or "no JSON", "a list of files") from e
+    data = read_json(path, "a list of files")
     if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
         raise InputError(path, "no list of names", "a JSON list of paths")
     return data

@@ -22,6 +22,7 @@ import numpy as np
 from s5.data.audio import audio_info, read_audio, write_bytes
 from s5.errors import InputError
 from s5.labels import LabelSet
+from s5.text import read_text
 
 N_SLOTS = 3
 """K, of a directory that does not say it."""
@@ -246,7 +247,7 @@ def _read_n_slots(file: Path) -> int:
     """K from its file, if there is one."""
     if not file.exists():
         return N_SLOTS
-    text = file.read_text(encoding="utf-8").strip()
+    text = read_text(file, "the number of sources of an utterance at most").strip()
     if not re.fullmatch(r"[1-9][0-9]?", text):
         raise InputError(file, repr(text[:20]), "the number of sources of an utterance at most")
     return int(text)
@@ -301,10 +302,7 @@ def _read_scp(file: Path) -> dict[str, str]:
 
 def _read_lines(file: Path) -> dict[str, tuple[str, int]]:
     """Utterance -> rest of the line and line number; refuses lines that are not sorted."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(file, getattr(e, "strerror", None) or "no text", "a file of a data directory") from e
+    text = read_text(file, "a file of a data directory")
     out: dict[str, tuple[str, int]] = {}
     last = ""
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):

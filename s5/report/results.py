@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s5.errors import InputError
+from s5.text import read_json
 
 ORACLE = "_oracle"
 """Ending of a results folder whose separators were given the reference labels."""
@@ -69,12 +69,7 @@ def read_scores(file: str | Path) -> dict[str, Any]:
         InputError: the file is missing, or is not what stage 11 writes.
     """
     file = Path(file)
-    try:
-        scores = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(file, e.strerror, "the scores that stage 11 writes") from e
-    except ValueError as e:
-        raise InputError(file, f"no JSON ({e})", "the scores that stage 11 writes") from e
+    scores = read_json(file, "the scores that stage 11 writes")
     _check(scores, _KEYS, file)
     for i, mixture in enumerate(scores["mixtures"]):
         _check(mixture, _MIXTURE_KEYS, f"{file}: mixtures[{i}]")

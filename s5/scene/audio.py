@@ -12,6 +12,7 @@ a level anyway. What is kept between scenes, and where:
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,9 @@ from s5.scene.cache import ByteCache, SharedArrays
 
 LARGEST = 8
 """A file is decoded as a whole where it takes at most this part (1 / LARGEST) of the budget; else by slice."""
+
+STEPS = {"PCM_16": 1.0, "PCM_S8": 2.0**-7, "PCM_U8": 2.0**-7, "PCM_24": 2.0**-23}
+"""Format of whole numbers -> its step, in the unit of what is read: 16 bits as they are, others of full scale 1."""
 
 Stamp = tuple[int, int]
 
@@ -40,6 +44,8 @@ class AudioInfo:
     kind: str
     """numpy's name of the samples' type that holds what the file does: int16 or float32."""
     uncompressed: bool
+    quietest: float
+    """Largest sample of what does not sound, in the samples' unit: two steps of whole numbers, 1e-6 of full scale."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +121,25 @@ def decode(wanted: Clip) -> np.ndarray:
         return next_frames(sound, wanted.n_frames, wanted.path, wanted.info.kind, wanted.start)
 
 
+def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """First frame and frames [size or fewer, C] of a clip's first ``n_frames``, read when they are asked for.
+
+    Raises:
+        InputError: as :func:`read`.
+    """
+    with open_audio(wanted.path) as sound:
+        for start in range(0, n_frames, size):
+            n = min(size, n_frames - start)
+            yield start, next_frames(sound, n, wanted.path, wanted.info.kind, None if start else wanted.start)
+
+
 def source(wanted: Clip, rate: int) -> np.ndarray:
     """A clip as a source: [n] float32, mixed down to one channel, at ``rate``. Raises InputError as :func:`read`."""
     if wanted.info.rate == rate:
-        return _mono(read(wanted))
+        return mono(read(wanted))
 
     def make() -> np.ndarray:
-        return resample(_mono(read(wanted))[:, None], wanted.info.rate, rate)[:, 0]
+        return resample(mono(read(wanted))[:, None], wanted.info.rate, rate)[:, 0]
 
     if not wanted.whole or wanted.nbytes_of_file * LARGEST > decoded.budget:
         return make()
@@ -156,7 +174,8 @@ def resample(frames: np.ndarray, rate: float, target: float) -> np.ndarray:
     return out
 
 
-def _mono(frames: np.ndarray) -> np.ndarray:
+def mono(frames: np.ndarray) -> np.ndarray:
+    """[n, C] -> [n] float32: the mean of the channels."""
     if frames.shape[1] == 1:
         return frames[:, 0].astype(np.float32, copy=False)
     return frames.mean(axis=1, dtype=np.float32)
@@ -178,4 +197,5 @@ def _header(path: str) -> AudioInfo:
 def header(sound: soundfile.SoundFile) -> AudioInfo:
     """What an open file's header says."""
     kind = "int16" if sound.subtype == "PCM_16" else "float32"
-    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format not in COMPRESSED)
+    quietest = max(2 * STEPS.get(sound.subtype, 0.0), 0.0 if kind == "int16" else 1e-6)
+    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format not in COMPRESSED, quietest)

@@ -1,4 +1,5 @@
-"""Audio that no scene should be made of, found before one is: files without samples, of zeros, NaN, wrong channels.
+"""Material that no scene should be made of, found before one is: audio without samples or sound, NaN, wrong channels;
+rooms with impulse responses of zeros or NaN.
 
 All files that a sampler's folders hold, or a list of scenes names, are read once, in parallel. What a file was found to
 be is remembered by its time and size, so a second look is quick. So what a set consists of does not depend on which
@@ -9,19 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from s5.data import next_frames, open_audio, write_bytes
 from s5.errors import InputError
 from s5.progress import progress
 from s5.scene import audio
-from s5.scene.material import AUDIO
+from s5.scene.material import AUDIO, SOFA, room_names
 from s5.scene.plan import event_path
-from s5.scene.room import open_room
+from s5.scene.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.sampler import SamplerConfig
+from s5.scene.silence import STRETCH, is_silent, sounds
 from s5.scene.spec import Scene
 
 REPORT = "bad_audio.tsv"
@@ -31,6 +35,9 @@ EXCLUDED = "excluded.txt"
 """In a virtual data directory: paths of audio that its scenes are drawn without."""
 
 ALL_ZERO = "only zeros"
+FAINT = "no sound above the rounding of its samples"
+CANCELLED = "channels that cancel each other when they are mixed down"
+SILENT = (ALL_ZERO, FAINT, CANCELLED)
 
 BLOCK = 1 << 22
 """Frames that are in memory at a time."""
@@ -40,11 +47,47 @@ Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
+class Use:
+    """What scenes use a file for."""
+
+    kind: Literal["source", "background", "room"]
+    channels: frozenset[int] | None = None
+    """Numbers of channels that it may have; None: any."""
+    reference: int = 0
+    """Of a room: the channel of the targets."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a file was found to be."""
+
+    channels: int = 0
+    bad: str = ""
+    """What is wrong with it, in words."""
+    silent_source: str = ""
+    """What is wrong with it as a source, which is mixed down."""
+    zeros: dict[str, int] = field(default_factory=dict)
+    """Of a room: channels that are zero in a response -> the first such response."""
+
+    def complaint(self, use: Use) -> str:
+        """What is wrong with it for a use; nothing if it is sound."""
+        if self.bad:
+            return self.bad
+        if use.channels is not None and self.channels not in use.channels:
+            return f"{self.channels} channels instead of {' or '.join(map(str, sorted(use.channels)))}"
+        if use.kind == "room" and str(use.reference) in self.zeros:
+            return f"zeros in the reference channel {use.reference} of Data.IR[{self.zeros[str(use.reference)]}]"
+        return self.silent_source if use.kind == "source" else ""
+
+
+@dataclass(frozen=True)
 class Finding:
     """A bad file."""
 
     path: str
     reason: str
+    silent: bool = False
+    """Whether it can be read, but would be a silent event."""
 
     @property
     def name(self) -> str:
@@ -52,88 +95,129 @@ class Finding:
         return os.path.normpath(self.path)
 
 
-def material_files(config: SamplerConfig, labels: Sequence[str], root: str = ".") -> dict[str, frozenset[int] | None]:
-    """All audio files below a sampler's folders, by their paths as the sampler names them.
+def material_files(config: SamplerConfig, labels: Sequence[str], root: str = ".") -> dict[str, Use]:
+    """All audio files below a sampler's folders and its rooms, by their paths as the sampler names them.
 
     Args:
         config: of the sampler, which cannot be made where a file is bad.
         labels: the folders of events that count.
         root: folder that its paths start from.
-
-    Returns:
-        Path -> numbers of channels that it may have; None: any (events are mixed down).
     """
     dirs = config.dirs
-    files: dict[str, frozenset[int] | None] = {}
+    rooms = _rooms(root, dirs.room_ir)
+    files = dict.fromkeys(rooms, Use("room"))
     for label in labels:
-        files |= dict.fromkeys(_below(root, dirs.sound_event, label))
+        files |= dict.fromkeys(_below(root, dirs.sound_event, label), Use("source"))
     if dirs.interference is not None:
-        files |= dict.fromkeys(_below(root, dirs.interference))
+        files |= dict.fromkeys(_below(root, dirs.interference), Use("source"))
     if dirs.noise is not None:
-        channels = _room_channels(root, dirs.room_ir)
-        files |= dict.fromkeys(_below(root, dirs.noise), channels)
+        channels = frozenset(filter(None, map(_channels, rooms))) or None
+        files |= dict.fromkeys(_below(root, dirs.noise), Use("background", channels))
     return files
 
 
-def scene_files(scene: Scene, root: str | Path = ".") -> dict[str, frozenset[int] | None]:
-    """The audio files that a scene names; see :func:`material_files`. Backgrounds may have one channel, too."""
+def scene_files(scene: Scene, root: str | Path = ".") -> dict[str, Use]:
+    """The files that a scene names. Backgrounds may have one channel, too."""
     config = scene.config
-    files: dict[str, frozenset[int] | None] = {
-        event_path(root, folder, event): None
-        for folder, events in ((config.foreground_dir, scene.fg_events), (config.interference_dir, scene.int_events))
-        for event in events
-    }
-    if scene.bg_events:
-        channels = frozenset((1, open_room(os.path.join(root, scene.room.sofa_path)).n_channels))
-        files |= {event_path(root, config.background_dir, event): channels for event in scene.bg_events}
-    return files
+    room = os.path.join(root, scene.room.sofa_path)
+    files = {room: Use("room", reference=scene.rules.reference_channel)}
+    for folder, events in ((config.foreground_dir, scene.fg_events), (config.interference_dir, scene.int_events)):
+        files |= {event_path(root, folder, event): Use("source") for event in events}
+    channels = _channels(room)
+    use = Use("background", frozenset((1, channels)) if channels else None)
+    return files | {event_path(root, config.background_dir, event): use for event in scene.bg_events}
 
 
-def find_bad_audio(
-    files: Mapping[str, Collection[int] | None], memory: Path | None = None, mapping: Map = map
-) -> list[Finding]:
+def silent_cuts(scene: Scene, root: str | Path = ".") -> list[Finding]:
+    """Targets of a scene whose file sounds, but not in the stretch that the scene takes.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    found = []
+    for event in scene.fg_events:
+        path = event_path(root, scene.config.foreground_dir, event)
+        cut = audio.clip(path, event.source_time or 0, event.event_duration)
+        if not cut.whole and is_silent(cut):
+            times = f"{event.source_time:g} to {(event.source_time or 0) + event.event_duration:g} s"
+            found.append(Finding(path, f"no sound from {times}", silent=True))
+    return found
+
+
+def find_bad_audio(files: Mapping[str, Use], memory: Path | None = None, mapping: Map = map) -> list[Finding]:
     """Reads all files and lists the bad ones, by path.
 
     Args:
-        files: path -> numbers of channels that it may have.
+        files: path -> what it is used for.
         memory: a JSON file with earlier results, which is written anew; None: nothing is remembered.
         mapping: how the work is spread.
     """
     known = _remembered(memory)
     stamps = {path: _stamp(path) for path in sorted(files)}
-    unknown = [path for path, stamp in stamps.items() if known.get(os.path.abspath(path), ["", ""])[0] != stamp]
-    for path, state in zip(unknown, progress(mapping(examine, unknown), len(unknown), "check audio"), strict=True):
-        known[os.path.abspath(path)] = [stamps[path], state]
+    keys = {path: os.path.abspath(path) for path in stamps}
+    unknown = [path for path, stamp in stamps.items() if known.get(keys[path], ("", None))[0] != stamp]
+    results = progress(mapping(examine, unknown), len(unknown), "check audio")
+    for path, found in zip(unknown, results, strict=True):
+        known[keys[path]] = (stamps[path], found)
     if memory is not None and unknown:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(memory, json.dumps(known, indent=0, sort_keys=True).encode())
+        content = {key: [stamp, asdict(found)] for key, (stamp, found) in sorted(known.items())}
+        write_bytes(memory, json.dumps(content, indent=0).encode())
     return [
-        Finding(path, reason)
-        for path, allowed in sorted(files.items())
-        if (reason := _complaint(known[os.path.abspath(path)][1], allowed))
+        Finding(path, reason, reason in SILENT)
+        for path, use in sorted(files.items())
+        if (reason := known[keys[path]][1].complaint(use))
     ]
 
 
-def examine(path: str) -> str:
-    """Decodes a file. Returns the number of its channels if it is sound, else what is wrong with it in words.
+def examine(path: str) -> Examined:
+    """Reads a whole file, a recording or a room.
 
     Example:
-        >>> examine("missing.wav")
+        >>> examine("missing.wav").bad
         'no file'
     """
     try:
-        with open_audio(path) as sound:
-            info = audio.header(sound)
-            if not info.n_frames:
-                return "no sample"
-            sounds, left = False, info.n_frames
-            while left:
-                # As the renderer reads: so what passes here is not refused there.
-                block = next_frames(sound, min(BLOCK, left), path, info.kind)
-                sounds, left = sounds or bool(block.any()), left - len(block)
+        return _examine_room(path) if path.lower().endswith(SOFA) else _examine_audio(path)
     except InputError as e:
-        return str(e).removeprefix(f"{path}: found ").partition(", expected ")[0]
-    return str(info.channels) if sounds else ALL_ZERO
+        return Examined(bad=str(e).removeprefix(f"{path}: ").removeprefix("found ").partition(", expected ")[0])
+
+
+def _examine_audio(path: str) -> Examined:
+    """Decodes a recording as the renderer does: so what passes here is not refused there."""
+    with open_audio(path) as sound:
+        info = audio.header(sound)
+        if not info.n_frames:
+            return Examined(bad="no sample")
+        loud = mixed = some = False
+        for start in range(0, info.n_frames, BLOCK):
+            frames = next_frames(sound, min(BLOCK, info.n_frames - start), path, info.kind)
+            for first in range(0, 0 if mixed else len(frames), STRETCH):
+                as_it_is, as_source = sounds(frames[first : first + STRETCH], info.quietest)
+                loud, mixed = loud or as_it_is, mixed or as_source
+                if mixed:
+                    break
+            some = some or loud or bool(frames.any())
+    if not loud:
+        return Examined(info.channels, bad=FAINT if some else ALL_ZERO)
+    return Examined(info.channels, silent_source="" if mixed else CANCELLED)
+
+
+def _examine_room(path: str) -> Examined:
+    """Reads all impulse responses of a room."""
+    room = SofaRoom(path)
+    zeros: dict[str, int] = {}
+    try:
+        for index, energy in room.energies():
+            if not np.isfinite(energy).all():
+                return Examined(bad=f"Data.IR[{index}] with a number that is not finite")
+            if not energy.any():
+                return Examined(bad=f"only zeros in Data.IR[{index}]")
+            for channel in np.flatnonzero(energy <= ZERO_CHANNEL * energy.max()):
+                zeros.setdefault(str(channel), index)
+    finally:
+        room.close()
+    return Examined(room.n_channels, zeros=zeros)
 
 
 def write_report(findings: Sequence[Finding], out: Path) -> Path:
@@ -173,21 +257,18 @@ def _below(root: str, folder: str, label: str = "") -> Iterator[str]:
                 yield os.path.join(base, os.path.relpath(os.path.join(parent, name), base))
 
 
-def _room_channels(root: str, folder: str) -> frozenset[int] | None:
-    """Numbers of channels of the rooms; None where there is none (the sampler will say so)."""
-    path = os.path.join(root, folder)
-    if not os.path.isdir(path):
-        return frozenset((open_room(path).n_channels,)) if os.path.exists(path) else None
-    rooms = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".sofa")]
-    return frozenset(open_room(room).n_channels for room in rooms) or None
+def _rooms(root: str, folder: str) -> list[str]:
+    """Paths of SOFA files as :meth:`s5.scene.Sampler.rooms` gives them; none where the folder is missing."""
+    paths = (os.path.join(root, name) for name in room_names(root, folder))
+    return [path for path in paths if os.path.exists(path)]
 
 
-def _complaint(state: str, allowed: Collection[int] | None) -> str | None:
-    if not state.isdigit():
-        return state
-    if allowed is None or int(state) in allowed:
-        return None
-    return f"{state} channels instead of {' or '.join(map(str, sorted(allowed)))}"
+def _channels(room: str) -> int:
+    """Channels of a room; 0 where it cannot be opened."""
+    try:
+        return open_room(room).n_channels
+    except InputError:
+        return 0
 
 
 def _stamp(path: str) -> str:
@@ -198,12 +279,10 @@ def _stamp(path: str) -> str:
     return f"{stat.st_mtime_ns} {stat.st_size}"
 
 
-def _remembered(memory: Path | None) -> dict[str, list[str]]:
+def _remembered(memory: Path | None) -> dict[str, tuple[str, Examined]]:
     """Earlier results; none where the file is missing or not ours, which costs time only."""
     try:
         data = json.loads(memory.read_text(encoding="utf-8")) if memory is not None else {}
-    except (OSError, ValueError):
+        return {path: (str(stamp), Examined(**found)) for path, (stamp, found) in data.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    if not isinstance(data, dict):
-        return {}
-    return {k: v for k, v in data.items() if isinstance(v, list) and len(v) == 2 and all(isinstance(x, str) for x in v)}

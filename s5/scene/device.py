@@ -20,7 +20,7 @@ from s5.scene import audio
 from s5.scene.cache import ByteCache
 from s5.scene.motion import fade_weights
 from s5.scene.plan import Plan, PlannedBackground, PlannedEvent, Response
-from s5.scene.render import full_length, load_response
+from s5.scene.render import direct_part, full_length, load_response
 
 if TYPE_CHECKING:
     import torch
@@ -303,8 +303,8 @@ class DeviceRenderer:
         """The direct part of the reference channel [1, L]; found once, so that the device need not wait."""
         key = (response, planned.rules, planned.direct_range_ms)
         if key not in self._windows:
-            rules, host = planned.rules, rir[0].cpu().numpy()
-            self._windows[key] = rules.direct_part(host, planned.rate, planned.direct_range_ms)
+            host = rir[0].cpu().numpy()
+            self._windows[key] = direct_part(response, host, planned.rules, planned.direct_range_ms)
         return self._windows[key]
 
     def _convolved(self, sources: Tensor, responses: list[Tensor], which: list[int], n_fft: int) -> Tensor:

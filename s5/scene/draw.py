@@ -16,6 +16,7 @@ import numpy as np
 from s5.errors import InputError
 from s5.scene import spec2025
 from s5.scene.material import AudioFile, Material, RoomInfo
+from s5.scene.silence import cut_with_sound
 from s5.scene.spec import ROOM_MODULE, Event, Room, Scene, SceneConfig
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class Draw2026:
         if duration > config.max_event_duration:
             source_time = float(rng.uniform(0, duration - config.max_event_duration))
             duration = config.max_event_duration
+            folder = config.dirs.sound_event if role == "foreground" else config.dirs.interference
+            path = os.path.join(self.material.root, str(folder), file.name)
+            source_time = cut_with_sound(rng, path, duration, source_time)
         low, high = config.event_snr if role == "foreground" else config.interference_snr
         return Event(
             label=label,

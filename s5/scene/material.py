@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from s5.scene.sampler import SceneDirs
 
 AUDIO = (".flac", ".ogg", ".wav")
+SOFA = ".sofa"
+"""Suffixes of files; upper case counts as lower case."""
 
 
 @dataclass(frozen=True)
@@ -139,18 +141,25 @@ class Material:
 
     def _find_rooms(self, folder: str) -> list[RoomInfo]:
         path = os.path.join(self.root, folder)
-        names = [folder]
-        if os.path.isdir(path):
-            names = [os.path.join(folder, name) for name in sorted(os.listdir(path)) if name.endswith(".sofa")]
-        names = [name for name in names if os.path.join(self.root, name) not in self.excluded]
+        found = room_names(self.root, folder)
+        names = [name for name in found if os.path.join(self.root, name) not in self.excluded]
         if not names:
-            raise InputError(path, "no SOFA file", "one or more")
+            raise InputError(path, "only excluded rooms" if found else "no SOFA file", "one or more")
         rooms = []
         for name in names:
             room = SofaRoom(os.path.join(self.root, name))
             room.close()
             rooms.append(RoomInfo(name, room))
         return rooms
+
+
+def room_names(root: str, folder: str) -> list[str]:
+    """Names of a folder's SOFA files, sorted, with the folder in front; the name itself where it is that of a file."""
+    path = os.path.join(root, folder)
+    if not os.path.isdir(path):
+        return [folder]
+    names = sorted(os.listdir(path))
+    return [os.path.join(folder, name) for name in names if name.lower().endswith(SOFA) and name[0] != "."]
 
 
 def _measure(path: str, name: str) -> AudioFile:

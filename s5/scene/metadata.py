@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from s5.errors import InputError
-from s5.scene.spec import Scene, load_json, save_json, take
+from s5.scene.spec import Scene, save_json, take
+from s5.text import read_json
 
 
 @dataclass
@@ -66,7 +67,7 @@ class MetadataList:
     @classmethod
     def load(cls, path: str | Path) -> MetadataList:
         """Reads a list (not yet its scenes). Raises InputError naming the file and the entry."""
-        data = load_json(path, "a list of scenes")
+        data = read_json(path, "a list of scenes")
         if not isinstance(data, list):
             raise InputError(path, f"a JSON {type(data).__name__}", 'a list of {"metadata_path": ...}')
         return cls(Path(path).parent, [Entry.from_dict(entry, f"{path}[{i}]") for i, entry in enumerate(data)])
@@ -100,5 +101,5 @@ def load_scenes(path: str | Path) -> MetadataList | list[Scene]:
     Raises:
         InputError: neither.
     """
-    data = load_json(path, "a scene or a list of scenes")
+    data = read_json(path, "a scene or a list of scenes")
     return MetadataList.load(path) if isinstance(data, list) else [Scene.from_dict(data, str(path))]

@@ -15,7 +15,7 @@ from s5.errors import InputError
 from s5.scene.audio import Clip, clip
 from s5.scene.room import SofaRoom, open_room
 from s5.scene.rules import RenderRules
-from s5.scene.spec import Event, Scene
+from s5.scene.spec import MAX_SAMPLES, Event, Scene
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,9 @@ def plan(scene: Scene, root: str | Path = ".") -> Plan:
     """
     config = scene.config
     room = open_room(os.path.join(root, scene.room.sofa_path))
+    if room.rir_length * room.n_channels * config.sr / room.sampling_rate > MAX_SAMPLES:
+        found = f"{room.rir_length} samples at {room.sampling_rate:g} Hz for a scene at {config.sr} Hz"
+        raise InputError(f"{room.path}: Data.IR", found, f"at most {MAX_SAMPLES} samples of all channels")
     backgrounds = [_background(event, scene, room.n_channels, root) for event in scene.bg_events]
     events = [
         _event(event, scene, room, event_path(root, config.foreground_dir, event), slot)
@@ -127,6 +130,15 @@ def plan(scene: Scene, root: str | Path = ".") -> Plan:
     )
 
 
+def _held(wanted: Clip, rate: int) -> Clip:
+    """A clip that memory can hold at a rate. Raises InputError for a longer one."""
+    seconds = wanted.n_frames / wanted.info.rate
+    if max(wanted.info.rate, rate) * seconds > MAX_SAMPLES:
+        expected = f"at most {MAX_SAMPLES} samples at a time"
+        raise InputError(wanted.path, f"{seconds:.0f} s at {wanted.info.rate} Hz for a scene at {rate} Hz", expected)
+    return wanted
+
+
 def event_path(root: str | Path, folder: str | None, event: Event) -> str:
     """Where an event's file is: SpAudSyn accepts names with or without their folder in front."""
     if folder is not None and not event.source_file.startswith(folder):
@@ -137,7 +149,7 @@ def event_path(root: str | Path, folder: str | None, event: Event) -> str:
 def _event(event: Event, scene: Scene, room: SofaRoom, path: str, slot: int | None) -> PlannedEvent:
     rate = scene.config.sr
     points = event.event_position or []
-    found = clip(path, event.source_time or 0, event.event_duration)
+    found = _held(clip(path, event.source_time or 0, event.event_duration), rate)
     length = None
     if found.info.rate != rate:
         length = scene.rules.source_length(event.event_duration, rate)
@@ -155,7 +167,7 @@ def _background(event: Event, scene: Scene, n_channels: int, root: str | Path) -
     config = scene.config
     path = event_path(root, config.background_dir, event)
     fill = event.source_time is None
-    found = clip(path) if fill else clip(path, event.source_time or 0, event.event_duration)
+    found = _held(clip(path) if fill else clip(path, event.source_time or 0, event.event_duration), config.sr)
     if found.info.channels not in (1, n_channels):
         expected = f"{n_channels}, as the room's impulse responses have"
         raise InputError(path, f"{found.info.channels} channels", expected)

@@ -28,7 +28,7 @@ from s5.scene import audio as recordings
 from s5.scene.cache import ByteCache
 from s5.scene.motion import fade_weights
 from s5.scene.plan import Plan, PlannedBackground, PlannedEvent, Response, plan
-from s5.scene.room import open_room
+from s5.scene.room import ZERO_CHANNEL, open_room
 from s5.scene.rules import RenderRules
 from s5.scene.spec import Scene
 
@@ -198,6 +198,18 @@ def load_response(response: Response) -> np.ndarray:
     return out
 
 
+def direct_part(response: Response, rir: np.ndarray, rules: RenderRules, range_ms: Sequence[float]) -> slice:
+    """The direct part of an impulse response's reference channel, [N] of :func:`load_response`.
+
+    Raises:
+        InputError: the channel is zero, so that targets would be.
+    """
+    if np.square(rir, dtype=np.float64).sum() <= ZERO_CHANNEL:
+        found = f"zeros in the reference channel {rules.reference_channel}"
+        raise InputError(f"{response.path}: Data.IR[{response.index}]", found, "an impulse response")
+    return rules.direct_part(rir, response.rate, range_ms)
+
+
 def full_length(response: Response) -> int:
     """Samples of an impulse response at the scene's rate, trailing zeros included; they count for an event's level."""
     return _lengths.get(response, lambda: _measure(response))[1]
@@ -292,7 +304,7 @@ def _room_filter(response: Response, n_source: int, n_channels: int | None = Non
 def _direct_filter(response: Response, rules: RenderRules, range_ms: Sequence[float]) -> _Filter:
     def make() -> _Filter:
         rir = load_response(response)[rules.reference_channel]
-        window = rules.direct_part(rir, response.rate, range_ms)
+        window = direct_part(response, rir, rules, range_ms)
         part = rir[None, window]
         n_fft = transform_length(0, 8 * part.shape[1])
         return _Filter(_forward(part, n_fft), n_fft, part.shape[1], window.start)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,22 @@ import numpy as np
 from s5.errors import InputError
 from s5.scene import unpacked
 from s5.scene.cache import ByteCache
+from s5.scene.spec import MAX_SAMPLES, RATES
 
 MAX_OPEN = 64
 """Rooms that a process keeps open."""
 
 SMALL_CHUNK = 8 << 20
 """Bytes, as float32."""
+
+ZERO_CHANNEL = 1e-10
+"""Energy of a channel of an impulse response, as a part of the loudest one's, at or below which it counts as zero."""
+
+LARGEST_BLOCK = 1 << 25
+"""Samples that are read at a time where all impulse responses are."""
+
+HERTZ = {"": 1, "hertz": 1, "hz": 1, "kilohertz": 1000, "khz": 1000}
+"""Units of a sampling rate, in lower case."""
 
 _chunks: ByteCache[np.ndarray] = ByteCache(128 << 20, lambda x: x.nbytes)
 """Decompressed impulse responses, float32."""
@@ -65,17 +75,27 @@ class SofaRoom:
         try:
             shape, chunks = data["Data.IR"].shape, data["Data.IR"].chunks
             self._axes = _axes(data["Data.IR"])
-            rates = np.unique(data["Data.SamplingRate"][()])
+            rates = np.unique(np.asarray(data["Data.SamplingRate"][()], dtype=np.float64))
+            units = _text(data["Data.SamplingRate"].attrs.get("Units", b""))
             raw = np.asarray(data["SourcePosition"][()], dtype=np.float64)
-        except (KeyError, OSError, IndexError, ValueError) as e:
+        except (KeyError, OSError, IndexError, ValueError, TypeError, AttributeError) as e:
             raise InputError(self.path, f"no readable {_field(e)}", "a SOFA file with FIR data") from e
+        if data["Data.IR"].dtype.kind not in "fiu":
+            raise InputError(f"{self.path}: Data.IR", f"values of type {data['Data.IR'].dtype}", "numbers")
         if len(shape) not in (3, 4) or 0 in shape:
             expected = "[measurements, channels, samples] or these and [emitters]"
             raise InputError(f"{self.path}: Data.IR", f"shape {list(shape)}", expected)
-        if len(rates) != 1 or not rates[0] > 0:
-            raise InputError(f"{self.path}: Data.SamplingRate", rates.tolist(), "one positive number of Hz")
-        self.sampling_rate = float(rates[0])
+        if units not in HERTZ:
+            raise InputError(f"{self.path}: Data.SamplingRate", f"units {units}", "hertz or kilohertz")
+        low, high = RATES
+        if len(rates) != 1 or not low <= rates[0] * HERTZ[units] <= high:
+            found, expected = f"{rates.tolist()} {units}", f"one number of hertz from {low} to {high}"
+            raise InputError(f"{self.path}: Data.SamplingRate", found, expected)
+        self.sampling_rate = float(rates[0]) * HERTZ[units]
         n_measurements, self.n_channels, self.rir_length = (int(shape[axis]) for axis in self._axes[:3])
+        if self.n_channels * self.rir_length > MAX_SAMPLES:
+            found = f"{self.n_channels} channels of {self.rir_length} samples"
+            raise InputError(f"{self.path}: Data.IR", found, f"at most {MAX_SAMPLES} samples together")
         self._n_emitters = int(shape[self._axes[3]]) if len(shape) == 4 else 1
         self.n_positions = n_measurements * self._n_emitters
         self._chunk_rows = self._chunk_channels = 1
@@ -189,6 +209,25 @@ class SofaRoom:
             raise InputError(f"{self.path}: Data.IR[{index}]", "a number that is not finite", "an impulse response")
         return rir
 
+    def energies(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Index of each impulse response, and the energy [R] of its channels (not finite where a sample is not).
+
+        Raises:
+            InputError: the data cannot be read.
+        """
+        if self._n_emitters > 1:
+            for index in range(self.n_positions):
+                measurement, emitter = divmod(index, self._n_emitters)
+                yield index, _energies(self._read(measurement, emitter=emitter)[None])[0]
+            return
+        step = min(self._chunk_channels, self.n_channels)
+        rows = max(1, min(self._chunk_rows, LARGEST_BLOCK // (step * self.rir_length)))
+        for start in range(0, self.n_positions, rows):
+            some = slice(start, min(start + rows, self.n_positions))
+            parts = (slice(first, first + step) for first in range(0, self.n_channels, step))
+            energies = np.concatenate([_energies(self._read(some, channels)) for channels in parts], axis=1)
+            yield from enumerate(energies, start)
+
     def _from_chunk(self, rows: slice, index: int) -> np.ndarray:
         """A response [R, N] of a compressed chunk, which is kept: a small one in memory, a large one in a file."""
         n_bytes = 4 * (rows.stop - rows.start) * self.n_channels * self.rir_length
@@ -259,6 +298,13 @@ def open_room(path: str | Path) -> SofaRoom:
     while len(_rooms) > MAX_OPEN:
         _rooms.popitem(last=False)[1].close()
     return kept
+
+
+def _energies(responses: np.ndarray) -> np.ndarray:
+    """[n, R, N] -> [n, R] float64."""
+    exact = responses.astype(np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.einsum("nrt,nrt->nr", exact, exact)
 
 
 def _text(value: Any) -> str:

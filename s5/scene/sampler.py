@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.scene.draw import Draw2025, Draw2026, Impossible
 from s5.scene.material import Material
-from s5.scene.spec import Scene
+from s5.scene.spec import LARGEST, LOUDEST, Scene, check_length, check_number
 
 MAX_TRIES = 100
 """Draws of a scene's events before its request is refused."""
@@ -85,7 +85,7 @@ class SamplerConfig:
     same_class_min_angle: float = 60.0
     """Events of a label lie further apart than this, seen from the microphone."""
     max_same_class: int = 2
-    """Most events that repeat a label already chosen."""
+    """Most events that repeat a label already chosen. Where labels run out, events repeat one in any case."""
     max_event_overlap: int = 3
     """Counted for foreground and interference apart."""
     max_event_duration: float = 10.0
@@ -229,9 +229,34 @@ class Sampler:
         if n_events >= 2 and rng.random() < of.same_class_probability:
             most = min(n_events - 1, config.max_same_class)
             n_repeats = int(rng.integers(1, most + 1)) if most else 0
+        n_repeats = max(n_repeats, self._least_repeats(of, n_events))
         n_interferers = 0
         if self._material.interference:
             n_interferers = int(rng.integers(config.interference[0], config.interference[1] + 1))
+        return self._complete(rng, n_events, n_repeats, n_interferers)
+
+    def check_requests(self) -> None:
+        """Draws a scene of every number of events, of every number of repeats of a class, with most interferers.
+
+        Raises:
+            InputError: there is one that no draw completes.
+        """
+        rng, config = np.random.default_rng(0), self.config
+        n_interferers = config.interference[1] if self._material.interference else 0
+        parts: Sequence[SamplerConfig | Subset] = config.subsets or [config]
+        for of in parts:
+            for n_events in range(of.n_events[0], of.n_events[1] + 1):
+                least = self._least_repeats(of, n_events)
+                most = min(n_events - 1, config.max_same_class) if of.same_class_probability > 0 else 0
+                for n_repeats in range(least, max(least, most) + 1):
+                    self._complete(rng, n_events, n_repeats, n_interferers)
+
+    def _least_repeats(self, of: SamplerConfig | Subset, n_events: int) -> int:
+        """Repeats without which the labels run out; none beyond the limits, so that the request is refused."""
+        missing = max(0, n_events - len(self.config.labels))
+        return missing if of.same_class_probability > 0 and missing <= self.config.max_same_class else 0
+
+    def _complete(self, rng: np.random.Generator, n_events: int, n_repeats: int, n_interferers: int) -> Scene:
         reason = ""
         for _ in range(MAX_TRIES):
             try:
@@ -282,6 +307,10 @@ def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
     def refuse(key: str, found: object, expected: str) -> None:
         raise InputError(f"{where}: key {prefix}{key}", found, expected)
 
+    for key in ("event_snr", "interference_snr", "ref_db", "direct_range_ms"):
+        value, most = getattr(config, key), LARGEST if key == "direct_range_ms" else LOUDEST
+        for number in value if isinstance(value, tuple) else [value]:
+            check_number(number, f"{where}: key {prefix}{key}", most)
     for key in ("n_events", "interference", "event_snr", "interference_snr"):
         low, high = getattr(config, key)
         if low > high or (key in ("n_events", "interference") and low < 0):
@@ -289,6 +318,7 @@ def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
     for key in ("num_scenes", "sampling_rate", "duration", "max_event_duration", "max_event_overlap", "n_slots"):
         if getattr(config, key) <= 0:
             refuse(key, getattr(config, key), "more than 0")
+    check_length(config.duration, config.sampling_rate, f"{where}: key {prefix}", ("duration", "sampling_rate"))
     if config.n_events[1] > config.n_slots:
         refuse("n_events", list(config.n_events), f"at most n_slots ({config.n_slots})")
     if config.max_event_duration > config.duration:

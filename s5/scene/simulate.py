@@ -18,7 +18,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ from s5.parallel import in_processes
 from s5.progress import progress
 from s5.scene.backends import Simulated, simulator
 from s5.scene.bad_audio import (
-    ALL_ZERO,
     REPORT,
     Finding,
     Map,
+    Use,
     find_bad_audio,
     material_files,
     scene_files,
+    silent_cuts,
     write_excluded,
     write_report,
 )
@@ -56,7 +57,7 @@ FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}
 """Format -> subtypes; the first is the default."""
 
 ON_BAD_AUDIO = ("stop", "skip", "keep")
-"""``keep``: files of zeros stay, as SpAudSyn has it; on others the run stops."""
+"""``keep``: silent files stay, as SpAudSyn has it; on others the run stops."""
 
 MEMORY = ".audio_check.json"
 """Beside the data directories: which audio was found to be sound."""
@@ -145,6 +146,10 @@ class ListedScenes:
     def draw(self, item: int) -> Scene:
         """The scene of an entry."""
         return self.scenes[item]
+
+    def silent_cuts(self, item: int) -> list[Finding]:
+        """Targets of an entry that would be silent."""
+        return silent_cuts(self.draw(item), self.root)
 
     def make(self, item: int, drawn: Scene | None) -> Simulated:
         """Renders an entry."""
@@ -298,12 +303,13 @@ def simulate(
 
 
 def make_virtual(
-    config: str | Path, out: str | Path, num_scenes: int | None = None, nj: int = 1, on_bad_audio: str | None = None
+    config: str | Path, out: str | Path, num_scenes: int | None = None, nj: int = 1, on_bad_audio: str = "stop"
 ) -> Path:
-    """Writes a virtual set: ``sampler.yaml`` with the resolved configuration, once one scene of it has been rendered.
+    """Writes a virtual set: ``sampler.yaml`` with the resolved configuration.
 
-    All audio is checked only if ``on_bad_audio`` says what to do with bad files, as that takes its time and a training
-    stops at one anyway. With ``skip``, they are listed in ``excluded.txt`` too, and the training draws without them.
+    Before, all audio is checked as for a fixed set, a scene with each possible number of events is drawn, and one scene
+    is rendered: so a training does not stop on the way. With ``skip``, bad files are listed in ``excluded.txt`` too,
+    and the training draws without them.
 
     Raises:
         InputError: bad material, a configuration that allows no scene, or a folder that holds a fixed set.
@@ -311,10 +317,8 @@ def make_virtual(
     out = Path(out)
     if (out / "wav.scp").exists():
         raise InputError(out, "wav.scp (a fixed set)", "a folder for a virtual set")
-    if on_bad_audio is None:
-        sampler = _sampler(config, num_scenes)
-    else:
-        sampler = _checked_sampler(config, out, on_bad_audio, _spread(nj), num_scenes)
+    sampler = _checked_sampler(config, out, on_bad_audio, _spread(nj), num_scenes)
+    sampler.check_requests()
     render(sampler.scene(0, 0), sampler.root)
     out.mkdir(parents=True, exist_ok=True)
     write_excluded(sorted(sampler.excluded), out)
@@ -345,11 +349,16 @@ def _sampler(config: str | Path, num_scenes: int | None, exclude: Sequence[str] 
 def _check_listed(listed: ListedScenes, out: Path, on_bad_audio: str, mapping: Map) -> list[int]:
     """Items of a list whose audio is good."""
     needed = [scene_files(listed.draw(item), listed.root) for item in range(len(listed))]
-    files: dict[str, Any] = {}
+    files: dict[str, Use] = {}
     for of_scene in needed:
         files |= of_scene
-    bad = {finding.path for finding in _decide(find_bad_audio(files, out.parent / MEMORY, mapping), out, on_bad_audio)}
+    findings = find_bad_audio(files, out.parent / MEMORY, mapping)
+    bad = {finding.path for finding in findings}
     items = [item for item, of_scene in enumerate(needed) if not bad & of_scene.keys()]
+    cuts = dict(zip(items, progress(mapping(listed.silent_cuts, items), len(items), "check events"), strict=True))
+    findings = sorted({*findings, *(finding for found in cuts.values() for finding in found)}, key=astuple)
+    bad = {finding.path for finding in _decide(findings, out, on_bad_audio)}
+    items = [item for item, of_scene in enumerate(needed) if not (bad & of_scene.keys() and cuts.get(item, True))]
     if len(items) < len(needed):
         left_out = [str(item) for item in range(len(needed)) if item not in set(items)]
         logging.warning("%s: entries left out for bad audio: %s", listed.path, ", ".join(left_out))
@@ -365,12 +374,12 @@ def _decide(findings: Sequence[Finding], out: Path, on_bad_audio: str) -> list[F
         if findings:
             logging.warning("%d bad audio files are left out, see %s", len(findings), report)
         return list(findings)
-    fatal = [f for f in findings if on_bad_audio == "stop" or f.reason != ALL_ZERO]
+    fatal = [f for f in findings if on_bad_audio == "stop" or not f.silent]
     if fatal:
         where = fatal[0].name if len(fatal) == 1 else f"{fatal[0].name} and {len(fatal) - 1} more in {report}"
         raise InputError(where, fatal[0].reason, "audio (--on_bad_audio skip does without such files)")
     if findings:
-        logging.warning("%d audio files of zeros are kept, see %s", len(findings), report)
+        logging.warning("%d silent audio files are kept, see %s", len(findings), report)
     return []
 
 
@@ -418,7 +427,8 @@ def _load(path: Path) -> Scene | None:
 
 
 def _spread(nj: int) -> Map:
-    """A ``map`` that works in ``nj`` processes and gives results in order."""
+    """A ``map`` that works in ``nj`` processes, at most one a core, and gives results in order."""
+    nj = min(nj, len(os.sched_getaffinity(0)))
 
     def mapping(job: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         if nj <= 1 or len(items) < 2:

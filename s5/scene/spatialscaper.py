@@ -33,7 +33,7 @@ from s5.scene import audio as recordings
 from s5.scene.backends import Simulated
 from s5.scene.motion import HOP, fade_frames
 from s5.scene.plan import Plan, PlannedEvent, event_path, plan
-from s5.scene.render import Rendered, full_length, load_response, render_plan
+from s5.scene.render import Rendered, direct_part, full_length, load_response, render_plan
 from s5.scene.room import SofaRoom, open_room
 from s5.scene.sampler import MAX_TRIES, Sampler, scene_seed
 from s5.scene.spec import Event, Room, Scene
@@ -324,9 +324,10 @@ def _event(event: PlannedEvent, planned: Plan) -> np.ndarray:
     for k, response in enumerate(event.responses):
         rir = load_response(response)
         responses[:-1, k, : rir.shape[1]] = rir
-        reference = rir[planned.rules.reference_channel]
-        direct = planned.rules.direct_part(reference, planned.rate, planned.direct_range_ms)
-        responses[-1, k, : len(reference)][direct] = reference[direct]
+        if event.slot is not None:
+            reference = rir[planned.rules.reference_channel]
+            direct = direct_part(response, reference, planned.rules, planned.direct_range_ms)
+            responses[-1, k, : len(reference)][direct] = reference[direct]
     signal = spatialize(source, responses)
     power = np.mean(np.square(signal[:-1]))
     return signal * 10 ** ((event.level - 10 * np.log10(power)) / 20) if power > 0 else signal

@@ -29,9 +29,22 @@ from typing import Any
 
 from s5.errors import InputError
 from s5.scene.rules import DCASE2026, RenderRules
+from s5.text import read_json
 
 ROOM_MODULE = "src.modules.spatial_audio_synthesizer.room"
 """Module that the official code loads rooms from; kept so that it can read our scenes."""
+
+LARGEST = 1e9
+"""Times, positions and the like are at most so large."""
+
+LOUDEST = 200.0
+"""dB: levels are between it and its negative."""
+
+MAX_SAMPLES = 1 << 27
+"""Of a scene, and of an event at its rate: 70 minutes at 32 kHz."""
+
+RATES = (100, 1_000_000)
+"""Hz: least and largest sampling rate."""
 
 _NUMBER = (int, float)
 _NULL = type(None)
@@ -46,7 +59,8 @@ def take(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple[
         kinds: the types that each key may have.
 
     Raises:
-        InputError: no object, a key that is missing, or one of another type.
+        InputError: no object, a key that is missing, one of another type, a number that is not finite or out of range,
+            or a text with characters that no file name has.
     """
     if not isinstance(data, dict):
         raise InputError(where, type(data).__name__, "a JSON object")
@@ -57,13 +71,28 @@ def take(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple[
         value = data[key]
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
             names = " or ".join({_NULL: "null", dict: "object", list: "list"}.get(k, k.__name__) for k in allowed)
-            raise InputError(f"{where}.{key}", repr(value)[:80], names)
+            raise InputError(f"{where}.{key}", ascii(value)[:80], names)
+        if isinstance(value, _NUMBER):
+            check_number(value, f"{where}.{key}")
+        if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+            raise InputError(f"{where}.{key}", ascii(value)[:80], "text")
         known[key] = value
     return known, {key: value for key, value in data.items() if key not in kinds}
 
 
+def check_number(value: float, where: str, largest: float = LARGEST) -> None:
+    """Raises InputError for a number that is not finite, or larger than ``largest`` without its sign."""
+    if not -largest <= value <= largest:  # nor is NaN
+        raise InputError(where, ascii(value)[:80], f"a number of at most {largest:g}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number that is not too large."""
+    return isinstance(value, _NUMBER) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
 def _is_point(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(x, _NUMBER) for x in value)
+    return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
 
 
 _EVENT_KEYS: dict[str, tuple[type, ...]] = {
@@ -122,6 +151,7 @@ class Event:
         """Reads an event's JSON object. Raises InputError naming ``where`` and the key."""
         known, extra = take(data, where, _EVENT_KEYS)
         event = cls(**known, extra=extra)
+        check_number(event.snr, f"{where}.snr", LOUDEST)
         if event.event_duration <= 0 or event.event_time < 0 or (event.source_time or 0) < 0:
             times = f"source_time {event.source_time}, event_time {event.event_time}, duration {event.event_duration}"
             raise InputError(where, times, "no negative time and a positive duration")
@@ -130,7 +160,7 @@ class Event:
                 raise InputError(where, "a null label or source_time", "null only in the background")
             points = event.event_position
             if not points or not all(_is_point(point) for point in points):
-                raise InputError(f"{where}.event_position", repr(points)[:80], "[[x, y, z]], several if it moves")
+                raise InputError(f"{where}.event_position", ascii(points)[:80], "[[x, y, z]], several if it moves")
         return event
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,8 +191,8 @@ class SceneConfig:
         """Reads the JSON object ``config``. Raises InputError naming ``where`` and the key."""
         known, extra = take(data, where, _CONFIG_KEYS)
         config = cls(**known, extra=extra)
-        if config.duration <= 0 or config.sr <= 0:
-            raise InputError(where, f"duration {config.duration}, sr {config.sr}", "positive numbers")
+        check_number(config.ref_db, f"{where}.ref_db", LOUDEST)
+        check_length(config.duration, config.sr, where)
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -199,8 +229,7 @@ class Room:
         args, extra_args = take(outer["args"], f"{where}.args", {"metadata": (dict,)})
         known, extra_metadata = take(args["metadata"], f"{where}.args.metadata", _ROOM_KEYS)
         window = known["direct_range_ms"]
-        if len(window) != 2 or not all(isinstance(x, _NUMBER) and x >= 0 for x in window):
-            raise InputError(f"{where}.args.metadata.direct_range_ms", window, "two numbers of ms, e.g. [6, 50]")
+        check_range_ms(window, f"{where}.args.metadata.direct_range_ms")
         others = {"room": extra, "args": extra_args, "metadata": extra_metadata}
         return cls(**known, module=outer["module"], main=outer["main"], extra={k: v for k, v in others.items() if v})
 
@@ -209,6 +238,25 @@ class Room:
         metadata = {key: getattr(self, key) for key in _ROOM_KEYS} | self.extra.get("metadata", {})
         args = {"metadata": metadata} | self.extra.get("args", {})
         return {"module": self.module, "main": self.main, "args": args} | self.extra.get("room", {})
+
+
+def check_length(duration: float, rate: int, where: str, keys: tuple[str, str] = (".duration", ".sr")) -> None:
+    """Raises InputError where a scene of a duration (s) and a rate (Hz) has no sample, or more than memory shall hold.
+
+    Complaints name ``where`` followed by the key of the duration or of the rate.
+    """
+    low, high = RATES
+    if not low <= rate <= high:
+        raise InputError(f"{where}{keys[1]}", f"{rate} Hz", f"{low} to {high}")
+    if not 1 <= duration * rate <= MAX_SAMPLES:
+        expected = f"a sample or more, at most {MAX_SAMPLES // rate} s at {rate} Hz"
+        raise InputError(f"{where}{keys[0]}", f"{duration:g} s", expected)
+
+
+def check_range_ms(value: Any, where: str) -> None:
+    """Raises InputError for what is no range of the direct part."""
+    if not (isinstance(value, list) and len(value) == 2 and all(is_number(x) and x >= 0 for x in value)):
+        raise InputError(where, ascii(value)[:80], "two numbers of ms, e.g. [6, 50]")
 
 
 @dataclass
@@ -269,7 +317,7 @@ class Scene:
         Raises:
             InputError: the file is missing, is not JSON, or lacks a key (which is named).
         """
-        return cls.from_dict(load_json(path, "a scene's JSON file"), str(path))
+        return cls.from_dict(read_json(path, "a scene's JSON file"), str(path))
 
     def save(self, path: str | Path) -> None:
         """Writes the scene's JSON file (under a temporary name first). The folder has to exist."""
@@ -291,19 +339,12 @@ class Scene:
 
     def with_slots(self, slots: list[str], where: object = "ref_event") -> Scene:
         """The scene with its slots in another order. Raises InputError where these are not the scene's labels."""
-        if sorted(slots) != sorted(self.labels) or len(set(slots)) < len(slots):
-            raise InputError(where, slots, f"the scene's labels ({', '.join(self.labels) or 'none'}), each once")
+        listed = isinstance(slots, list) and all(isinstance(label, str) for label in slots)
+        if not listed or sorted(slots) != sorted(self.labels) or len(set(slots)) < len(slots):
+            raise InputError(
+                where, ascii(slots)[:80], f"the scene's labels ({', '.join(self.labels) or 'none'}), each once"
+            )
         return replace(self, slots=list(slots))
-
-
-def load_json(path: str | Path, what: str) -> Any:
-    """Content of a JSON file. Raises InputError naming the file and ``what`` was expected."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(path, e.strerror or e, what) from e
-    except ValueError as e:
-        raise InputError(path, f"no JSON ({e})", what) from e
 
 
 def save_json(data: Any, path: str | Path) -> None:

@@ -33,7 +33,7 @@ from typing import Any
 
 from s5.errors import InputError
 from s5.scene.rules import DCASE2025
-from s5.scene.spec import Event, Room, Scene, SceneConfig, take
+from s5.scene.spec import LARGEST, Event, Room, Scene, SceneConfig, check_range_ms, take
 
 SCAPER_DEFAULTS: dict[str, Any] = {
     "duration": 60,
@@ -84,8 +84,7 @@ def read(data: dict[str, Any], where: str = "scene") -> Scene:
         f"{where}: {name}",
     )
     range_ms = config.get("spatialize_direct_path_time_ms") or DIRECT_RANGE_MS
-    if not (isinstance(range_ms, list) and len(range_ms) == 2 and all(isinstance(x, (int, float)) for x in range_ms)):
-        raise InputError(f"{where}: {name}.spatialize_direct_path_time_ms", range_ms, "two numbers of ms, e.g. [6, 50]")
+    check_range_ms(range_ms, f"{where}: {name}.spatialize_direct_path_time_ms")
     fg_events, bg_events, int_events = (_events(data.get(key) or [], f"{where}: {key}") for key in _LISTS)
     scene = Scene(
         scene_config,
@@ -143,7 +142,9 @@ def new_scene(
     return read({"config": config, **records, "room": room, "ref_event": slots})
 
 
-def _events(records: list[Any], where: str) -> list[Event]:
+def _events(records: Any, where: str) -> list[Event]:
+    if not isinstance(records, list):
+        raise InputError(where, type(records).__name__, "a list of events")
     events = []
     for i, record in enumerate(records):
         here = f"{where}[{i}]"
@@ -163,6 +164,6 @@ def _record(event: Event) -> dict[str, Any]:
 
 def _channel(config: dict[str, Any], where: str) -> int:
     channel = config.get("ref_channel", 0)
-    if not isinstance(channel, int) or channel < 0:
-        raise InputError(f"{where}.ref_channel", channel, "a channel's number, from 0")
+    if not isinstance(channel, int) or isinstance(channel, bool) or not 0 <= channel <= LARGEST:
+        raise InputError(f"{where}.ref_channel", ascii(channel)[:80], "a channel's number, from 0")
     return channel

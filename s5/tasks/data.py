@@ -94,6 +94,8 @@ class VirtualScenes(Dataset):
         where = Path(path, SAMPLER_YAML)
         excluded = read_excluded(Path(path))
         self.sampler = SceneSampler({**load_yaml(where), **(overrides or {})}, where=where, exclude=excluded)
+        if overrides:
+            self.sampler.check_requests()  # those of the set itself were, when it was made
         self.labels = LabelSet(tuple(self.sampler.config.labels))
         self.n_slots = self.sampler.config.n_slots
         self.seed = seed

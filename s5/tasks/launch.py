@@ -190,6 +190,10 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
         if key not in actions:
             raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, key), key))
         _check_value(actions[key], value, f"{where}: key {key}")
+    criteria = config.get("best_model_criterion") or []
+    for row in criteria if isinstance(criteria, list) else [criteria]:
+        if not (isinstance(row, list) and len(row) == 3 and all(isinstance(word, str) for word in row)):
+            raise InputError(f"{where}: key best_model_criterion", ascii(row)[:80], "lists [phase, figure, min or max]")
     for kind, table, given in (
         ("optim", optim_classes, ("params",)),
         ("scheduler", scheduler_classes, ("optimizer",)),
@@ -211,12 +215,14 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
             task_class.build_model(argparse.Namespace(**{**parser_defaults, **config}))
     except InputError as e:
         raise InputError.at(where, e) from None
-    for phase, figure, _ in config.get("best_model_criterion") or ():
+    for phase, figure, _ in criteria:
         if phase == "valid" and figure not in task_class.valid_figures:
             raise InputError(f"{where}: key best_model_criterion", figure, one_of(task_class.valid_figures, figure))
 
 
 def _check_value(action: argparse.Action, value: Any, where: str) -> None:
+    if isinstance(action.default, dict) and not isinstance(value, dict | None):
+        raise InputError(where, ascii(value)[:80], "a mapping of keys")
     if action.choices is not None and value is not None and value not in action.choices:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))
     if action.type in (int, float) and value is not None and not isinstance(value, list):

@@ -48,8 +48,8 @@ def recordings(tmp_path_factory, write_room):
 
     for split in ("train", "valid", "test"):
         for label in LABELS:
-            for source in range(2):
-                sound(f"sound_event/{split}/{label}/{source}/a.wav", 0.5 + 0.5 * source)
+            for source in range(3):
+                sound(f"sound_event/{split}/{label}/{source}/a.wav", 0.5 + 0.5 * (source % 2))
         sound(f"interference/{split}/Rain/a.flac", 1.0)
         sound(f"noise/{split}/a.wav", 5.0, CHANNELS)
         write_room(root / f"room_ir/{split}/a.sofa", channels=CHANNELS, rate=FS)
@@ -89,12 +89,35 @@ def test_every_value_comes_from_the_options(repository):
         scenes = yaml.safe_load((conf / f"scenes/{name}.yaml").read_text())
         assert (scenes["sampling_rate"], scenes["duration"], scenes["n_slots"]) == (8000, 2.5, 4)
         assert scenes["n_events"] == [1, 4] and scenes["max_event_duration"] == 2.5
+        assert scenes["max_event_overlap"] == 4 and "max_same_class" not in scenes
     tagger, separator = (load_inherited(conf / f"tuning/{name}.yaml") for name in ("tagger", "separator"))
     assert tagger["network_conf"]["encoder"]["input_size"] == [80, 251]
     assert tagger["network_conf"]["encoder"]["sampling_rate"] == 8000
     assert (separator["network_conf"]["n_fft"], separator["network_conf"]["hop_length"]) == (256, 128)
     assert separator["network_conf"]["intensity"] is True and separator["scene_conf"]["n_events"] == [1, 4]
     assert (conf / "labels.txt").read_text() == "A\nB\n"
+
+
+def test_a_recipe_of_one_label_trains(repository, recordings):
+    sizes = "--max_epoch 1 --num_scenes 16 --batch_size 4 --num_workers 0"
+    made = 'utils/new_recipe.sh --labels "Bell" --channels 2 --sampling_rate 8000 --duration 2 egs/one'
+    done = run(
+        repository,
+        f'{made}; egs/one/run.sh --stage 1 --stop_stage 5 --data_args "--source $recordings" '
+        f'--scene_args "--num_scenes 3" --train_args "{sizes}"',
+        recordings=str(recordings),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for model in ("tagger", "separator"):
+        assert list((repository / f"egs/one/exp/{model}").glob("valid.*.pth"))
+
+
+def test_many_sources_of_few_labels_may_repeat_them_more_often(repository):
+    done = run(repository, 'utils/new_recipe.sh --labels "A B" --n_slots 5 egs/many')
+    assert done.returncode == 0, done.stderr
+    for name in ("train", "valid", "test"):
+        scenes = yaml.safe_load((repository / f"egs/many/conf/scenes/{name}.yaml").read_text())
+        assert (scenes["max_same_class"], scenes["max_event_overlap"]) == (3, 5)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,36 @@ def test_cartesian_positions_stay(tmp_path, write_room):
     np.testing.assert_array_equal(room.rir(room.index([0, -1 + 5e-6, 0.5])), rirs[1])
 
 
+@pytest.mark.parametrize(
+    ("rate", "units", "hertz"),
+    [(16, "kilohertz", 16000), (44.1, "kHz", 44100), (8000, "Hertz", 8000), (8000, "", 8000)],
+)
+def test_the_sampling_rate_is_in_the_files_units(tmp_path, write_room, rate, units, hertz):
+    write_room(tmp_path / "a.sofa")
+    with h5py.File(tmp_path / "a.sofa", "r+") as file:
+        file["Data.SamplingRate"][...] = rate
+        file["Data.SamplingRate"].attrs["Units"] = np.bytes_(units)
+    assert SofaRoom(tmp_path / "a.sofa").sampling_rate == hertz
+
+
+@pytest.mark.parametrize(
+    ("rate", "units", "complaint"),
+    [
+        (16, "hertz", r"\[16.0\] hertz, expected one number of hertz from 100"),
+        (8000, "seconds", "units seconds, expected hertz or kilohertz"),
+        (np.nan, "hertz", r"\[nan\] hertz"),
+        (np.inf, "hertz", r"\[inf\] hertz"),
+    ],
+)
+def test_a_sampling_rate_that_cannot_be_is_refused(tmp_path, write_room, rate, units, complaint):
+    write_room(tmp_path / "a.sofa")
+    with h5py.File(tmp_path / "a.sofa", "r+") as file:
+        file["Data.SamplingRate"][...] = rate
+        file["Data.SamplingRate"].attrs["Units"] = np.bytes_(units)
+    with pytest.raises(InputError, match=f"Data.SamplingRate: found {complaint}"):
+        SofaRoom(tmp_path / "a.sofa")
+
+
 def test_a_position_that_is_not_there_is_refused_with_the_nearest_distance(tmp_path, write_room):
     write_room(tmp_path / "a.sofa", [[1, 0, 0], [0, 1, 0]], "cartesian")
     with pytest.raises(InputError, match=r"a.sofa: found no position \[1.0, 0.0, 0.25\].*0.25 m"):
@@ -295,3 +325,19 @@ def test_what_does_not_fit_is_refused(tmp_path, change, complaint):
         f["SourcePosition"].attrs["Type"] = kind
     with pytest.raises(InputError, match=rf"a.sofa: .*{complaint}"):
         SofaRoom(tmp_path / "a.sofa")
+
+
+@pytest.mark.parametrize("name", ["Data.IR", "Data.SamplingRate", "SourcePosition"])
+@pytest.mark.parametrize("kind", ["group", "S4", "V8"])
+def test_a_field_that_holds_no_numbers_is_named(tmp_path, write_room, name, kind):
+    write_room(tmp_path / "a.sofa")
+    with h5py.File(tmp_path / "a.sofa", "r+") as file:
+        shape = file[name].shape
+        del file[name]
+        if kind == "group":
+            file.create_group(name)
+        else:
+            file[name] = np.zeros(shape, kind)
+    with pytest.raises(InputError, match=r"a\.sofa: (found no readable|Data\.IR: found values of type)") as error:
+        SofaRoom(tmp_path / "a.sofa")
+    assert "\n" not in str(error.value)

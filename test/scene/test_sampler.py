@@ -172,6 +172,26 @@ def test_impossible_requests_are_refused_with_the_reason(material, config):
     refused(".*no position 170 degrees away", same_class_min_angle=170, same_class_probability=1.0, labels=["Speech"])
 
 
+def test_where_labels_run_out_events_repeat_one(material, config):
+    config |= {"labels": ["Cough", "Speech"], "n_events": [3, 3], "same_class_probability": 0.1}
+    for seed in range(30):
+        assert len(Sampler(config, material).sample(seed).fg_events) == 3
+    sampler = Sampler(config | {"labels": ["Cough"]}, material)
+    sampler.check_requests()
+    assert sampler.sample(0).labels == ["Cough"] * 3
+    with pytest.raises(InputError, match=r"3 events .*3 different labels out of 1"):
+        Sampler(config | {"labels": ["Cough"], "max_same_class": 1}, material).sample(0)
+
+
+def test_every_number_of_events_is_checked(material, config):
+    config |= {"labels": ["Percussion", "Speech"], "same_class_probability": 0.001, "max_event_overlap": 4}
+    with pytest.raises(InputError, match=r"no scene of 3 events \(2 of a repeated class\).*Percussion"):
+        Sampler(config | {"labels": ["Percussion"], "same_class_folder_depth": 0}, material).check_requests()
+    with pytest.raises(InputError, match=r"no scene of 3 events .*3 different labels out of 2"):
+        config |= {"n_events": [1, 4], "n_slots": 4, "same_class_probability": 0.0}
+        Sampler(config, material).check_requests()
+
+
 NO_EVENT = {"name": "x", "num_scenes": 5, "n_events": [0, 0]}
 
 
@@ -184,6 +204,11 @@ NO_EVENT = {"name": "x", "num_scenes": 5, "n_events": [0, 0]}
         ({"n_events": [0, 4]}, r"key n_events: .*at most n_slots \(3\)"),
         ({"max_event_duration": 3.0}, r"key max_event_duration: found 3.0, expected at most duration \(2.0\)"),
         ({"sampling_rate": "fast"}, r"key sampling_rate: found 'fast'"),
+        ({"sampling_rate": 10**8}, r"key sampling_rate: found 100000000 Hz, expected 100 to 1000000"),
+        ({"duration": float("nan")}, r"key duration: found nan, expected a finite number"),
+        ({"duration": 1e9}, r"key duration: found 1e\+09 s, expected a sample or more, at most 16777 s at 8000 Hz"),
+        ({"event_snr": [0, float("inf")]}, r"key event_snr.1: found inf"),
+        ({"ref_db": 1e5}, r"key ref_db: found 100000.0, expected a number of at most 200"),
         ({"rules": "dcase2024"}, r"key rules: found 'dcase2024'"),
         ({"rules": "dcase2025"}, r"key same_class_probability: found 0.5, expected 0, as rules is dcase2025"),
         ({"same_class_folder_depth": -1}, r"key same_class_folder_depth: found -1"),

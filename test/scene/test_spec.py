@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,10 @@ def test_labels_are_in_onset_order():
         ),
         (lambda d: d["fg_events"][0].update(event_time=-1), "no negative time"),
         (lambda d: d["room"]["args"]["metadata"].pop("sofa_path"), "room.args.metadata: found no key sofa_path"),
-        (lambda d: d["config"].update(duration=0), "positive numbers"),
+        (lambda d: d["config"].update(duration=0), "config.duration: found 0 s, expected a sample or more"),
+        (lambda d: d["config"].update(duration=1e6), "config.duration: found 1e.06 s, expected .*at most"),
+        (lambda d: d["config"].update(sr=10**8), "config.sr: found 100000000 Hz, expected 100 to 1000000"),
+        (lambda d: d["fg_events"][0].update(source_file="a\0b"), r"source_file: found .a.x00b., expected text"),
     ],
 )
 def test_a_bad_scene_is_refused_by_file_and_key(tmp_path, change, complaint):
@@ -54,6 +58,34 @@ def test_a_bad_scene_is_refused_by_file_and_key(tmp_path, change, complaint):
     with pytest.raises(InputError, match=f"bad.json.*{complaint}") as e:
         Scene.load(tmp_path / "bad.json")
     assert "\n" not in str(e.value)
+
+
+def numbers(data, at=()):
+    """Where a scene's numbers stand: keys from the outside in."""
+    if isinstance(data, bool):
+        return
+    if isinstance(data, int | float):
+        yield at
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        if key != "room_config":  # which is not ours: kept as it is
+            yield from numbers(value, (*at, key))
+
+
+@pytest.mark.parametrize("name", ["scenes/scene_same_class", "scenes_2025/valid/0001"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e308, 10**300], ids="{:.3g}".format)
+def test_a_number_that_is_not_finite_or_far_too_large_is_named(name, value, tmp_path):
+    text = (GOLDEN.parent / f"{name}.json").read_text()
+    places = list(numbers(json.loads(text)))
+    assert len(places) > 15
+    for place in places:
+        data = part = json.loads(text)
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = value
+        (tmp_path / "bad.json").write_text(json.dumps(data))
+        names = [key for key in place if isinstance(key, str)]
+        with pytest.raises(InputError, match=rf"^\S*bad.json: {names[0]}.*{names[-1]}: found .*, expected"):
+            Scene.load(tmp_path / "bad.json")
 
 
 def test_what_is_no_json_is_refused(tmp_path):
