@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ from s5.scene.spec import Scene
 
 KEPT_FREE = 1 << 30
 """Bytes of the disk that are left free."""
+
+ABANDONED = 3600.0
+"""Seconds after which a half-written file is one of a run that was killed."""
 
 BLOCK = 1 << 22
 """Frames that are in memory at a time."""
@@ -99,6 +103,9 @@ def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map)
         return folder
     size = sum(map(work.size, missing))
     os.makedirs(folder, exist_ok=True)
+    for partial in Path(folder).glob(".partial.*"):
+        if time.time() - partial.stat().st_mtime > ABANDONED:
+            partial.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
     what = f"{len(missing)} recordings and rooms as scenes at {rate} Hz read them, {_amount(size)}"
     if size + KEPT_FREE > free:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import signal
 from collections import deque
@@ -91,6 +92,8 @@ class VirtualScenes(Dataset):
         self.planned, self.n_channels = planned, n_channels
         self.fingerprint = self.sampler.fingerprint
         self.ready = folder_of(Path(path).absolute().parent, self.sampler.config.sampling_rate)
+        if not Path(self.ready).is_dir():
+            logging.warning("%s: no prepared material, scenes take longer (stage 2 writes it)", self.ready)
 
     def __len__(self) -> int:
         return self.num_scenes
