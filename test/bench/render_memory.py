@@ -58,13 +58,14 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     (folder / "train").mkdir(exist_ok=True)
     (folder / "train/sampler.yaml").write_text(yaml.safe_dump(config))
 
+    from s5.scene import Sampler
     from s5.scene.prepare import of_sampler, prepare
     from s5.tasks.data import SceneIterFactory, VirtualScenes
 
-    dataset = VirtualScenes(folder / "train", with_sources=True)
     began = time.perf_counter()
-    prepare(of_sampler(dataset.sampler), dataset.sampler.config.sampling_rate, folder, map)
+    prepare(of_sampler(Sampler(config)), config["sampling_rate"], folder, map)
     print(f"prepared in {time.perf_counter() - began:.0f} s")
+    dataset = VirtualScenes(folder / "train", with_sources=True)
     factory = SceneIterFactory(dataset, 4, num_workers=args.workers)
     print(f"the loading process: {line(os.getpid())}\n")
     rows = []
