@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 """Pydantic's names for a key that it does not know."""
 
+_STRICT: Any = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_nan": False}
+"""Pydantic's settings: no unknown key at any depth, and numbers are finite."""
+
 T = TypeVar("T")
 
 
@@ -174,8 +177,7 @@ def _forbid_extra(schema: Any, seen: set[int]) -> None:
     seen.add(id(schema))
     if inspect.isclass(schema) and hasattr(schema, "__dataclass_fields__"):
         if "__pydantic_config__" not in vars(schema):
-            strict = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
-            setattr(schema, "__pydantic_config__", strict)  # noqa: B010
+            setattr(schema, "__pydantic_config__", pydantic.ConfigDict(**_STRICT))  # noqa: B010
         for hint in typing.get_type_hints(schema).values():
             _forbid_extra(hint, seen)
     for argument in typing.get_args(schema):
@@ -192,9 +194,7 @@ def _signature_model(function: Callable[..., Any], given: tuple[str, ...]) -> ty
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (hints.get(name, Any), default)
-    config = pydantic.ConfigDict(
-        extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=()
-    )
+    config = pydantic.ConfigDict(**_STRICT, protected_namespaces=())
     return pydantic.create_model(function.__name__, __config__=config, **fields)
 
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +19,10 @@ from typing import Any, NamedTuple
 import kaldiio
 import numpy as np
 
-from s5.data import DataDir, audio_info, read_audio, write_audio, write_bytes
+from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write_bytes
 from s5.errors import InputError
 from s5.fusion import Counts
+from s5.inference.names import source_name
 from s5.labels import LabelSet
 from s5.parallel import run_jobs
 from s5.shards import Shards, results, whole_folder
@@ -121,7 +126,7 @@ def fuse(
     """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots).
 
     A system with a gate or a refinement reads ``posteriors/`` too; a refinement runs the networks. The labels that this
-    leaves stand in ``final_labels`` and ``final_probabilities``.
+    leaves stand in ``final_labels`` and ``final_probabilities``. Estimates that 16 bits clip are named in the log.
 
     Args:
         oracle: the labels were given: neither gate nor refinement.
@@ -131,7 +136,7 @@ def fuse(
     """
     utts = list(utts or data.utts)
     rows = _rows_of(utts, Path(out, "labels"), data)
-    shares = _rows_of(utts, Path(out, "probabilities"), data)
+    shares = _probabilities_of(utts, Path(out, "probabilities"), data, rows)
     config = system.config
     posteriors = None if oracle or not (config.gate or config.refine) else Posteriors.load(system, out)
     final: Rows = {}
@@ -145,12 +150,14 @@ def fuse(
             shards,
             utts,
             lambda part: run_jobs(job, part, n_processes, "fuse", networks or job.sharpens),
-            _from_result,
-            _to_result,
+            _from_fused,
+            _to_fused,
         )
         if found is None:
             return None
-        for utt, result in zip(utts, found, strict=True):
+        for utt, (result, clipped) in zip(utts, found, strict=True):
+            for name, what in clipped.items():
+                _say_clipped(name, what, str(data.mixture_path(utt)))
             final[utt], final_shares[utt] = result.labels, _as_text(result.probabilities)
             gated += result.gated
             if result.counts:
@@ -192,6 +199,9 @@ def separate_file(
 ) -> list[Written]:
     """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
 
+    They take the place of all files of this form and name that an earlier run left, once all of them are written. What
+    lies beyond full scale is clipped, and the log names the file.
+
     A recording longer than a window is separated window by window, in memory that does not grow with it: a file holds
     one source followed through all windows, and its probability is the highest of its label.
 
@@ -204,32 +214,65 @@ def separate_file(
         labels: of the sources, the same ones in every window; by default each window is tagged.
 
     Raises:
-        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many.
+        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many; an
+            overlap that does not fit the window.
     """
+    if not 0 < overlap <= window / 2 < float("inf"):
+        raise InputError("overlap", f"{overlap:g} s of windows of {window:g} s", "more than 0, at most half a window")
     channels, n_samples, fs = audio_info(recording)
     if channels != system.n_channels:
         raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
+    folder, name = Path(folder), Path(recording).stem
     if n_samples > window * fs:
-        return _separate_long(system, recording, folder, window, overlap, labels)
-    mixture, fs = read_audio(recording)
-    sources = system(mixture, fs, labels)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    written = []
-    for slot, source in enumerate(sources):
-        path = Path(folder, f"{Path(recording).stem}_{slot}_{source.label}.wav")
-        write_audio(path, source.waveform[None], fs, subtype="PCM_16")
-        written.append(Written(path, source.label, source.probability))
-    return written
+        with _outputs(folder, name) as partial:
+            results = _separate_long(system, recording, partial, window, overlap, labels)
+    else:
+        mixture, fs = read_audio(recording)
+        sources = system(mixture, fs, labels)
+        results = []
+        with _outputs(folder, name) as partial:
+            for slot, source in enumerate(sources):
+                path = partial / source_name(name, slot, source.label)
+                clipped = write_audio(path, source.waveform[None], fs, subtype="PCM_16")
+                results.append((Written(path, source.label, source.probability), clipped))
+    for written, clipped in results:
+        _say_clipped(written.path.name, clipped, str(recording))
+    return [written._replace(path=folder / written.path.name) for written, _ in results]
+
+
+@contextmanager
+def _outputs(folder: Path, name: str) -> Iterator[Path]:
+    """A folder to fill with ``<name>_<slot>_<Label>.wav``, which take the place of those in ``folder`` in the end.
+
+    Labels have no underscore: the outputs of a recording ``<name>_0`` are of another form, and stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as partial:
+        yield Path(partial)
+        made = sorted(os.listdir(partial))
+        for file in made:
+            os.replace(Path(partial, file), folder / file)
+    form = re.compile(re.escape(name) + r"_(0|[1-9][0-9]*)_[^_\s]+\.wav")
+    for old in folder.iterdir():
+        if form.fullmatch(old.name) and old.name not in made and old.is_file():
+            old.unlink()
+
+
+def _say_clipped(name: str, clipped: Clipped, recording: str) -> None:
+    """Names an output of 16 bits that is clipped in the log, with what to do about it."""
+    if clipped.samples:
+        factor = f"{0.95 / clipped.peak:.2g}"  # rounding adds less than a twentieth
+        logging.warning("%s: %s; multiply %s by %s or less and separate it again", name, clipped, recording, factor)
 
 
 def _separate_long(
     system: S5System,
     recording: str | Path,
-    folder: str | Path,
+    folder: Path,
     window: float,
     overlap: float,
     labels: Sequence[str] | None,
-) -> list[Written]:
+) -> list[tuple[Written, Clipped]]:
     from s5.separation.windows import separate_long_file
 
     best: dict[str, float] = {}
@@ -241,7 +284,7 @@ def _separate_long(
         return [s.label for s in sources], [s.waveform for s in sources]
 
     files = separate_long_file(recording, folder, one_window, window, overlap)
-    return [Written(path, track.label, best[track.label]) for path, track in files]
+    return [(Written(file.path, file.track.label, best[file.track.label]), file.clipped) for file in files]
 
 
 @dataclass
@@ -301,7 +344,8 @@ class _Tag:
     data: DataDir
 
     def __call__(self, utt: str) -> dict[str, np.ndarray]:
-        return self.system.tag(_mixture(self.system, self.data, utt))
+        with _named(self.data, utt):
+            return self.system.tag(_mixture(self.system, self.data, utt))
 
 
 @dataclass
@@ -315,10 +359,19 @@ class _Separate:
 
     def __call__(self, utt: str) -> None:
         mixture = _mixture(self.system, self.data, utt)
-        for name, sources in self.system.separate(mixture, self.rows[utt]).items():
+        with _named(self.data, utt):
+            separated = self.system.separate(mixture, self.rows[utt])
+        for name, sources in separated.items():
             content = io.BytesIO()
             np.save(content, sources)
             write_bytes(self.folder / name / f"{utt}.npy", content.getvalue())
+
+
+class _Fused(NamedTuple):
+    """The final labels of an utterance, and by name the estimates that were clipped."""
+
+    result: Result
+    clipped: dict[str, Clipped]
 
 
 @dataclass
@@ -338,10 +391,13 @@ class _Fuse:
         """Whether masks are sharpened."""
         return any(self.system.config.fusion.sharpen.values())
 
-    def __call__(self, utt: str) -> Result:
+    def __call__(self, utt: str) -> _Fused:
         labels, probabilities = self.rows[utt], [float(p) for p in self.shares[utt]]
-        outputs = {m.name: _read_npy(self.separated / m.name / f"{utt}.npy") for m in self.system.config.separators}
         mixture, fs = self.data.mixture(utt)
+        outputs = {}
+        for model in self.system.config.separators:
+            path = self.separated / model.name / f"{utt}.npy"
+            outputs[model.name] = _read_separated(path, len(labels), mixture.shape[1])
         given = self.posteriors
         result = self.system.finish(
             mixture,
@@ -351,10 +407,12 @@ class _Fuse:
             given.of(utt) if given else None,
             given.labels if given else None,
         )
+        clipped = {}
         for slot, label in enumerate(result.labels):
-            write_audio(self.folder / f"{utt}_{slot}_{label}.wav", result.sources[slot][None], fs, subtype="PCM_16")
+            name = source_name(utt, slot, label)
+            clipped[name] = write_audio(self.folder / name, result.sources[slot][None], fs, subtype="PCM_16")
         result.sources = result.sources[:0]  # written; the rest goes back to the main process
-        return result
+        return _Fused(result, {name: what for name, what in clipped.items() if what.samples})
 
 
 def processes(system: S5System, nj: int) -> int:
@@ -378,18 +436,47 @@ def _rows_of(utts: Sequence[str], path: Path, data: DataDir) -> Rows:
     return {utt: rows[utt] for utt in utts}
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _probabilities_of(utts: Sequence[str], path: Path, data: DataDir, labels: Rows) -> Rows:
+    """The lines of some utterances in ``probabilities``: a number from 0 to 1 for each label."""
+    rows = _rows_of(utts, path, data)
+    for utt, row in rows.items():
+        if len(row) != len(labels[utt]):
+            raise InputError(
+                f"{path}: {utt}", f"{len(row)} probabilities", f"{len(labels[utt])}, one a label (stage 8)"
+            )
+        for word in row:
+            try:
+                fits = 0 <= float(word) <= 1
+            except ValueError:
+                fits = False
+            if not fits:
+                raise InputError(f"{path}: {utt}", word, "a probability from 0 to 1")
+    return rows
+
+
+def _read_separated(path: Path, n_labels: int, n_samples: int) -> np.ndarray:
+    """[K, samples] of one utterance and separator."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as e:
+        sources = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
         raise InputError(path, "nothing that can be read", "separated sources (stage 9)") from e
+    if sources.ndim != 2 or len(sources) < n_labels or sources.shape[1] != n_samples:
+        shape = f"sources of {n_labels} labels and {n_samples} samples, as labels and mixture have them (stage 9)"
+        raise InputError(path, f"shape {list(sources.shape)}", shape)
+    return sources
 
 
 def read_rows(path: str | Path) -> Rows:
-    """Reads ``<key> <token> ...`` lines. Raises InputError for a missing file or a key that stands twice."""
+    """Reads ``<key> <token> ...`` lines.
+
+    Raises:
+        InputError: a missing file, one that is no UTF-8, an empty line, or a key that stands twice.
+    """
     rows: Rows = {}
-    lines = read_text(path, "a file of '<utt> <Label> ...' lines").splitlines()
-    for number, line in enumerate(lines, 1):
+    text = read_text(path, "a file of '<utt> <Label> ...' lines")
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        if not line.strip():
+            raise InputError(f"{path}:{number}", "an empty line", "an utterance")
         key, *tokens = line.split()
         if key in rows:
             raise InputError(f"{path}:{number}", f"{key} twice", "each utterance once")
@@ -416,6 +503,15 @@ def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:
     return mixture
 
 
+@contextmanager
+def _named(data: DataDir, utt: str) -> Iterator[None]:
+    """Puts the recording in front of what is said about it."""
+    try:
+        yield
+    except InputError as e:
+        raise InputError.at(f"{data.path}: {utt}", e) from None
+
+
 def _from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: array.tolist() for name, array in arrays.items()}
 
@@ -424,11 +520,14 @@ def _to_arrays(lists: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.array(rows, dtype=np.float32) for name, rows in lists.items()}
 
 
-def _from_result(result: Result) -> dict[str, Any]:
+def _from_fused(fused: _Fused) -> dict[str, Any]:
+    result = fused.result
     counts = None if result.counts is None else vars(result.counts)
-    return {**vars(result), "sources": [], "counts": counts}
+    return {"result": {**vars(result), "sources": [], "counts": counts}, "clipped": fused.clipped}
 
 
-def _to_result(found: dict[str, Any]) -> Result:
-    counts = None if found["counts"] is None else Counts(**found["counts"])
-    return Result(**{**found, "sources": np.zeros((0, 0), np.float32), "counts": counts})
+def _to_fused(found: dict[str, Any]) -> _Fused:
+    given = found["result"]
+    counts = None if given["counts"] is None else Counts(**given["counts"])
+    result = Result(**{**given, "sources": np.zeros((0, 0), np.float32), "counts": counts})
+    return _Fused(result, {name: Clipped(*what) for name, what in found["clipped"].items()})

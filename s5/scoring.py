@@ -10,11 +10,9 @@ import json
 import math
 import multiprocessing
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,24 +21,13 @@ import numpy as np
 
 from s5.data import DataDir, read_audio, write_bytes
 from s5.errors import InputError
+from s5.inference.names import SourceFile, audio_files, find_source_files, source_name
 from s5.labels import SILENCE, LabelSet
 from s5.metrics import active, score_mixture
 from s5.text import read_text
 
 if TYPE_CHECKING:
     from s5.scene.spec import Event, Scene
-
-NAMING = "<utt>_<slot>_<Label>.wav"
-_SLOT = re.compile(r"[0-9]{1,2}")
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A single source on disk."""
-
-    path: Path
-    label: str
-
 
 Slots = list[SourceFile | None]
 """The sources of a mixture by slot; None is a silent slot before the last active one."""
@@ -100,14 +87,14 @@ class ChallengeReferences:
     """
 
     def __init__(self, path: Path, labels: LabelSet, metadata: Path | None = None) -> None:
-        self._mixtures = {file.stem: file for file in sorted((path / "soundscape").glob("*.wav"))}
+        self._mixtures = audio_files(path / "soundscape")
         if not self._mixtures:
             raise InputError(path / "soundscape", "no wav file", "one for each mixture")
         self.utts = list(self._mixtures)
         self._sources = find_sources(path / "oracle_target", self.utts, labels)
         for utt, slots in self._sources.items():
             if None in slots:
-                missing = f"{utt}_{slots.index(None)}_<Label>.wav"
+                missing = source_name(utt, slots.index(None), "<Label>")
                 raise InputError(path / "oracle_target" / missing, "no such file", f"one, as {utt} has a later slot")
         self._scenes: dict[str, Path] = {} if metadata is None else self._list_scenes(metadata)
 
@@ -200,32 +187,16 @@ def open_references(path: Path, labels: LabelSet, metadata: Path | None = None) 
 
 
 def find_sources(folder: Path, utts: Sequence[str], labels: LabelSet) -> dict[str, Slots]:
-    """The sources of each mixture in a folder; those named without a slot are put in the order of their labels.
+    """The sources of each mixture in a folder, as :func:`s5.inference.names.find_source_files` has them.
 
     Raises:
-        InputError: no such folder, or a wav whose name fits no mixture or more than one, has an unknown label, or a
-            slot that another file has.
+        InputError: as there, or an unknown label.
     """
-    if not folder.is_dir():
-        raise InputError(folder, "no such folder", f"one with files {NAMING}")
-    known = frozenset(utts)
-    numbered: dict[str, dict[int, SourceFile]] = {utt: {} for utt in utts}
-    strangers = []
-    for path in sorted(folder.glob("*.wav")):
-        utt, slot = _utt_and_slot(path, known)
-        if utt is None:
-            strangers.append(path)
-            continue
-        label = path.stem.rpartition("_")[2]
-        if labels.index(label, path) == labels.silence_index:
-            raise InputError(path, f"label {label}", "no file for a silent slot")
-        slot = len(numbered[utt]) if slot is None else slot
-        if slot in numbered[utt]:
-            raise InputError(path, f"a second file for slot {slot} of {utt}", "one")
-        numbered[utt][slot] = SourceFile(path, label)
-    if strangers:
-        others = f" (and {shortened([path.name for path in strangers[1:]])})" if strangers[1:] else ""
-        raise InputError(strangers[0], f"a name that fits no mixture of the references{others}", NAMING)
+    numbered = find_source_files(folder, utts)
+    for slots in numbered.values():
+        for file in slots.values():
+            if labels.index(file.label, file.path) == labels.silence_index:
+                raise InputError(file.path, f"label {file.label}", "no file for a silent slot")
     return {utt: [found.get(i) for i in range(max(found, default=-1) + 1)] for utt, found in numbered.items()}
 
 
@@ -234,35 +205,9 @@ def slot_labels(slots: Slots) -> list[str]:
     return [SILENCE if file is None else file.label for file in slots]
 
 
-def shortened(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, and how many more there are.
-
-    Example:
-        >>> shortened(["a", "b", "c"], 2)
-        'a, b and 1 more'
-    """
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def without_estimate(references: References, estimates: dict[str, Slots]) -> list[str]:
     """Mixtures with a source for which there is no file at all: a system that heard nothing, or files that are lost."""
     return [utt for utt in references.utts if references.expects(utt) and not estimates[utt]]
-
-
-def _utt_and_slot(path: Path, utts: frozenset[str]) -> tuple[str | None, int | None]:
-    """Mixture and slot that a file name tells; names of mixtures may end in a number too, so the known ones decide.
-
-    The mixture is None where the name fits none.
-    """
-    head = path.stem.rpartition("_")[0]
-    shorter, _, number = head.rpartition("_")
-    with_slot = _SLOT.fullmatch(number) is not None and shorter in utts
-    if with_slot and head in utts:
-        raise InputError(path, f"a name that fits the mixtures {shorter} and {head}", f"{NAMING} of one mixture")
-    if with_slot:
-        return shorter, int(number)
-    return (head, None) if head in utts else (None, None)
 
 
 def read_sources(slots: Slots, n_samples: int, fs: int) -> np.ndarray:

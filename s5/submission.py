@@ -28,6 +28,7 @@ from s5.config import load_yaml, parse
 from s5.data import DataDir, write_bytes
 from s5.decode import FINAL_LABELS, FINAL_PROBABILITIES, read_rows
 from s5.errors import InputError
+from s5.inference.names import source_name
 from s5.labels import SILENCE, LabelSet
 from s5.system import SystemConfig, system_name
 from s5.text import read_json
@@ -233,7 +234,7 @@ def _evaluation(utts: Sequence[str], results: Path) -> tuple[list[dict[str, Any]
             )
         estimate = []
         for slot, (label, probability) in enumerate(zip(rows[utt], shares[utt], strict=True)):
-            path = results / "estimates" / f"{utt}_{slot}_{label}.wav"
+            path = results / "estimates" / source_name(utt, slot, label)
             if not path.is_file():
                 raise InputError(path, "no such file", f"an estimate of each label in {results / FINAL_LABELS}")
             audio.append(path)

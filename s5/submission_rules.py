@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -13,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import soundfile
-
-from s5.data import DataDir, audio_info
+from s5.data import DataDir, audio_info, open_audio
 from s5.errors import DAMAGED_ZIP, InputError
+from s5.inference.names import FORM, FORM_2025, audio_files, parse
 from s5.labels import SILENCE, LabelSet
 from s5.submission import AUDIO, EVAL_JSON, MOST, TEST_JSON
 
@@ -63,7 +61,7 @@ def soundscapes(path: str | Path) -> dict[str, int | None]:
         data = DataDir.load(path)
         files = {utt: data.mixture_path(utt) for utt in data.utts}
     else:
-        files = {file.stem: file for file in sorted(path.glob("*.wav"))}
+        files = audio_files(path)
     if not files:
         raise InputError(path, "neither wav.scp nor wav files", "a folder of soundscapes, or a data directory")
     return {utt: audio_info(file)[1] for utt, file in files.items()}
@@ -119,7 +117,7 @@ def _violations(path: Path, archive: zipfile.ZipFile, rules: Rules) -> Iterator[
             expected = f"{folder}/{AUDIO}/*.wav" + "".join(f", {folder}/{d}" for d in documents)
             yield _line(info.filename, "a file that does not belong there", expected)
     sources: dict[str, list[str]] = {utt: [] for utt in rules.soundscapes}
-    slots: set[tuple[str, str]] = set()
+    slots: set[tuple[str, int | None]] = set()
     for name_, info in sorted(audio.items()):
         yield from _audio(archive, info, name_, rules, sources, slots)
     yield from _counts(sources, rules)
@@ -138,37 +136,39 @@ def _audio(
     name: str,
     rules: Rules,
     sources: dict[str, list[str]],
-    slots: set[tuple[str, str]],
+    slots: set[tuple[str, int | None]],
 ) -> Iterator[str]:
     """Rules for one wav file; its label is added to its soundscape's."""
-    head, _, label = name.removesuffix(".wav").rpartition("_")
-    utt, _, slot = head.rpartition("_")
-    if rules.year < 2026:
-        utt, slot = head, ""
-    form = "<soundscape>_<slot>_<Label>.wav" if rules.year >= 2026 else "<soundscape>_<Label>.wav"
-    if rules.year >= 2026 and (head in sources or not re.fullmatch(r"[0-9]+", slot)):
-        yield _line(name, "a name without slot", form)
+    form = (FORM if rules.year >= 2026 else FORM_2025).replace("<utt>", "<soundscape>")
+    try:
+        found = parse(name.removesuffix(".wav"), sources, name)
+    except InputError as e:
+        yield str(e)
         return
-    if utt not in sources:
-        yield _line(name, f"soundscape {utt or '(none)'}", f"one of the evaluation set ({form})")
+    if found is None:
+        yield _line(name, "a name of no soundscape of the evaluation set", form)
+        return
+    utt, slot, label = found.utt, found.slot, found.label
+    if (slot is None) == (rules.year >= 2026):
+        yield _line(name, f"a name with{'out' if slot is None else ''} slot", form)
         return
     sources[utt].append(label)
     if label == SILENCE:
         yield _line(name, "label silence", "no file for a silent slot")
     elif label not in rules.labels:
         yield _line(name, f"label {label}", f"one of {' '.join(rules.labels.names)}")
-    if slot and int(slot) >= rules.n_slots:
+    if slot is not None and slot >= rules.n_slots:
         yield _line(name, f"slot {slot}", f"0 to {rules.n_slots - 1}")
-    if slot and (utt, str(int(slot))) in slots:
+    if slot is not None and (utt, slot) in slots:
         yield _line(name, f"a second file for slot {slot} of {utt}", "one")
-    slots.add((utt, str(int(slot)) if slot else label))
+    slots.add((utt, slot))
     if info.file_size > LARGEST:
         yield _line(name, f"{info.file_size} bytes", "a source of a soundscape")
         return
     try:
-        sound = soundfile.SoundFile(io.BytesIO(archive.read(info)))
-    except soundfile.LibsndfileError:
-        yield _line(name, "a file that is no audio", "a wav file")
+        sound = open_audio(name, archive.read(info))
+    except InputError as e:
+        yield str(e)
         return
     with sound:
         form = f"{sound.format} {sound.subtype}"

@@ -227,6 +227,9 @@ class S5System:
         device: torch device; by default the GPU if there is one.
         where: what complaints name, e.g. the YAML file.
         bf16: run the networks in bfloat16 or not; by default as the configuration says.
+
+    Raises:
+        InputError: a device that torch cannot compute on here.
     """
 
     def __init__(
@@ -237,6 +240,10 @@ class S5System:
         where: object = "system",
         bf16: bool | None = None,
     ) -> None:
+        if device is not None:
+            from s5.device import check_device
+
+            check_device(device)
         self.config, self.expdir, self.where = config, Path(expdir), where
         self._device = device
         self.bf16 = config.bf16 if bf16 is None else bf16
@@ -360,6 +367,7 @@ class S5System:
         Returns:
             By tagger name float32 [K, C + 1], rows that sum to 1 (tracks), or [1, C] (multi-hot); [B, ...] of several.
         """
+        mixture = self._long_enough(mixture)
         return {name: model.posterior(mixture, self.bf16) for name, model in self.taggers.items()}
 
     def decide(self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None) -> Decision:
@@ -395,7 +403,14 @@ class S5System:
         Returns:
             [K, samples] float32 by separator name, zeros in the slots behind the labels; [B, K, samples] of several.
         """
-        return {name: model.separate(mixture, labels, self.bf16) for name, model in self.separators.items()}
+        length, mixture = mixture.shape[-1], self._long_enough(mixture)
+        outputs = {name: model.separate(mixture, labels, self.bf16) for name, model in self.separators.items()}
+        return {name: output[..., :length] for name, output in outputs.items()}
+
+    def _long_enough(self, mixture: np.ndarray) -> np.ndarray:
+        """[..., samples], with zeros behind a recording that is shorter than :data:`SHORTEST`."""
+        missing = max(0, round(SHORTEST * self.sampling_rate) - mixture.shape[-1])
+        return np.pad(mixture, [(0, 0)] * (mixture.ndim - 1) + [(0, missing)]) if missing else mixture
 
     def fuse(
         self, outputs: Mapping[str, np.ndarray], labels: Sequence[str], mixture: np.ndarray | None = None
@@ -545,8 +560,7 @@ class S5System:
             return []
         length = x.shape[2]
         x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
-        missing = round(SHORTEST * self.sampling_rate) - x.shape[2]
-        x = np.pad(x, ((0, 0), (0, 0), (0, max(0, missing))))
+        x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may be none at ours
         given: list[dict[str, np.ndarray] | None]
         if labels is None:
             posteriors = self.tag(x)
@@ -566,7 +580,7 @@ class S5System:
 
     def _checked(self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int) -> np.ndarray:
         """[B, M, samples] float32, or a complaint."""
-        if fs <= 0:
+        if not 0 < fs < float("inf"):
             raise InputError("fs", fs, "a sampling rate in Hz")
         shapes = {np.shape(mixture) for mixture in mixtures}
         if len(shapes) > 1:
@@ -577,7 +591,7 @@ class S5System:
         if not np.issubdtype(x.dtype, np.floating):
             raise InputError("mixture", f"samples of type {x.dtype}", "floating point, full scale 1")
         x = x.astype(np.float32)
-        if x.ndim != 3 or x.shape[1] > x.shape[2]:
+        if x.ndim != 3 or (x.shape[1] != self.n_channels and x.shape[1] > x.shape[2]):
             raise InputError("mixture", f"shape {list(x.shape[1:])}", "[channels, samples]")
         if x.shape[1] != self.n_channels:
             raise InputError("mixture", f"{x.shape[1]} channels", f"{self.n_channels}, as the models were trained with")

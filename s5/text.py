@@ -22,7 +22,7 @@ def read_text(path: str | Path, expected: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
-        raise InputError(path, "no text in UTF-8", expected) from e
+        raise InputError(path, "no UTF-8 text", expected) from e
     except (OSError, ValueError) as e:  # ValueError: no name of a file
         raise InputError(path, getattr(e, "strerror", None) or e, expected) from e
 

@@ -133,6 +133,14 @@ def test_the_archive_of_the_repository_separates(tmp_path):
     assert source.waveform.shape == (8000,) and np.abs(source.waveform).max() > 0
 
 
+@pytest.mark.parametrize("length", [16000 - 1, 31999])
+def test_the_archive_of_the_repository_makes_no_click_at_the_end(length):
+    system = S5System.from_pretrained(ROOT / "egs/mini_s5/mini_long.s5", "cpu")
+    mixture = 0.1 * np.random.default_rng(0).standard_normal((4, length))
+    for source in system(mixture, system.sampling_rate, labels=["Speech", "Typing"]):
+        assert np.abs(source.waveform[-256:]).max() < np.abs(mixture).max()
+
+
 def test_the_command_line_takes_an_archive_for_a_system(archive, tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", noise().T, 8000)
     separate.main(["--system", str(archive), str(tmp_path / "a.wav"), str(tmp_path / "out"), "--labels", "Cough Cough"])

@@ -39,6 +39,8 @@ def build(size: int, rate: float = 0.1, *, name: str = "a") -> None:
             "x.yaml: key inner.gama: found an unknown key, expected gamma (one of gamma, names)",
         ),
         ({"size": 1, "inner": {"gamma": "much"}}, "x.yaml: key inner.gamma: found 'much', expected"),
+        ({"size": 1, "inner": {"gamma": float("nan")}}, "x.yaml: key inner.gamma: found nan, expected a finite number"),
+        ({"size": 1, "rows": [{"gamma": "-inf"}]}, "x.yaml: key rows.0.gamma: found '-inf', expected a finite number"),
         ({"size": 1, "table": {"a": {"gama": 2}}}, "x.yaml: key table.a.gama: found an unknown key, expected gamma"),
         ({"size": 1, "rows": [{}, {"gama": 2}]}, "x.yaml: key rows.1.gama: found an unknown key, expected gamma"),
     ],
@@ -62,6 +64,8 @@ def test_arguments_of_a_function():
         check_arguments(build, {"size": 1, "nam": "b"}, "x")
     with pytest.raises(InputError, match="key size: found 'big'"):
         check_arguments(build, {"size": "big"}, "x")
+    with pytest.raises(InputError, match="key rate: found inf, expected a finite number"):
+        check_arguments(build, {"size": 1, "rate": float("inf")}, "x")
     with pytest.raises(InputError, match="key size: found an unknown key"):
         check_arguments(build, {"size": 1}, "x", given=("size",))
 

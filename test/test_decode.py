@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from s5.data import DataDir
 from s5.errors import InputError
 from s5.fusion import CandidateConfig, GateConfig, RefineConfig
 from s5.labels import LabelSet
+from s5.shards import Shards
 
 
 @pytest.fixture(scope="session")
@@ -159,6 +161,80 @@ def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
         decode.take_oracle(data, tmp_path / "oracle")
         decode.fuse(system, data, tmp_path / "oracle")
     assert not (tmp_path / "out/posteriors").exists() and not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("labels", b"{utt}\n\n", "labels:2: found an empty line, expected an utterance"),
+        ("labels", "{utt} Caf\u00e9\n".encode("latin-1"), "labels: found no UTF-8 text, expected a file of"),
+        ("labels", b"\xff\xfe", "labels: found no UTF-8 text"),
+        ("probabilities", b"{utt} loud\n", "{utt}: found loud, expected a probability from 0 to 1"),
+        ("probabilities", b"{utt} nan\n", "{utt}: found nan, expected a probability from 0 to 1"),
+        ("probabilities", b"{utt} 0.5 0.5\n", "{utt}: found 2 probabilities, expected 1, one a label"),
+        ("separated/separator/{utt}.npy", b"", "{utt}.npy: found nothing that can be read"),
+        ("separated/separator/{utt}.npy", None, r"{utt}.npy: found shape \[3, 7\], expected sources of 1 labels and"),
+    ],
+)
+def test_a_results_folder_that_is_damaged_is_named(system, data, tmp_path, file, content, message):
+    utt = data.utts[0]
+    decode.take_oracle(data, tmp_path)
+    (tmp_path / "labels").write_text(f"{utt} Speech\n")
+    (tmp_path / "probabilities").write_text(f"{utt} 1.000000\n")
+    decode.separate(system, data, tmp_path, [utt])
+    path = tmp_path / file.replace("{utt}", utt)
+    if content is None:
+        np.save(path, np.zeros((3, 7), np.float32))
+    else:
+        path.write_bytes(content.replace(b"{utt}", utt.encode()))
+    with pytest.raises(InputError, match=message.replace("{utt}", utt)) as error:
+        decode.fuse(system, data, tmp_path, [utt])
+    assert "\n" not in str(error.value) and not (tmp_path / "estimates").exists()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 300])
+def test_very_short_recordings_go_through_all_stages(system, data, tmp_path, n):
+    folder = _one_recording(tmp_path / "set", 0.1 * np.ones((n, 4)))
+    decode.tag(system, folder, tmp_path / "out")
+    decode.vote(system, tmp_path / "out")
+    decode.take_oracle(folder, tmp_path / "out")
+    decode.separate(system, folder, tmp_path / "out")
+    refined = with_(system, refine=RefineConfig(candidates=CandidateConfig(threshold=0.0), n_min=1))
+    for one in (system, refined):
+        decode.fuse(one, folder, tmp_path / "out")
+        assert [soundfile.info(p).frames for p in (tmp_path / "out/estimates").iterdir()]
+        assert {soundfile.info(p).frames for p in (tmp_path / "out/estimates").iterdir()} == {n}
+
+
+def test_what_does_not_fit_the_models_is_named_with_its_recording(system, tmp_path):
+    folder = _one_recording(tmp_path / "set", np.ones((8000, 2)))
+    decode.take_oracle(folder, tmp_path / "out")
+    with pytest.raises(InputError, match=r"set: utt: .*mixture: found 2 channels, expected 4"):
+        decode.separate(system, folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_estimates_that_are_clipped_are_named(system, tmp_path, caplog, shards):
+    folder = _one_recording(tmp_path / "set", 100 * np.random.default_rng(0).standard_normal((8000, 4)))
+    out = tmp_path / "out"
+    decode.take_oracle(folder, out)
+    decode.separate(system, folder, out)
+    for index in (1, None) if shards else (0,):
+        decode.fuse(system, folder, out, shards=Shards(tmp_path / "parts", 1, index) if shards else None)
+    estimate = soundfile.read(out / "estimates/utt_0_Speech.wav")[0]
+    full = int((np.abs(estimate) >= 32767 / 32768).sum())
+    (line,) = caplog.messages
+    said = re.match(r"utt_0_Speech\.wav: (\d+) samples beyond full scale were clipped \(peak ", line)
+    assert full > 100 and int(said[1]) == pytest.approx(full, rel=1e-3)
+    assert f"multiply {tmp_path}/set/a.wav by 0.0" in line
+
+
+def _one_recording(folder, samples) -> DataDir:
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", samples, 8000, subtype="FLOAT")
+    (folder / "wav.scp").write_text(f"utt {folder}/a.wav\n")
+    (folder / "labels").write_text("utt Speech\n")
+    return DataDir.load(folder)
 
 
 def _without_silence(posterior):

@@ -159,7 +159,7 @@ BROKEN = {
     "silence": (renamed("eval_0002_0_Cough.wav", "eval_0002_0_silence.wav"), "label silence, expected no file"),
     "unknown soundscape": (
         put(f"{OUT}/eval_0009_0_Cough.wav", wav()),
-        "found soundscape eval_0009, expected one of the",
+        "eval_0009_0_Cough.wav: found a name of no soundscape of the evaluation set",
     ),
     "name without slot": (
         put(f"{OUT}/eval_0002_Cough.wav", wav()),
@@ -172,7 +172,7 @@ BROKEN = {
     "length": (put(SPEECH, wav(samples=N - 1)), "found 3999 samples, expected 4000, as its soundscape"),
     "channels": (put(SPEECH, wav(channels=4)), "found 4 channels, expected one"),
     "resolution": (put(SPEECH, wav(subtype="FLOAT")), "found WAV FLOAT, expected wav of 16 bit"),
-    "no audio": (put(SPEECH, b"RIFF"), "found a file that is no audio, expected a wav file"),
+    "no audio": (put(SPEECH, b"RIFF"), "found a file that libsndfile cannot read, expected an audio file"),
     "missing file": (lambda files: files.pop(COUGH), "eval_0002_0_Cough.wav: found no such file in the zip"),
     "file that is not listed": (put(f"{OUT}/eval_0001_0_Pour.wav", wav()), "eval_0001_0_Pour.wav: found no entry"),
     "missing soundscape": (

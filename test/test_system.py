@@ -1,6 +1,7 @@
 """Systems: the YAML and the Python API on one small trained system."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -158,8 +159,9 @@ def test_the_channels_that_are_needed_are_the_most_that_a_model_takes(system):
 
 
 def test_very_short_recordings_work(system):
-    for n in (20, 300):
-        assert {s.waveform.shape for s in loud(system)(noise(4, n), 8000)} == {(n,)}
+    for n in (1, 2, 3, 20, 300):
+        for fs in (8000, 44100):
+            assert {s.waveform.shape for s in loud(system)(noise(4, n), fs)} == {(n,)}
 
 
 @pytest.mark.parametrize(
@@ -182,6 +184,16 @@ def test_samples_that_are_not_floating_point_and_rates_that_are_none_are_refused
         loud(system)(np.zeros((4, 16000), np.int16), 8000)
     with pytest.raises(InputError, match="fs: found 0, expected a sampling rate"):
         loud(system)(noise(4, 16000), 0)
+    with pytest.raises(InputError, match="fs: found nan, expected a sampling rate"):
+        loud(system)(noise(4, 16000), float("nan"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:77", "meta", "hpu", ""])
+def test_devices_that_this_machine_lacks_are_refused_before_anything_is_loaded(system, device):
+    with pytest.raises(
+        InputError, match=f"device: found {device}, on which torch cannot compute here, expected one of cpu"
+    ):
+        S5System(system.config, "no such folder", device)
 
 
 def test_fusion_rules_name_labels_that_there_are(system):
@@ -298,6 +310,54 @@ def test_given_labels_stand_for_all_windows(system, tmp_path):
         with pytest.raises(InputError, match=message):
             decode.separate_file(untagged, tmp_path / "short.wav", tmp_path / "none", labels=labels)
     assert not (tmp_path / "none").exists()
+
+
+LABELS = ["Speech", "Cough", "Speech"]
+
+
+@pytest.mark.parametrize("n", [8000, 20000])
+def test_a_recording_beyond_full_scale_is_clipped_and_said_so(system, tmp_path, caplog, n):
+    """A window of 1.5 s: one recording is shorter, one longer. What the line advises helps."""
+    recording = tmp_path / "rec.wav"
+    mixture = noise(n, 4)
+    soundfile.write(recording, 100 * mixture, 8000, subtype="FLOAT")
+    written = decode.separate_file(system, recording, tmp_path / "out", 1.5, 0.25, LABELS)
+    factors = []
+    for line, path in zip(caplog.messages, (w.path for w in written), strict=True):
+        full = int((np.abs(soundfile.read(path)[0]) >= 32767 / 32768).sum())
+        said = re.match(rf"{path.name}: (\d+) samples beyond full scale were clipped \(peak ", line)
+        assert full > 100 and int(said[1]) == pytest.approx(full, rel=1e-3)
+        factors.append(float(re.search(r"multiply \S*rec.wav by (\S+) or less", line)[1]))
+    caplog.clear()
+    soundfile.write(recording, 100 * min(factors) * mixture, 8000, subtype="FLOAT")
+    decode.separate_file(system, recording, tmp_path / "out", 1.5, 0.25, LABELS)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("n", [8000, 20000])
+def test_outputs_take_the_place_of_those_of_an_earlier_run(system, tmp_path, n):
+    """Those of this recording alone, whatever their labels; nothing goes before all that is new is there."""
+    out = tmp_path / "out"
+    out.mkdir()
+    others = ["a_0_0_Speech.wav", "ab_0_Speech.wav", "a_0_Speech.txt", "a_00_Speech.wav", "a_0.wav", "a_b_0_Speech.wav"]
+    for name in ["a_0_Percussion.wav", "a_1_Percussion.wav", "a_17_Meow.wav", *others]:
+        (out / name).write_text(name)
+    soundfile.write(tmp_path / "a.wav", 0.1 * noise(n, 4), 8000)
+    with pytest.raises(InputError, match="found label Meow"):
+        decode.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, ["Meow"])
+    assert len(list(out.iterdir())) == len(others) + 3
+    decode.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, ["Cough"])
+    assert sorted(p.name for p in out.iterdir()) == sorted([*others, "a_0_Cough.wav"])
+    assert all((out / name).read_text() == name for name in others)
+    decode.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, [])
+    assert sorted(p.name for p in out.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(10, float("nan")), (10, -1), (10, 6), (float("inf"), 2), (0, 0)])
+def test_windows_that_make_no_sense_are_refused_whatever_the_length(system, tmp_path, window, overlap):
+    soundfile.write(tmp_path / "a.wav", noise(100, 4), 8000)
+    with pytest.raises(InputError, match=r"overlap: found .* s of windows of"):
+        decode.separate_file(system, tmp_path / "a.wav", tmp_path / "out", window, overlap)
 
 
 @pytest.mark.parametrize("channels", [1, 5])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, count, positive, run
 from s5.labels import DCASE_LABELS, LabelSet
 
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("zip", type=Path, help="<Author>_<Affiliation>_task4_<n>_out.zip")
     add_rules(parser)
-    parser.add_argument("--most", type=int, default=20, metavar="N", help="show so many violations at most")
+    parser.add_argument("--most", type=count, default=20, metavar="N", help="show so many violations at most")
     args = parser.parse_args(argv)
 
     from s5.submission_rules import check_submission
@@ -46,9 +46,11 @@ def add_rules(parser: Parser) -> None:
     )
     parser.add_argument("--year", type=int, choices=(2025, 2026), default=2026, help="challenge whose rules apply")
     parser.add_argument("--label_set", type=Path, metavar="FILE", help="one label a line; by default DCASE's 18")
-    parser.add_argument("--n_slots", type=int, default=3, metavar="K", help="sources of a soundscape at most")
-    parser.add_argument("--sampling_rate", type=int, default=32000, metavar="HZ", help="rate of the estimates")
-    parser.add_argument("--duration", type=float, default=10.0, metavar="S", help="length in s, without --soundscapes")
+    parser.add_argument("--n_slots", type=count, default=3, metavar="K", help="sources of a soundscape at most")
+    parser.add_argument("--sampling_rate", type=count, default=32000, metavar="HZ", help="rate of the estimates")
+    parser.add_argument(
+        "--duration", type=positive, default=10.0, metavar="S", help="length in s, without --soundscapes"
+    )
 
 
 def rules_of(args):  # type: ignore[no-untyped-def]

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 
 from s5.errors import InputError
 from s5.progress import progress
 
-__all__ = ["Parser", "add_decoding", "add_shards", "count", "progress", "run"]
+__all__ = [
+    "Parser",
+    "add_decoding",
+    "add_shards",
+    "at_least_zero",
+    "count",
+    "count_or_zero",
+    "number",
+    "positive",
+    "progress",
+    "run",
+]
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -25,8 +37,10 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        if action.type in (int, count, float):
-            return "X" if action.type is float else "N"
+        if action.type in (float, number, positive, at_least_zero):
+            return "X"
+        if action.type in (int, count, count_or_zero):
+            return "N"
         return super()._get_default_metavar_for_optional(action)
 
 
@@ -89,11 +103,39 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
 
 
 def count(text: str) -> int:
-    """A number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"found {value}, expected at least 1")
-    return value
+    """Type of an option: a whole number of at least 1."""
+    return int(_checked(text, int, lambda value: value >= 1, "a whole number of at least 1"))
+
+
+def count_or_zero(text: str) -> int:
+    """Type of an option: a whole number, 0 or more."""
+    return int(_checked(text, int, lambda value: value >= 0, "a whole number, 0 or more"))
+
+
+def number(text: str) -> float:
+    """Type of an option: a finite number."""
+    return _checked(text, float, lambda value: True, "a number")
+
+
+def positive(text: str) -> float:
+    """Type of an option: a finite number above 0."""
+    return _checked(text, float, lambda value: value > 0, "a number above 0")
+
+
+def at_least_zero(text: str) -> float:
+    """Type of an option: a finite number, 0 or more."""
+    return _checked(text, float, lambda value: value >= 0, "a number, 0 or more")
+
+
+def _checked(text: str, kind: Callable[[str], float], fits: Callable[[float], bool], expected: str) -> float:
+    """The number that an option's text says; NaN and infinity, which ``float`` reads, are none."""
+    try:
+        value = kind(text)
+        if math.isfinite(value) and fits(value):
+            return value
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"found {text}, expected {expected}")
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, count, count_or_zero, number, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,15 +18,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file of the differences to write")
     parser.add_argument(
-        "--resamples", type=int, default=10000, metavar="N", help="bootstrap resamples for the intervals"
+        "--resamples", type=count, default=10000, metavar="N", help="bootstrap resamples for the intervals"
     )
     parser.add_argument(
-        "--level", type=float, default=95.0, metavar="PERCENT", help="confidence level of the intervals"
+        "--level", type=number, default=95.0, metavar="PERCENT", help="confidence level of the intervals"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap")
+    parser.add_argument("--seed", type=count_or_zero, default=0, metavar="N", help="seed of the bootstrap")
     args = parser.parse_args(argv)
-    if args.resamples < 1:
-        parser.error(f"--resamples {args.resamples}: expected at least 1")
     if not 0 < args.level < 100:
         parser.error(f"--level {args.level:g}: expected a percentage between 0 and 100")
 

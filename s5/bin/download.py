@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, run
-from s5.errors import InputError
+from s5.bin.command import Parser, count, positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,15 +17,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="URLS",
         help="other addresses, tried first: PART=URL,PART=URL (the folder of a part's files), or one URL",
     )
-    parser.add_argument("--jobs", type=int, default=4, help="files that are downloaded at a time")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds without a byte after which to connect anew")
-    parser.add_argument("--retries", type=int, default=8, help="tries in a row that bring nothing, for each address")
+    parser.add_argument("--jobs", type=count, default=4, help="files that are downloaded at a time")
+    parser.add_argument(
+        "--timeout", type=positive, default=60, help="seconds without a byte after which to connect anew"
+    )
+    parser.add_argument("--retries", type=count, default=8, help="tries in a row that bring nothing, for each address")
     parser.add_argument("--recheck", action="store_true", help="compute checksums of files that are there, too")
     parser.add_argument("--list", action="store_true", help="only say what would be downloaded, and from where")
     args = parser.parse_args(argv)
-    for name in ("jobs", "timeout", "retries"):
-        if getattr(args, name) <= 0:
-            raise InputError(f"--{name}", getattr(args, name), "more than 0")
 
     from s5.corpus.config import choose_parts
     from s5.corpus.download import Patience

@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--data", default="data/test", metavar="DIR", help="data directory with references")
     parser.add_argument(
-        "--tagger_epochs", type=int, nargs="+", metavar="N", help="its epochs; by default those that are kept"
+        "--tagger_epochs", type=count, nargs="+", metavar="N", help="its epochs; by default those that are kept"
     )
-    parser.add_argument("--separator_epochs", type=int, nargs="+", metavar="N", help="likewise of the separator")
+    parser.add_argument("--separator_epochs", type=count, nargs="+", metavar="N", help="likewise of the separator")
     parser.add_argument(
         "--most", type=count, default=6, metavar="N", help="epochs of each at most, where none are given"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, at_least_zero, count, number, positive, run
 from s5.errors import InputError
 
 
@@ -32,17 +32,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--weights", metavar="FILE", help="pretrained M2D weights instead of a trained tagger, with --features tagger"
     )
     parser.add_argument("--device", default="cpu", help="torch device of the tagger")
-    parser.add_argument("--threshold", type=float, default=3.5, help="robust z-score from which an event is proposed")
-    parser.add_argument("--most", type=int, default=50, help="proposals of a class at most")
+    parser.add_argument("--threshold", type=number, default=3.5, help="robust z-score from which an event is proposed")
+    parser.add_argument("--most", type=count, default=50, help="proposals of a class at most")
     parser.add_argument(
-        "--min_duration", type=float, default=0, metavar="S", help="shorter events, in seconds, are not looked at"
+        "--min_duration",
+        type=at_least_zero,
+        default=0,
+        metavar="S",
+        help="shorter events, in seconds, are not looked at",
     )
     parser.add_argument(
-        "--seconds", type=float, default=5, metavar="S", help="seconds of each sound that the page plays"
+        "--seconds", type=positive, default=5, metavar="S", help="seconds of each sound that the page plays"
     )
     args = parser.parse_args(argv)
-    if args.most < 1 or args.seconds <= 0:
-        raise InputError("--most, --seconds", f"{args.most}, {args.seconds}", "more than 0")
     if args.features == "tagger" and (args.experiment is None) == (args.weights is None):
         raise InputError("--features tagger", "both or neither", "--experiment or --weights")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, count_or_zero, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
     parser.add_argument("--out", default="RESULTS.md", metavar="FILE", help="file to write")
     parser.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data directories")
-    parser.add_argument("--n_mixtures", type=int, default=12, help="mixtures on the listening page at most")
+    parser.add_argument("--n_mixtures", type=count_or_zero, default=12, help="mixtures on the listening page at most")
     parser.add_argument(
         "--compare", metavar="NAME", help="name of another system in the experiment folder, for A/B on the page"
     )

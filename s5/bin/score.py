@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from s5.bin.command import Parser, add_shards, progress, run
+from s5.bin.command import Parser, add_shards, count, count_or_zero, number, progress, run
+from s5.inference.names import FORM, shortened
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.metrics import Bootstrap, Scorer
 from s5.scoring import (
-    NAMING,
     find_sources,
     open_references,
     read_probabilities,
     score_all,
     score_one,
-    shortened,
     table,
     without_estimate,
     write_json,
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(
         "Scores estimates named as in the challenge against references; prints a table, writes scores.json."
     )
-    parser.add_argument("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {NAMING}")
+    parser.add_argument("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {FORM} (or .flac)")
     parser.add_argument(
         "--references", type=Path, required=True, metavar="DIR", help="data directory, or soundscape/ + oracle_target/"
     )
@@ -55,29 +54,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="what pairs estimates and references of a class: SDR, as the official scorer has it, or SDRi, as Eq. (10) "
         "of Nguyen et al. is written",
     )
-    parser.add_argument("--penalty_fn", type=float, default=0.0, metavar="DB", help="value of a missed source in dB")
-    parser.add_argument("--penalty_fp", type=float, default=0.0, metavar="DB", help="value of a false source in dB")
+    parser.add_argument("--penalty_fn", type=number, default=0.0, metavar="DB", help="value of a missed source in dB")
+    parser.add_argument("--penalty_fp", type=number, default=0.0, metavar="DB", help="value of a false source in dB")
     parser.add_argument(
         "--metadata", type=Path, metavar="FILE", help="list of the scenes (valid.json), for figures by SNR, angle, room"
     )
     parser.add_argument(
         "--resamples",
-        type=int,
+        type=count_or_zero,
         default=1000,
         metavar="N",
         help="bootstrap resamples for the intervals; 0: no intervals",
     )
     parser.add_argument(
-        "--level", type=float, default=95.0, metavar="PERCENT", help="confidence level of the intervals"
+        "--level", type=number, default=95.0, metavar="PERCENT", help="confidence level of the intervals"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap")
-    parser.add_argument("--nj", type=int, default=1, metavar="N", help="processes; the figures do not depend on it")
+    parser.add_argument("--seed", type=count_or_zero, default=0, metavar="N", help="seed of the bootstrap")
+    parser.add_argument("--nj", type=count, default=1, metavar="N", help="processes; the figures do not depend on it")
     add_shards(parser)
     args = parser.parse_args(argv)
-    if args.nj < 1:
-        parser.error(f"--nj {args.nj}: expected at least 1")
-    if args.resamples < 0:
-        parser.error(f"--resamples {args.resamples}: expected 0 or more")
     if not 0 < args.level < 100:
         parser.error(f"--level {args.level:g}: expected a percentage between 0 and 100")
 
@@ -87,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not any(estimates.values()):
         logging.warning("%s holds no estimate: every mixture is scored as silence", args.estimates)
     elif empty := without_estimate(references, estimates):
-        count = f"{len(empty)} of {len(references.utts)} mixtures"
-        logging.info("%s: no file for %s with sources, scored as silence: %s", args.estimates, count, shortened(empty))
+        share = f"{len(empty)} of {len(references.utts)} mixtures"
+        logging.info("%s: no file for %s with sources, scored as silence: %s", args.estimates, share, shortened(empty))
     probabilities = read_probabilities(args.probabilities, estimates) if args.probabilities else None
     options = {"select": args.select, "penalty_fn": args.penalty_fn, "penalty_fp": args.penalty_fp}
     bootstrap = Bootstrap(args.resamples, args.level, args.seed) if args.resamples else None
@@ -109,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "options": options,
         **scorer.compute(),
     }
+    if doubtful := scores["warnings"]:
+        found = f"{len(doubtful)} references are silent, which the means hold as the official scorer has it"
+        logging.warning("%s: %s", found, shortened(doubtful))
     print(f"{scores['system'] or args.estimates} on {scores['set']}\n{table(scores)}")
     if args.out:
         write_json(args.out, scores)

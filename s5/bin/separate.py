@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, add_shards, run
+from s5.bin.command import Parser, add_decoding, add_shards, positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,11 +20,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_decoding(parser)
     one = parser.add_argument_group("one recording")
     one.add_argument("recording", nargs="?", help="wav, flac or ogg, of any sampling rate and length")
-    one.add_argument("folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit")
     one.add_argument(
-        "--window", type=float, default=10.0, metavar="S", help="longer ones are separated in windows of S seconds"
+        "folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit; older ones of it are removed"
     )
-    one.add_argument("--overlap", type=float, default=2.0, metavar="S", help="overlap of the windows in seconds")
+    one.add_argument(
+        "--window", type=positive, default=10.0, metavar="S", help="longer ones are separated in windows of S seconds"
+    )
+    one.add_argument("--overlap", type=positive, default=2.0, metavar="S", help="overlap of the windows in seconds")
     one.add_argument(
         "--labels",
         metavar="LABELS",

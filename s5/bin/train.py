@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, count, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--ngpu", type=int, default=-1, help="GPUs; -1: all that there are")
     parser.add_argument(
-        "--nproc", type=int, help="processes on each machine that share every batch; by default one a GPU, else one"
+        "--nproc", type=count, help="processes on each machine that share every batch; by default one a GPU, else one"
     )
     parser.add_argument("espnet", nargs="*", help="further ESPnet options, after --")
     args = parser.parse_args(argv)

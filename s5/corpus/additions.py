@@ -28,7 +28,7 @@ import soundfile
 import soxr
 
 from s5.corpus.config import Addition, KeepRules
-from s5.data import write_bytes
+from s5.data import next_frames, open_audio, write_bytes
 from s5.errors import InputError
 from s5.parallel import run_jobs
 from s5.text import read_json
@@ -100,14 +100,16 @@ class Convert:
         """Writes what is kept. Returns the status; ``unreadable: <why>`` for a file that is no audio."""
         try:
             audio, rate = _read(item)
-        except (soundfile.SoundFileError, OSError, ValueError) as e:
-            return f"{UNREADABLE}: {' '.join(str(e).split())}"
+        except InputError as e:
+            return f"{UNREADABLE}: {str(e).removeprefix(f'{item.source}: found ').partition(', expected ')[0]}"
         status, kept = judge(audio, rate, self.rules)
         if not status.startswith(SELECTED):
             return status
         if rate != self.rules.sampling_rate:
             kept = _resampled(kept, rate, self.rules.sampling_rate)
             status += "_resampled"
+        if beyond := int((np.abs(kept) > 1).sum()):
+            logging.warning("%s: %d samples beyond full scale were clipped", item.target, beyond)
         content = io.BytesIO()
         soundfile.write(content, kept, self.rules.sampling_rate, format="WAV", subtype="PCM_16")
         path = Path(self.out, item.target)
@@ -118,15 +120,13 @@ class Convert:
 
 def _read(item: Item) -> tuple[np.ndarray, int]:
     """[T] float32 mixed down, and the rate in Hz."""
-    with soundfile.SoundFile(item.source) as sound:
+    with open_audio(item.source) as sound:
         rate = sound.samplerate
-        n = -1
+        start, n = 0, sound.frames
         if item.start is not None and item.end is not None:
-            sound.seek(min(sound.frames, round(item.start * rate)))
-            n = round((item.end - item.start) * rate)
-        audio = sound.read(n, dtype="float32", always_2d=True)
-    if not np.isfinite(audio).all():
-        raise ValueError("samples that are not finite")
+            start = min(sound.frames, round(item.start * rate))
+            n = min(sound.frames - start, round((item.end - item.start) * rate))
+        audio = next_frames(sound, n, item.source, start=start)
     return (audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1)), rate
 
 

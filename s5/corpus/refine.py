@@ -24,10 +24,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import soundfile
-
 from s5.config import load_inherited, parse, resolve
 from s5.corpus.additions import Item
+from s5.data import audio_info
 from s5.errors import InputError, one_of
 from s5.text import read_text
 
@@ -113,10 +112,8 @@ def refine(files: Mapping[str, str], rules: Refinement, external: Mapping[str, s
 
 def seconds(file: str | Path) -> float:
     """Duration of an audio file, from its header. Raises InputError for none."""
-    try:
-        return soundfile.info(str(file)).duration
-    except (soundfile.SoundFileError, OSError) as e:
-        raise InputError(file, "a file that libsndfile cannot read", "an audio file") from e
+    _, n_samples, fs = audio_info(file)
+    return n_samples / fs
 
 
 def read_drop_list(path: str | Path, files: Iterable[str] | None = None) -> dict[str, str]:

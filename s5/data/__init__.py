@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from s5.data.audio import audio_info, read_audio, write_audio, write_bytes
+from s5.data.audio import (
+    Clipped,
+    audio_info,
+    next_frames,
+    open_audio,
+    read_audio,
+    whole_numbers,
+    write_audio,
+    write_bytes,
+)
 from s5.data.datadir import DataDir, Row, remove_data_dir_files, write_data_dir
 
 __all__ = [
+    "Clipped",
     "DataDir",
     "Row",
     "audio_info",
+    "next_frames",
+    "open_audio",
     "read_audio",
     "remove_data_dir_files",
+    "whole_numbers",
     "write_audio",
     "write_bytes",
     "write_data_dir",

@@ -6,11 +6,16 @@ import io
 import os
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
+from s5.data.header import COMPRESSED, MP3_SLACK, check_length
 from s5.errors import InputError
+
+BLOCK = 1 << 24
+"""Frames of a compressed file that are decoded at once."""
 
 
 def read_audio(path: str | Path, fs: int | None = None) -> tuple[np.ndarray, int]:
@@ -24,38 +29,119 @@ def read_audio(path: str | Path, fs: int | None = None) -> tuple[np.ndarray, int
         Samples [M channels, T] float32 (full scale 1) and the sampling rate.
 
     Raises:
-        InputError: missing, damaged, truncated or empty file, samples that are not finite, another sampling rate.
+        InputError: missing, damaged or empty file, one that holds more or less than its header says, another sampling
+            rate, samples that are not finite.
     """
-    with _open(path) as sound:
+    with open_audio(path) as sound:
         rate = sound.samplerate
         if fs is not None and rate != fs:
             raise InputError(path, f"{rate} Hz", f"{fs} Hz")
-        try:
-            audio = sound.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as e:
-            raise InputError(path, f"damaged audio ({e.error_string})", "an audio file") from e
-        if len(audio) != sound.frames:
-            raise InputError(path, f"{len(audio)} frames", f"{sound.frames}, as its header says")
+        audio = next_frames(sound, sound.frames, path)
     if not len(audio):
         raise InputError(path, "no sample", "audio")
-    if not np.isfinite(audio).all():
-        raise InputError(path, "samples that are not finite", "audio")
     return np.ascontiguousarray(audio.T), rate
 
 
 def audio_info(path: str | Path) -> tuple[int, int, int]:
     """Channels, samples and sampling rate (Hz) of an audio file, from its header.
 
-    A WAV file that is shorter than its header says counts as damaged.
-
     Raises:
-        InputError: missing or damaged file.
+        InputError: missing or damaged file, or one that holds more or less than its header says.
     """
-    with _open(path) as sound:
+    with open_audio(path) as sound:
         return sound.channels, sound.frames, sound.samplerate
 
 
-def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FLOAT") -> None:
+def open_audio(path: str | Path, content: bytes | None = None) -> soundfile.SoundFile:
+    """Opens a file for reading; whatever reads audio that others made opens it here.
+
+    Args:
+        path: WAV, FLAC, Ogg or another container that :mod:`s5.data.header` knows.
+        content: what it holds, where it is part of another file; ``path`` is then only what complaints name.
+
+    Raises:
+        InputError: missing or damaged file, or one that holds more or less than its header says.
+    """
+    if content is None and not os.path.isfile(path):
+        raise InputError(path, "no file", "an audio file")
+    try:
+        with open(path, "rb") if content is None else io.BytesIO(content) as file:
+            sound = soundfile.SoundFile(str(path) if content is None else io.BytesIO(content))
+            try:
+                check_length(file, sound, path)
+            except BaseException:
+                sound.close()
+                raise
+    except (soundfile.LibsndfileError, OSError) as e:
+        raise InputError(path, "a file that libsndfile cannot read", "an audio file") from e
+    return sound
+
+
+def next_frames(
+    sound: soundfile.SoundFile, n_frames: int, path: str | Path, kind: str = "float32", start: int | None = None
+) -> np.ndarray:
+    """The next frames of an open file.
+
+    Args:
+        sound: the file.
+        n_frames: how many, at most those that are left.
+        path: what complaints name.
+        kind: numpy's name of the samples' type, ``float32`` or ``int16``.
+        start: frame to go to first; None: on from where it is.
+
+    Returns:
+        [n_frames, C].
+
+    Raises:
+        InputError: damaged audio, fewer frames than that, samples that are not finite.
+    """
+    # What the header of a compressed file says is no reason to ask for memory: it grows with what is there.
+    step = min(n_frames, BLOCK) if sound.format in COMPRESSED else n_frames
+    pieces: list[np.ndarray] = []
+    n = 0
+    try:
+        if start:
+            sound.seek(start)
+        while not pieces or (n < n_frames and len(pieces[-1]) == step):
+            pieces.append(sound.read(min(step, n_frames - n), dtype=kind, always_2d=True))
+            n += len(pieces[-1])
+    except soundfile.LibsndfileError as e:
+        raise InputError(path, f"damaged audio ({e.error_string})", "an audio file") from e
+    if n < n_frames and sound.format == "MP3" and n_frames - n <= MP3_SLACK:
+        pieces.append(np.zeros((n_frames - n, sound.channels), kind))
+    elif n < n_frames:
+        raise InputError(path, f"{n} of {n_frames} frames", "all (a truncated file?)")
+    frames = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    if kind == "float32" and not np.isfinite(frames).all():
+        raise InputError(path, "samples that are not finite", "audio")
+    return frames
+
+
+class Clipped(NamedTuple):
+    """What whole numbers cannot hold of some audio: what lies beyond full scale."""
+
+    samples: int = 0
+    """So many lie beyond full scale, and were clipped."""
+    peak: float = 0.0
+    """Greatest magnitude of all samples; full scale is 1."""
+
+    def __str__(self) -> str:
+        return f"{self.samples} samples beyond full scale were clipped (peak {self.peak:.3g}, full scale is 1)"
+
+    def joined(self, other: Clipped) -> Clipped:
+        """Of two pieces of audio together."""
+        return Clipped(self.samples + other.samples, max(self.peak, other.peak))
+
+
+def whole_numbers(audio: np.ndarray, bits: int) -> tuple[np.ndarray, Clipped]:
+    """Samples of full scale 1 as whole numbers of so many bits, int32; those beyond full scale are clipped."""
+    full = 2 ** (bits - 1)
+    whole = np.clip(np.round(np.asarray(audio, np.float64) * full), -full, full - 1).astype(np.int32)
+    magnitude = np.abs(audio)
+    return whole, Clipped(int((magnitude > 1).sum()), float(magnitude.max(initial=0.0)))
+
+
+def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FLOAT") -> Clipped:
     """Writes a WAV file, or FLAC by the name's suffix, under a temporary name, then renames it.
 
     The same samples give the same bytes.
@@ -65,6 +151,9 @@ def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FL
         audio: [M channels, T] or [T].
         fs: sampling rate, Hz.
         subtype: ``FLOAT`` (32 bit, not FLAC), ``PCM_16`` or ``PCM_24`` (clipped to full scale).
+
+    Returns:
+        What was clipped, for the caller to say; nothing of ``FLOAT``.
     """
     import scipy.io.wavfile  # a quarter of a second, which commands that only read need not wait
 
@@ -74,18 +163,19 @@ def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FL
         raise ValueError(f"subtype {subtype}: PCM_16 or PCM_24" + ("" if flac else " or FLOAT"))
     samples = np.atleast_2d(audio).T
     content = io.BytesIO()
+    clipped = Clipped()
     if subtype == "FLOAT":
         # Not libsndfile: it writes the time of day into float files.
         scipy.io.wavfile.write(content, fs, np.ascontiguousarray(samples.astype("<f4")))
     else:
         bits = int(subtype.removeprefix("PCM_"))
-        full = 2 ** (bits - 1)
-        whole = np.clip(np.round(np.asarray(samples, np.float64) * full), -full, full - 1).astype(np.int32)
+        whole, clipped = whole_numbers(samples, bits)
         if flac or bits == 24:
             soundfile.write(content, whole << (32 - bits), fs, subtype, format="FLAC" if flac else "WAV")
         else:
             scipy.io.wavfile.write(content, fs, np.ascontiguousarray(whole.astype("<i2")))
     write_bytes(path, content.getvalue())
+    return clipped
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -100,20 +190,3 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def _open(path: str | Path) -> soundfile.SoundFile:
-    if not os.path.isfile(path):
-        raise InputError(path, "no file", "an audio file")
-    try:
-        with open(path, "rb") as f:
-            head = f.read(8)
-        sound = soundfile.SoundFile(str(path))
-    except (soundfile.LibsndfileError, OSError) as e:
-        raise InputError(path, "a file that libsndfile cannot read", "an audio file") from e
-    # libsndfile takes a truncated WAV file for a shorter one. 0 and 0xffffffff stand for a length not known.
-    need = int.from_bytes(head[4:], "little") + 8
-    if head[:4] == b"RIFF" and 8 < need < 2**32 and os.path.getsize(path) < need:
-        sound.close()
-        raise InputError(path, f"{os.path.getsize(path)} bytes", f"{need}, as its header says (a truncated file?)")
-    return sound

@@ -14,6 +14,7 @@ from s5.metrics.bootstrap import Bootstrap
 from s5.metrics.class_aware import Pair, Select, levels, pair, repeats
 from s5.metrics.confusion import confused, confusion_matrix
 from s5.metrics.labels import Counts, active, label_counts_by_class
+from s5.metrics.sdr import is_silent
 from s5.metrics.terms import Row, Terms, class_terms, counts_of, mixture_terms, source_terms
 
 SNR_STEP = 5.0
@@ -60,7 +61,8 @@ def score_mixture(
         ``utt``, ``ref_labels``, ``est_labels`` and ``probabilities`` as given, ``CAPI-SDRi``, ``CA-SDRi``, ``PI-SDRi``
         (None if nothing is active on either side; CA-SDRi also if references repeat a label), ``tp``, ``fp``, ``fn``,
         ``pairs`` and ``confused`` (:func:`s5.metrics.confusion.confused`); in a pair, ``est`` and ``ref`` are slots:
-        they count ``est_labels`` and ``ref_labels`` from 0. ``scene`` as given, if it was.
+        they count ``est_labels`` and ``ref_labels`` from 0. ``scene`` as given, if it was. ``silent_refs``: slots of
+        references that have a label and no sound (:func:`s5.metrics.sdr.is_silent`), if there are any.
 
     Raises:
         ValueError: as :func:`s5.metrics.capi_sdri`, or another number of probabilities than of estimates.
@@ -74,6 +76,7 @@ def score_mixture(
     if probabilities is not None and len(probabilities) != len(est_labels):
         raise ValueError(f"{utt}: {len(probabilities)} probabilities for {len(est_labels)} estimates, expected as many")
     given = levels(est_labels, est, ref_labels, ref, mixture)
+    silent = [slot for slot, label in enumerate(ref_labels) if label != SILENCE and is_silent(ref[slot])]
     matching = pair(est_labels, ref_labels, given, select)
     as_in_2025 = pair(_last_of_each(est_labels), ref_labels, given, select)
     without_labels = pair(_anonymous(est_labels), _anonymous(ref_labels), given, select)
@@ -89,6 +92,7 @@ def score_mixture(
         "pairs": [_pair_row(found) for found in sorted(matching.pairs, key=lambda found: found.ref)],
         "confused": [list(cell) for cell in confused(est_labels, ref_labels, given, matching)],
         **({} if scene is None else {"scene": dict(scene)}),
+        **({"silent_refs": silent} if silent else {}),
     }
 
 
@@ -150,7 +154,8 @@ class Scorer:
             ``by_room``; ``by_angle``, mixtures of DupSet by their smallest angle between sources of one class;
             ``by_snr``, sources by their SNR, with ``found`` and ``missed``. With a bootstrap: ``intervals``, its
             options, and ``metrics`` and ``by_...`` again with [low, high] in the place of each figure. Accuracies,
-            precision and recall are in percent, levels in dB; a mean over nothing is None.
+            precision and recall are in percent, levels in dB; a mean over nothing is None. ``warnings``: what makes
+            the figures doubtful, a line each (:func:`warnings`).
         """
         groups = self._groups()
         scores = {
@@ -165,7 +170,7 @@ class Scorer:
             }
             whole = self._intervals(mixture_terms(self.rows))
             scores["intervals"] = {**asdict(self.bootstrap), "metrics": whole, **intervals}
-        return {**scores, "mixtures": self.rows}
+        return {**scores, "warnings": warnings(self.rows), "mixtures": self.rows}
 
     def _intervals(self, terms: Terms) -> dict[str, list[float] | None]:
         assert self.bootstrap is not None
@@ -241,6 +246,23 @@ def summarise(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
     scored = sum(row["CAPI-SDRi"] is not None for row in rows)
     numbers = {"mixtures": len(rows), "scored": scored, "correct": sum(one.correct for one in counts)}
     return {"metrics": mixture_terms(rows).values(), "counts": {**numbers, **total._asdict()}}
+
+
+def warnings(rows: Iterable[Row]) -> list[str]:
+    """References without sound: any estimate improves on the mixture by tens of dB there, which the means hold.
+
+    Example:
+        >>> zeros, mixture = np.zeros((1, 8)), np.ones(8)
+        >>> warnings([score_mixture("a", ["Cough"], zeros, ["Cough"], zeros, mixture)])
+        ['a: the reference of slot 0 (Cough) is silent: SDRi 78.3 dB']
+    """
+    lines = []
+    for row in rows:
+        improvements = {pair["ref"]: pair["sdri"] for pair in row["pairs"]}
+        for slot in row.get("silent_refs", ()):
+            level = f"SDRi {improvements[slot]:.1f} dB" if slot in improvements else "no estimate of its label"
+            lines.append(f"{row['utt']}: the reference of slot {slot} ({row['ref_labels'][slot]}) is silent: {level}")
+    return lines
 
 
 def _part(rows: Sequence[Row]) -> _Group:

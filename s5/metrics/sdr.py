@@ -101,6 +101,17 @@ def pairwise_levels(estimates: Sequence[np.ndarray], references: Sequence[np.nda
     return 10 * np.log10((signal + EPS) / (noise + EPS))
 
 
+def is_silent(waveform: np.ndarray) -> bool:
+    """Whether a waveform [samples] has so little energy, zeros or nearly so, that ``EPS`` decides its SDR.
+
+    Example:
+        >>> is_silent(np.full(100, 1e-6)), is_silent(np.full(100, 1e-4))
+        (True, False)
+    """
+    waveform = _as_float(np.asarray(waveform))
+    return float(np.vdot(waveform, waveform)) < EPS
+
+
 def as_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
     """The waveform as a floating-point array of one dimension; ValueError naming it where it is none."""
     waveform = np.asarray(waveform)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -16,6 +16,7 @@ from s5.corpus.outliers import Embed, mono, outlier_scores
 from s5.data import write_bytes
 from s5.errors import InputError
 from s5.progress import progress
+from s5.report.template import render
 
 TYPICAL = 3
 """Sounds in the middle of a class, to compare with."""
@@ -24,11 +25,6 @@ LIST, PAGE = "candidates.tsv", "candidates.html"
 PEAK = 0.5
 LONGEST = 10.0
 """Seconds of an event that an encoder gets."""
-
-_HERE = Path(__file__).parent
-_HEAD = (
-    '<thead><tr><th>event</th><th class="number">distance</th><th class="number">length</th><th>sound</th></tr></thead>'
-)
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,17 @@ def propose(
         proposed[label] = [event for event in ranked if event.score >= threshold][:most]
         typical[label] = ranked[::-1][:TYPICAL]
     write_bytes(out / LIST, _list(proposed, threshold).encode())
-    write_bytes(out / PAGE, _page(proposed, typical, events, folder, seconds).encode())
+    classes = [
+        {
+            "label": label,
+            "total": len(events[label]),
+            "proposed": _heard(found, folder, seconds),
+            "typical": _heard(typical[label], folder, seconds),
+        }
+        for label, found in proposed.items()
+        if found
+    ]
+    write_bytes(out / PAGE, render("candidates.html.j2", classes=classes).encode())
     return sum(map(len, proposed.values()))
 
 
@@ -93,13 +99,15 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
         device: torch device.
 
     Raises:
-        InputError: no such tagger or weights.
+        InputError: no such tagger or weights, or a device that torch cannot compute on here.
     """
     import soxr
     import torch
 
+    from s5.device import check_device
     from s5.tagging.encoder import Encoder
 
+    check_device(device)
     encoder: Encoder
     if experiment is not None:
         from s5.experiment import load_experiment
@@ -134,61 +142,13 @@ def _list(proposed: Mapping[str, Sequence[Event]], threshold: float) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _page(
-    proposed: Mapping[str, Sequence[Event]],
-    typical: Mapping[str, Sequence[Event]],
-    events: Mapping[str, Sequence[str]],
-    folder: Path,
-    seconds: float,
-) -> str:
-    css, js = ((_HERE / name).read_text(encoding="utf-8") for name in ("candidates.css", "candidates.js"))
-    sections = []
-    for label, found in proposed.items():
-        if not found:
-            continue
-        rows = "\n".join(_row(event, folder, seconds, True) for event in found)
-        compare = "\n".join(_row(event, folder, seconds, False) for event in typical[label])
-        sections.append(
-            f"<section><h2>{html.escape(label)}</h2>\n<p>{len(found)} of {len(events[label])} events.</p>\n"
-            f"<table>{_HEAD}\n{rows}\n</table>\n<details><summary>For comparison: {len(typical[label])} from the "
-            f"middle of the class</summary>\n<table>{_HEAD}\n{compare}\n</table></details></section>"
-        )
-    body = "\n".join(sections) or "<p>No event is unlike the others of its class.</p>"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Events to leave out?</title>
-<style>
-{css}</style>
-</head>
-<body>
-<h1>Events to leave out?</h1>
-<p>These sounds are unlike the others of their class by what was measured. Whether they are wrong is for you to hear:
-tick those that do not belong, save the list, and name it under <code>drop</code> in a refinement's YAML. Distance: how
-much further off than usual the nearest others of the class are (robust z-score of its logarithm).</p>
-<p class="bar"><button id="save" type="button">Save as drop.txt</button> <span id="count">0 ticked</span></p>
-{body}
-<section><h2>The list</h2>
-<textarea id="list" rows="12" readonly aria-label="paths of the ticked events"></textarea></section>
-<script>
-{js}</script>
-</body>
-</html>
-"""
-
-
-def _row(event: Event, folder: Path, seconds: float, tick: bool) -> str:
-    name = html.escape(event.path, quote=True)
-    box = f'<label><input type="checkbox" value="{name}"> {name}</label>' if tick else name
-    whole, sound = _sound(folder / event.path, seconds)
-    return (
-        f'<tr><td>{box}</td><td class="number" data-name="distance">{event.score:.1f}</td>'
-        f'<td class="number" data-name="length">{whole:.1f} s</td>'
-        f'<td><audio controls preload="none" src="data:audio/flac;base64,{sound}" aria-label="{name}"></audio></td>'
-        "</tr>"
-    )
+def _heard(events: Sequence[Event], folder: Path, seconds: float) -> list[dict[str, Any]]:
+    """The events with their durations and sounds, as the page shows them."""
+    found = []
+    for event in events:
+        whole, flac = _sound(folder / event.path, seconds)
+        found.append({"path": event.path, "score": event.score, "seconds": whole, "flac": flac})
+    return found
 
 
 def _sound(path: Path, seconds: float) -> tuple[float, str]:

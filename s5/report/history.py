@@ -1,23 +1,21 @@
-"""Learning curves: what ESPnet reported of every epoch of a model, read from its experiment folder."""
+"""Learning curves: figures of every epoch of a model, from its training log."""
 
 from __future__ import annotations
 
 import re
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from s5.config import load_yaml
 from s5.report.plotting import ACCENT, DARK, new_figure, save, tidy
-from s5.report.reporter import read_reporter
-from s5.report.training import EPOCH_RESULTS, criterion, log_files
+from s5.report.training import criterion
+from s5.training_log import read_epochs
 
 Curves = dict[str, dict[str, dict[int, float]]]
 """Figure -> ``train`` or ``valid`` -> epoch -> value."""
 
-_HIDDEN = re.compile(r".*time$|total_count|loss_scale|clip|grad_norm|optim\d+_lr\d+|gpu_.*")
+_HIDDEN = re.compile(r"seconds|.*time$|total_count|loss_scale|clip|grad_norm|optim\d+_lr\d+|gpu_.*")
 """What ESPnet reports of the work itself."""
-_NUMBER = re.compile(r"(\w+)=([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=,|\s|$)")
 
 PERCENT = re.compile(r"acc\w*")
 """Figures that are shares, from 0 to 1."""
@@ -25,21 +23,13 @@ DECIBEL = re.compile(r".*sdri?")
 
 
 def read_curves(folder: str | Path) -> Curves:
-    """All figures of training and validation by epoch; of an epoch that was run again, the last run's.
-
-    Args:
-        folder: an ESPnet experiment folder. Its checkpoint knows all epochs; without one its logs are read.
-    """
-    folder = Path(folder)
+    """All figures of training and validation by epoch, from the training log of an experiment folder."""
     curves: Curves = {}
-    stats = read_reporter(folder / "checkpoint.pth")
-    if stats is None:
-        stats = _from_logs(folder)
-    for epoch, phases in stats.items():
-        for phase, figures in phases.items():
+    for epoch in read_epochs(folder):
+        for phase, figures in (("train", epoch.train), ("valid", epoch.valid)):
             for name, value in figures.items():
-                if isinstance(value, Real) and not _HIDDEN.fullmatch(name):
-                    curves.setdefault(name, {}).setdefault(phase, {})[int(epoch)] = float(value)
+                if not _HIDDEN.fullmatch(name):
+                    curves.setdefault(name, {}).setdefault(phase, {})[epoch.epoch] = value
     return curves
 
 
@@ -95,16 +85,3 @@ def draw_curves(folder: str | Path, out: Path) -> bool:
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     save(figure, out)
     return True
-
-
-def _from_logs(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
-    stats: dict[int, dict[str, dict[str, Any]]] = {}
-    for file in log_files(folder):
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if match := EPOCH_RESULTS.search(line):
-                    parts = re.findall(r"\[(\w+)\]([^\[]*)", match[2])
-                    stats[int(match[1])] = {
-                        phase: {name: float(value) for name, value in _NUMBER.findall(text)} for phase, text in parts
-                    }
-    return stats

@@ -8,37 +8,34 @@ when it is asked for: its description as HTML and its sounds as FLAC in base64. 
 from __future__ import annotations
 
 import base64
-import glob
-import html
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
-import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from s5.data import read_audio
 from s5.errors import InputError
+from s5.inference.names import find_source_files, source_name
 from s5.labels import SILENCE
 from s5.report import spectrogram
 from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
 from s5.report.direction import Direction, directions
 from s5.report.results import Result
+from s5.report.template import render
 
 PEAK = 0.5
 """Peak of a mixture's audio copy; its references and estimates get the same gain."""
 
 ENVELOPE_DB = 60
 """Range of the envelopes below the loudest moment of the mixture."""
-
-_HERE = Path(__file__).parent
 
 
 class Data(Protocol):
@@ -65,22 +62,55 @@ class Sound:
         title: what it is.
         waveform: [T].
         kind: ``mixture``, ``reference``, or the letter of the system whose estimate it is.
-        lines: more about it, as HTML.
+        number: its place on the page, 0 for the mixture.
+        levels: its envelope in dB below the loudest moment of the mixture.
+        label_given: an estimate whose system was given the label.
+        confidence: of the label; None where it is not known.
+        sdri: improvement of an estimate over the mixture, in dB.
+        sdr: SDR of the mixture and of the estimate, in dB.
     """
 
+    heard: ClassVar[bool] = True
     file: str
     title: str
     waveform: np.ndarray
     kind: str
-    lines: list[str] = field(default_factory=list)
+    number: int = 0
+    levels: list[float] = field(default_factory=list)
+    label_given: bool = False
+    confidence: float | None = None
+    sdri: float | None = None
+    sdr: tuple[float, float] | None = None
 
 
 @dataclass
 class Missing:
     """In place of a sound: why there is none."""
 
+    heard: ClassVar[bool] = False
     title: str
     text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system says of one mixture.
+
+    Attributes:
+        letter: the system's letter.
+        name: its name.
+        labels: the labels that it gives.
+        wrong: they are not those of the references.
+        oracle: it was given the labels.
+        value: CAPI-SDRi of the mixture in dB.
+    """
+
+    letter: str
+    name: str
+    labels: list[str]
+    wrong: bool
+    oracle: bool
+    value: float | None
 
 
 @dataclass
@@ -143,8 +173,17 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
         for number, (mixture, words) in enumerate(chosen):
             entry = _entry(mixture, words, data, columns)
             _write_files(folder, number, entry, columns)
-            rows.append(_row(number, mixture, columns))  # text only: the samples need not stay in memory
-        text = _document([mixture for mixture, _ in chosen], rows, columns)
+            rows.append(_row(number, mixture, columns))  # no samples: they need not stay in memory
+        text = render(
+            "page.html.j2",
+            title=f"Listen: {results[0].system} on {results[0].set}",
+            total=len(columns[0].mixtures),
+            systems=columns,
+            menus=_menus(rows, columns),
+            rows=rows,
+            range_db=spectrogram.RANGE_DB,
+            colours=spectrogram.colours(12).tolist(),
+        )
         (folder / "index.html").write_text(text, encoding="utf-8")
     return len(chosen)
 
@@ -206,6 +245,10 @@ def _entry(mixture: Mixture, words: list[str], data: Data, columns: Sequence[_Co
     highest = max(float(np.abs(s.waveform).max(initial=0)) for s in entry.sounds)
     if peak > 0:
         entry.gain = min(PEAK / peak, 0.99 / highest)  # the second: nothing clips, whatever a system puts out
+    loudest = float(spectrogram.envelope(sound.waveform).max())
+    for number, one in enumerate(entry.sounds):
+        one.number = number
+        one.levels = spectrogram.level(spectrogram.envelope(one.waveform), loudest, ENVELOPE_DB).tolist()
     return entry
 
 
@@ -229,7 +272,9 @@ class _Column:
     def __init__(self, letter: str, result: Result) -> None:
         self.letter, self.result = letter, result
         self.mixtures: dict[str, Mixture] = {m["utt"]: m for m in result.scores["mixtures"]}
+        self.files = find_source_files(result.path / "estimates", self.mixtures)
         self.name = f"{result.system}, {result.labels} labels"
+        self.value: float | None = result.scores["metrics"].get("CAPI-SDRi")
 
     def check(self, utt: str, labels: Sequence[str]) -> None:
         """Complains where the scores are not of this mixture with these references."""
@@ -243,6 +288,12 @@ class _Column:
                 f"{scores}: mixture {utt}", f"references [{found}]", f"[{expected}] of the data directory (score again)"
             )
 
+    def answer(self, utt: str) -> Answer:
+        """What the system says of a mixture."""
+        m = self.mixtures[utt]
+        labels = labels_of(m["est_labels"])
+        return Answer(self.letter, self.name, labels, wrong_labels(m), self.result.oracle, improvement(m))
+
 
 class _Take:
     """One result's estimates of one mixture."""
@@ -251,7 +302,7 @@ class _Take:
         self.column, self.utt, self.n_samples, self.fs = column, utt, n_samples, fs
         self.result = column.result
         self.mixture = column.mixtures[utt]
-        self.files = _estimate_files(self.result.path / "estimates", utt)
+        self.files = column.files[utt]
         self.slot_of = {int(pair["ref"]): int(pair["est"]) for pair in self.mixture["pairs"]}
         self.pair_of = {int(pair["est"]): pair for pair in self.mixture["pairs"]}
 
@@ -262,7 +313,7 @@ class _Take:
         return Missing(f"System {self.column.letter}: ✗ missed", "It has no estimate for this reference.")
 
     def estimate(self, slot: int) -> Sound:
-        """The estimate in a slot; slots count the active ones, as scores do."""
+        """The estimate in a slot."""
         labels = self.mixture["est_labels"]
         if slot >= len(labels):
             raise InputError(
@@ -272,12 +323,12 @@ class _Take:
         probabilities = self.mixture.get("probabilities") or []
         name = f"{self.utt}_{letter}{slot}_{label}"
         sound = Sound(name, f"System {letter}: {label}", self._read(slot, label), letter)
-        if self.result.oracle:
-            sound.lines.append("label given")
-        elif slot < len(probabilities) and probabilities[slot] is not None:
-            sound.lines.append(f'confidence <span class="number">{probabilities[slot]:.2f}</span>')
-        if (pair := self.pair_of.get(slot)) is not None:
-            sound.lines.append(_improvement(pair))
+        sound.label_given = self.result.oracle
+        sound.confidence = probabilities[slot] if slot < len(probabilities) else None
+        pair = self.pair_of.get(slot, {})
+        sound.sdri = pair.get("sdri")
+        if pair.get("sdr") is not None and pair.get("sdr_mixture") is not None:
+            sound.sdr = pair["sdr_mixture"], pair["sdr"]
         return sound
 
     def false_alarms(self) -> list[Sound]:
@@ -286,39 +337,27 @@ class _Take:
         return [self.estimate(slot) for slot in slots if slot not in self.pair_of]
 
     def _read(self, slot: int, label: str) -> np.ndarray:
-        import soundfile
-
-        expected = self.result.path / "estimates" / f"{self.utt}_<slot>_{label}.wav"
-        if slot >= len(self.files) or self.files[slot].stem.rpartition("_")[2] != label:
+        if slot not in self.files or self.files[slot].label != label:
+            expected = self.result.path / "estimates" / source_name(self.utt, slot, label)
             raise InputError(expected, "no such file", "the estimates that were scored (stages 10 and 11)")
-        file = self.files[slot]
-        try:
-            samples, fs = soundfile.read(file, dtype="float32", always_2d=True)
-        except (OSError, soundfile.SoundFileError) as e:
-            raise InputError(file, "no audio", "an estimate that stage 10 writes") from e
-        if fs != self.fs or samples.shape != (self.n_samples, 1):
-            found = f"{samples.shape[1]} channels, {len(samples)} samples at {fs} Hz"
+        file = self.files[slot].path
+        samples, fs = read_audio(file)
+        if fs != self.fs or samples.shape != (1, self.n_samples):
+            found = f"{samples.shape[0]} channels, {samples.shape[1]} samples at {fs} Hz"
             raise InputError(file, found, f"1 channel, {self.n_samples} samples at {self.fs} Hz as in the mixture")
-        return samples[:, 0]
-
-
-def _estimate_files(folder: Path, utt: str) -> list[Path]:
-    """Estimates of a mixture by slot. A gate may have silenced a slot between two others: numbers may have gaps."""
-    form = re.compile(re.escape(utt) + r"_(\d+)_[^_]+\.wav")
-    found = {int(m[1]): file for file in folder.glob(f"{glob.escape(utt)}_*.wav") if (m := form.fullmatch(file.name))}
-    return [found[slot] for slot in sorted(found)]
+        return samples[0]
 
 
 def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Column]) -> None:
     """Pictures and the script of an entry: all sounds with one gain, all pictures with one scale."""
     picture = spectrogram.power(entry.sound.waveform, entry.fs)
-    loudest, moment = float(picture.max()), float(spectrogram.envelope(entry.sound.waveform).max())
+    loudest = float(picture.max())
     for sound in entry.sounds:
         if sound is not entry.sound:
             picture = spectrogram.power(sound.waveform, entry.fs)
         spectrogram.save_png(folder / f"{sound.file}.png", picture, loudest)
     content = {
-        "html": _section(entry, columns, moment),
+        "html": render("mixture.html.j2", **_view(entry, columns)),
         "seconds": len(entry.sound.waveform) / entry.fs,
         "fs": entry.fs,
         "sounds": [_flac(sound.waveform * entry.gain, entry.fs) for sound in entry.sounds],
@@ -339,76 +378,35 @@ def _flac(waveform: np.ndarray, fs: int) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _improvement(pair: dict[str, Any]) -> str:
-    if pair.get("sdri") is None:
-        return ""
-    text = f'SDRi <span class="number"><strong>{_db(pair["sdri"])}</strong></span>'
-    if pair.get("sdr") is not None and pair.get("sdr_mixture") is not None:
-        text += f' <span class="soft number">(SDR {_db(pair["sdr_mixture"])} → {_db(pair["sdr"])})</span>'
-    return text
+# --- what the templates are filled with ---------------------------------------------------------------------------
 
 
-def _db(value: float) -> str:
-    return f"{value:+.1f} dB".replace("-", "−")
-
-
-# --- HTML: index.html ---------------------------------------------------------------------------------------------
-
-
-def _document(mixtures: Sequence[Mixture], rows: Sequence[str], columns: Sequence[_Column]) -> str:
-    first = columns[0].result
-    css, js = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    values = {
-        "title": html.escape(f"Listen: {first.system} on {first.set}"),
-        "css": css,
-        "js": js,
-        "introduction": _introduction(len(mixtures), columns),
-        "filters": _filters(mixtures, columns),
-        "heads": "".join(
-            f'<th scope="col" aria-label="CAPI-SDRi of system {c.letter} in dB">{c.letter}<br>dB</th>' for c in columns
-        ),
-        "rows": "\n".join(rows),
-        "together": "".join(
-            f'<button type="button" data-hear="{c.letter}" aria-pressed="false">All {c.letter}'
-            f" <kbd>{c.letter.lower()}</kbd></button>"
-            for c in columns
-        ),
-        "letters": ", ".join(f"<kbd>{c.letter.lower()}</kbd>" for c in columns),
-        "scale": _scale(),
+def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> dict[str, Any]:
+    """A mixture's row of the table; its facts are what the page's script filters and sorts by."""
+    utt, answers = mixture["utt"], [column.answer(mixture["utt"]) for column in columns]
+    references = labels_of(mixture["ref_labels"])
+    facts = {
+        "utt": utt,
+        "labels": sorted({label for labels in (references, *(a.labels for a in answers)) for label in labels}),
+        "count": len(references),
+        "same": same_class(mixture),
+        "wrong": [answer.letter for answer in answers if answer.wrong],
+        "values": {answer.letter: answer.value for answer in answers},
     }
-    text = (_HERE / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
+    return {
+        "utt": utt,
+        "script": _script(number),
+        "references": references,
+        "answers": answers,
+        "facts": json.dumps(facts),
+        "labels": facts["labels"],
+    }
 
 
-def _introduction(shown: int, columns: Sequence[_Column]) -> str:
-    total = len(columns[0].mixtures)
-    which = f"All {total}" if shown == total else f"{shown} of {total}"
-    why = (
-        ""
-        if shown == total
-        else (", chosen to span the numbers of sources, same-class sources, wrong labels, the best and the worst")
-    )
-    systems = []
-    for column in columns:
-        value = column.result.scores["metrics"].get("CAPI-SDRi")
-        mean = "" if value is None else f': CAPI-SDRi <span class="number">{_db(value)}</span> over all mixtures'
-        systems.append(f"<li><strong>{column.letter}</strong> = {html.escape(column.name)}{mean}</li>")
-    return f'<p>{which} mixtures{why}. Systems:</p>\n<ul class="systems">{"".join(systems)}</ul>'
-
-
-def _scale() -> str:
-    stops = ", ".join(f"rgb({r} {g} {b})" for r, g, b in spectrogram.colours(12).tolist())
-    return f"""<div class="scale"><span class="number">−{spectrogram.RANGE_DB} dB and below</span>
-<span class="bar" role="img" aria-label="colour scale, dark is quiet"
-style="background: linear-gradient(to right, {stops})"></span>
-<span class="number">0 dB</span></div>"""
-
-
-def _filters(mixtures: Sequence[Mixture], columns: Sequence[_Column]) -> str:
+def _menus(rows: Sequence[dict[str, Any]], columns: Sequence[_Column]) -> list[dict[str, Any]]:
     """The choices above the table; only what occurs is offered."""
-    entries = [column.mixtures[m["utt"]] for m in mixtures for column in columns]
-    names = sorted({label for m in entries for key in ("ref_labels", "est_labels") for label in labels_of(m[key])})
-    counts = sorted({len(labels_of(m["ref_labels"])) for m in mixtures})
+    classes = sorted({label for row in rows for label in row["labels"]})
+    counts = sorted({len(row["references"]) for row in rows})
     orders = {"": "as chosen", "name": "name"}
     for c in columns:
         orders |= {f"worst {c.letter}": f"worst of {c.letter} first", f"best {c.letter}": f"best of {c.letter} first"}
@@ -418,165 +416,38 @@ def _filters(mixtures: Sequence[Mixture], columns: Sequence[_Column]) -> str:
     labels = {"": "any", "same": "two sources of a class"}
     for c in columns:
         labels |= {f"wrong {c.letter}": f"{c.letter} wrong", f"right {c.letter}": f"{c.letter} right"}
-    return "\n".join(
-        [
-            _select("class", "Class", {"": "any", **{name: name for name in names}}),
-            _select("count", "Sources", {"": "any", **{str(n): str(n) for n in counts}}),
-            _select("labels", "Labels", labels),
-            _select("order", "Order", orders),
-        ]
-    )
+    return [
+        {"id": "class", "title": "Class", "options": {"": "any"} | {name: name for name in classes}},
+        {"id": "count", "title": "Sources", "options": {"": "any"} | {n: n for n in counts}},
+        {"id": "labels", "title": "Labels", "options": labels},
+        {"id": "order", "title": "Order", "options": orders},
+    ]
 
 
-def _select(name: str, title: str, options: dict[str, str]) -> str:
-    choices = "".join(f'<option value="{html.escape(k)}">{html.escape(v)}</option>' for k, v in options.items())
-    return f'<label>{title} <select id="{name}">{choices}</select></label>'
-
-
-def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> str:
-    utt = mixture["utt"]
-    own = [column.mixtures[utt] for column in columns]
-    facts = {
-        "utt": utt,
-        "labels": sorted({label for m in own for key in ("ref_labels", "est_labels") for label in labels_of(m[key])}),
-        "count": len(labels_of(mixture["ref_labels"])),
-        "same": same_class(mixture),
-        "wrong": [column.letter for column, m in zip(columns, own, strict=True) if wrong_labels(m)],
-        "values": {column.letter: improvement(m) for column, m in zip(columns, own, strict=True)},
+def _view(entry: Entry, columns: Sequence[_Column]) -> dict[str, Any]:
+    """What is shown of one mixture."""
+    seconds, khz = len(entry.sound.waveform) / entry.fs, entry.fs / 2000
+    return {
+        "entry": entry,
+        "references": labels_of(entry.mixture["ref_labels"]),
+        "answers": [column.answer(entry.mixture["utt"]) for column in columns],
+        "gain_db": 20 * np.log10(entry.gain),
+        "envelope_db": ENVELOPE_DB,
+        "plan_spots": [[_spot(point) for point in points] for points in entry.places],
+        "seconds": seconds,
+        "second_ticks": _ticks(seconds),
+        "khz": khz,
+        "khz_ticks": _ticks(khz),
     }
-    lines = [f"References: {_label_list(mixture['ref_labels'])}"]
-    for column, m in zip(columns, own, strict=True):
-        wrong = wrong_labels(m)
-        if wrong or not column.result.oracle:
-            said = f'{_label_list(m["est_labels"])} <span class="bad">✗ wrong</span>' if wrong else "✓ right"
-            lines.append(f"{column.letter}: {said}")
-    about = "".join(f"<span>{line}</span>" for line in lines)
-    values = "".join(f'<td class="number">{_capi(m)}</td>' for m in own)
-    return (
-        f'<tr data-facts="{html.escape(json.dumps(facts))}"><td>'
-        f'<a href="#{html.escape(urllib.parse.quote(utt))}" data-script="{_script(number)}">{html.escape(utt)}</a>'
-        f"{about}</td>{values}</tr>"
-    )
 
 
-# --- HTML: one mixture --------------------------------------------------------------------------------------------
+def _spot(point: Direction) -> tuple[float, float]:
+    """Place on the plan of 100 by 100. Farther in where a source stands above or below, as on a sphere from above."""
+    angle, radius = np.radians(point.azimuth), 38 * np.cos(np.radians(point.elevation))
+    return 50 - radius * np.sin(angle), 50 - radius * np.cos(angle)
 
 
-def _section(entry: Entry, columns: Sequence[_Column], moment: float) -> str:
-    """What is shown of a mixture; ``moment`` is the power at 0 dB of the envelopes."""
-    utt = entry.mixture["utt"]
-    words = "".join(
-        f'<span class="word{" bad" if word == "wrong labels" else ""}">{html.escape(word)}</span>'
-        for word in entry.words
-    )
-    about = [f"<p><strong>References:</strong> {_label_list(entry.mixture['ref_labels'])}</p>"]
-    for column in columns:
-        own = column.mixtures[utt]
-        wrong = ' <span class="bad">✗ wrong</span>' if wrong_labels(own) else ""
-        about.append(
-            f"<p><strong>{column.letter}</strong> ({html.escape(column.name)}): {_label_list(own['est_labels'])}{wrong}"
-            f', CAPI-SDRi <strong class="number">{_capi(own)}</strong></p>'
-        )
-    about.append(f'<p class="soft">Gain of all sounds of this mixture: {_db(20 * np.log10(entry.gain))}</p>')
-    numbers = {id(sound): i for i, sound in enumerate(entry.sounds)}
-    groups = [_group("", [_lane(entry.sound, 0, entry, moment)], entry)]
-    for source in entry.sources:
-        lanes = [
-            _lane(lane, numbers[id(lane)], entry, moment) if isinstance(lane, Sound) else _missing(lane)
-            for lane in source.lanes
-        ]
-        place = f' <span class="soft">{source.about}</span>' if source.about else ""
-        groups.append(_group(f"<h3>{html.escape(source.title)}{place}</h3>", lanes, entry))
-    return (
-        f'<div class="head"><h2 tabindex="-1">{html.escape(utt)}</h2><div>{words}</div></div>'
-        f'<div class="facts"><div>{"".join(about)}</div>{_plan(entry)}</div>{"".join(groups)}'
-    )
-
-
-def _group(head: str, lanes: Sequence[str], entry: Entry) -> str:
-    seconds = len(entry.sound.waveform) / entry.fs
-    return (
-        f'<div class="group">{head}{"".join(lanes)}'
-        f'<div class="time" aria-hidden="true"><div>{_ticks(seconds, "left", " s")}</div></div></div>'
-    )
-
-
-def _lane(sound: Sound, number: int, entry: Entry, moment: float) -> str:
-    seconds, khz = len(sound.waveform) / entry.fs, entry.fs / 2000
-    title = html.escape(sound.title)
-    lines = "".join(f"<p>{line}</p>" for line in sound.lines if line)
-    key = f" <kbd>{number}</kbd>" if number < 10 else ""
-    name, file = html.escape(urllib.parse.quote(f"{sound.file}.png")), html.escape(f"{sound.file}.flac")
-    frequencies = _ticks(khz, "bottom", "<b> kHz</b>")
-    return (
-        f'<div class="lane" data-sound="{number}" data-kind="{sound.kind}"><div class="what"><h4>{title}</h4>{lines}'
-        f'<div class="buttons"><button type="button" class="solo" aria-pressed="false" aria-label="Solo: {title}">'
-        f'Solo{key}</button><button type="button" class="add" aria-pressed="false" aria-label="Add: {title}">Add'
-        f'</button><button type="button" class="save" aria-label="Save: {title}" data-name="{file}">'
-        f'Save</button></div></div><div class="frequency" aria-hidden="true">{frequencies}</div>'
-        f'<div class="view"><img src="{name}" loading="lazy" alt="Spectrogram of {title}, 0 to {seconds:g} s, 0 to '
-        f'{khz:g} kHz">{_envelope(sound, moment)}<i class="cursor"></i></div></div>'
-    )
-
-
-def _missing(lane: Missing) -> str:
-    title, text = html.escape(lane.title), html.escape(lane.text)
-    return (
-        f'<div class="lane none"><div class="what"><h4 class="bad">{title}</h4></div><p class="soft">{text}</p></div>'
-    )
-
-
-def _envelope(sound: Sound, moment: float) -> str:
-    """The level over time as a filled curve, under the spectrogram and as wide."""
-    levels = spectrogram.level(spectrogram.envelope(sound.waveform), moment, ENVELOPE_DB)
-    points = " ".join(f"{i},{-x:.0f}" for i, x in enumerate(levels))
-    title = html.escape(sound.title)
-    return (
-        f'<svg class="envelope" viewBox="0 0 {len(levels) - 1} {ENVELOPE_DB}" preserveAspectRatio="none" role="img" '
-        f'aria-label="Energy envelope of {title}, highest {levels.max():.0f} dB"><polygon points="0,{ENVELOPE_DB} '
-        f'{points} {len(levels) - 1},{ENVELOPE_DB}"/></svg>'
-    )
-
-
-def _plan(entry: Entry) -> str:
-    """The sources around the microphone, seen from above, front at the top."""
-    marks = []
-    for slot, points in enumerate(entry.places):
-        spots = []
-        for point in points:
-            # Farther in where a source stands above or below: its place on a sphere seen from above.
-            angle, radius = np.radians(point.azimuth), 38 * np.cos(np.radians(point.elevation))
-            spots.append((50 - radius * np.sin(angle), 50 - radius * np.cos(angle)))
-        if len(spots) > 1:
-            marks.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in spots)}"/>')
-        for x, y in spots[:1]:
-            marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8"/>')
-            marks.append(f'<text x="{x:.1f}" y="{y + 4:.1f}">{slot + 1}</text>')
-    if not marks:
-        return ""
-    return (
-        '<figure class="plan"><svg viewBox="0 0 100 100" role="img" aria-label="Sources around the microphone, seen '
-        'from above, front at the top"><circle class="rim" cx="50" cy="50" r="38"/><path class="rim" '
-        f'd="M50 44V56M44 50H56"/><text class="rim" x="50" y="9">front</text>{"".join(marks)}</svg></figure>'
-    )
-
-
-def _ticks(end: float, side: str, unit: str) -> str:
-    """Round numbers from 0 to ``end`` at their places along an axis, the last one with the unit."""
+def _ticks(end: float) -> list[dict[str, float]]:
+    """Round numbers from 0 to ``end`` at their places along an axis."""
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 4, 5, 10, 20, 30, 60) if end / s <= 5), end / 5)
-    marks = []
-    count = int(end / step + 1e-6)
-    for i in range(count + 1):
-        share = 100 * i * step / end
-        last = (" class=top" if side == "bottom" else " class=end") if share > 99 else ""
-        marks.append(f'<span{last} style="{side}: {share:.2f}%">{i * step:g}{unit if i == count else ""}</span>')
-    return "".join(marks)
-
-
-def _label_list(names: Sequence[str]) -> str:
-    return html.escape(", ".join(labels_of(list(names)))) or '<span class="soft">none</span>'
-
-
-def _capi(mixture: Mixture) -> str:
-    value = improvement(mixture)
-    return "–" if value is None else _db(value).removesuffix(" dB") + '<span class="unit"> dB</span>'
+    return [{"value": i * step, "percent": 100 * i * step / end} for i in range(int(end / step + 1e-6) + 1)]

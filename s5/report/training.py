@@ -1,33 +1,26 @@
-"""How the models were trained, read from ESPnet experiment folders: config.yaml, checkpoint.pth and logs."""
+"""How the models were trained, read from experiment folders: config.yaml and the training log."""
 
 from __future__ import annotations
 
 import logging
-import re
+import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from s5.config import load_yaml
 from s5.errors import InputError
-from s5.report.reporter import read_reporter
-
-# ESPnet's lines: "[host] 2026-11-22 14:03:11,042 (trainer:336) INFO: 3/20epoch started. Estimated time ..."
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:,\d+)? ")
-_STARTED = re.compile(r"\b(\d+)/\d+epoch started")
-EPOCH_RESULTS = re.compile(r"\b(\d+)epoch results: (.*)")
-_PARAMETERS = re.compile(r"Total Number of model parameters: ([\d.,]+ ?[KMBT]?)")
-_TRAINABLE = re.compile(r"Number of trainable parameters: ([\d.,]+ ?[KMBT]?)")
+from s5.training_log import read_epochs
 
 
 @dataclass(frozen=True)
 class Training:
-    """One trained model. What neither the configuration nor the logs tell is None.
+    """One trained model. What neither the configuration nor the log says is None.
 
     Attributes:
         name: folder of the model in the experiment folder.
-        parameters, trainable: as ESPnet logs them, e.g. "26.74 M".
+        parameters, trainable: numbers of parameters, e.g. "26.74 M".
         epochs, max_epoch: epochs run, and allowed.
         criterion: e.g. "valid loss (min)".
         best_epoch, best_value: the epoch with the best criterion and its value.
@@ -65,94 +58,29 @@ def find_trainings(expdir: str | Path) -> list[Training]:
 
 
 def read_training(folder: Path, conf: dict[str, Any]) -> Training:
-    """One model from its folder, its ESPnet configuration and its logs."""
+    """One model from its folder and its ESPnet configuration."""
     phase, key, mode = criterion(conf)
-    log = _read_logs(folder, phase, key)
-    # The checkpoint knows all epochs; a log may begin where training was resumed.
-    history = _read_checkpoint(folder / "checkpoint.pth", phase, key) or log.epochs
-    values = {epoch: value for epoch, (value, _) in history.items() if value is not None}
-    times = [time for _, time in history.values() if time is not None]
-    best_epoch = (min if mode == "min" else max)(values, key=lambda epoch: values[epoch]) if values else None
-    linked = folder / f"{phase}.{key}.best.pth"
-    if linked.is_symlink() and (match := re.match(r"(\d+)epoch\.pth$", linked.readlink().name)):
-        best_epoch = int(match[1])  # what ESPnet itself calls the best; logs round the values
+    try:
+        epochs = read_epochs(folder)
+    except InputError as e:
+        logging.warning("left out of the training table: %s", e)
+        epochs = []
+    values = {epoch.epoch: getattr(epoch, phase, {}).get(key, math.nan) for epoch in epochs}
+    values = {number: value for number, value in values.items() if not math.isnan(value)}
+    best_epoch = (min if mode == "min" else max)(values, key=lambda number: values[number]) if values else None
     return Training(
         name=folder.name,
-        parameters=log.parameters,
-        trainable=log.trainable,
-        epochs=max(history, default=None),
+        parameters=_count(epochs[-1].parameters) if epochs else None,
+        trainable=_count(epochs[-1].trainable_parameters) if epochs else None,
+        epochs=epochs[-1].epoch if epochs else None,
         max_epoch=_integer(conf.get("max_epoch")),
         criterion=f"{phase} {key} ({mode})" if key else None,
         best_epoch=best_epoch,
         best_value=values.get(best_epoch) if best_epoch is not None else None,
         batch_size=_integer(conf.get("batch_size")),
         seed=_integer(conf.get("seed")),
-        time=sum(times, timedelta()) if times else None,
+        time=sum((epoch.time for epoch in epochs), timedelta()) if epochs else None,
     )
-
-
-History = dict[int, tuple[float | None, timedelta | None]]
-"""Epoch -> value of the criterion, time of training and validation."""
-
-
-def _read_checkpoint(file: Path, phase: str, key: str) -> History | None:
-    """The epochs that a checkpoint knows; None if it is not there or not readable."""
-    stats = read_reporter(file)
-    return {epoch: _of_epoch(phases, phase, key) for epoch, phases in stats.items()} if stats else None
-
-
-def _of_epoch(phases: dict[str, dict[str, Any]], phase: str, key: str) -> tuple[float | None, timedelta | None]:
-    value = phases.get(phase, {}).get(key)
-    times = [part["time"] for part in phases.values() if isinstance(part.get("time"), timedelta)]
-    return None if value is None else float(value), sum(times, timedelta()) if times else None
-
-
-@dataclass
-class _Log:
-    parameters: str | None
-    trainable: str | None
-    epochs: History
-
-
-def _read_logs(folder: Path, phase: str, key: str) -> _Log:
-    """All logs of a model, oldest first."""
-    log = _Log(None, None, {})
-    for file in log_files(folder):
-        begun: tuple[int, datetime] | None = None
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if match := _PARAMETERS.search(line):
-                    log.parameters = match[1].strip()
-                elif match := _TRAINABLE.search(line):
-                    log.trainable = match[1].strip()
-                elif match := _STARTED.search(line):
-                    stamp = _stamp(line)
-                    begun = (int(match[1]), stamp) if stamp else None
-                elif match := EPOCH_RESULTS.search(line):
-                    epoch, stamp = int(match[1]), _stamp(line)
-                    # An epoch that was interrupted and run again counts once: the run that finished.
-                    time = stamp - begun[1] if begun and stamp and begun[0] == epoch and stamp >= begun[1] else None
-                    log.epochs[epoch] = (_value(match[2], phase, key), time)
-    return log
-
-
-def log_files(folder: Path) -> list[Path]:
-    """Logs of a model, oldest first.
-
-    ESPnet's launcher writes train.log into the folder and renames it to train.1.log and so on when training goes on;
-    the recipe writes <expdir>/log/<stage>_<name of the stage>_<model>.log, where fine-tuning ends in "-ft", "-ft2" and
-    so on instead of the folder in "_ft", "_ft2".
-    """
-    stage = rf"\d+_[a-z]+_{re.escape(folder.name)}\.log"
-    if further := re.fullmatch(r"(.+)_(ft\d*)", folder.name):
-        stage += rf"|\d+_[a-z]+-{further[2]}_{re.escape(further[1])}\.log"
-    recipe = [file for file in folder.parent.glob("log/*.log") if re.fullmatch(stage, file.name)]
-    return sorted([*folder.glob("train*.log"), *recipe], key=lambda file: file.stat().st_mtime)
-
-
-def _stamp(line: str) -> datetime | None:
-    match = _STAMP.search(line)
-    return datetime.fromisoformat(match[1]) if match else None
 
 
 def criterion(conf: dict[str, Any]) -> tuple[str, str, str]:
@@ -163,11 +91,17 @@ def criterion(conf: dict[str, Any]) -> tuple[str, str, str]:
     return "valid", "", "min"
 
 
-def _value(line: str, phase: str, key: str) -> float | None:
-    """``key`` of "[train] loss=1.2, [valid] loss=0.5, time=3 seconds"."""
-    section = re.search(rf"\[{re.escape(phase)}\]([^\[]*)", line)
-    match = re.search(rf"(?:^|[\s,]){re.escape(key)}=([-+.\deE]+|nan|-?inf)", section[1]) if section and key else None
-    return float(match[1]) if match else None
+def _count(number: int) -> str:
+    """A number of parameters, e.g. "26.74 M".
+
+    Example:
+        >>> _count(26740971), _count(1500), _count(12)
+        ('26.74 M', '1.50 K', '12')
+    """
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
 
 
 def _integer(value: Any) -> int | None:

@@ -15,12 +15,11 @@ import numpy as np
 import soundfile
 import soxr
 
+from s5.data import next_frames, open_audio
+from s5.data.header import COMPRESSED
 from s5.errors import InputError
 from s5.scene.ready import file_of
 from s5.scene.ready import read as read_array
-
-UNCOMPRESSED = ("WAV", "WAVEX", "W64", "RF64", "AIFF", "AU")
-"""Containers whose samples are found without decoding what is before them."""
 
 STEPS = {"PCM_16": 1.0, "PCM_S8": 2.0**-7, "PCM_U8": 2.0**-7, "PCM_24": 2.0**-23}
 """Format of whole numbers -> its step, in the unit of what is read: 16 bits as they are, others of full scale 1."""
@@ -114,9 +113,8 @@ def read(wanted: Clip) -> np.ndarray:
 
 def decode(wanted: Clip) -> np.ndarray:
     """Frames [n, C] of a clip from its file, whatever is prepared; see :func:`read`."""
-    with open_file(wanted.path) as sound:
-        _seek(sound, wanted)
-        return next_frames(sound, wanted.n_frames, wanted.info.kind, wanted.path)
+    with open_audio(wanted.path) as sound:
+        return next_frames(sound, wanted.n_frames, wanted.path, wanted.info.kind, wanted.start)
 
 
 def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -125,35 +123,11 @@ def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.nda
     Raises:
         InputError: as :func:`read`.
     """
-    with open_file(wanted.path) as sound:
-        _seek(sound, wanted)
+    with open_audio(wanted.path) as sound:
         for start in range(0, n_frames, size):
-            yield start, next_frames(sound, min(size, n_frames - start), wanted.info.kind, wanted.path)
-
-
-def _seek(sound: soundfile.SoundFile, wanted: Clip) -> None:
-    if wanted.start:
-        try:
-            sound.seek(wanted.start)
-        except soundfile.LibsndfileError as e:
-            raise _damaged(wanted.path, e) from e
-
-
-def next_frames(sound: soundfile.SoundFile, n_frames: int, kind: str, path: str) -> np.ndarray:
-    """The next frames [n_frames, C] of an open file. Raises InputError for damaged, truncated, not finite audio."""
-    try:
-        frames = sound.read(n_frames, dtype=kind, always_2d=True)
-    except soundfile.LibsndfileError as e:
-        raise _damaged(path, e) from e
-    if len(frames) < n_frames:
-        raise InputError(path, f"{len(frames)} frames", f"{n_frames} (a truncated file?)")
-    if kind == "float32" and not np.isfinite(frames).all():
-        raise InputError(path, "samples that are not finite", "audio")
-    return frames
-
-
-def _damaged(path: str, error: soundfile.LibsndfileError) -> InputError:
-    return InputError(path, f"damaged audio ({error.error_string})", "an audio file")
+            # The decoder goes on where it is, but for the first block.
+            first = None if start else wanted.start
+            yield start, next_frames(sound, min(size, n_frames - start), wanted.path, wanted.info.kind, first)
 
 
 def source(wanted: Clip, rate: int) -> np.ndarray:
@@ -209,7 +183,7 @@ def _stamp(path: str) -> Stamp:
 
 @lru_cache(50_000)
 def _header(path: str, stamp: Stamp) -> AudioInfo:
-    with open_file(path) as sound:
+    with open_audio(path) as sound:
         return header(sound)
 
 
@@ -217,13 +191,4 @@ def header(sound: soundfile.SoundFile) -> AudioInfo:
     """What an open file's header says."""
     kind = "int16" if sound.subtype == "PCM_16" else "float32"
     quietest = max(2 * STEPS.get(sound.subtype, 0.0), 0.0 if kind == "int16" else 1e-6)
-    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format in UNCOMPRESSED, quietest)
-
-
-def open_file(path: str) -> soundfile.SoundFile:
-    """Opens an audio file. Raises InputError for one that is missing or unreadable."""
-    try:
-        return soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, OSError) as e:
-        found = "a file that libsndfile cannot read" if os.path.isfile(path) else "no file"
-        raise InputError(path, found, "an audio file") from e
+    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format not in COMPRESSED, quietest)

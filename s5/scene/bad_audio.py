@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from s5.data import write_bytes
+from s5.data import next_frames, open_audio, write_bytes
 from s5.errors import InputError
 from s5.progress import progress
 from s5.scene import audio
@@ -185,13 +185,13 @@ def examine(path: str) -> Examined:
 
 def _examine_audio(path: str) -> Examined:
     """Decodes a recording as the renderer does: so what passes here is not refused there."""
-    with audio.open_file(path) as sound:
+    with open_audio(path) as sound:
         info = audio.header(sound)
         if not info.n_frames:
             return Examined(bad="no sample")
         loud = mixed = some = False
         for start in range(0, info.n_frames, BLOCK):
-            frames = audio.next_frames(sound, min(BLOCK, info.n_frames - start), info.kind, path)
+            frames = next_frames(sound, min(BLOCK, info.n_frames - start), path, info.kind)
             for first in range(0, 0 if mixed else len(frames), STRETCH):
                 as_it_is, as_source = sounds(frames[first : first + STRETCH], info.quietest)
                 loud, mixed = loud or as_it_is, mixed or as_source

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 
+from s5.data import audio_info
 from s5.errors import InputError
 from s5.scene.room import SofaRoom
 
@@ -163,10 +163,7 @@ def room_names(root: str, folder: str) -> list[str]:
 
 
 def _measure(path: str, name: str) -> AudioFile:
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as e:
-        raise InputError(path, "a file that libsndfile cannot read", "an audio file") from e
-    if not info.frames:
+    channels, n_frames, rate = audio_info(path)
+    if not n_frames:
         raise InputError(path, "no sample", "an audio file")
-    return AudioFile(name, info.frames / info.samplerate, info.samplerate, info.channels)
+    return AudioFile(name, n_frames / rate, rate, channels)

@@ -26,12 +26,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from s5.config import load_inherited, parse, resolve
-from s5.data import Row, remove_data_dir_files, write_audio, write_bytes, write_data_dir
+from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_bytes, write_data_dir
 from s5.errors import InputError
+from s5.inference.names import source_name
 from s5.labels import LabelSet
 from s5.progress import progress
 from s5.scene.backends import Simulated, simulator
@@ -184,8 +184,8 @@ class _Work:
     utts: dict[int, str]
     form: AudioForm
 
-    def make(self, item: int) -> tuple[Row, int]:
-        """Makes one item, unless it is there and is of the same scene; its row, and how many samples were clipped."""
+    def make(self, item: int) -> tuple[Row, Clipped]:
+        """Makes one item, unless it is there and is of the same scene; its row, and what was clipped."""
         utt, suffix = self.utts[item], self.form.suffix
         wav, path = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
         scene = self.scenes.draw(item)
@@ -193,23 +193,22 @@ class _Work:
         if there is not None and (scene is None or there == scene):
             row = self._row(utt, wav, there, path)
             if wav.exists() and all(map(os.path.exists, row.sources)):
-                return row, 0
+                return row, Clipped()
         path.unlink(missing_ok=True)
         made = self.scenes.make(item, scene)
         row = self._row(utt, wav, made.scene, path)
         subtype, rate = SUBTYPES[self.form.subtype], made.scene.config.sr
+        clipped = Clipped()
         for name, dry in zip(row.sources, made.rendered.dry, strict=True):
-            write_audio(name, dry, rate, subtype)
-        write_audio(wav, made.rendered.mixture, rate, subtype)
+            clipped = clipped.joined(write_audio(name, dry, rate, subtype))
+        clipped = clipped.joined(write_audio(wav, made.rendered.mixture, rate, subtype))
         made.scene.save(path)
-        clipped = 0
-        if self.form.subtype != "float":
-            clipped = sum(int((np.abs(x) > 1).sum()) for x in (made.rendered.mixture, made.rendered.dry))
         return row, clipped
 
     def _row(self, utt: str, wav: Path, scene: Scene, path: Path) -> Row:
         labels = tuple(scene.labels)
-        sources = (self.out / "source" / f"{utt}_{k}_{label}{self.form.suffix}" for k, label in enumerate(labels))
+        names = (source_name(utt, k, label, self.form.suffix) for k, label in enumerate(labels))
+        sources = (self.out / "source" / name for name in names)
         return Row(utt, str(wav), labels, tuple(map(str, sources)), str(path))
 
 
@@ -307,17 +306,15 @@ def simulate(
         items,
         lambda part: progress(mapping(work.make, part), len(part), "simulate"),
         lambda result: [vars(result[0]), result[1]],
-        lambda result: (Row(**result[0]), result[1]),
+        lambda result: (Row(**result[0]), Clipped(*result[1])),
     )
     if made is None:
         return []
     rows: list[Row] = []
-    clipped = 0
-    for row, n in made:
+    for row, clipped in made:
         rows.append(row)
-        clipped += n
-    if clipped:
-        logging.warning("%s: %d samples beyond full scale were clipped (subtype %s)", out, clipped, form.subtype)
+        if clipped.samples:
+            logging.warning("%s: %s; --subtype float keeps them, a lower ref_db avoids them", row.wav, clipped)
     _remove_others(out, rows)
     counts = summarise(rows, (Scene.load(row.scene) for row in rows if row.scene is not None))
     write_summary(counts, out)

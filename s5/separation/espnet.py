@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from s5.config import check_arguments
 from s5.errors import InputError, one_of
 from s5.separation.conditioning import LabelEmbedding, active_slots
+from s5.separation.stft import istft, stft
 
 PACKAGE = "espnet2.enh.separator"
 DITHER = 1e-4
@@ -113,11 +114,13 @@ class ESPnetSeparator(nn.Module):
         if self.domain == "waveform":
             outputs = self._run(x.mT, lengths)
         else:
-            spectrum = self._stft(x)
+            sizes = self.n_fft, self.hop_length
+            spectrum = stft(x, *sizes, self.window, "constant").transpose(1, 2)  # [B, frames, M, bins]
             lengths = lengths.new_full((batch,), spectrum.shape[1])
             if torch.is_autocast_enabled(x.device.type):  # torch has no complex numbers of half precision
                 spectrum = _complex_pair(spectrum)
-            outputs = [self._istft(_as_complex(output), length) for output in self._run(spectrum, lengths)]
+            spectra = [_as_complex(output) for output in self._run(spectrum, lengths)]
+            outputs = [istft(output, *sizes, length, self.window) for output in spectra]
         if len(outputs) != self.n_slots or any(output.shape != (batch, length) for output in outputs):
             found = ", ".join(str(list(output.shape)) for output in outputs)
             raise InputError("ESPnetSeparator: outputs", found, f"{self.n_slots} of {[batch, length]}")
@@ -143,20 +146,6 @@ class ESPnetSeparator(nn.Module):
         filtered = F.conv1d(padded.reshape(1, batch * n_cues, -1), taps, groups=batch * n_cues)
         cues = filtered.reshape(batch, n_cues, length) + signals
         return mixture + cues if self.conditioning == "film" else torch.cat((mixture, cues), dim=1)
-
-    def _stft(self, x: Tensor) -> Tensor:
-        """[B, M, T] -> complex [B, frames, M, bins]."""
-        batch, _, length = x.shape
-        x = F.pad(x.flatten(0, 1), (0, -length % self.hop_length))
-        spectrum = torch.stft(
-            x, self.n_fft, self.hop_length, window=self.window, pad_mode="constant", return_complex=True
-        )
-        return spectrum.unflatten(0, (batch, -1)).permute(0, 3, 1, 2)
-
-    def _istft(self, spectrum: Tensor, length: int) -> Tensor:
-        """Complex [B, frames, bins] -> [B, length]."""
-        with torch.autocast(spectrum.device.type, enabled=False):
-            return torch.istft(spectrum.mT, self.n_fft, self.hop_length, window=self.window, length=length)
 
 
 def build_separator(name: str, conf: dict[str, Any], n_slots: int, n_bins: int) -> nn.Module:

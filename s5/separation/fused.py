@@ -3,10 +3,8 @@
 Batch norm, the FiLM bias and LeakyReLU are one affine map a channel and a kink: :func:`affine_leaky` reads and writes
 its input once. In training, :func:`norm_film_conv` keeps the input of that step alone and makes the convolution's input
 again in the backward pass: half of the memory for two cheap passes. In inference, :func:`conv2d` takes a bias, a
-LeakyReLU and a sum along in oneDNN's convolution where there is one.
-
-Where autocast asks for bfloat16 on a CPU that is slow in it, convolutions calculate in float32: in training between
-maps that are kept in bfloat16, in inference throughout, with :class:`EightBitConv` for the wide 3x3 convolutions.
+LeakyReLU and a sum along in oneDNN's convolution where torch has that operator. It is not public: where it is missing,
+the same steps run one by one.
 """
 
 from __future__ import annotations
@@ -14,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from s5.processor import cpu_is_slow_in_bfloat16, cpu_multiplies_eight_bit
 
 SLOPE = 0.01
 """Of every LeakyReLU."""
@@ -29,100 +24,9 @@ _STRIP = 2**24
 """Bytes of the largest map of a strip of rows: small enough that the allocator gives the same memory again."""
 
 
-_ZERO = 5
-"""8-bit code of zero. What LeakyReLU leaves of negative numbers gets the codes below, a fiftieth of the range."""
-
-_MIN_CHANNELS = 32
-"""Narrower convolutions gain nothing from 8 bits."""
-
-
-_eight_bit: WeakKeyDictionary[nn.Module, tuple[Any, tuple[Any, Tensor]]] = WeakKeyDictionary()
-
-
-class Precision(NamedTuple):
-    """What convolutions without gradient calculate with."""
-
-    dtype: torch.dtype
-    eight_bit: bool = False
-    """Wide 3x3 convolutions with 8-bit integers."""
-
-
-def inference_precision(device: torch.device) -> Precision:
-    """The precision that autocast asks for on this device, or what stands in for it; see the module's docstring."""
-    if not torch.is_autocast_enabled(device.type):
-        return Precision(torch.float32)
-    dtype = torch.get_autocast_dtype(device.type)
-    if _slow_in(dtype, device):
-        return Precision(torch.float32, cpu_multiplies_eight_bit())
-    return Precision(dtype)
-
-
-def _slow_in(dtype: torch.dtype, device: torch.device) -> bool:
-    return device.type == "cpu" and dtype == torch.bfloat16 and cpu_is_slow_in_bfloat16()
-
-
-class EightBitConv:
-    """A 3x3 convolution of what a LeakyReLU gives, in 8-bit integers, without gradient.
-
-    Weights have a scale for each output channel; inputs one for the whole map, found anew in every call.
-
-    Args:
-        conv: a convolution without bias. Its 8-bit weights are kept beside it, and made again when it has changed.
-        bn: the batch norm after it, in evaluation, whose scale goes into the weights; or none.
-        bias: [out] or none.
-    """
-
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, bias: Tensor | None = None) -> None:
-        packed, scale = self._weights(conv, bn)
-        zeros, ones = torch.zeros_like(scale, dtype=torch.int32), [1, 1]
-        self.fixed: tuple[Any, ...] = (
-            packed,
-            scale,
-            zeros,
-            bias,
-            ones,
-            ones,
-            ones,
-            1,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[B, in, H, W] float32, channels last -> [B, out, H, W] float32."""
-        # Over memory as it lies: a maximum over channels-last strides is ten times slower.
-        scale = max(x.permute(0, 2, 3, 1).amax().item(), 1e-20) / (255 - _ZERO)
-        quantized = torch.quantize_per_tensor(x, scale, _ZERO, torch.quint8)
-        codes = torch.empty(0, dtype=torch.uint8)  # the same memory, without int_repr's copy
-        codes.set_(quantized.untyped_storage(), 0, quantized.size(), quantized.stride())
-        return torch.ops.onednn.qconv2d_pointwise(codes, scale, _ZERO, *self.fixed)
-
-    @staticmethod
-    def _weights(conv: nn.Conv2d, bn: nn.BatchNorm2d | None) -> tuple[Any, Tensor]:
-        """Weights as oneDNN wants them, and the scale of each output channel."""
-        sources = [conv.weight, *([bn.weight, bn.running_var] if bn is not None else [])]
-        version = tuple((t.data_ptr(), t._version) for t in sources if t is not None)
-        known = _eight_bit.get(conv)
-        if known is not None and known[0] == version:
-            return known[1]
-        weight = conv.weight.detach().float()
-        if bn is not None:
-            weight = weight * film_scale_shift(bn)[0].detach()[:, None, None, None]
-        scale = weight.abs().amax((1, 2, 3)).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        codes = (weight / scale[:, None, None, None]).round().to(torch.int8)
-        ones = [1, 1]
-        packed = torch.ops.onednn.qconv_prepack(codes, scale, 1.0, _ZERO, ones, ones, ones, 1, None)
-        _eight_bit[conv] = version, (packed, scale)
-        return packed, scale
-
-    @staticmethod
-    def suits(conv: nn.Conv2d) -> bool:
-        """Whether a convolution is wide enough to gain."""
-        return conv.kernel_size == (3, 3) and min(conv.in_channels, conv.out_channels) >= _MIN_CHANNELS
+def inference_dtype(device: torch.device) -> torch.dtype:
+    """The precision that autocast asks for on this device; float32 without autocast."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
 
 
 def affine_leaky(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -137,10 +41,10 @@ def affine_leaky(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         [B, C, H, W], as x in precision and memory format.
     """
     scale, shift = scale.to(x.dtype), shift.to(x.dtype)
-    if len(shift) == 1 and _onednn(x):
+    if len(shift) == 1 and (pointwise := _onednn(x)):
         # A convolution of one tap a channel: oneDNN's is the one kernel here that does all three in one pass.
         tap, settings = scale.reshape(-1, 1, 1, 1), ([0, 0], [1, 1], [1, 1], x.shape[1])
-        return torch.ops.mkldnn._convolution_pointwise(x, tap, shift[0], *settings, "leaky_relu", [SLOPE], "")
+        return pointwise(x, tap, shift[0], *settings, "leaky_relu", [SLOPE], "")
     return F.leaky_relu_(torch.addcmul(shift[:, :, None, None], x, scale[None, :, None, None]), SLOPE)
 
 
@@ -166,12 +70,12 @@ def conv2d(
     padding = weight.shape[-1] // 2
     one = bias is None or bias.shape[0] == 1
     flat = bias[0].to(x.dtype) if bias is not None and one else None
-    if one and _onednn(x):
+    if one and (pointwise := _onednn(x)):
         sizes = [padding] * 2, [1, 1], [1, 1], 1
         if add is None:
             step = ("leaky_relu", [SLOPE], "") if leaky else ("none", [], "")
-            return torch.ops.mkldnn._convolution_pointwise(x, weight, flat, *sizes, *step)
-        return torch.ops.mkldnn._convolution_pointwise.binary(x, add, weight, flat, *sizes, "add", 1.0, None, [], None)
+            return pointwise(x, weight, flat, *sizes, *step)
+        return pointwise.binary(x, add, weight, flat, *sizes, "add", 1.0, None, [], None)
     y = F.conv2d(x, weight, flat, padding=padding)
     if not one:
         assert bias is not None
@@ -213,8 +117,11 @@ def strips(x: Tensor, row: int, multiple: int) -> Iterator[Strip]:
         yield Strip(slice(first, last), slice(start - first, stop - first), slice(start, stop))
 
 
-def _onednn(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.numel() > 0 and torch.backends.mkldnn.is_available()
+def _onednn(x: Tensor) -> Any:
+    """OneDNN's convolution that takes further steps along, for a map on the CPU; None where there is none."""
+    if x.device.type != "cpu" or not x.numel() or not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 
 
 def film_scale_shift(bn: nn.BatchNorm2d, beta: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -238,7 +145,7 @@ def norm_film_conv(x: Tensor, bn: nn.BatchNorm2d, beta: Tensor, conv: nn.Module)
         conv: Conv2d or ConvTranspose2d without bias.
 
     Returns:
-        the convolution's output; in autocast, of autocast's precision (whatever it was calculated in).
+        the convolution's output; in autocast, of autocast's precision.
     """
     assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
     if not bn.training or type(bn) is not nn.BatchNorm2d:  # frozen, or synchronised over processes
@@ -252,7 +159,7 @@ def norm_film_conv(x: Tensor, bn: nn.BatchNorm2d, beta: Tensor, conv: nn.Module)
     else:
         bn.num_batches_tracked.add_(1)
     settings = (conv.stride, conv.padding, conv.dilation, isinstance(conv, nn.ConvTranspose2d), (0, 0), conv.groups)
-    weight = conv.weight if _slow_in(dtype, x.device) else conv.weight.to(dtype)
+    weight = conv.weight.to(dtype)
     return _NormFilmConv.apply(x.to(dtype), beta, bn.weight, bn.bias, weight, statistics, bn.momentum, bn.eps, settings)
 
 
@@ -290,8 +197,8 @@ class _NormFilmConv(torch.autograd.Function):
         inverse = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, beta, bn_weight, bn_bias, weight, mean, inverse)
         ctx.eps, ctx.settings = eps, settings
-        y = _NormFilmConv._activated(x.to(weight.dtype), beta, bn_weight, bn_bias, mean, inverse)
-        return torch.ops.aten.convolution(y, weight, None, *settings).to(x.dtype)
+        y = _NormFilmConv._activated(x, beta, bn_weight, bn_bias, mean, inverse)
+        return torch.ops.aten.convolution(y, weight, None, *settings)
 
     @staticmethod
     def _activated(
@@ -303,8 +210,6 @@ class _NormFilmConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, beta, bn_weight, bn_bias, weight, mean, inverse = ctx.saved_tensors
-        kept = x.dtype
-        x, gradient = x.to(weight.dtype), gradient.to(weight.dtype)
         y = _NormFilmConv._activated(x, beta, bn_weight, bn_bias, mean, inverse)
         to_y, to_weight, _ = torch.ops.aten.convolution_backward(
             gradient, y, weight, None, *ctx.settings, [True, ctx.needs_input_grad[4], False]
@@ -318,7 +223,7 @@ class _NormFilmConv(torch.autograd.Function):
         # The FiLM bias is a second bias of the norm, of one item each.
         to_beta = to_bn_bias[None] if len(x) == 1 else to_z.sum((2, 3), dtype=torch.float32)
         to_beta = to_beta.reshape(beta.shape).to(beta.dtype)
-        return to_x.to(kept), to_beta, to_bn_weight, to_bn_bias, to_weight, None, None, None, None
+        return to_x, to_beta, to_bn_weight, to_bn_bias, to_weight, None, None, None, None
 
 
 def avg_pool2d(x: Tensor, pool: tuple[int, int]) -> Tensor:

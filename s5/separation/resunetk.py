@@ -19,15 +19,12 @@ from torch.utils.checkpoint import checkpoint
 from s5.errors import InputError
 from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots
 from s5.separation.fused import (
-    SLOPE,
-    EightBitConv,
-    Precision,
     affine_leaky,
     avg_pool2d,
     conv2d,
     film_scale_shift,
     frozen_statistics,
-    inference_precision,
+    inference_dtype,
     norm_film_conv,
     strips,
 )
@@ -58,20 +55,12 @@ class ResidualBlock(nn.Module):
         y = norm_film_conv(y, self.bn2, beta2, self.conv2)
         return y.add_(x if self.shortcut is None else self.shortcut(x))
 
-    def folded(self, precision: Precision, beta1: Tensor, beta2: Tensor) -> Callable[[Tensor], Tensor]:
+    def folded(self, dtype: torch.dtype, beta1: Tensor, beta2: Tensor) -> Callable[[Tensor], Tensor]:
         """:meth:`forward` in evaluation, without gradient, as a function of x in the given precision."""
         before = film_scale_shift(self.bn1, beta1)
         scale, shift = film_scale_shift(self.bn2, beta2)
-        if precision.eight_bit and len(shift) == 1 and EightBitConv.suits(self.conv1):
-            first, second = EightBitConv(self.conv1, self.bn2, shift[0]), EightBitConv(self.conv2)
-
-            def run_eight_bit(x: Tensor) -> Tensor:
-                y = second(F.leaky_relu_(first(affine_leaky(x, *before)), SLOPE))
-                return y.add_(x if self.shortcut is None else _one_by_one(x, self.shortcut))
-
-            return run_eight_bit
-        weight1 = (self.conv1.weight * scale[:, None, None, None]).to(precision.dtype)
-        weight2 = self.conv2.weight.to(precision.dtype)
+        weight1 = (self.conv1.weight * scale[:, None, None, None]).to(dtype)
+        weight2 = self.conv2.weight.to(dtype)
 
         def run(x: Tensor) -> Tensor:
             y = conv2d(affine_leaky(x, *before), weight1, shift, leaky=True)
@@ -98,10 +87,10 @@ class EncoderBlock(nn.Module):
         return (avg_pool2d(x, self.pool) if self.pool != (1, 1) else x), x
 
     def infer(
-        self, x: Tensor, betas: Sequence[Tensor], precision: Precision, before: nn.Conv2d | None = None
+        self, x: Tensor, betas: Sequence[Tensor], dtype: torch.dtype, before: nn.Conv2d | None = None
     ) -> tuple[Tensor, Tensor]:
         """:meth:`forward` in evaluation, without gradient, of x or of the 1x1 convolution ``before`` of x."""
-        run = self.conv_block1.folded(precision, *betas)
+        run = self.conv_block1.folded(dtype, *betas)
         channels = max(self.conv_block1.bn1.num_features, self.conv_block1.bn2.num_features)
         pooled, skip = [], []
         for strip in strips(x, channels * x.shape[3], self.pool[0]):
@@ -132,10 +121,10 @@ class DecoderBlock(nn.Module):
         return self.conv_block2(torch.cat((x, skip), dim=1), *betas[1:])
 
     def infer(
-        self, x: Tensor, skip: Tensor, betas: Sequence[Tensor], precision: Precision
+        self, x: Tensor, skip: Tensor, betas: Sequence[Tensor], dtype: torch.dtype
     ) -> Iterator[tuple[slice, Tensor]]:
         """:meth:`forward` in evaluation, without gradient, strip by strip: rows, and the output there."""
-        run = self.conv_block2.folded(precision, *betas[1:])
+        run = self.conv_block2.folded(dtype, *betas[1:])
         before, weight = film_scale_shift(self.bn1, betas[0]), self.conv1.weight.to(x.dtype)
         ratio, _ = self.conv1.stride
         for strip in strips(skip, 2 * skip.shape[1] * skip.shape[3], ratio):
@@ -196,7 +185,7 @@ class _Base(nn.Module):
                     skips.append(skip)
         return self.after_conv(x)
 
-    def infer(self, x: Tensor, betas: dict[str, Tensor], precision: Precision) -> Iterator[tuple[slice, Tensor]]:
+    def infer(self, x: Tensor, betas: dict[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """``pre_conv`` and :meth:`forward` in evaluation, without gradient, of the network's input x.
 
         Yields:
@@ -208,9 +197,9 @@ class _Base(nn.Module):
             mine = _below(betas, name)
             if isinstance(block, DecoderBlock):
                 x = x if output is None else _joined([part for _, part in output])
-                output = block.infer(x, skips.pop(), mine, precision)
+                output = block.infer(x, skips.pop(), mine, dtype)
             else:
-                x, skip = block.infer(x, mine, precision, None if skips else self.pre_conv)
+                x, skip = block.infer(x, mine, dtype, None if skips else self.pre_conv)
                 if not name.endswith("a"):
                     skips.append(skip)
         assert output is not None
@@ -229,7 +218,8 @@ class ResUNetK(nn.Module):
         n_labels: number of labels C (without silence).
         n_slots: K, sources a pass.
         n_channels: microphones or Ambisonics channels M.
-        n_fft: STFT window in samples (Hann, reflect padding).
+        n_fft: STFT window in samples (Hann, reflect padding). Lengths that are no whole hops get a last frame more than
+            in the official network: without it masks make clicks at the end (:mod:`s5.separation.stft`).
         hop_length: STFT hop in samples.
         widths: channels of the encoder blocks; the decoder mirrors them. Their number is the depth.
         pools: (time, frequency) pooling of each encoder block; by default 2x2, and 1x2 in the last.
@@ -355,19 +345,19 @@ class ResUNetK(nn.Module):
     ) -> Tensor:
         """:meth:`_separate` without gradients, in autocast's precision; passes without an active slot are left out."""
         device = spectrum.device.type
-        precision = inference_precision(spectrum.device)
+        dtype = inference_dtype(spectrum.device)
         passes = active.reshape(-1, self.slots_a_pass).any(1).nonzero()[:, 0]
         frames, bins = spectrum.shape[3:]
         slots = self.slots_a_pass
         out = spectrum.new_zeros(active.numel() // slots, slots, frames, bins, dtype=torch.cfloat)
         with torch.autocast(device, enabled=False):
-            x = features.to(precision.dtype)
+            x = features.to(dtype)
             # On a CPU each on its own: as fast, with the memory of one.
             together = 1 if device == "cpu" else max(1, len(passes))
             for index in passes.split(together) if len(passes) else ():
                 items = index // repeats
                 mine = {name: beta[index] for name, beta in betas.items()}
-                for rows, masks in self.base.infer(_items(x, items), mine, precision):
+                for rows, masks in self.base.infer(_items(x, items), mine, dtype):
                     rows = slice(rows.start, min(rows.stop, frames))
                     out[index, :, rows] = self._synthesise(spectrum[:, items, :, rows], masks)
         return out

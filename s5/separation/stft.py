@@ -1,26 +1,43 @@
-"""The STFT that separators and sharpening share: Hann window, centred frames, reflected ends."""
+"""The STFT of all separators and of sharpening: Hann window, centred frames, as many as cover every sample twice."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 
-def stft(x: Tensor, n_fft: int, hop_length: int, window: Tensor | None = None) -> Tensor:
+def stft(
+    x: Tensor,
+    n_fft: int,
+    hop_length: int,
+    window: Tensor | None = None,
+    pad_mode: Literal["reflect", "constant"] = "reflect",
+) -> Tensor:
     """[..., samples] -> complex spectrum [..., frames, bins], frames of ``n_fft`` samples every ``hop_length``.
+
+    The first frame is centred on the first sample, the last one on the last sample or behind it. So no sample lies only
+    at the end of a window, where the inverse would divide by almost nothing and make a click of any mask.
 
     Args:
         x: waveforms of any precision; taken to float32, which is what the transform has on every device.
         n_fft: window in samples.
-        hop_length: hop in samples.
+        hop_length: hop in samples, at most half of the window.
         window: [n_fft]; None: Hann.
+        pad_mode: what lies beyond the ends: their reflection, or zeros.
     """
     window = torch.hann_window(n_fft, device=x.device) if window is None else window
-    flat = x.float().reshape(-1, x.shape[-1])
-    # One reflection does not reach further than the signal is long; zeros do for the rest of a very short one.
-    flat = torch.nn.functional.pad(flat, (0, max(0, n_fft // 2 + 1 - x.shape[-1])))
-    spectrum = torch.stft(flat, n_fft, hop_length, window=window, pad_mode="reflect", return_complex=True).mT
-    spectrum = spectrum[:, : x.shape[-1] // hop_length + 1]
+    length, before = x.shape[-1], n_fft // 2
+    n_frames = -(-length // hop_length) + 1
+    needed = (n_frames - 1) * hop_length + n_fft - before  # samples from the first one on
+    flat = x.float().reshape(-1, length)
+    if pad_mode == "reflect":
+        # One reflection does not reach further than the signal is long; zeros do for the rest of a very short one.
+        length = max(length, before + 1, needed // 2 + 1)
+        flat = torch.nn.functional.pad(flat, (0, length - x.shape[-1]))
+    flat = torch.nn.functional.pad(flat, (before, needed - length), mode=pad_mode)
+    spectrum = torch.stft(flat, n_fft, hop_length, window=window, center=False, return_complex=True).mT
     return spectrum.reshape(*x.shape[:-1], *spectrum.shape[-2:])
 
 
@@ -28,4 +45,6 @@ def istft(spectrum: Tensor, n_fft: int, hop_length: int, length: int, window: Te
     """Complex spectrum [..., frames, bins] -> waveforms [..., length] float32: the inverse of :func:`stft`."""
     window = torch.hann_window(n_fft, device=spectrum.device) if window is None else window
     flat = spectrum.reshape(-1, *spectrum.shape[-2:]).mT
-    return torch.istft(flat, n_fft, hop_length, window=window, length=length).reshape(*spectrum.shape[:-2], length)
+    with torch.autocast(spectrum.device.type, enabled=False):
+        waveform = torch.istft(flat, n_fft, hop_length, window=window, length=length)
+    return waveform.reshape(*spectrum.shape[:-2], length)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from s5.errors import InputError
 from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots
 from s5.separation.espnet import import_module
+from s5.separation.stft import istft, stft
 
 
 class TFGridNet(nn.Module):
@@ -118,16 +118,16 @@ class TFGridNet(nn.Module):
         """
         if mixture.shape[1] != self.n_channels:
             raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
-        batch, _, length = mixture.shape
         mixture = mixture.float()
         level = mixture.square().mean((1, 2), keepdim=True).sqrt()
-        spectrum = self._stft(mixture / torch.where(level > 0, level, 1.0))
+        scaled = mixture / torch.where(level > 0, level, 1.0)
+        spectrum = stft(scaled, self.n_fft, self.hop_length, self.window, "constant")
         x = torch.cat((spectrum.real, spectrum.imag), dim=1)
         parts = self._blocks(self.conv(x), label_vector).float().unflatten(1, (self.n_slots, 2))
         sources = torch.complex(parts[:, :, 0], parts[:, :, 1])
         if self.output == "mask":
             sources = sources * spectrum[:, :1]
-        waveform = self._istft(sources, length).reshape(batch, self.n_slots, length)
+        waveform = istft(sources, self.n_fft, self.hop_length, mixture.shape[-1], self.window)
         return waveform * level * active_slots(label_vector)[..., None]
 
     def _blocks(self, x: Tensor, label_vector: Tensor) -> Tensor:
@@ -145,20 +145,3 @@ class TFGridNet(nn.Module):
         if self.checkpointing and self.training:
             return checkpoint(block, x, use_reentrant=False)
         return block(x)
-
-    def _stft(self, mixture: Tensor) -> Tensor:
-        """[B, M, T] -> complex [B, M, frames, bins]."""
-        batch, _, length = mixture.shape
-        # A whole number of hops, so that the last samples get as many windows as the others.
-        mixture = F.pad(mixture.flatten(0, 1), (0, -length % self.hop_length))
-        spectrum = torch.stft(
-            mixture, self.n_fft, self.hop_length, window=self.window, pad_mode="constant", return_complex=True
-        )
-        return spectrum.mT.unflatten(0, (batch, -1))
-
-    def _istft(self, spectrum: Tensor, length: int) -> Tensor:
-        """Complex [B, K, frames, bins] -> [B * K, length]."""
-        with torch.autocast(spectrum.device.type, enabled=False):
-            return torch.istft(
-                spectrum.flatten(0, 1).mT, self.n_fft, self.hop_length, window=self.window, length=length
-            )

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from s5.data import audio_info
+from s5.data import Clipped, audio_info, next_frames, open_audio, whole_numbers
 from s5.errors import InputError
+from s5.inference.names import source_name
 
 Separate = Callable[[np.ndarray], tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]]
 """What is done with one window: [M, n] float32 -> the labels of its active sources, and as many waveforms [n].
@@ -34,6 +35,14 @@ class Track(NamedTuple):
 
     label: str
     number: int
+
+
+class TrackFile(NamedTuple):
+    """A track that was written to a file, and what of it 16 bits could not hold."""
+
+    path: Path
+    track: Track
+    clipped: Clipped
 
 
 Waveforms = Mapping[Track, np.ndarray]
@@ -99,7 +108,7 @@ def separate_long_file(
     separate: Callable[[np.ndarray, int], tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]],
     window: float = 10.0,
     overlap: float = 2.0,
-) -> list[tuple[Path, Track]]:
+) -> list[TrackFile]:
     """Separates a file of any length into ``<name>_<slot>_<Label>.wav``, one a track, each as long as the recording.
 
     The file is read, and the results are written (16 bit, the recording's sampling rate), window by window. Slots count
@@ -113,7 +122,7 @@ def separate_long_file(
         overlap: seconds.
 
     Returns:
-        Path and track of each result.
+        Each result.
 
     Raises:
         InputError: a file that cannot be read, samples that are not finite, or as in :func:`separate_windows`.
@@ -215,18 +224,11 @@ def _cross_fade(before: Waveforms, after: Waveforms, overlap: int, length: int) 
 
 def _read(recording: str | Path) -> Iterator[np.ndarray]:
     """[M, about a second] float32 of a file, one after the other."""
-    n = 0
-    with soundfile.SoundFile(str(recording)) as sound:
-        try:
-            for block in sound.blocks(sound.samplerate, dtype="float32", always_2d=True):
-                if not np.isfinite(block).all():
-                    raise InputError(recording, "samples that are not finite", "audio")
-                n += len(block)
-                yield block.T
-        except soundfile.LibsndfileError as e:
-            raise InputError(recording, f"damaged audio ({e.error_string})", "an audio file") from e
-        if n != sound.frames or not n:
-            raise InputError(recording, f"{n} frames", f"{sound.frames}, as its header says" if n else "audio")
+    with open_audio(recording) as sound:
+        for first in range(0, sound.frames, sound.samplerate):
+            yield next_frames(sound, min(sound.samplerate, sound.frames - first), recording).T
+        if not sound.frames:
+            raise InputError(recording, "no sample", "audio")
 
 
 class _TrackWriter:
@@ -235,6 +237,7 @@ class _TrackWriter:
     def __init__(self, folder: Path, name: str, fs: int) -> None:
         self.folder, self.name, self.fs = folder, name, fs
         self.files: dict[Track, tuple[Path, soundfile.SoundFile]] = {}
+        self.clipped: dict[Track, Clipped] = {}
 
     def write(self, segment: Segment) -> None:
         for track in segment.sources:
@@ -243,23 +246,24 @@ class _TrackWriter:
                 os.close(handle)
                 file = soundfile.SoundFile(path, "w", self.fs, 1, subtype="PCM_16", format="WAV")
                 self.files[track] = (Path(path), file)
+                self.clipped[track] = Clipped()
                 self._silence(file, segment.start)
         for track, (_, file) in self.files.items():
             if track in segment.sources:
-                # Rounded as all our 16-bit files are, see s5.data.write_audio.
-                samples = np.round(segment.sources[track].astype(np.float64) * 32768)
-                file.write(np.clip(samples, -32768, 32767).astype(np.int16))
+                samples, clipped = whole_numbers(segment.sources[track], 16)
+                file.write(samples.astype(np.int16))
+                self.clipped[track] = self.clipped[track].joined(clipped)
             else:
                 self._silence(file, segment.length)
 
-    def finish(self) -> list[tuple[Path, Track]]:
+    def finish(self) -> list[TrackFile]:
         results = []
         for slot, (track, (path, file)) in enumerate(list(self.files.items())):
             file.close()
             os.chmod(path, 0o644)
-            target = self.folder / f"{self.name}_{slot}_{track.label}.wav"
+            target = self.folder / source_name(self.name, slot, track.label)
             os.replace(path, target)
-            results.append((target, track))
+            results.append(TrackFile(target, track, self.clipped[track]))
         self.files = {}
         return results
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from s5.errors import InputError
-from s5.tagging.precision import cpu_precision
 
 
 class Encoder(nn.Module, ABC):
@@ -22,7 +21,6 @@ class Encoder(nn.Module, ABC):
         n_channels: channels that are encoded, the first ones of the mixture (1: the reference channel).
         feature_dim: features of one frame of one channel.
         weights: file or folder of pretrained weights; see :meth:`load_weights`.
-        eight_bit: whether bfloat16 may mean 8-bit integers; see :func:`s5.tagging.precision.cpu_precision`.
     """
 
     def __init__(
@@ -31,13 +29,12 @@ class Encoder(nn.Module, ABC):
         n_channels: int,
         feature_dim: int,
         weights: str | None = None,
-        eight_bit: bool = False,
     ) -> None:
         super().__init__()
         if n_channels < 1:
             raise InputError("encoder: n_channels", n_channels, "1 or more")
         self.sampling_rate, self.n_channels, self.feature_dim = sampling_rate, n_channels, feature_dim
-        self.weights, self.eight_bit = weights, eight_bit
+        self.weights = weights
 
     @property
     def dim(self) -> int:
@@ -88,12 +85,7 @@ class Encoder(nn.Module, ABC):
         # One pass: a sum is finite only if its terms are (float32 samples do not overflow it).
         if not torch.isfinite(mixture.detach().sum()):
             raise InputError("mixture", "NaN or infinite samples", "finite ones")
-        with cpu_precision(mixture.device, self.eight_bit) as scales_shared:
-            # An item's features do not depend on what else is in its batch.
-            if scales_shared and len(mixture) > 1:
-                features = torch.cat([self.encode(item.flatten(0, -2)) for item in mixture.split(1)])
-            else:
-                features = self.encode(mixture.flatten(0, -2))
+        features = self.encode(mixture.flatten(0, -2))
         if mixture.dim() == 2 or self.n_channels == 1:
             return features
         return features.unflatten(0, (-1, self.n_channels)).transpose(1, 2).flatten(2)

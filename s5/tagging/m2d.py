@@ -20,7 +20,6 @@ from s5.config import check_arguments, resolve
 from s5.errors import InputError
 from s5.tagging.augment import LogMelAugment
 from s5.tagging.encoder import Encoder
-from s5.tagging.precision import Linear
 
 _RELEASE_PREFIX = "module.ar.runtime.backbone."
 """Of the encoder's keys in files that M2D's fine-tuning saved."""
@@ -120,8 +119,8 @@ class _Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -131,7 +130,7 @@ class _Attention(nn.Module):
 class _MLP(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = Linear(dim, 4 * dim), Linear(4 * dim, dim)
+        self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.fc1(x)
@@ -179,8 +178,6 @@ class M2DEncoder(Encoder):
         n_channels: channels that are encoded; see :class:`s5.tagging.encoder.Encoder`.
         weights: a file of the M2D release, e.g.
             ``m2d_as_vit_base-80x1001p16x16p32k-240413_AS-FT_enconly/weights_ep69it3124-0.47998.pth``.
-        eight_bit: with bfloat16 on a CPU that is slow in it, calculate with 8-bit integers where no gradient is wanted
-            (:mod:`s5.tagging.precision`); False: in float32.
     """
 
     def __init__(
@@ -198,7 +195,6 @@ class M2DEncoder(Encoder):
         augment: dict[str, Any] | None = None,
         n_channels: int = 1,
         weights: str | None = None,
-        eight_bit: bool = True,
     ) -> None:
         named = (release_sizes(weights) if weights else None) or ReleaseSizes((80, 1001), (16, 16), 32000)
         input_size, patch_size = input_size or named.input_size, patch_size or named.patch_size
@@ -208,7 +204,7 @@ class M2DEncoder(Encoder):
             raise InputError("M2DEncoder: dim", dim, f"a multiple of heads ({heads})")
         check_arguments(LogMelAugment, augment or {}, "augment")
         rows, columns = input_size[0] // patch_size[0], input_size[1] // patch_size[1]
-        super().__init__(sampling_rate or named.sampling_rate, n_channels, dim * rows, weights, eight_bit)
+        super().__init__(sampling_rate or named.sampling_rate, n_channels, dim * rows, weights)
         self.window_frames, self.patch_size, self.rows = input_size[1], (patch_size[0], patch_size[1]), rows
         self.contrast = contrast
         self.log_mel = LogMel(self.sampling_rate, input_size[0])

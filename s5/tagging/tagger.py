@@ -16,7 +16,6 @@ from s5.tagging.augment import LogMelAugment
 from s5.tagging.encoder import Encoder
 from s5.tagging.features import FEATURES
 from s5.tagging.heads import HEADS, Head
-from s5.tagging.precision import cpu_precision
 
 ENCODERS = {"m2d": "s5.tagging.m2d.M2DEncoder", "htsat": "s5.tagging.htsat.HTSATEncoder"}
 """Encoders by the ``kind`` that a configuration uses; imported on use, because their libraries take seconds."""
@@ -90,14 +89,13 @@ class Tagger(nn.Module):
         Returns:
             logits [B, K, C + 1], class C is silence; of a multi-hot head [B, C].
         """
-        with cpu_precision(mixture.device, eight_bit=False):
-            whole = "" in self._frozen
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
-                features = self.encoder(mixture)
-            if not self.features:
-                return self.head(features)
-            reference = mixture[:, 0]
-            return self.head(features, torch.cat([feature(reference) for feature in self.features], dim=1))
+        whole = "" in self._frozen
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
+            features = self.encoder(mixture)
+        if not self.features:
+            return self.head(features)
+        reference = mixture[:, 0]
+        return self.head(features, torch.cat([feature(reference) for feature in self.features], dim=1))
 
     def train(self, mode: bool = True) -> Tagger:
         """Switches to training or evaluation; frozen parts stay in evaluation."""

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, cast
 
 import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.abs_espnet_model import AbsESPnetModel
-from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool, str_or_none
 from torch import nn
@@ -24,35 +19,11 @@ from torch import nn
 from s5.config import check_arguments
 from s5.errors import InputError, one_of
 from s5.labels import LabelSet
-from s5.tasks.boards import WandbOfMain
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, device_renderer, is_virtual
+from s5.tasks.espnet_patches import patch_main
 from s5.tasks.trainer import S5Trainer
 
-
-@dataclass
-class _Distributed(DistributedOption):
-    """ESPnet's way into torch's process group, with a limit on how long processes wait for each other."""
-
-    dist_timeout: float = 600.0
-
-    def init_torch_distributed(self) -> None:
-        """Joins the process group. Raises RuntimeError if the others do not come within ``dist_timeout`` seconds."""
-        if not self.distributed:
-            return
-        os.environ.setdefault("NCCL_DEBUG", "WARN")
-        if self.ngpu > 0:
-            torch.cuda.set_device(self.local_rank)
-        torch.distributed.init_process_group(
-            backend=self.dist_backend,
-            init_method=self.dist_init_method,
-            world_size=self.dist_world_size,
-            rank=self.dist_rank,
-            timeout=timedelta(seconds=self.dist_timeout),
-        )
-
-
-abs_task.DistributedOption = _Distributed  # ESPnet's main builds it by this name
-abs_task.wandb = WandbOfMain()  # and calls it by this one
+patch_main()
 
 
 class S5Task(AbsTask):

@@ -132,40 +132,6 @@ class WandB(Board):
         wandb.finish(exit_code=REQUEUE)
 
 
-class WandbOfMain:
-    """The module ``wandb`` for ESPnet's main, which knows it by this name; two of its calls end differently.
-
-    A training that goes on with another option (``max_epoch``, processes) may change the run's configuration. Without
-    an API key it ends in one line instead of training without W&B.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        import wandb
-
-        return getattr(wandb, name)
-
-    @property
-    def config(self) -> WandbOfMain:
-        """Stands for ``wandb.config``."""
-        return self
-
-    def update(self, args: argparse.Namespace) -> None:
-        """``wandb.config.update``."""
-        import wandb
-
-        wandb.config.update(args, allow_val_change=True)
-
-    def login(self) -> None:
-        """``wandb.login``. Raises InputError for a missing API key."""
-        import wandb
-
-        try:
-            wandb.login()
-        except wandb.errors.UsageError:
-            expected = "one (command wandb login, or WANDB_API_KEY), WANDB_MODE=offline, or false"
-            raise InputError("--use_wandb", "no API key", expected) from None
-
-
 def check_wandb(args: argparse.Namespace) -> None:
     """Raises InputError if W&B is asked for and not installed: ESPnet would say so later, with a traceback."""
     if args.use_wandb and importlib.util.find_spec("wandb") is None:

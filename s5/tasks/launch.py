@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
-import os
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from s5.scene import SamplerConfig
 from s5.system import SystemConfig
 from s5.tasks.boards import check_wandb
 from s5.tasks.distributed import Place, lost_processes_told, remove_stale_inits, slurm_init_method
+from s5.tasks.espnet_patches import import_without_transformers, load_only_weights
 from s5.tasks.signals import listening
 from s5.tasks.start import check_start
 
@@ -87,14 +87,16 @@ def train(
     config |= _facts_of_data(train_data)
     config |= {"train_data": str(train_data), "valid_data": str(valid_data), "output_dir": str(output_dir)}
 
-    _load_only_weights()
+    load_only_weights()
     task_class = _task(task)
     _check_options(task_class, extra)
     _check_config(task_class, config, config_path)
-    if ngpu < 0:
-        import torch
+    import torch
 
+    if ngpu < 0:
         ngpu = min(torch.cuda.device_count(), 1)
+    elif ngpu > torch.cuda.device_count():
+        raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
@@ -153,7 +155,7 @@ def _facts_of_data(train_data: str | Path) -> dict[str, Any]:
 
 def _task(name: str) -> Any:
     logging.info("importing ESPnet")
-    _keep_transformers_out()
+    import_without_transformers()
     if name == "tagging":
         from s5.tasks.tagging import TaggingTask
 
@@ -163,26 +165,6 @@ def _task(name: str) -> Any:
 
         return SeparationTask
     raise InputError("--task", name, one_of(["tagging", "separation"], name))
-
-
-def _keep_transformers_out() -> None:
-    """Importing ESPnet's adapters imports speech models of ``transformers`` if installed: six seconds for nothing."""
-    if "transformers" not in sys.modules:
-        sys.modules["transformers"] = None  # type: ignore[assignment]
-        try:
-            importlib.import_module("espnet2.layers.create_adapter_fn")
-        finally:
-            del sys.modules["transformers"]
-
-
-def _load_only_weights() -> None:
-    """Makes every torch.load of this process refuse code, ESPnet's included, and lets it read what a resume needs."""
-    import torch
-
-    from s5.checkpoints import plain_kinds
-
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    torch.serialization.add_safe_globals(plain_kinds())
 
 
 def _check_options(task_class: Any, extra: Sequence[str]) -> None:
@@ -237,8 +219,7 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))
     if action.type in (int, float) and value is not None and not isinstance(value, list):
         try:
-            assert not isinstance(value, bool)
-            action.type(str(value))
+            assert not isinstance(value, bool) and math.isfinite(action.type(str(value)))
         except (ValueError, AssertionError):
             raise InputError(where, repr(value), f"a number ({action.type.__name__})") from None
 

@@ -33,6 +33,7 @@ from s5.tasks.distributed import Ranks
 from s5.tasks.epochs import EpochModels
 from s5.tasks.examples import Examples
 from s5.tasks.signals import Requeue, ask_requeue, heard
+from s5.training_log import write_epochs
 
 RANK_SEED = 1_000_003
 """Between the seeds of two processes, so that their dropout and augmentation differ."""
@@ -165,6 +166,7 @@ class _Training:
                 self.folder, f"a checkpoint of {self.position}", f"the one that process 0 sees, of {first}"
             )
         logging.info("The training goes on from a checkpoint: %s", self.position)
+        self.ranks.settle(self._attempt(self._write_log) if self.ranks.first else None)
 
     def _take(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -405,6 +407,7 @@ class _Training:
             logging.info(self.reporter.log_message())
             self.models.save(epoch, self.model.state_dict())
             self.checkpoints.save(self._state(None, []))
+            self._write_log()
             self.models.update_links(self.reporter)
             interval = self.options.nbest_averaging_interval
             if interval > 0 and epoch % interval == 0:
@@ -412,6 +415,11 @@ class _Training:
             self.models.prune(self.reporter)
 
         return self._attempt(save)
+
+    def _write_log(self) -> None:
+        sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        total, trainable = sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+        write_epochs(self.folder, self.reporter.stats, total, trainable)
 
     def _finish(self) -> None:
         self.models.average(self.reporter)

@@ -38,7 +38,6 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import load_official
-from s5.processor import cpu_is_slow_in_bfloat16, cpu_multiplies_eight_bit
 from s5.separation import ResUNetK, memory_format
 from s5.separation.losses import ca_pi_sdr
 
@@ -87,7 +86,7 @@ def main() -> None:
         case = json.loads(args.case)
         print(json.dumps(limits(args) if case["kind"] == "limits" else measure(args, **case)))
         return
-    print(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, {args.device}; bfloat16: {bf16_units()}")
+    print(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, {args.device}")
     print(f"{args.batch} x {args.seconds:g} s at {RATE} Hz")
     with tempfile.TemporaryDirectory() as folder:
         show_limits(args)
@@ -337,14 +336,6 @@ def cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def bf16_units() -> str:
-    """How this processor is at bfloat16, and what our network calculates with in its place."""
-    if not cpu_is_slow_in_bfloat16():
-        return "fast"
-    instead = "8-bit integers in 3x3 convolutions" if cpu_multiplies_eight_bit() else "float32"
-    return f"slow, so that inference takes {instead} and training float32 between maps in bfloat16"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ something. Without --official, ours alone is timed.
 Times are minima (and medians) over rounds in which the variants take turns, by the wall clock: run it on an idle
 machine. On a busy one, --cpu_time with one thread counts what the process itself used. Speed is that of the minima
 against the first line. Memory is the peak above the built tagger, of a process for each line; a training step's has the
-optimizer's averages in it. "bf16" is the option of that name; what it means on this processor is said above the tables.
+optimizer's averages in it. "bf16" is the option of that name: autocast to bfloat16.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import load_official
-from s5.processor import cpu_is_slow_in_bfloat16, cpu_multiplies_eight_bit
 from s5.tagging import M2DTagger
 from s5.tagging.losses import pit_cross_entropy
 from s5.tagging.m2d import M2DEncoder
@@ -64,7 +63,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="mixtures of a training step (8)")
     parser.add_argument("--only", choices=("inference", "step"), help="inference or training steps alone")
     parser.add_argument("--no_memory", action="store_true", help="times alone")
-    parser.add_argument("--autocast", action="store_true", help="also our inference in bfloat16 whatever the processor")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # one variant in a process of its own
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -83,7 +81,6 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Times everything and prints the tables."""
     say(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
-    say(f"bf16 here: {what_bf16_means()}")
     taggers = build(args)
     if args.only != "step":
         train_heads(taggers, args.train_mixtures)
@@ -135,8 +132,7 @@ def build(args: argparse.Namespace) -> dict[str, nn.Module]:
         official = official_tagger(args.official, args.weights).eval()
         load_official(ours, official.state_dict())
         found["official, float32"] = official
-    found |= {"ours, float32": ours, "ours, bf16": ours}
-    return {**found, "ours, bfloat16 autocast alone": ours} if args.autocast else found
+    return found | {"ours, float32": ours, "ours, bf16": ours}
 
 
 def official_tagger(checkout: Path, weights: Path) -> nn.Module:
@@ -161,9 +157,6 @@ def variant(tagger: nn.Module, name: str, step: bool) -> Run:
     official = name.startswith("official")
 
     def logits(mixture: Tensor) -> Tensor:
-        if not official and name.endswith("alone"):
-            with torch.autocast("cpu", torch.bfloat16):
-                return _plain(tagger, mixture)
         with autocast:
             return tagger({"waveform": mixture})["probabilities"] if official else tagger(mixture)
 
@@ -186,13 +179,6 @@ def variant(tagger: nn.Module, name: str, step: bool) -> Run:
 def _inferred(logits: Run, mixture: Tensor) -> Tensor:
     with torch.inference_mode():
         return logits(mixture).float()
-
-
-def _plain(tagger: Any, mixture: Tensor) -> Tensor:
-    """Our tagger without its own choice of precision."""
-    encoder = tagger.encoder
-    features = encoder.encode(mixture.flatten(0, 1)).unflatten(0, (-1, CHANNELS)).transpose(1, 2).flatten(2)
-    return tagger.head(features)
 
 
 def time_all(runs: dict[str, Run], mixture: Tensor, args: argparse.Namespace, rounds: int) -> dict[str, list[float]]:
@@ -248,7 +234,6 @@ def memory(args: argparse.Namespace, what: str) -> float:
     command = [sys.executable, __file__, "--memory_of", what, "--weights", str(args.weights)]
     command += ["--threads", str(args.threads), "--batch", str(args.batch)]
     command += ["--packages", args.packages] if args.packages else []
-    command += ["--autocast"] if args.autocast else []
     command += ["--official", str(args.official)] if args.official and "official" in what else []
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
@@ -313,14 +298,6 @@ def random_release(folder: Path) -> Path:
     encoder = M2DEncoder(weights=str(file))
     torch.save({f"module.ar.runtime.backbone.{k}": v for k, v in encoder.state_dict().items()}, file)
     return file
-
-
-def what_bf16_means() -> str:
-    """What the option does on this processor."""
-    if not cpu_is_slow_in_bfloat16():
-        return "bfloat16"
-    linear = "8-bit integers" if cpu_multiplies_eight_bit() else "float32"
-    return f"no AMX, bfloat16 would be slower than float32; linear layers without gradient in {linear}, float32 else"
 
 
 def cpu_model() -> str:

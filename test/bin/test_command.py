@@ -1,11 +1,12 @@
 """What all entry points share."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, at_least_zero, count, count_or_zero, number, positive, run
 from s5.errors import InputError
 
 
@@ -41,6 +42,69 @@ def test_a_word_too_many_is_refused(parser, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--nj", "3", "more"])
     assert "found 'more', expected no further word" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        (number, "nan", "a number"),
+        (number, "-inf", "a number"),
+        (positive, "0", "a number above 0"),
+        (positive, "nan", "a number above 0"),
+        (positive, "1e999", "a number above 0"),
+        (at_least_zero, "-0.5", "a number, 0 or more"),
+        (at_least_zero, "inf", "a number, 0 or more"),
+        (count, "0", "a whole number of at least 1"),
+        (count, "2.5", "a whole number of at least 1"),
+        (count_or_zero, "-1", "a whole number, 0 or more"),
+        (count_or_zero, "nan", "a whole number, 0 or more"),
+    ],
+)
+def test_numbers_that_do_not_fit_an_option_are_refused(parser, capsys, kind, text, expected):
+    parser.add_argument("--x", type=kind)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--x={text}"])
+    assert f"argument --x: found {text}, expected {expected} (see --help)\n" in capsys.readouterr().err
+
+
+def test_numbers_that_fit_are_read(parser):
+    for i, (kind, text, value) in enumerate(
+        [
+            (number, "-3.5", -3.5),
+            (positive, "1e-3", 1e-3),
+            (at_least_zero, "0", 0),
+            (count, "1", 1),
+            (count_or_zero, "0", 0),
+        ]
+    ):
+        parser.add_argument(f"--x{i}", type=kind)
+        assert getattr(parser.parse_args([f"--x{i}={text}"]), f"x{i}") == value
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "separate a b --system x --overlap nan",
+        "separate a b --system x --window inf",
+        "score --estimates a --references b --penalty_fn nan",
+        "score --estimates a --references b --level nan",
+        "score --estimates a --references b --seed -1",
+        "compare a b --seed -1",
+        "refine --min_duration nan",
+        "refine --threshold nan",
+        "refine --most 0",
+        "check_submission a.zip --duration nan",
+        "check_submission a.zip --sampling_rate 0",
+        "download --timeout nan",
+    ],
+)
+def test_no_command_takes_a_number_that_is_none(words, capsys):
+    name, *argv = words.split()
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f"s5.bin.{name}").main(argv)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1
+    assert f": found {argv[-1]}, expected" in said
 
 
 def test_defaults_of_several_values_are_shown_as_they_are_typed(parser):

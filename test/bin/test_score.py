@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from s5.bin.score import main
-from s5.data import Row, write_audio, write_data_dir
+from s5.data import Row, audio_info, read_audio, write_audio, write_data_dir
 from s5.errors import InputError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -287,3 +287,42 @@ def test_senseless_options(made, option, capsys):
         main(["--estimates", str(made / "estimates"), "--references", str(made / "set"), *option])
     assert stop.value.code == 2
     assert option[0] in capsys.readouterr().err
+
+
+def test_a_silent_reference_is_named_and_counts_as_it_does_officially(made, tmp_path, caplog):
+    shutil.copytree(made / "set", tmp_path / "set")
+    before = score(made / "estimates", tmp_path / "set", tmp_path)
+    assert before["warnings"] == [] and "silent" not in caplog.text
+    [file] = (tmp_path / "set/oracle_target").glob("test_0000_1_*.wav")
+    write_audio(file, np.full(audio_info(file)[1], 1e-7), FS, subtype="FLOAT")
+    found = score(made / "estimates", tmp_path / "set", tmp_path)
+    label = file.stem.rpartition("_")[2]
+    [line] = found["warnings"]
+    assert line.startswith(f"test_0000: the reference of slot 1 ({label}) is silent: ")
+    assert line in caplog.text
+    assert found["mixtures"][0]["silent_refs"] == [1]
+    assert found["metrics"]["CAPI-SDRi"] != before["metrics"]["CAPI-SDRi"]
+
+
+def test_estimates_in_capitals_and_flac_count(made, copy, tmp_path):
+    before = score(made / "estimates", made / "set", tmp_path)
+    for i, file in enumerate(sorted(copy.iterdir())):
+        if i % 2:
+            file.rename(file.with_suffix(".WAV"))
+        else:
+            samples, fs = read_audio(file)
+            peak = max(1.0, float(np.abs(samples).max()))
+            if peak == 1.0:
+                write_audio(file.with_suffix(".flac"), samples, fs, subtype="PCM_24")
+                file.unlink()
+    (copy / "._test_0000_0_Speech.wav").write_bytes(b"what macOS knows of a file")
+    found = score(copy, made / "set", tmp_path)
+    assert {file.suffix for file in copy.iterdir()} >= {".WAV", ".flac"}
+    assert found["metrics"]["CAPI-SDRi"] == pytest.approx(before["metrics"]["CAPI-SDRi"], abs=1e-3)
+
+
+def test_estimates_in_a_folder_below_are_no_silence(made, copy):
+    (copy / "eval_out").mkdir()
+    file = sorted(copy.glob("*.wav"))[0]
+    file.rename(copy / "eval_out" / file.name)
+    assert f"eval_out/{file.name}: found audio that is not read here" in complaint(copy, made / "set")

@@ -238,11 +238,14 @@ def test_flac_cannot_hold_floats(recipe):
     assert not Path("data").exists()
 
 
-def test_clipped_samples_are_counted(recipe, caplog):
+def test_clipped_samples_are_counted_by_mixture(recipe, caplog):
     config = yaml.safe_load(Path("test.yaml").read_text())
     Path("test.yaml").write_text(yaml.safe_dump(config | {"ref_db": 0}))
     simulate("--num_scenes", "2", "--subtype", "16")
-    assert "samples beyond full scale were clipped (subtype 16)" in caplog.text
+    assert "wav/test_0001.wav: " in caplog.text and "samples beyond full scale were clipped (peak " in caplog.text
+    caplog.clear()
+    simulate("--num_scenes", "2", "--subtype", "float")
+    assert "clipped" not in caplog.text
 
 
 def test_a_smaller_set_leaves_nothing_of_a_larger_one(recipe):

@@ -125,7 +125,7 @@ def test_missing_and_broken_sources_are_named(tmp_path):
     with pytest.raises(InputError, match=r"X: .*no\.wav: found no file, expected the 2 files"):
         convert("X", items, tmp_path / "out", KeepRules())
     (tmp_path / "no.wav").write_bytes(b"no audio")
-    with pytest.raises(InputError, match=r"X: .*no\.wav: found Error opening"):
+    with pytest.raises(InputError, match=r"X: .*no\.wav: found a file that libsndfile cannot read"):
         convert("X", items, tmp_path / "out", KeepRules())
     assert (tmp_path / "out/a.wav").exists()  # the others are kept
     soundfile.write(tmp_path / "no.wav", np.full(4000, 0.5), 8000)

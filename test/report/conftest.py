@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 
 from s5.bin.report import main
+from s5.training_log import write_epochs
 
 FS, N = 8000, 8000
 MIXTURES = {  # utt -> (references, labels of the system); the others are right
@@ -113,11 +115,11 @@ def write_recipe():
     model = Path("exp/separator_small")
     model.mkdir(parents=True)
     (model / "config.yaml").write_text("max_epoch: 2\nbest_model_criterion:\n-   - valid\n    - loss\n    - min\n")
-    (model / "train.log").write_text(
-        "[secret-host] 2026-11-22 14:00:00,000 (trainer:336) INFO: 1/2epoch started\n"
-        "[secret-host] 2026-11-22 14:01:05,000 (trainer:394) INFO: 1epoch results: [train] loss=2, "
-        "[valid] loss=-1.625\n"
-    )
+    passes = {
+        "train": {"loss": 2.0, "time": timedelta(seconds=60)},
+        "valid": {"loss": -1.625, "time": timedelta(seconds=5)},
+    }
+    write_epochs(model, {1: passes}, 1000, 1000)
     write_results(Path("exp/small/test"), oracle=False, gain=0.9)
     write_results(Path("exp/small/test_oracle"), oracle=True, gain=0.95)
     write_results(Path("exp/older/test"), oracle=False, gain=0.5)

@@ -72,7 +72,6 @@ def test_embedding_of_a_trained_tagger(events, trained):
     [
         (["--features", "tagger"], "--features tagger: found both or neither"),
         (["--features", "tagger", "--experiment", "none"], "none: found no config.yaml"),
-        (["--most", "0"], "expected more than 0"),
         (["--labels", "none.txt"], "none.txt: found No such file"),
     ],
 )

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import kaldiio
 import numpy as np
@@ -22,6 +22,7 @@ from s5.report.markdown import results_markdown
 from s5.report.plotting import label_offsets
 from s5.report.results import find_results
 from s5.report.taggers import tagger_accuracies
+from s5.training_log import write_epochs
 
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = (["Pour", "Pour"], ["Cough"], ["Cough", "Pour"], [], ["Cough"], ["Pour", "Cough"])
@@ -45,7 +46,7 @@ def write_scores(folder, gain, oracle):
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """Two systems, one tagger with posteriors, one model with a log, and the audio of one mixture."""
+    """Two systems, one tagger with posteriors, one trained model, and the audio of one mixture."""
     root = tmp_path_factory.mktemp("figures")
     for i, (system, gain) in enumerate({"old": 0.5, "new": 0.8}.items()):
         for name in ("test", "test_oracle"):
@@ -65,14 +66,14 @@ def recipe(tmp_path_factory):
     model.mkdir()
     conf = "network_conf: {n_channels: 4}\nmax_epoch: 3\nbest_model_criterion: [[valid, acc3, max]]\n"
     (model / "config.yaml").write_text(conf)
-    for epoch, accuracy in enumerate((0.25, 0.625, 0.5), 1):
-        with (model / "train.log").open("a") as log:
-            log.write(
-                f"[host] 2026-11-22 14:0{epoch}:00,000 (trainer:394) INFO: {epoch}epoch results: "
-                f"[train] loss={2 / epoch}, grad_norm=3.1, optim0_lr0=1.000e-03, train_time=0.1, time=2 seconds, "
-                f"total_count={epoch}, [valid] loss={3 / epoch}, acc3={accuracy}, acc3_dup=0.1, time=1 second, "
-                f"total_count={epoch}\n"
-            )
+    stats = {
+        epoch: {
+            "train": {"loss": 2 / epoch, "grad_norm": 3.1, "optim0_lr0": 1e-3, "train_time": 0.1, "total_count": epoch},
+            "valid": {"loss": 3 / epoch, "acc3": accuracy, "acc3_dup": 0.1, "time": timedelta(seconds=1)},
+        }
+        for epoch, accuracy in enumerate((0.25, 0.625, 0.5), 1)
+    }
+    write_epochs(model, stats, 1000, 1000)
     data = root / "data/test"
     data.mkdir(parents=True)
     t = np.arange(16000) / 16000
@@ -196,7 +197,7 @@ def test_older_scores_without_intervals_and_scenes(recipe):
     assert figures.confusion(own) is figures.sdri_by_scene([own]) is None
 
 
-def test_curves_of_a_log(recipe):
+def test_curves_of_a_training_log(recipe):
     curves = read_curves(recipe / "exp/tagger_4c")
     assert set(curves) == {"loss", "acc3", "acc3_dup"}
     assert curves["acc3"] == {"valid": {1: 0.25, 2: 0.625, 3: 0.5}}

@@ -144,7 +144,7 @@ def test_data_set_of_another_system_may_be_gone(recipe):
     [
         (
             lambda: Path("exp/small/test/estimates/m0_1_Speech.wav").unlink(),
-            r"m0_<slot>_Speech.wav: found no such file",
+            r"m0_1_Speech.wav: found no such file",
         ),
         (lambda: Path("exp/small/test/estimates/m0_1_Speech.wav").write_bytes(b"no"), "m0_1_Speech.wav"),
         (lambda: soundfile.write("exp/small/test/estimates/m0_1_Speech.wav", np.zeros(9), 8000), "m0_1_Speech.wav"),

@@ -139,8 +139,8 @@ def test_ten_minutes_through_a_network(tmp_path):
     written = separate_long_file(tmp_path / "long.wav", tmp_path / "out", separate)
     peak, _ = tracemalloc.get_traced_memory()[1], tracemalloc.stop()
     assert len(windows) == 75 and set(windows) == {10 * rate}
-    assert [path.name for path, _ in written] == ["long_0_Speech.wav", "long_1_Speech.wav"]
-    for path, _ in written:
+    assert [path.name for path, *_ in written] == ["long_0_Speech.wav", "long_1_Speech.wav"]
+    for path, *_ in written:
         for block in soundfile.blocks(path, 60 * rate):
             assert len(block) == 60 * rate and block.any()
     whole = 4 * minutes * 60 * rate * 4  # bytes of the recording as float32
@@ -171,9 +171,9 @@ def test_a_file(tmp_path):
         return two_speakers(window) if len(started) > 1 else (["Cough"], window[2:3])
 
     written = separate_long_file(tmp_path / "long.wav", tmp_path / "out", separate, window=2, overlap=0.5)
-    assert [path.name for path, _ in written] == ["long_0_Cough.wav", "long_1_Speech.wav", "long_2_Speech.wav"]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [path.name for path, _ in written]
-    cough, speech = (soundfile.read(path)[0] for path, _ in written[:2])
+    assert [path.name for path, *_ in written] == ["long_0_Cough.wav", "long_1_Speech.wav", "long_2_Speech.wav"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [path.name for path, *_ in written]
+    cough, speech = (soundfile.read(path)[0] for path, *_ in written[:2])
     assert len(cough) == len(speech) == 7321
     assert np.abs(cough - x[2]).max() <= 0.51 / 32768
     assert not speech[:1500].any() and np.abs(speech[2000:] - x[0][2000:]).max() <= 0.51 / 32768

@@ -13,6 +13,7 @@ from s5.experiment import best_checkpoint
 from s5.tasks.checkpoint import DAMAGED, NEWEST, PREVIOUS
 from s5.tasks.launch import train_model
 from s5.tasks.signals import REQUEUE
+from s5.training_log import read_epochs
 
 # Three batches an epoch and a step every second one: gradients are left over at the end of an epoch.
 HARD = ("--num_scenes", "6", "--accum_grad", "2", "--ema_decay", "0.9", "--log_interval", "1", "--num_workers", "1")
@@ -64,6 +65,21 @@ def test_a_training_stopped_in_each_part_equals_one_that_was_not(
     expected, found = (torch.load(best_checkpoint(e / model), weights_only=True) for e in (uninterrupted, tmp_path))
     assert_same(found, expected)
     assert {p.name for p in (tmp_path / model).glob("*.pth")} == {p.name for p in (uninterrupted / model).glob("*.pth")}
+    logged, whole = ([vars(epoch) for epoch in read_epochs(e / model)] for e in (tmp_path, uninterrupted))
+    assert [epoch["epoch"] for epoch in logged] == [1, 2] and logged[0]["parameters"] > 100
+    for epoch in (*logged, *whole):
+        for part in ("train", "valid"):
+            assert epoch[part].pop("seconds") > 0
+            epoch[part] = {name: value for name, value in epoch[part].items() if not name.endswith("time")}
+    assert logged == whole
+
+
+def test_a_resumed_training_restores_a_lost_log(uninterrupted, recipe, tmp_path):
+    folder = tmp_path / "separator"
+    shutil.copytree(uninterrupted / "separator", folder, symlinks=True)
+    (folder / "epochs.jsonl").unlink()
+    run("separator", tmp_path)
+    assert read_epochs(folder) == read_epochs(uninterrupted / "separator")
 
 
 def test_gradients_left_over_at_the_end_of_an_epoch_are_kept(uninterrupted, recipe, tmp_path, state, assert_same):

@@ -84,6 +84,7 @@ def test_a_checkpoint_that_runs_code_is_refused(trained, recipe, tmp_path, capsy
     [
         ({"max_epochs": 3}, r"key max_epochs: found an unknown key, expected max_epoch"),
         ({"max_epoch": "many"}, r"key max_epoch: found 'many', expected a number"),
+        ({"grad_clip": float("nan")}, r"key grad_clip: found nan, expected a number"),
         ({"network": "resnet"}, r"key network: found resnet, expected resunetk"),
         ({"optim_conf": {"lrr": 1}}, r"optim_conf: key lrr: found an unknown key, expected lr"),
         ({"optim": "adamww"}, r"key optim: found adamww, expected adamw"),
@@ -102,6 +103,13 @@ def test_every_wrong_key_is_named(recipe, tmp_path, change, message):
         train("separation", path, "data/train", "data/valid", tmp_path / "exp", 0)
     assert "bad.yaml" in str(error.value) or "sampler.yaml" in str(error.value)
     assert not (tmp_path / "exp/config.yaml").exists()
+
+
+def test_a_gpu_that_is_not_there_is_refused(recipe, tmp_path):
+    there = torch.cuda.device_count()
+    with pytest.raises(InputError, match=f"--ngpu: found {there + 1}, expected at most {there}"):
+        train("separation", "separator.yaml", "data/train", "data/valid", tmp_path / "exp", there + 1)
+    assert not (tmp_path / "exp").exists()
 
 
 def test_nested_keys_of_the_encoder_are_named(recipe, tmp_path):

@@ -38,9 +38,9 @@ def weights(path):
 
 def statistics(folder):
     """What ESPnet's reporter kept: {epoch: {phase: {name: value}}}."""
-    from s5.tasks.launch import _load_only_weights
+    from s5.tasks.espnet_patches import load_only_weights
 
-    _load_only_weights()
+    load_only_weights()
     return torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["stats"]
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import soundfile as sf
 
 from s5.bin.command import Parser, run
+from s5.data import read_audio
 from s5.errors import InputError
 
 FS = 16000
@@ -79,12 +80,10 @@ def colour(noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def make(ambience: str, path: str, seconds: float) -> str:
     """Makes one FLAC file of 16 bits from a mono ambience; returns its path."""
-    try:
-        wav, fs = sf.read(ambience, dtype="float64")
-    except (OSError, sf.LibsndfileError) as e:
-        raise InputError(ambience, "no readable audio", "a recorded ambience") from e
-    if fs != FS or wav.ndim != 1:
-        raise InputError(ambience, f"{fs} Hz, shape {wav.shape}", f"mono at {FS} Hz")
+    channels, fs = read_audio(ambience)
+    if fs != FS or len(channels) != 1:
+        raise InputError(ambience, f"{fs} Hz, {len(channels)} channels", f"mono at {FS} Hz")
+    wav = channels[0].astype(np.float64)
     out = Path(path)
     rng = np.random.default_rng(zlib.crc32(f"{out.parent.name}/{out.name}".encode()))
     noise = diffuse(wav, seconds, rng)

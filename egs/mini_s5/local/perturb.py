@@ -21,6 +21,7 @@ import soxr
 from scipy.signal import firwin2, oaconvolve
 
 from s5.bin.command import Parser, run
+from s5.data import read_audio
 from s5.errors import InputError
 
 MARK = "_sp"
@@ -44,10 +45,10 @@ def perturb(path: Path, speeds: Sequence[float], filter_db: float = 0.0) -> None
     todo = [speed for speed in speeds if not other_speed(path, speed).exists()]
     if not todo:
         return
-    try:
-        wav, fs = sf.read(path, dtype="float32")
-    except (OSError, sf.LibsndfileError) as e:
-        raise InputError(path, "no readable audio", "a recording") from e
+    channels, fs = read_audio(path)
+    if len(channels) != 1:
+        raise InputError(path, f"{len(channels)} channels", "one")
+    wav = channels[0]
     for speed in todo:
         new = soxr.resample(wav, fs, fs / speed)
         if filter_db:

@@ -18,9 +18,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import soundfile as sf
-
 from s5.bin.command import Parser, run
+from s5.data import audio_info
 from s5.errors import InputError
 
 MEMBER = re.compile(r"(sound_event|interference|noise)/(train|valid|test)(/[A-Za-z0-9][A-Za-z0-9_-]*){1,3}\.(ogg|flac)")
@@ -94,7 +93,8 @@ def summary(raw: Path) -> str:
             if path.name.startswith(".") or len(parts) < 2:
                 continue
             source = parts[2] if len(parts) > 3 else re.sub(r"_\d+(_sp[\d.]+)?$", "", path.stem)
-            seconds = 0.0 if path.suffix == ".sofa" else sf.info(path).duration
+            _, n_samples, fs = (1, 0, 1) if path.suffix == ".sofa" else audio_info(path)
+            seconds = n_samples / fs
             rows[kind, parts[0], parts[1] if len(parts) > 2 else "-"].append((source, seconds))
     lines = [f"{'kind':13s} {'split':6s} {'label':18s} {'files':>6s} {'sources':>8s} {'seconds':>8s}"]
     order = {"train": 0, "valid": 1, "test": 2}

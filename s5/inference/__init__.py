@@ -1,0 +1,1 @@
+"""What systems put out: how its files are named."""

@@ -1,0 +1,52 @@
+"""HTML from templates/*.html.j2 (Jinja2, which escapes all values); styles and scripts come from static/."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+_HERE = Path(__file__).parent
+
+
+def render(template: str, **values: Any) -> str:
+    """A template filled with values.
+
+    Args:
+        template: name of a file in ``templates``.
+        values: what the template names; one that is missing is an error.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["signed"] = signed
+    environment.globals["static"] = _static
+    return environment
+
+
+def signed(value: float) -> str:
+    """A number with its sign and one decimal, with the typographic minus.
+
+    Example:
+        >>> signed(5), signed(-0.25)
+        ('+5.0', '−0.2')
+    """
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _static(name: str) -> Markup:
+    """A file of ``static`` as it is."""
+    return Markup((_HERE / "static" / name).read_text(encoding="utf-8"))  # noqa: S704 - our own file

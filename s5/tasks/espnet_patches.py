@@ -1,0 +1,115 @@
+"""What is changed in ESPnet (version 202511) while a training runs, each change with its reason.
+
+``test/tasks/test_espnet_patches.py`` reads ESPnet as installed, and fails for a change that is no longer needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from s5.errors import InputError
+
+
+def import_without_transformers() -> None:
+    """Imports ESPnet's adapters without the speech models of ``transformers``, which they import if it is installed.
+
+    Reason: a training needs none of them, and the import takes six seconds.
+    """
+    if "transformers" not in sys.modules:
+        sys.modules["transformers"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("espnet2.layers.create_adapter_fn")
+        finally:
+            del sys.modules["transformers"]
+
+
+def load_only_weights() -> None:
+    """Makes every ``torch.load`` of this process refuse code, ESPnet's included, and read what a resume needs.
+
+    Reason: ESPnet loads checkpoints and ``--init_param`` with ``weights_only=False``, so a crafted file runs code.
+    """
+    import torch
+
+    from s5.checkpoints import plain_kinds
+
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    torch.serialization.add_safe_globals(plain_kinds())
+
+
+def patch_main() -> None:
+    """Replaces two names that ESPnet's main function looks up: its way into a process group, and ``wandb``.
+
+    Reasons: its processes wait for each other without a limit, which ``dist_timeout`` sets; see :class:`WandbOfMain`.
+    """
+    from espnet2.tasks import abs_task
+
+    abs_task.DistributedOption = _distributed_option()
+    abs_task.wandb = WandbOfMain()
+
+
+def _distributed_option() -> Any:
+    import torch
+    from espnet2.train.distributed_utils import DistributedOption
+
+    @dataclass
+    class WithTimeout(DistributedOption):
+        """ESPnet's way into torch's process group, with a limit on how long processes wait for each other."""
+
+        dist_timeout: float = 600.0
+
+        def init_torch_distributed(self) -> None:
+            """Joins the process group; RuntimeError if the others do not come within ``dist_timeout`` seconds."""
+            if not self.distributed:
+                return
+            os.environ.setdefault("NCCL_DEBUG", "WARN")
+            if self.ngpu > 0:
+                torch.cuda.set_device(self.local_rank)
+            torch.distributed.init_process_group(
+                backend=self.dist_backend,
+                init_method=self.dist_init_method,
+                world_size=self.dist_world_size,
+                rank=self.dist_rank,
+                timeout=timedelta(seconds=self.dist_timeout),
+            )
+
+    return WithTimeout
+
+
+class WandbOfMain:
+    """The module ``wandb`` for ESPnet's main function; two of its calls end differently.
+
+    Reasons: a resumed training may change the run's configuration (``max_epoch``, processes), which ``wandb`` refuses
+    unless it is told. Without an API key ESPnet trains without W&B; the user has asked for it, so this is an error.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        import wandb
+
+        return getattr(wandb, name)
+
+    @property
+    def config(self) -> WandbOfMain:
+        """Stands for ``wandb.config``."""
+        return self
+
+    def update(self, args: argparse.Namespace) -> None:
+        """``wandb.config.update``."""
+        import wandb
+
+        wandb.config.update(args, allow_val_change=True)
+
+    def login(self) -> None:
+        """``wandb.login``. Raises InputError for a missing API key."""
+        import wandb
+
+        try:
+            wandb.login()
+        except wandb.errors.UsageError:
+            expected = "one (command wandb login, or WANDB_API_KEY), WANDB_MODE=offline, or false"
+            raise InputError("--use_wandb", "no API key", expected) from None
