@@ -255,15 +255,14 @@ def open_archive(source: str | Path, revision: str | None = None) -> Path:
 
 
 def cache() -> Path:
-    """Folder that archives are unpacked in: ``archives`` in ``$S5_CACHE``, else in ``s5`` in the user's cache folder.
+    """Folder that archives are unpacked in: ``archives`` in ``$S5_CACHE``, else in ``.cache`` of the repository.
 
-    ``S5_CACHE=off``: a folder that goes when this process ends.
+    ``S5_CACHE=off``, or a repository that this user may not write to: a folder that goes when this process ends.
     """
     chosen = os.environ.get("S5_CACHE")
-    if chosen == "off":
+    if chosen == "off" or not (chosen or os.access(ROOT, os.W_OK)):
         return _passing_folder()
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s5"
-    return (Path(chosen) if chosen else own) / "archives"
+    return Path(chosen or ROOT / ".cache") / "archives"
 
 
 def download(name: str, revision: str | None = None) -> Path:

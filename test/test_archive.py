@@ -232,6 +232,18 @@ def test_links_compressed_files_and_cut_archives_are_refused(archive, tmp_path):
         open_archive("none.s5")
 
 
+def test_an_archive_is_unpacked_inside_the_repository(archive, tmp_path, monkeypatch):
+    repository, home = tmp_path / "repository", tmp_path / "home"
+    for folder in (repository, home):
+        folder.mkdir()
+    for name in ("S5_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr("s5.archive.ROOT", repository)
+    assert open_archive(archive).parent == repository / ".cache/archives"
+    assert not list(home.iterdir())
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     from huggingface_hub import constants

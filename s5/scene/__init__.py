@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from s5.scene.metadata import MetadataList, load_scenes
-from s5.scene.render import Rendered, preload, render, render_plan, set_cache_budget
+from s5.scene.render import Rendered, render, render_plan
 from s5.scene.room import SofaRoom, open_room
 from s5.scene.rules import RenderRules
 from s5.scene.sampler import Sampler, SamplerConfig, scene_seed
@@ -22,9 +22,7 @@ __all__ = [
     "SofaRoom",
     "load_scenes",
     "open_room",
-    "preload",
     "render",
     "render_plan",
     "scene_seed",
-    "set_cache_budget",
 ]

@@ -1,19 +1,15 @@
-"""Recordings in: which stretch of which file, decoded once, sliced, mixed down and resampled as a scene wants it.
+"""Recordings in: which stretch of which file, sliced, mixed down and resampled as a scene wants it.
 
 The scale of what is returned is arbitrary (16-bit files come as their integers): every signal of a scene is brought to
-a level anyway. What is kept between scenes, and where:
-
-* uncompressed files at the scene's rate: nothing, their stretches are read as they are;
-* compressed ones: decoded, as 16-bit integers where that is what they hold, within a budget a process; and sources of
-  another rate resampled;
-* what :func:`preload` has put into the memory that forked processes share.
+a level anyway. What was prepared (:mod:`s5.scene.ready`) is read in that form; all else is decoded from its file.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import soundfile
@@ -22,10 +18,8 @@ import soxr
 from s5.data import next_frames, open_audio
 from s5.data.header import COMPRESSED
 from s5.errors import InputError
-from s5.scene.cache import ByteCache, SharedArrays
-
-LARGEST = 8
-"""A file is decoded as a whole where it takes at most this part (1 / LARGEST) of the budget; else by slice."""
+from s5.scene.ready import file_of
+from s5.scene.ready import read as read_array
 
 STEPS = {"PCM_16": 1.0, "PCM_S8": 2.0**-7, "PCM_U8": 2.0**-7, "PCM_24": 2.0**-23}
 """Format of whole numbers -> its step, in the unit of what is read: 16 bits as they are, others of full scale 1."""
@@ -59,6 +53,8 @@ class Clip:
     """Frame."""
     n_frames: int
     info: AudioInfo
+    ready: str = ""
+    """Folder of prepared material; nothing: there is none."""
 
     @property
     def whole(self) -> bool:
@@ -68,7 +64,7 @@ class Clip:
     @property
     def whole_file(self) -> Clip:
         """All of its file."""
-        return Clip(self.path, self.stamp, 0, self.info.n_frames, self.info)
+        return replace(self, start=0, n_frames=self.info.n_frames)
 
     @property
     def nbytes_of_file(self) -> int:
@@ -76,26 +72,27 @@ class Clip:
         return self.info.n_frames * self.info.channels * np.dtype(self.info.kind).itemsize
 
 
-decoded: ByteCache[np.ndarray] = ByteCache(128 << 20, lambda x: x.nbytes)
-shared = SharedArrays(0)
-_infos: ByteCache[AudioInfo] = ByteCache(50_000, lambda _: 1)
-
-
-def clip(path: str, start_time: float = 0.0, duration: float | None = None) -> Clip:
+def clip(path: str, start_time: float = 0.0, duration: float | None = None, ready: str = "") -> Clip:
     """A stretch of a file, in seconds; both times are truncated to frames, as SpAudSyn does.
+
+    Args:
+        path: of the file.
+        start_time: s.
+        duration: s; None: to the end.
+        ready: folder of prepared material.
 
     Raises:
         InputError: a file that is missing or unreadable, or has no sample there.
     """
     stamp = _stamp(path)
-    info = _infos.get((path, stamp), lambda: _header(path))
+    info = _header(path, stamp)
     start = min(int(start_time * info.rate), info.n_frames)
     n = info.n_frames - start
     if duration is not None:
         n = min(n, int(duration * info.rate))
     if n <= 0:
         raise InputError(path, "no sample" if start == 0 else f"no sample at {start_time:g} s", "audio")
-    return Clip(path, stamp, start, n, info)
+    return Clip(path, stamp, start, n, info, ready)
 
 
 def read(wanted: Clip) -> np.ndarray:
@@ -104,19 +101,18 @@ def read(wanted: Clip) -> np.ndarray:
     Raises:
         InputError: damaged or truncated audio, samples that are not finite.
     """
-    key = (wanted.path, wanted.stamp)
-    found = shared.read(key, wanted.start, wanted.n_frames)
-    if found is not None:
-        return found
-    # The file alone decides whether it is decoded whole or by slice, never what the cache happens to hold.
-    if not wanted.info.uncompressed and wanted.nbytes_of_file * LARGEST <= decoded.budget:
-        whole = decoded.get(key, lambda: decode(wanted.whole_file))
-        return whole[wanted.start : wanted.start + wanted.n_frames]
+    if wanted.ready and not wanted.info.uncompressed:
+        file = file_of(wanted.ready, "frames", wanted.path, wanted.stamp)
+        frame = np.dtype(wanted.info.kind).itemsize * wanted.info.channels
+        shape = (wanted.n_frames, wanted.info.channels)
+        found = read_array(file, wanted.info.kind, wanted.start * frame, shape)
+        if found is not None:
+            return found
     return decode(wanted)
 
 
 def decode(wanted: Clip) -> np.ndarray:
-    """Frames [n, C] of a clip from its file, whatever is kept; see :func:`read`."""
+    """Frames [n, C] of a clip from its file, whatever is prepared; see :func:`read`."""
     with open_audio(wanted.path) as sound:
         return next_frames(sound, wanted.n_frames, wanted.path, wanted.info.kind, wanted.start)
 
@@ -129,8 +125,9 @@ def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.nda
     """
     with open_audio(wanted.path) as sound:
         for start in range(0, n_frames, size):
-            n = min(size, n_frames - start)
-            yield start, next_frames(sound, n, wanted.path, wanted.info.kind, None if start else wanted.start)
+            # The decoder goes on where it is, but for the first block.
+            first = None if start else wanted.start
+            yield start, next_frames(sound, min(size, n_frames - start), wanted.path, wanted.info.kind, first)
 
 
 def source(wanted: Clip, rate: int) -> np.ndarray:
@@ -138,14 +135,12 @@ def source(wanted: Clip, rate: int) -> np.ndarray:
     if wanted.info.rate == rate:
         return mono(read(wanted))
 
-    def make() -> np.ndarray:
-        return resample(mono(read(wanted))[:, None], wanted.info.rate, rate)[:, 0]
-
-    if not wanted.whole or wanted.nbytes_of_file * LARGEST > decoded.budget:
-        return make()
-    key = (wanted.path, wanted.stamp, rate)
-    found = shared.read(key)
-    return decoded.get(key, make) if found is None else found
+    if wanted.ready and wanted.whole:
+        n = resampled(wanted.n_frames, wanted.info.rate, rate)
+        found = read_array(file_of(wanted.ready, "source", wanted.path, wanted.stamp), "float32", 0, (n,))
+        if found is not None:
+            return found
+    return resample(mono(read(wanted))[:, None], wanted.info.rate, rate)[:, 0]
 
 
 def ambience(wanted: Clip, rate: int) -> np.ndarray:
@@ -154,24 +149,21 @@ def ambience(wanted: Clip, rate: int) -> np.ndarray:
     return frames if wanted.info.rate == rate else resample(frames.astype(np.float32), wanted.info.rate, rate)
 
 
-def share(wanted: Clip, rate: int) -> bool:
-    """Puts a file into the shared memory in the form that scenes of a rate want; whether that was needed and done."""
-    key = (wanted.path, wanted.stamp)
-    if wanted.info.rate != rate and wanted.info.channels == 1:
-        return shared.add((*key, rate), source(wanted, rate))
-    return not wanted.info.uncompressed and shared.add(key, decode(wanted.whole_file))
-
-
 def resample(frames: np.ndarray, rate: float, target: float) -> np.ndarray:
     """[n, C] -> [ceil(n * target / rate), C] of the same type, soxr's high quality."""
     if rate == target or not len(frames):
         return frames
-    n = int(np.ceil(len(frames) * (target / rate)))
+    n = resampled(len(frames), rate, target)
     out = np.zeros((n, frames.shape[1]), dtype=frames.dtype)
     for channel in range(frames.shape[1]):
         new = soxr.resample(frames[:, channel], rate, target, quality="HQ")
         out[: len(new), channel] = new[:n]
     return out
+
+
+def resampled(n: int, rate: float, target: float) -> int:
+    """Samples that ``n`` of them become at another rate."""
+    return int(np.ceil(n * (target / rate)))
 
 
 def mono(frames: np.ndarray) -> np.ndarray:
@@ -189,7 +181,8 @@ def _stamp(path: str) -> Stamp:
     return stat.st_mtime_ns, stat.st_size
 
 
-def _header(path: str) -> AudioInfo:
+@lru_cache(50_000)
+def _header(path: str, stamp: Stamp) -> AudioInfo:
     with open_audio(path) as sound:
         return header(sound)
 

@@ -14,8 +14,8 @@ and may have two more, which together do what ``simulate_scene`` does::
     def draw_scene(sampler: Sampler, item: int) -> Scene:
         "The scene without rendering it: lets a second run see that an item is the same already."
 
-    def render_scene(scene: Scene, root: str) -> Rendered:
-        "Renders it."
+    def render_scene(scene: Scene, root: str, ready: str = "") -> Rendered:
+        "Renders it; ``ready`` is the folder of prepared material (s5.scene.ready), for what calls our planner."
 
 Randomness starts from ``scene_seed(sampler.fingerprint, sampler.config.seed, 0, item)``. Folders and rules are in
 ``sampler.config`` (its ``dirs`` start from ``sampler.root``); a file of ``sampler.excluded`` must not be used. Bad
@@ -75,9 +75,9 @@ def draw_scene(sampler: Sampler, item: int) -> Scene:
     return sampler.scene(0, item)
 
 
-def render_scene(scene: Scene, root: str) -> Rendered:
+def render_scene(scene: Scene, root: str, ready: str = "") -> Rendered:
     """Renders it. Raises InputError for bad material."""
-    return render(scene, root)
+    return render(scene, root, ready=ready)
 
 
 def simulate_scene(sampler: Sampler, item: int) -> Simulated:

@@ -68,7 +68,7 @@ class Material:
         labels: folders of ``dirs.sound_event`` that count.
         root: folder that relative paths start from.
         nested: whether files count that lie deeper than directly in a label's folder (or in that of the backgrounds).
-        excluded: paths, as :meth:`files` and :meth:`room_paths` give them, that are left out.
+        excluded: paths, as :meth:`sources`, :meth:`backgrounds` and :meth:`room_paths` give them, that are left out.
 
     Attributes:
         events, interference: files by label; ``interference`` is empty where there is no folder.
@@ -96,15 +96,15 @@ class Material:
         self.noise = self._files(dirs.noise, dirs.noise) if dirs.noise is not None else []
         self.rooms = self._find_rooms(dirs.room_ir)
 
-    def files(self) -> Iterator[str]:
-        """Paths of all audio files: backgrounds, events, interference."""
-        for folder, files in (
-            (self.dirs.noise, self.noise),
-            *((self.dirs.sound_event, files) for files in self.events.values()),
-            *((self.dirs.interference, files) for files in self.interference.values()),
-        ):
-            for file in files:
-                yield os.path.join(self.root, str(folder), file.name)
+    def sources(self) -> Iterator[tuple[str, float]]:
+        """Paths and durations (s) of events and interference."""
+        for folder, kinds in ((self.dirs.sound_event, self.events), (self.dirs.interference, self.interference)):
+            for file in (file for files in kinds.values() for file in files):
+                yield os.path.join(self.root, str(folder), file.name), file.duration
+
+    def backgrounds(self) -> list[str]:
+        """Paths of the backgrounds."""
+        return [os.path.join(self.root, str(self.dirs.noise), file.name) for file in self.noise]
 
     def room_paths(self) -> list[str]:
         """Paths of the SOFA files."""

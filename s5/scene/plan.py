@@ -26,6 +26,8 @@ class Response:
     stamp: tuple[int, int]
     index: int
     rate: int
+    ready: str = ""
+    """Folder of prepared material; nothing: there is none."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,13 @@ class Plan:
         return replace(self, labels=tuple(self.labels[int(old)] for old in order), events=tuple(events))
 
 
-def plan(scene: Scene, root: str | Path = ".") -> Plan:
+def plan(scene: Scene, root: str | Path = ".", ready: str = "") -> Plan:
     """Reads what a scene refers to, as far as headers tell.
 
     Args:
         scene: what to render.
         root: folder that the scene's relative paths start from.
+        ready: folder of prepared material (:mod:`s5.scene.ready`).
 
     Raises:
         InputError: a file is missing or unreadable, or does not fit the scene.
@@ -110,13 +113,15 @@ def plan(scene: Scene, root: str | Path = ".") -> Plan:
     if room.rir_length * room.n_channels * config.sr / room.sampling_rate > MAX_SAMPLES:
         found = f"{room.rir_length} samples at {room.sampling_rate:g} Hz for a scene at {config.sr} Hz"
         raise InputError(f"{room.path}: Data.IR", found, f"at most {MAX_SAMPLES} samples of all channels")
-    backgrounds = [_background(event, scene, room.n_channels, root) for event in scene.bg_events]
+    backgrounds = [_background(event, scene, room.n_channels, root, ready) for event in scene.bg_events]
     events = [
-        _event(event, scene, room, event_path(root, config.foreground_dir, event), slot)
+        _event(event, scene, room, event_path(root, config.foreground_dir, event), slot, ready)
         for slot, event in enumerate(scene.targets)
     ]
     others = sorted(scene.int_events, key=lambda event: event.event_time)
-    events += [_event(event, scene, room, event_path(root, config.interference_dir, event), None) for event in others]
+    events += [
+        _event(event, scene, room, event_path(root, config.interference_dir, event), None, ready) for event in others
+    ]
     before, after = scene.room.direct_range_ms
     return Plan(
         rate=config.sr,
@@ -146,28 +151,29 @@ def event_path(root: str | Path, folder: str | None, event: Event) -> str:
     return os.path.join(root, event.source_file)
 
 
-def _event(event: Event, scene: Scene, room: SofaRoom, path: str, slot: int | None) -> PlannedEvent:
+def _event(event: Event, scene: Scene, room: SofaRoom, path: str, slot: int | None, ready: str) -> PlannedEvent:
     rate = scene.config.sr
     points = event.event_position or []
-    found = _held(clip(path, event.source_time or 0, event.event_duration), rate)
+    found = _held(clip(path, event.source_time or 0, event.event_duration, ready), rate)
     length = None
     if found.info.rate != rate:
         length = scene.rules.source_length(event.event_duration, rate)
     return PlannedEvent(
         clip=found,
         length=length,
-        responses=tuple(Response(room.path, room.stamp, scene.rules.find(room, point), rate) for point in points),
+        responses=tuple(Response(room.path, room.stamp, scene.rules.find(room, p), rate, ready) for p in points),
         onset=int(event.event_time * rate),
         level=scene.config.ref_db + event.snr,
         slot=slot,
     )
 
 
-def _background(event: Event, scene: Scene, n_channels: int, root: str | Path) -> PlannedBackground:
+def _background(event: Event, scene: Scene, n_channels: int, root: str | Path, ready: str) -> PlannedBackground:
     config = scene.config
     path = event_path(root, config.background_dir, event)
     fill = event.source_time is None
-    found = _held(clip(path) if fill else clip(path, event.source_time or 0, event.event_duration), config.sr)
+    duration = None if fill else event.event_duration
+    found = _held(clip(path, event.source_time or 0, duration, ready), config.sr)
     if found.info.channels not in (1, n_channels):
         expected = f"{n_channels}, as the room's impulse responses have"
         raise InputError(path, f"{found.info.channels} channels", expected)

@@ -6,8 +6,8 @@ Fast enough to run inside a training data loader:
   scenes go by overlap-add;
 * one forward transform of the source serves all channels; the direct part of an impulse response is short, so the dry
   target takes short blocks;
-* recordings and impulse responses are read by slice. What is costly to read again is kept within budgets of bytes
-  (:func:`set_cache_budget`), or shared by all processes that are forked from this one (:func:`preload`).
+* recordings and impulse responses are read by slice, where they were prepared (:mod:`s5.scene.ready`). The spectra of
+  impulse responses that are used again and again are kept within a budget of bytes.
 
 Signals and spectra are float32 and complex64. float64 is used where sums or normalisations decide a level: the energy
 of an impulse response, of a wet event and of the background.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,13 @@ from s5.scene import audio as recordings
 from s5.scene.cache import ByteCache
 from s5.scene.motion import fade_weights
 from s5.scene.plan import Plan, PlannedBackground, PlannedEvent, Response, plan
-from s5.scene.room import ZERO_CHANNEL, open_room
+from s5.scene.ready import file_of, read
+from s5.scene.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.rules import RenderRules
 from s5.scene.spec import Scene
 
-AUDIO_BUDGET, FILTER_BUDGET = 128 << 20, 192 << 20
-"""Bytes that a process keeps by default: decoded recordings, spectra of impulse responses."""
+FILTER_BUDGET = 128 << 20
+"""Bytes of impulse responses' spectra that a process keeps."""
 
 LARGEST_TRANSFORM = 409_600
 """Longer wet events go by overlap-add, unless their impulse response alone is about as long."""
@@ -78,51 +79,10 @@ class _Filter:
         return self.spectra.nbytes + (0 if self.power is None else self.power.nbytes)
 
 
-_filters: ByteCache[_Filter] = ByteCache(FILTER_BUDGET, lambda x: x.nbytes)
-_lengths: ByteCache[tuple[int, int]] = ByteCache(100_000, lambda _: 1)
-"""Of an impulse response: without trailing zeros, and with them."""
+spectra: ByteCache[_Filter] = ByteCache(FILTER_BUDGET, lambda x: x.nbytes)
 
 
-def set_cache_budget(audio: int = AUDIO_BUDGET, filters: int = FILTER_BUDGET) -> None:
-    """Sets how many bytes of decoded audio and of impulse responses' spectra this process keeps for itself."""
-    load_response.cache_clear()
-    recordings.decoded.resize(audio)
-    _filters.resize(filters)
-
-
-def preload(
-    files: Iterable[str | Path], sampling_rate: int, rooms: Iterable[str | Path] = (), budget: int = 1 << 30
-) -> None:
-    """Loads material into memory that this process shares with those forked from it later, as far as a budget goes.
-
-    Impulse responses come after the recordings. Uncompressed recordings at the scenes' rate are left where they are:
-    they are read by slice as fast. What an earlier call loaded stays.
-
-    Args:
-        files: audio, e.g. :meth:`s5.scene.Sampler.files`.
-        sampling_rate: the scenes', Hz.
-        rooms: SOFA files, e.g. :meth:`s5.scene.Sampler.rooms`.
-        budget: bytes, once for all processes and calls.
-
-    Raises:
-        InputError: an unreadable file.
-    """
-    recordings.shared.budget = budget = max(budget, recordings.shared.budget)
-    for file in files:
-        found = recordings.clip(str(file))
-        if recordings.shared.used + found.nbytes_of_file <= budget:
-            recordings.share(found, sampling_rate)
-    for path in rooms:
-        room = open_room(path)
-        n = room.rir_length * sampling_rate / room.sampling_rate
-        for index in range(room.n_positions):
-            if recordings.shared.used + 4 * room.n_channels * n > budget:
-                return
-            response = Response(room.path, room.stamp, index, sampling_rate)
-            recordings.shared.add(response, load_response(response))
-
-
-def render(scene: Scene, root: str | Path = ".", sources: bool = True) -> Rendered:
+def render(scene: Scene, root: str | Path = ".", sources: bool = True, ready: str = "") -> Rendered:
     """Renders a scene.
 
     Background: scaled to ``ref_db + snr`` (10 log10 of the mean square over channels and samples). Event: read, mono,
@@ -135,11 +95,12 @@ def render(scene: Scene, root: str | Path = ".", sources: bool = True) -> Render
         root: folder that the scene's relative paths start from.
         sources: whether the dry and wet sources are wanted; without them (``dry`` and ``wet`` are then [0, T]) the
             mixture is the same and made sooner.
+        ready: folder of prepared material (:mod:`s5.scene.ready`).
 
     Raises:
         InputError: a file is missing or unreadable, or does not fit the scene.
     """
-    return render_plan(plan(scene, root), sources)
+    return render_plan(plan(scene, root, ready), sources)
 
 
 def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = None) -> Rendered:
@@ -181,21 +142,56 @@ def load_response(response: Response) -> np.ndarray:
     Raises:
         InputError: an unreadable file, only zeros, a number that is not finite.
     """
-    found = recordings.shared.read(response)
+    found = _prepared(response)
     if found is not None:
         return found
     room = open_room(response.path)
-    rir: np.ndarray = recordings.resample(room.rir(response.index).T, room.sampling_rate, response.rate).T
+    return normalised(room, response.index, room.rir(response.index), response.rate)
+
+
+def normalised(room: SofaRoom, index: int, rir: np.ndarray, rate: int) -> np.ndarray:
+    """An impulse response [M, N] float64, as a room's file has it, in the form of :func:`load_response`.
+
+    Raises:
+        InputError: only zeros.
+    """
+    rir = recordings.resample(rir.T, room.sampling_rate, rate).T
     energy = np.einsum("mn,mn->", rir, rir) / len(rir)
     if energy == 0:
-        raise InputError(f"{room.path}: Data.IR[{response.index}]", "only zeros", "an impulse response")
-    n_full = rir.shape[1]
+        raise InputError(f"{room.path}: Data.IR[{index}]", "only zeros", "an impulse response")
     if not rir[:, -1].any():
         rir = rir[:, : np.flatnonzero(np.any(rir, axis=0))[-1] + 1]
     out: np.ndarray = np.empty(rir.shape, dtype=np.float32)
     np.multiply(rir, 1 / np.sqrt(energy), out=out, casting="same_kind")
-    _lengths.get(response, lambda: (out.shape[1], n_full))
     return out
+
+
+def _prepared(response: Response) -> np.ndarray | None:
+    """An impulse response of :func:`load_response` from the prepared material, if it is there."""
+    length = _prepared_length(response)
+    if length is None:
+        return None
+    room = open_room(response.path)
+    file = file_of(response.ready, "room", response.path, response.stamp)
+    n = resampled_length(room, response.rate)
+    start = 4 * (room.n_positions + response.index * room.n_channels * n)
+    found = read(file, "float32", start, (room.n_channels, n))
+    return None if found is None else np.ascontiguousarray(found[:, :length])
+
+
+def _prepared_length(response: Response) -> int | None:
+    if not response.ready:
+        return None
+    file = file_of(response.ready, "room", response.path, response.stamp)
+    found = read(file, "int32", 4 * response.index, (1,))
+    return None if found is None else int(found[0])
+
+
+def resampled_length(room: SofaRoom, rate: int) -> int:
+    """Samples of a room's impulse responses at a rate, trailing zeros included."""
+    if room.sampling_rate == rate:
+        return room.rir_length
+    return recordings.resampled(room.rir_length, room.sampling_rate, rate)
 
 
 def direct_part(response: Response, rir: np.ndarray, rules: RenderRules, range_ms: Sequence[float]) -> slice:
@@ -212,15 +208,13 @@ def direct_part(response: Response, rir: np.ndarray, rules: RenderRules, range_m
 
 def full_length(response: Response) -> int:
     """Samples of an impulse response at the scene's rate, trailing zeros included; they count for an event's level."""
-    return _lengths.get(response, lambda: _measure(response))[1]
+    return resampled_length(open_room(response.path), response.rate)
 
 
-def _measure(response: Response) -> tuple[int, int]:
-    room = open_room(response.path)
-    n = room.rir_length
-    if room.sampling_rate != response.rate:
-        n = int(np.ceil(n * (response.rate / room.sampling_rate)))
-    return load_response(response).shape[1], n
+@lru_cache(100_000)
+def _length(response: Response) -> int:
+    """Samples of an impulse response at the scene's rate, without trailing zeros."""
+    return _prepared_length(response) or load_response(response).shape[1]
 
 
 def _scale(level: float, mean_square: float) -> np.float32:
@@ -284,21 +278,18 @@ def _parts(source: np.ndarray, event: PlannedEvent) -> Iterable[tuple[Response, 
 
 def _room_filter(response: Response, n_source: int, n_channels: int | None = None) -> _Filter:
     """A position's filter; of its first ``n_channels`` channels with the power of all, unless it works in blocks."""
-    load = cache(lambda: load_response(response))
-    if response not in _lengths:
-        load()
-    length = _lengths.get(response, lambda: _measure(response))[0]
+    length = _length(response)
     n_fft = transform_length(n_source, length)
     if n_source + length - 1 > n_fft:
         n_channels = None
 
     def make() -> _Filter:
-        spectra = _forward(load(), n_fft)
+        spectra = _forward(load_response(response), n_fft)
         if n_channels is None:
             return _Filter(spectra, n_fft, length)
         return _Filter(spectra[:n_channels].copy(), n_fft, length, power=_power(spectra).sum(axis=0))
 
-    return _filters.get((response, n_fft, n_channels), make)
+    return spectra.get((response, n_fft, n_channels), make)
 
 
 def _direct_filter(response: Response, rules: RenderRules, range_ms: Sequence[float]) -> _Filter:
@@ -309,7 +300,7 @@ def _direct_filter(response: Response, rules: RenderRules, range_ms: Sequence[fl
         n_fft = transform_length(0, 8 * part.shape[1])
         return _Filter(_forward(part, n_fft), n_fft, part.shape[1], window.start)
 
-    return _filters.get((response, rules, *range_ms), make)
+    return spectra.get((response, rules, *range_ms), make)
 
 
 def transform_length(n_source: int, length: int) -> int:

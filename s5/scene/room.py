@@ -3,9 +3,9 @@
 Conventions with FIR data are read: SingleRoomSRIR (also as SpatialScaper writes it), SingleRoomDRIR, GeneralFIR,
 GeneralFIR-E, SingleRoomMIMOSRIR, SimpleFreeFieldHRIR and the like.
 
-Only what a scene needs is read: the positions once, then single impulse responses by slice (of a compressed file, by
-chunk, which is kept: :mod:`s5.scene.unpacked`). Open files are kept in a small table a process; a forked or unpickled
-copy opens its own handle.
+Only what a scene needs is read: the positions once, then single impulse responses by slice. Of a compressed file, one
+costs as much as all in its chunk: so rooms are prepared once (:mod:`s5.scene.ready`). Open files are kept in a small
+table a process; a forked or unpickled copy opens its own handle.
 """
 
 from __future__ import annotations
@@ -20,15 +20,10 @@ import h5py
 import numpy as np
 
 from s5.errors import InputError
-from s5.scene import unpacked
-from s5.scene.cache import ByteCache
 from s5.scene.spec import MAX_SAMPLES, RATES
 
 MAX_OPEN = 64
 """Rooms that a process keeps open."""
-
-SMALL_CHUNK = 8 << 20
-"""Bytes, as float32."""
 
 ZERO_CHANNEL = 1e-10
 """Energy of a channel of an impulse response, as a part of the loudest one's, at or below which it counts as zero."""
@@ -38,9 +33,6 @@ LARGEST_BLOCK = 1 << 25
 
 HERTZ = {"": 1, "hertz": 1, "hz": 1, "kilohertz": 1000, "khz": 1000}
 """Units of a sampling rate, in lower case."""
-
-_chunks: ByteCache[np.ndarray] = ByteCache(128 << 20, lambda x: x.nbytes)
-"""Decompressed impulse responses, float32."""
 
 
 class SofaRoom:
@@ -98,9 +90,7 @@ class SofaRoom:
             raise InputError(f"{self.path}: Data.IR", found, f"at most {MAX_SAMPLES} samples together")
         self._n_emitters = int(shape[self._axes[3]]) if len(shape) == 4 else 1
         self.n_positions = n_measurements * self._n_emitters
-        self._chunk_rows = self._chunk_channels = 1
-        if len(shape) == 3 and chunks:
-            self._chunk_rows, self._chunk_channels = min(chunks[0], n_measurements), chunks[1]
+        self._chunk_rows = min(chunks[0], n_measurements) if len(shape) == 3 and chunks else 1
         if raw.shape not in ((n_measurements, 3), (1, 3)):
             raise InputError(f"{self.path}: SourcePosition", f"shape {list(raw.shape)}", f"[{n_measurements}, 3]")
         self.own_positions, self.positions = self._locate(data, raw, n_measurements)
@@ -194,20 +184,22 @@ class SofaRoom:
         Raises:
             InputError: the data cannot be read or hold a number that is not finite.
         """
-        rows = self._chunk_rows
         if self._n_emitters > 1:
             measurement, emitter = divmod(index, self._n_emitters)
             rir = self._read(measurement, emitter=emitter)
-        elif rows == 1:
-            rir = self._read(slice(index, index + 1))[0]
         else:
-            # Of a compressed file, one response costs as much as all in its chunk.
-            start = index // rows * rows
-            rir = self._from_chunk(slice(start, min(start + rows, self.n_positions)), index)
-        rir = rir.astype(np.float64, copy=False)
-        if not np.isfinite(rir).all():
-            raise InputError(f"{self.path}: Data.IR[{index}]", "a number that is not finite", "an impulse response")
-        return rir
+            rir = self._read(slice(index, index + 1))[0]
+        return self._finite(index, rir)
+
+    def responses(self) -> Iterator[tuple[int, np.ndarray]]:
+        """All impulse responses, in order, as :meth:`rir` gives them; what is compressed together is read together.
+
+        Raises:
+            InputError: as :meth:`rir`.
+        """
+        for start, block in self._blocks():
+            for index, rir in enumerate(block, start):
+                yield index, self._finite(index, rir)
 
     def energies(self) -> Iterator[tuple[int, np.ndarray]]:
         """Index of each impulse response, and the energy [R] of its channels (not finite where a sample is not).
@@ -215,36 +207,31 @@ class SofaRoom:
         Raises:
             InputError: the data cannot be read.
         """
+        for start, block in self._blocks():
+            with np.errstate(over="ignore", invalid="ignore"):
+                yield from enumerate(np.einsum("nrt,nrt->nr", block, block, dtype=np.float64), start)
+
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """First index and responses [n, R, N], block by block."""
         if self._n_emitters > 1:
             for index in range(self.n_positions):
                 measurement, emitter = divmod(index, self._n_emitters)
-                yield index, _energies(self._read(measurement, emitter=emitter)[None])[0]
+                yield index, self._read(measurement, emitter=emitter)[None]
             return
-        step = min(self._chunk_channels, self.n_channels)
-        rows = max(1, min(self._chunk_rows, LARGEST_BLOCK // (step * self.rir_length)))
+        rows = max(1, min(self._chunk_rows, LARGEST_BLOCK // (self.n_channels * self.rir_length)))
         for start in range(0, self.n_positions, rows):
-            some = slice(start, min(start + rows, self.n_positions))
-            parts = (slice(first, first + step) for first in range(0, self.n_channels, step))
-            energies = np.concatenate([_energies(self._read(some, channels)) for channels in parts], axis=1)
-            yield from enumerate(energies, start)
+            yield start, self._read(slice(start, min(start + rows, self.n_positions)))
 
-    def _from_chunk(self, rows: slice, index: int) -> np.ndarray:
-        """A response [R, N] of a compressed chunk, which is kept: a small one in memory, a large one in a file."""
-        n_bytes = 4 * (rows.stop - rows.start) * self.n_channels * self.rir_length
-        if n_bytes > SMALL_CHUNK:
-            shape = (self.n_channels, self.rir_length)
-            found = unpacked.response(self.path, self.stamp, rows, index, shape, self._chunk_channels, self._read)
-            if found is not None:
-                return found
-        if n_bytes > _chunks.budget:
-            return self._read(slice(index, index + 1))[0]
-        key = (self.path, self.stamp, rows.start)
-        return _chunks.get(key, lambda: self._read(rows).astype(np.float32))[index - rows.start]
+    def _finite(self, index: int, rir: np.ndarray) -> np.ndarray:
+        rir = rir.astype(np.float64, copy=False)
+        if not np.isfinite(rir).all():
+            raise InputError(f"{self.path}: Data.IR[{index}]", "a number that is not finite", "an impulse response")
+        return rir
 
-    def _read(self, rows: slice | int, channels: slice = slice(None), emitter: int = 0) -> np.ndarray:
+    def _read(self, rows: slice | int, emitter: int = 0) -> np.ndarray:
         """Responses [rows, R, N] of measurements, or [R, N] of one and an emitter: a hyperslab of ``Data.IR``."""
         chosen: list[Any] = [slice(None)] * len(self._axes)
-        chosen[self._axes[0]], chosen[self._axes[1]] = rows, channels
+        chosen[self._axes[0]] = rows
         if len(self._axes) == 4:
             chosen[self._axes[3]] = emitter
         try:
@@ -298,13 +285,6 @@ def open_room(path: str | Path) -> SofaRoom:
     while len(_rooms) > MAX_OPEN:
         _rooms.popitem(last=False)[1].close()
     return kept
-
-
-def _energies(responses: np.ndarray) -> np.ndarray:
-    """[n, R, N] -> [n, R] float64."""
-    exact = responses.astype(np.float64, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.einsum("nrt,nrt->nr", exact, exact)
 
 
 def _text(value: Any) -> str:

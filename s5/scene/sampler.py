@@ -188,7 +188,16 @@ class Sampler:
 
     def files(self) -> Iterator[str]:
         """Paths of all audio files that scenes may use: backgrounds, events, interference."""
-        return self._material.files()
+        yield from self.backgrounds()
+        yield from (path for path, _ in self.sources())
+
+    def sources(self) -> Iterator[tuple[str, float]]:
+        """Paths and durations (s) of the recordings of events and interference."""
+        return self._material.sources()
+
+    def backgrounds(self) -> list[str]:
+        """Paths of the backgrounds."""
+        return self._material.backgrounds()
 
     def rooms(self) -> list[str]:
         """Paths of the SOFA files."""

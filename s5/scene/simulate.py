@@ -46,6 +46,8 @@ from s5.scene.bad_audio import (
     write_report,
 )
 from s5.scene.metadata import MetadataList, load_scenes
+from s5.scene.prepare import of_sampler, of_scenes, prepare
+from s5.scene.ready import folder_of
 from s5.scene.render import render
 from s5.scene.sampler import Sampler, SamplerConfig
 from s5.scene.spec import Scene
@@ -96,6 +98,12 @@ class SamplerScenes:
 
     sampler: Sampler
     simulator: str = "native"
+    data: str = ""
+    """Folder of the data directories, below which material is prepared; nothing: nowhere."""
+
+    def prepare(self, mapping: Map) -> None:
+        """Writes what the scenes read in the form that they read."""
+        prepare(of_sampler(self.sampler), self.sampler.config.sampling_rate, self.data, mapping)
 
     def __len__(self) -> int:
         return self.sampler.config.num_scenes
@@ -115,7 +123,8 @@ class SamplerScenes:
         module = simulator(self.simulator)
         if drawn is None or not hasattr(module, "render_scene"):
             return module.simulate_scene(self.sampler, item)
-        return Simulated(drawn, module.render_scene(drawn, self.sampler.root))
+        ready = folder_of(self.data, drawn.config.sr)
+        return Simulated(drawn, module.render_scene(drawn, self.sampler.root, ready))
 
 
 @dataclass
@@ -125,7 +134,14 @@ class ListedScenes:
     path: str
     root: str = "."
     num_scenes: int | None = None
+    data: str = ""
+    """Folder of the data directories."""
     simulator: str = field(default="native", init=False)
+
+    def prepare(self, mapping: Map, items: Iterable[int]) -> None:
+        """Writes what the scenes of entries read in the form that they read."""
+        for rate, wanted in of_scenes((self.draw(item) for item in items), self.root).items():
+            prepare(wanted, rate, self.data, mapping)
 
     @cached_property
     def scenes(self) -> MetadataList | list[Scene]:
@@ -154,7 +170,7 @@ class ListedScenes:
     def make(self, item: int, drawn: Scene | None) -> Simulated:
         """Renders an entry."""
         scene = drawn or self.draw(item)
-        return Simulated(scene, render(scene, self.root))
+        return Simulated(scene, render(scene, self.root, ready=folder_of(self.data, scene.config.sr)))
 
 
 @dataclass
@@ -260,8 +276,10 @@ def simulate(
     if scenes is not None:
         if simulator_name != "native":
             raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the events are placed already")
-        found = ListedScenes(str(scenes), root, num_scenes)
+        found = ListedScenes(str(scenes), root, num_scenes, str(out.parent))
         items = known["items"] if known else _check_listed(found, out, on_bad_audio, mapping)
+        if not known:
+            found.prepare(mapping, items)
     else:
         assert config is not None
         simulator(simulator_name)
@@ -269,7 +287,9 @@ def simulate(
             sampler = _sampler(config, num_scenes, known["excluded"])
         else:
             sampler = _checked_sampler(config, out, on_bad_audio, mapping, num_scenes)
-        found = SamplerScenes(sampler, simulator_name)
+        found = SamplerScenes(sampler, simulator_name, str(out.parent))
+        if not known:
+            found.prepare(mapping)
         items = list(range(len(found)))
     digits = max(4, len(str(len(found) - 1)))
     work = _Work(found, out, {item: f"{out.name}_{item:0{digits}d}" for item in items}, form)
@@ -307,9 +327,9 @@ def make_virtual(
 ) -> Path:
     """Writes a virtual set: ``sampler.yaml`` with the resolved configuration.
 
-    Before, all audio is checked as for a fixed set, a scene with each possible number of events is drawn, and one scene
-    is rendered: so a training does not stop on the way. With ``skip``, bad files are listed in ``excluded.txt`` too,
-    and the training draws without them.
+    Before, all audio is checked and prepared as for a fixed set, a scene with each possible number of events is drawn,
+    and one scene is rendered: so a training does not stop on the way. With ``skip``, bad files are listed in
+    ``excluded.txt`` too, and the training draws without them.
 
     Raises:
         InputError: bad material, a configuration that allows no scene, or a folder that holds a fixed set.
@@ -319,7 +339,9 @@ def make_virtual(
         raise InputError(out, "wav.scp (a fixed set)", "a folder for a virtual set")
     sampler = _checked_sampler(config, out, on_bad_audio, _spread(nj), num_scenes)
     sampler.check_requests()
-    render(sampler.scene(0, 0), sampler.root)
+    scenes = SamplerScenes(sampler, data=str(out.parent))
+    scenes.prepare(_spread(nj))
+    scenes.make(0, scenes.draw(0))
     out.mkdir(parents=True, exist_ok=True)
     write_excluded(sorted(sampler.excluded), out)
     write_bytes(out / "sampler.yaml", yaml.safe_dump(sampler.to_dict(), sort_keys=False).encode())

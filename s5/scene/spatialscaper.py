@@ -89,17 +89,18 @@ def draw_scene(sampler: Sampler, item: int) -> Scene:
     )
 
 
-def render_scene(scene: Scene, root: str | Path = ".") -> Rendered:
+def render_scene(scene: Scene, root: str | Path = ".", ready: str = "") -> Rendered:
     """Renders a scene, static or moving, with the library's ``spatialize``.
 
     Args:
         scene: of :func:`draw_scene`, or any other.
         root: folder that the scene's relative paths start from.
+        ready: folder of prepared material (:mod:`s5.scene.ready`).
 
     Raises:
         InputError: no library; a file is missing or unreadable, or does not fit the scene.
     """
-    planned = plan(scene, root)
+    planned = plan(scene, root, ready)
     # Nothing is convolved in it: the background is the native renderer's.
     mixture = render_plan(replace(planned, events=(), labels=())).mixture.astype(np.float64)
     dry = np.zeros((len(planned.labels), planned.n_samples), dtype=np.float32)

@@ -48,12 +48,6 @@ class S5Task(AbsTask):
             "--num_threads", type=int, default=None, help="CPU threads of the training process (default: torch's)"
         )
         group.add_argument(
-            "--scene_cache_mb",
-            type=int,
-            default=1024,
-            help="Decoded recordings and impulse responses kept for rendering, once for all workers, in MB",
-        )
-        group.add_argument(
             "--renderer",
             choices=("cpu", "device"),
             default="cpu",
@@ -177,7 +171,6 @@ class S5Task(AbsTask):
                 args.seed,
                 num_scenes,
                 cls.with_sources,
-                args.scene_cache_mb,
                 planned=renderer is not None,
                 n_channels=cls.channels_used(args),
             )

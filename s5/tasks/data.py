@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import multiprocessing
 import os
 import signal
@@ -29,9 +30,10 @@ from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.parallel import SHARED_MEMORY, fate
 from s5.scene import Sampler as SceneSampler
-from s5.scene import preload, render_plan, scene_seed, set_cache_budget
+from s5.scene import render_plan, scene_seed
 from s5.scene.bad_audio import read_excluded
 from s5.scene.plan import plan
+from s5.scene.ready import folder_of
 from s5.tasks.parcel import Parcel
 from s5.tasks.signals import ignore_stop_signals
 
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
 Item = tuple[str, dict[str, Any]]
 Batch = tuple[list[str], dict[str, Any]]
 SAMPLER_YAML = "sampler.yaml"
-
-WORKER_AUDIO, WORKER_FILTERS = 64 << 20, 128 << 20
-"""Bytes that a worker keeps for itself, beside what all of them share: decoded recordings, spectra."""
 
 BATCHES_AHEAD = 2
 """Batches whose recordings are read while the device works on the one before."""
@@ -74,8 +73,6 @@ class VirtualScenes(Dataset):
         seed: of the training.
         num_scenes: scenes of an epoch; by default the sampler's.
         with_sources: whether items carry the dry targets.
-        cache_mb: decoded recordings and impulse responses that are kept, in MB. They are loaded here, so that workers
-            share them.
         planned: items carry the scene's plan instead of its samples, for a renderer on the device.
         n_channels: the first so many channels of the mixtures are enough; None: all.
     """
@@ -87,7 +84,6 @@ class VirtualScenes(Dataset):
         seed: int = 0,
         num_scenes: int | None = None,
         with_sources: bool = True,
-        cache_mb: int = 0,
         planned: bool = False,
         n_channels: int | None = None,
     ) -> None:
@@ -103,10 +99,9 @@ class VirtualScenes(Dataset):
         self.with_sources = with_sources
         self.planned, self.n_channels = planned, n_channels
         self.fingerprint = self.sampler.fingerprint
-        if cache_mb and not planned:
-            set_cache_budget(WORKER_AUDIO, WORKER_FILTERS)
-            rate, budget = self.sampler.config.sampling_rate, cache_mb << 20
-            preload(self.sampler.files(), rate, self.sampler.rooms(), budget)
+        self.ready = folder_of(Path(path).absolute().parent, self.sampler.config.sampling_rate)
+        if not Path(self.ready).is_dir():
+            logging.warning("%s: no prepared material, scenes take longer (stage 2 writes it)", self.ready)
 
     def __len__(self) -> int:
         return self.num_scenes
@@ -117,7 +112,7 @@ class VirtualScenes(Dataset):
         name = f"epoch{epoch}_{item:06d}"
         try:
             drawn = self.sampler.sample(seed)
-            scene = plan(drawn, self.sampler.root)
+            scene = plan(drawn, self.sampler.root, self.ready)
             if drawn.slots is None:  # the rules of 2025 have an order
                 # Training order of the slots is shuffled, silence last: no slot learns to be the first event.
                 scene = scene.with_slots(np.random.default_rng([seed, 1]).permutation(len(scene.labels)).tolist())

@@ -28,7 +28,7 @@ CONTINUED = ("max_epoch", "patience")
 and only where the schedule of the learning rate does not follow from it."""
 
 HOW = (
-    *("num_workers", "num_threads", "scene_cache_mb", "device_cache_mb", "ngpu", "unused_parameters", "dist_timeout"),
+    *("num_workers", "num_threads", "device_cache_mb", "ngpu", "unused_parameters", "dist_timeout"),
     *("dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "local_rank", "dist_launcher"),
     *("dist_master_addr", "dist_master_port", "multiprocessing_distributed", "checkpoint_minutes"),
     *("log_level", "log_interval", "print_config", "use_matplotlib", "use_tensorboard", "create_graph_in_tensorboard"),

@@ -4,15 +4,16 @@
     python test/bench/render.py --device cuda --batch 32
 
 Makes its own material (rooms, sources, backgrounds) in a temporary folder. Times are CPU seconds of one core, so that
-other work on the machine does not count; wall-clock times stand beside them. Timed are: the first pass, which unpacks
-compressed SOFA files; with cold caches (nothing kept in the process from scene to scene, as with many rooms); with warm
-ones (the same scenes again); and the device renderer on batches. The peer always reads everything again.
+other work on the machine does not count; wall-clock times stand beside them. Timed are: preparing the material, once;
+scenes from it, with no spectra kept from scene to scene (as with very many positions) and with all of them (the same
+scenes again); and the device renderer on batches. The peer always reads everything again.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import importlib
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -31,13 +33,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 from material import make_material, sampler_config  # noqa: E402
 
-from s5.scene import Sampler, Scene, render, set_cache_budget  # noqa: E402
+from s5.scene import Sampler, Scene, render  # noqa: E402
+from s5.scene.prepare import of_sampler, prepare  # noqa: E402
+from s5.scene.ready import folder_of  # noqa: E402
+
+spectra = importlib.import_module("s5.scene.render").spectra
+"""What a process keeps of impulse responses."""
 
 PARTS = {
     "transforms (FFT)": ("_duccfft", "pocketfft", "scipy/fft", "_forward", "_inverse"),
     "spectra multiplied": ("_multiply",),
     "audio read": ("soundfile", "scene/audio.py", "ascontiguousarray", "sf_"),
-    "impulse responses read": ("h5py", "room.py", "load_response", "unpacked.py", "fromfile"),
+    "impulse responses read": ("h5py", "room.py", "load_response", "ready.py", "fromfile"),
     "levels and sums": ("render.py", "einsum", "numpy.zeros", "reduce"),
     "files and headers looked up": ("posix", "scene/plan.py", "posixpath"),
 }
@@ -72,7 +79,6 @@ def main() -> None:
 def run(args: argparse.Namespace, folder: Path) -> None:
     """Makes the material, times everything, prints the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["S5_CACHE"] = str(folder / "cache")
     suffix = ".flac" if args.flac else ".wav"
     make_material(
         folder, n_rooms=args.rooms, rir_seconds=args.rir_seconds, suffix=suffix, compressed=not args.uncompressed
@@ -89,23 +95,19 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     rows: list[tuple[str, float, float]] = []
     if args.spaudsyn:
         rows.append(time_peer(args, folder, scenes))
-    with tempfile.TemporaryDirectory() as empty:
-        os.environ["S5_CACHE"] = empty
-        set_cache_budget()
-        rows.append(timed("ours, first pass", scenes, lambda scene: render(scene, folder)))
-    os.environ["S5_CACHE"] = str(folder / "cache")
-    set_cache_budget(0, 0)
-    for scene in scenes:
-        render(scene, folder)
-    for sources, what in ((True, "ours, cold"), (False, "ours, cold, mixture only")):
-        rows.append(timed(what, scenes, lambda scene, sources=sources: render(scene, folder, sources)))
-    profile(scenes, folder, "cold caches")
-    set_cache_budget(2 << 30, 4 << 30)
-    for scene in scenes:
-        render(scene, folder)
-    for sources, what in ((True, "ours, warm"), (False, "ours, warm, mixture only")):
-        rows.append(timed(what, scenes, lambda scene, sources=sources: render(scene, folder, sources)))
-    profile(scenes, folder, "warm caches")
+    wall, cpu = time.perf_counter(), time.process_time()
+    ready = prepare(of_sampler(sampler), sampler.config.sampling_rate, folder, map)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    size = sum(file.stat().st_size for file in Path(ready).iterdir()) / 1e6
+    print(f"preparing the material, once: {cpu:.1f} s of CPU time, {wall:.1f} s, {size:.0f} MB\n")
+    for kept, what in ((0, "no spectra kept"), (4 << 30, "spectra kept")):
+        spectra.resize(kept)
+        for scene in scenes:
+            render(scene, folder, ready=ready)
+        for sources, of in ((True, ""), (False, ", mixture only")):
+            work = partial(render, root=folder, sources=sources, ready=ready)
+            rows.append(timed(f"ours, {what}{of}", scenes, work))
+        profile(scenes, folder, what)
     if args.device:
         rows += time_device(args, folder, scenes)
     print(f"{'':38}{'scenes/s (CPU)':>16}{'(wall)':>10}" + ("     ratio" if args.spaudsyn else ""))
@@ -135,7 +137,7 @@ def time_peer(args: argparse.Namespace, folder: Path, scenes: list[Scene]) -> tu
     worst = 0.0
     with np.load(out) as theirs:
         for i, scene in enumerate(some[: args.compared]):
-            ours = render(scene, folder)
+            ours = render(scene, folder, ready=folder_of(folder, scene.config.sr))
             peak = np.abs(theirs[f"mixture{i}"]).max()
             worst = max(worst, np.abs(ours.mixture - theirs[f"mixture{i}"]).max() / peak)
             if len(ours.dry):
@@ -155,7 +157,8 @@ def time_device(args: argparse.Namespace, folder: Path, scenes: list[Scene]) -> 
 
     torch.set_num_threads(1)
     renderer = DeviceRenderer(args.device, cache_mb=args.device_cache_mb)
-    plans = [plan(scene, folder) for scene in scenes]
+    ready = folder_of(folder, scenes[0].config.sr)
+    plans = [plan(scene, folder, ready) for scene in scenes]
     batches = [plans[i : i + args.batch] for i in range(0, len(plans), args.batch)]
     rows = []
     for what in ("first pass", "warm"):
@@ -171,10 +174,11 @@ def time_device(args: argparse.Namespace, folder: Path, scenes: list[Scene]) -> 
 
 def profile(scenes: list[Scene], folder: Path, what: str) -> None:
     """Prints how the time of rendering divides over its parts."""
+    ready = folder_of(folder, scenes[0].config.sr)
     profiler = cProfile.Profile(time.process_time)
     profiler.enable()
     for scene in scenes:
-        render(scene, folder)
+        render(scene, folder, ready=ready)
     profiler.disable()
     parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     parts["rest"] = 0.0

@@ -3,9 +3,8 @@
     python test/bench/render_memory.py                                    # the size: long impulse responses, many rooms
     python test/bench/render_memory.py --scenes 20000 --duration 1 --rir_seconds 0.3 --rooms 8    # the growth
 
-Runs the training's own data loader (s5.tasks.data) over material that it makes up. MB of the processes: RSS, all pages
-that are mapped; PSS, shared pages by their share; private, what ends with the process. Beside them stands what the
-preloaded material takes, once for all.
+Runs the training's own data loader (s5.tasks.data) over material that it makes up and prepares. MB of the processes:
+RSS, all pages that are mapped; PSS, shared pages by their share; private, what ends with the process.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ def main() -> None:
     parser.add_argument("--rir_seconds", type=float, default=5.4, help="length of the impulse responses (5.4)")
     parser.add_argument("--rooms", type=int, default=24, help="rooms of 108 positions, links to two files (24)")
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
-    parser.add_argument("--scene_cache_mb", type=int, default=1024, help="as in a training's YAML (1024)")
-    parser.add_argument("--flac", action="store_true", help="compressed recordings, which are preloaded")
+    parser.add_argument("--flac", action="store_true", help="compressed recordings")
     parser.add_argument("--folder", type=Path, help="keep the material here; by default a temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -55,20 +53,20 @@ def run(args: argparse.Namespace, folder: Path) -> None:
         link = rooms / f"room{i:02d}.sofa"
         if not link.is_symlink():
             link.symlink_to((folder / f"raw/room_ir/room{i % 2:02d}.sofa").resolve())
-    os.environ["S5_CACHE"] = str(folder / "cache")
     config = sampler_config(duration=args.duration, num_scenes=args.scenes)
     config["dirs"] = {name: str(folder / path) for name, path in config["dirs"].items()} | {"room_ir": str(rooms)}
     (folder / "train").mkdir(exist_ok=True)
     (folder / "train/sampler.yaml").write_text(yaml.safe_dump(config))
 
-    from s5.scene import audio
+    from s5.scene import Sampler
+    from s5.scene.prepare import of_sampler, prepare
     from s5.tasks.data import SceneIterFactory, VirtualScenes
 
     began = time.perf_counter()
-    dataset = VirtualScenes(folder / "train", with_sources=True, cache_mb=args.scene_cache_mb)
-    preloading = time.perf_counter() - began
+    prepare(of_sampler(Sampler(config)), config["sampling_rate"], folder, map)
+    print(f"prepared in {time.perf_counter() - began:.0f} s")
+    dataset = VirtualScenes(folder / "train", with_sources=True)
     factory = SceneIterFactory(dataset, 4, num_workers=args.workers)
-    print(f"preloaded: {audio.shared.used / 2**20:.0f} MB in {len(audio.shared)} arrays, {preloading:.0f} s")
     print(f"the loading process: {line(os.getpid())}\n")
     rows = []
     for i, _ in enumerate(factory.build_iter(1), 1):

@@ -12,6 +12,7 @@ stand beside them.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import platform
 import sys
@@ -28,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 from material import make_material, sampler_config  # noqa: E402
 
-from s5.scene import Sampler, Scene, render, set_cache_budget  # noqa: E402
+from s5.scene import Sampler, Scene, render  # noqa: E402
 from s5.scene import spatialscaper as backend  # noqa: E402
+from s5.scene.prepare import of_sampler, prepare  # noqa: E402
 from s5.scene.render import Rendered  # noqa: E402
 
 
@@ -66,14 +68,15 @@ def run(args: argparse.Namespace, sampler: Sampler) -> None:
         f"{'events':8}{'scenes':>7}{'a scene':>9}{'simulator':>16}{'scenes/s (CPU)':>16}{'(wall)':>9}{'ratio':>8}"
         f"{'differs: mixture':>18}{'dry':>9}{'wet':>9}"
     )
-    set_cache_budget(0, 0)
+    importlib.import_module("s5.scene.render").spectra.resize(0)
+    ready = prepare(of_sampler(sampler), config.sampling_rate, sampler.root, map)
     for kind, n, probability in (("static", args.scenes, 0.0), ("moving", args.moving_scenes, 1.0)):
         if not n:
             continue
         config.spatialscaper.moving_probability = probability
         scenes = [backend.draw_scene(sampler, item) for item in range(n)]
-        theirs, their_speed = timed(scenes, lambda scene: backend.render_scene(scene, sampler.root))
-        ours, our_speed = timed(scenes, lambda scene: render(scene, sampler.root))
+        theirs, their_speed = timed(scenes, lambda scene: backend.render_scene(scene, sampler.root, ready))
+        ours, our_speed = timed(scenes, lambda scene: render(scene, sampler.root, ready=ready))
         worst = [
             max(distance(a, b, part) for a, b in zip(theirs, ours, strict=True)) for part in ("mixture", "dry", "wet")
         ]

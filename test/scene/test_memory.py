@@ -1,11 +1,12 @@
 """A process that renders scene after scene keeps its size."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-from s5.scene import Sampler, preload, render, set_cache_budget
+from s5.scene import Sampler, render
 
 PAGE_MB = 4096 / (1 << 20)
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -18,9 +19,8 @@ def resident_mb() -> float:
 
 def soak(root, config, keep) -> float:
     """MB that this process grows by over 160 scenes, after 40; ``keep``: it leaks what it rendered."""
-    set_cache_budget(1_000_000, 1_000_000)
+    importlib.import_module("s5.scene.render").spectra.resize(1_000_000)
     sampler = Sampler(config, root)
-    preload(sampler.files(), config["sampling_rate"], sampler.rooms(), budget=500_000)  # less than there is
     sizes, kept = [], []
     for item in range(200):
         rendered = render(sampler.scene(0, item), root)

@@ -1,6 +1,5 @@
 import importlib
 import multiprocessing
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import scipy.signal
 import soundfile
 
 from s5.errors import InputError
-from s5.scene import Event, Room, Sampler, Scene, SceneConfig, audio, preload, render, set_cache_budget
+from s5.scene import Event, Room, Sampler, Scene, SceneConfig, render
 from s5.scene.plan import plan
 
 renderer = importlib.import_module("s5.scene.render")
@@ -21,8 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "scenes"
 @pytest.fixture(autouse=True)
 def _default_budgets():
     yield
-    set_cache_budget()
-    audio.shared.close()
+    renderer.spectra.resize(renderer.FILTER_BUDGET)
 
 
 @pytest.fixture
@@ -205,70 +203,18 @@ def test_the_reference_channel_is_among_the_first(scene, material):
         renderer.render_plan(planned, n_channels=2)
 
 
-def test_caches_change_nothing(scene, material):
-    set_cache_budget(0, 0)
-    cold = render(scene, material)
-    set_cache_budget()
-    for _ in range(2):
-        warm = render(scene, material)
-        np.testing.assert_array_equal(cold.mixture, warm.mixture)
-        np.testing.assert_array_equal(cold.dry, warm.dry)
-
-
-def test_caches_stay_within_their_budgets(material, config):
-    set_cache_budget(200_000, 300_000)
+def test_kept_spectra_change_nothing_and_stay_within_their_budget(material, config):
     sampler = Sampler(config, material)
-    used = []
-    for item in range(30):
-        render(sampler.scene(0, item), material)
-        used.append((audio.decoded.used, renderer._filters.used))
-        assert used[-1] <= (200_000, 300_000)
-    assert max(used) > (0, 0)
-
-
-def test_preloading_shares_what_is_costly_to_read(material, config):
-    set_cache_budget(0, 0)
-    sampler = Sampler(config, material)
-    scenes = [sampler.scene(0, item) for item in range(8)]
-    alone = [render(scene, material) for scene in scenes]
-    preload(sampler.files(), RATE, sampler.rooms())
-    compressed = [path for path in sampler.files() if not path.endswith(".wav")]
-    assert len(audio.shared) == len(compressed) + 12 + 4
-    for scene, before in zip(scenes, alone, strict=True):
+    scenes = [sampler.scene(0, item) for item in range(30)]
+    renderer.spectra.resize(0)
+    cold = [render(scene, material) for scene in scenes]
+    renderer.spectra.resize(300_000)
+    for scene, before in zip(scenes, cold, strict=True):
         after = render(scene, material)
+        assert renderer.spectra.used <= 300_000
         np.testing.assert_array_equal(after.mixture, before.mixture)
         np.testing.assert_array_equal(after.dry, before.dry)
-    used = audio.shared.used
-    audio.shared.close()
-    preload(sampler.files(), RATE, sampler.rooms(), budget=used // 2)
-    assert 0 < audio.shared.used <= used // 2
-    audio.shared.close()
-    preload(sampler.files(), 12000, sampler.rooms())
-    scene = replace(scenes[0], config=replace(scenes[0].config, sr=12000))
-    shared = render(scene, material).mixture
-    audio.shared.close()
-    np.testing.assert_array_equal(render(scene, material).mixture, shared)
-
-
-def _read_shared(out):
-    with open("/proc/self/statm") as f:
-        before = int(f.read().split()[1])
-    mean = audio.shared.read("ones", 0, 8 << 20).mean()
-    with open("/proc/self/statm") as f:
-        out.send((mean, int(f.read().split()[1]) - before))
-
-
-def test_forked_processes_share_what_was_preloaded_without_holding_it():
-    audio.shared.budget = 32 << 20
-    assert audio.shared.add("ones", np.ones(8 << 20, dtype=np.float32))
-    assert not audio.shared.add("more", np.ones(1, dtype=np.float32))
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=_read_shared, args=(theirs,))
-    child.start()
-    mean, pages = ours.recv()
-    child.join()
-    assert mean == 1 and pages * os.sysconf("SC_PAGESIZE") < 4 << 20
+    assert renderer.spectra.used > 0
 
 
 def test_trailing_zeros_of_an_impulse_response_count_for_the_level_alone(tmp_path, one_event):

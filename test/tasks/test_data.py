@@ -111,9 +111,7 @@ def test_a_corrupt_file_ends_in_one_line_that_names_it(recipe, tmp_path, num_wor
 @pytest.mark.parametrize(("num_workers", "with_sources"), [(0, True), (1, False)])
 def test_the_device_renders_what_the_workers_would(recipe, num_workers, with_sources):
     names, expected = collect(recipe, epoch=2, num_scenes=7, with_sources=with_sources)
-    dataset = VirtualScenes(
-        recipe / "data/train", seed=5, num_scenes=7, with_sources=with_sources, cache_mb=64, planned=True
-    )
+    dataset = VirtualScenes(recipe / "data/train", seed=5, num_scenes=7, with_sources=with_sources, planned=True)
     factory = SceneIterFactory(dataset, 2, num_workers, renderer=DeviceRenderer("cpu", 64))
     for epoch in (1, 2):
         batches = list(factory.build_iter(epoch))

@@ -1,0 +1,186 @@
+"""Writes what scenes are made of in the form that they read (:mod:`s5.scene.ready`): once, before a set is made.
+
+Left out is what is read as fast where it lies: uncompressed recordings at the scenes' rate.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from s5.progress import progress
+from s5.scene import audio
+from s5.scene.bad_audio import Map
+from s5.scene.plan import event_path
+from s5.scene.ready import Form, file_of, folder_of
+from s5.scene.render import normalised, resampled_length
+from s5.scene.room import open_room
+from s5.scene.sampler import Sampler
+from s5.scene.spec import Scene
+
+KEPT_FREE = 1 << 30
+"""Bytes of the disk that are left free."""
+
+ABANDONED = 3600.0
+"""Seconds after which a half-written file is one of a run that was killed."""
+
+BLOCK = 1 << 22
+"""Frames that are in memory at a time."""
+
+
+@dataclass(frozen=True, order=True)
+class Wanted:
+    """A file in a form."""
+
+    path: str
+    form: Form
+
+
+def of_sampler(sampler: Sampler) -> Iterator[Wanted]:
+    """What the scenes of a sampler read."""
+    config = sampler.config
+    for path in sampler.backgrounds():
+        yield from _recording(path, config.sampling_rate, background=True)
+    for path, duration in sampler.sources():
+        yield from _recording(path, config.sampling_rate, cut=duration > config.max_event_duration)
+    for path in sampler.rooms():
+        yield Wanted(path, "room")
+
+
+def of_scenes(scenes: Iterable[Scene], root: str) -> dict[int, set[Wanted]]:
+    """What scenes of a list read, by their rates."""
+    found: dict[int, set[Wanted]] = {}
+    for scene in scenes:
+        config = scene.config
+        wanted = found.setdefault(config.sr, set())
+        wanted.add(Wanted(os.path.join(root, scene.room.sofa_path), "room"))
+        for event in scene.bg_events:
+            wanted.update(_recording(event_path(root, config.background_dir, event), config.sr, background=True))
+        for folder, events in ((config.foreground_dir, scene.fg_events), (config.interference_dir, scene.int_events)):
+            for event in events:
+                path = event_path(root, folder, event)
+                whole = audio.clip(path, event.source_time or 0, event.event_duration).whole
+                wanted.update(_recording(path, config.sr, cut=not whole))
+    return found
+
+
+def _recording(path: str, rate: int, cut: bool = False, background: bool = False) -> Iterator[Wanted]:
+    info = audio.clip(path).info
+    if info.rate != rate and not cut and not background:
+        yield Wanted(path, "source")
+    elif not info.uncompressed:
+        yield Wanted(path, "frames")
+
+
+def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map) -> str:
+    """Writes what is missing, after saying how much it is; where the disk is too small, a warning is all.
+
+    Args:
+        wanted: the files, which are sound.
+        rate: of the scenes, Hz.
+        data: folder of the data directories.
+        mapping: how the work is spread.
+
+    Returns:
+        The folder, for :func:`s5.scene.plan.plan`.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    folder = folder_of(data, rate)
+    work = _Work(folder, rate)
+    missing = [one for one in sorted(set(wanted)) if not os.path.exists(work.file(one))]
+    if not missing:
+        return folder
+    size = sum(map(work.size, missing))
+    os.makedirs(folder, exist_ok=True)
+    for partial in Path(folder).glob(".partial.*"):
+        if time.time() - partial.stat().st_mtime > ABANDONED:
+            partial.unlink(missing_ok=True)
+    free = shutil.disk_usage(folder).free
+    what = f"{len(missing)} recordings and rooms as scenes at {rate} Hz read them, {_amount(size)}"
+    if size + KEPT_FREE > free:
+        logging.warning("%s: no room for %s (%s free): scenes take longer", folder, what, _amount(free))
+        return folder
+    logging.info("%s: writing %s", folder, what)
+    for _ in progress(mapping(work.make, missing), len(missing), "prepare material"):
+        pass
+    return folder
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process has to know to write a file."""
+
+    folder: str
+    rate: int
+
+    def file(self, wanted: Wanted) -> str:
+        """Where it is written."""
+        stamp = open_room(wanted.path).stamp if wanted.form == "room" else audio.clip(wanted.path).stamp
+        return file_of(self.folder, wanted.form, wanted.path, stamp)
+
+    def size(self, wanted: Wanted) -> int:
+        """Bytes of it."""
+        if wanted.form == "room":
+            room = open_room(wanted.path)
+            return 4 * room.n_positions * (1 + room.n_channels * resampled_length(room, self.rate))
+        clip = audio.clip(wanted.path)
+        if wanted.form == "source":
+            return 4 * audio.resampled(clip.n_frames, clip.info.rate, self.rate)
+        return clip.nbytes_of_file
+
+    def make(self, wanted: Wanted) -> None:
+        """Writes it under a temporary name, then renames it; removes what an older state of the file left."""
+        file = Path(self.file(wanted))
+        handle, partial = tempfile.mkstemp(dir=self.folder, prefix=".partial.")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                if wanted.form == "room":
+                    self._write_room(out, wanted.path)
+                elif wanted.form == "source":
+                    audio.source(audio.clip(wanted.path), self.rate).tofile(out)
+                else:
+                    clip = audio.clip(wanted.path)
+                    for _, frames in audio.blocks(clip, clip.n_frames, BLOCK):
+                        frames.tofile(out)
+            os.chmod(partial, 0o644)
+            for old in file.parent.glob(f"{file.name.split('.')[0]}.*.{wanted.form}"):
+                old.unlink(missing_ok=True)
+            os.replace(partial, file)
+        except BaseException:
+            os.unlink(partial)
+            raise
+
+    def _write_room(self, out: IO[bytes], path: str) -> None:
+        room = open_room(path)
+        lengths = np.zeros(room.n_positions, np.int32)
+        n = resampled_length(room, self.rate)
+        lengths.tofile(out)
+        for index, rir in room.responses():
+            padded = np.zeros((room.n_channels, n), np.float32)
+            found = normalised(room, index, rir, self.rate)
+            lengths[index] = found.shape[1]
+            padded[:, : found.shape[1]] = found
+            padded.tofile(out)
+        out.seek(0)
+        lengths.tofile(out)
+
+
+def _amount(n_bytes: int) -> str:
+    """Bytes for people.
+
+    Example:
+        >>> _amount(300_000_000), _amount(12_345_678_901)
+        ('300 MB', '12.3 GB')
+    """
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
