@@ -19,10 +19,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from s5.data.header import RATES
 from s5.errors import InputError
 from s5.scene import unpacked
 from s5.scene.cache import ByteCache
-from s5.scene.spec import MAX_SAMPLES, RATES
+from s5.scene.spec import MAX_SAMPLES
 
 MAX_OPEN = 64
 """Rooms that a process keeps open."""
