@@ -219,7 +219,7 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
 
 
 def _check_value(action: argparse.Action, value: Any, where: str) -> None:
-    if isinstance(action.default, dict) and not isinstance(value, dict | None):
+    if isinstance(action.default, dict) and not isinstance(value, dict):
         raise InputError(where, ascii(value)[:80], "a mapping of keys")
     if action.choices is not None and value is not None and value not in action.choices:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))
