@@ -107,7 +107,7 @@ def _violations(path: Path, archive: ZipReader, rules: Rules) -> Iterator[str]:
         yield _line(path.name, "another name", "<Author>_<Affiliation>_task4_<n>_out.zip")
     elif not 1 <= int(name[1]) <= MOST:
         yield _line(path.name, f"submission number {name[1]}", f"1 to {MOST}")
-    files = [info for info in archive.infos if not info.is_dir()]
+    files = [info for info in archive.infos if not info.filename.endswith("/")]
     top = {info.filename.partition("/")[0] for info in files if "/" in info.filename}
     folder = path.stem if path.stem in top else path.stem.removesuffix("_out")
     if folder not in top:

@@ -8,7 +8,8 @@ import yaml
 from torch import nn
 
 from s5.errors import InputError
-from s5.experiment import best_checkpoint, build_network, load_experiment, read_config, read_facts
+from s5.experiment import build_network, load_experiment
+from s5.trained import best_checkpoint, read_config, read_facts
 
 
 @pytest.fixture

@@ -83,6 +83,13 @@ def test_a_damaged_one_is_told_in_one_line(archive, tmp_path, name):
         unpack(archive, tmp_path / "out")
 
 
+def test_a_member_without_a_name_is_refused(archive, tmp_path):
+    data = archive.read_bytes().replace(b"a.txt", b"\0.txt")
+    archive.write_bytes(data)
+    with pytest.raises(InputError, match="member"):
+        unpack(archive, tmp_path / "out")
+
+
 def test_what_is_no_file_is_named(tmp_path):
     for path in (tmp_path / "none.zip", tmp_path):
         with pytest.raises(InputError, match="found no such file, expected a zip file"):

@@ -183,7 +183,7 @@ def _unpack_zip(archive: Path, out: Path, nj: int, only: Collection[str] | None)
 
 def _zip_members(infos: Sequence[zipfile.ZipInfo], archive: Path, only: Collection[str] | None) -> Iterator[Member]:
     for info in infos:
-        if info.is_dir():
+        if info.filename.endswith("/"):
             continue
         name = safe_name(info.orig_filename if "\0" in info.orig_filename else info.filename, archive)
         kind = (info.external_attr >> 16) & 0o170000

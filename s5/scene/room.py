@@ -19,8 +19,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from s5.data.header import RATES
 from s5.errors import InputError
-from s5.scene.spec import MAX_SAMPLES, RATES
+from s5.scene.spec import MAX_SAMPLES
 
 MAX_OPEN = 64
 """Rooms that a process keeps open."""

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from s5.data.header import RATES
 from s5.errors import InputError
 from s5.scene.rules import DCASE2026, RenderRules
 from s5.text import read_json
@@ -42,9 +43,6 @@ LOUDEST = 200.0
 
 MAX_SAMPLES = 1 << 27
 """Of a scene, and of an event at its rate: 70 minutes at 32 kHz."""
-
-RATES = (100, 1_000_000)
-"""Hz: least and largest sampling rate."""
 
 _NUMBER = (int, float)
 _NULL = type(None)

@@ -188,7 +188,7 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
     actions = {a.dest: a for a in task_class.get_parser()._actions}
     for key, value in config.items():
         if key not in actions:
-            raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, key), key))
+            raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, str(key)), str(key)))
         _check_value(actions[key], value, f"{where}: key {key}")
     criteria = config.get("best_model_criterion") or []
     for row in criteria if isinstance(criteria, list) else [criteria]:
@@ -221,7 +221,7 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
 
 
 def _check_value(action: argparse.Action, value: Any, where: str) -> None:
-    if isinstance(action.default, dict) and not isinstance(value, dict | None):
+    if isinstance(action.default, dict) and not isinstance(value, dict):
         raise InputError(where, ascii(value)[:80], "a mapping of keys")
     if action.choices is not None and value is not None and value not in action.choices:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))

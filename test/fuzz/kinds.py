@@ -184,8 +184,8 @@ def _wav_samples(data: bytes) -> tuple[int, int] | None:
     while at + 8 <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         if name == b"fmt ":
-            align = int.from_bytes(data[at + 20 : at + 22], "little")
-            if int.from_bytes(data[at + 8 : at + 10], "little") not in (1, 3, 0xFFFE):
+            kind, channels, align, bits = (int.from_bytes(data[at + i : at + i + 2], "little") for i in (8, 10, 20, 22))
+            if kind not in (1, 3, 0xFFFE) or align != channels * bits // 8:
                 return None
         if name == b"data":
             open_end = size == 0 or size >= 0x7FFF0000
@@ -510,7 +510,6 @@ _CHECKPOINTS = ("plain.safetensors", "legacy.pth", "lightning.ckpt", "checkpoint
 
 
 def _run_checkpoint(mutant: Mutant) -> Any:
-    from s5.report.reporter import read_reporter
 
     from s5.checkpoints import read_tensors
     from s5.experiment import load_experiment
@@ -542,7 +541,6 @@ def _run_checkpoint(mutant: Mutant) -> Any:
             return read_tensors(name)
         return None
     if name == "checkpoint.pth" and mutant.rng.random() < 0.6:
-        read_reporter(Path(name))
         state = Checkpoints(Path()).load()
         return None if state is None else state.get("model") if isinstance(state, dict) else None
     return read_tensors(name)

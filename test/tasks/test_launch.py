@@ -94,6 +94,14 @@ def test_a_checkpoint_that_runs_code_is_refused(trained, recipe, tmp_path, capsy
         ({"network_conf": {"widths": "wide"}}, r"network_conf: key widths: found 'wide'"),
         ({"network_conf": {"n_fft": 128, "widths": [2, 3], "pools": [[2, 2]]}}, "pools: found 1 of them"),
         ({"scene_conf": {"n_event": [1, 2]}}, r"key n_event: found an unknown key, expected n_events"),
+        ({"scene_conf": 3}, r"key scene_conf: found 3, expected a mapping of keys"),
+        ({"network_conf": None}, r"key network_conf: found None, expected a mapping of keys"),
+        (
+            {"best_model_criterion": [["valid", "sdri"]]},
+            r"key best_model_criterion: found \['valid', 'sdri'\], expected",
+        ),
+        ({"best_model_criterion": 3}, r"key best_model_criterion: found 3, expected lists"),
+        ({1: 2}, r"key 1: found an unknown key"),
         ({"loss_conf": {"normalise": "slots"}}, r"loss_conf: key normalise: found an unknown key, expected normalize"),
     ],
 )
