@@ -104,8 +104,9 @@ def in_processes(
             its.close()
             _send(mine, processes[mine], what, first)
         for number in range(len(chunks)):
-            while number not in done:
-                for ready in wait(list(processes)):
+            while True:
+                # In any case: the processes shall not wait for whoever takes the results.
+                for ready in wait(list(processes), 0 if number in done else None):
                     assert isinstance(ready, Connection)
                     try:
                         at, outs, error = ready.recv()
@@ -114,6 +115,8 @@ def in_processes(
                     done[at] = outs, error
                     if (following := next(todo, None)) is not None:
                         _send(ready, processes[ready], what, following)
+                if number in done:
+                    break
             outs, error = done.pop(number)
             yield from outs
             if error is not None:
