@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import IO, Generic, TypeVar
 
 import numpy as np
+
+from s5.parallel import file_in_memory
 
 T = TypeVar("T")
 
@@ -133,17 +133,3 @@ class SharedArrays:
             self._file.close()
         self._file, self._places, self.used, self.budget = None, {}, 0, 0
         self._pid = os.getpid()
-
-
-def file_in_memory() -> IO[bytes]:
-    """An unnamed file that lies in memory alone and needs no room in /dev/shm. Raises OSError if there is no memory."""
-    # Not os.memfd_create, which Pythons that are built for older systems lack.
-    create = getattr(ctypes.CDLL(None, use_errno=True), "memfd_create", None)
-    if create is None:
-        return tempfile.TemporaryFile(buffering=0)  # another system: on disk, kept in memory if it can
-    close_on_exec = 1
-    file = create(b"s5", close_on_exec)
-    if file < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), "memfd_create")
-    return os.fdopen(file, "w+b", buffering=0)
