@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import multiprocessing
 import os
 import pickle
 import signal
+import tempfile
 import threading
 import time
 import traceback
@@ -15,7 +17,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from s5.progress import progress
 
@@ -104,8 +106,9 @@ def in_processes(
             its.close()
             _send(mine, processes[mine], what, first)
         for number in range(len(chunks)):
-            while number not in done:
-                for ready in wait(list(processes)):
+            while True:
+                # In any case: the processes shall not wait for whoever takes the results.
+                for ready in wait(list(processes), 0 if number in done else None):
                     assert isinstance(ready, Connection)
                     try:
                         at, outs, error = ready.recv()
@@ -114,6 +117,8 @@ def in_processes(
                     done[at] = outs, error
                     if (following := next(todo, None)) is not None:
                         _send(ready, processes[ready], what, following)
+                if number in done:
+                    break
             outs, error = done.pop(number)
             yield from outs
             if error is not None:
@@ -237,3 +242,17 @@ def _make_reproducible() -> None:
 
     torch.set_num_threads(NUM_THREADS)
     torch.backends.cudnn.deterministic = True
+
+
+def file_in_memory() -> IO[bytes]:
+    """An unnamed file that lies in memory alone and needs no room in /dev/shm. Raises OSError if there is no memory."""
+    # Not os.memfd_create, which Pythons that are built for older systems lack.
+    create = getattr(ctypes.CDLL(None, use_errno=True), "memfd_create", None)
+    if create is None:
+        return tempfile.TemporaryFile(buffering=0)  # another system: on disk, kept in memory if it can
+    close_on_exec = 1
+    file = create(b"s5", close_on_exec)
+    if file < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "memfd_create")
+    return os.fdopen(file, "w+b", buffering=0)
