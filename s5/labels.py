@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from s5.errors import InputError, one_of
-from s5.text import read_text
+from s5.utils.errors import InputError, one_of
+from s5.utils.text import read_text
 
 SILENCE = "silence"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.labels import DCASE_LABELS, LabelSet
 
 

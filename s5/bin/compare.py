@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from s5.metrics import Bootstrap
     from s5.report.compare import as_json, as_text, compare
-    from s5.scoring import write_json
+    from s5.inference.scoring import write_json
 
     bootstrap = Bootstrap(args.resamples, args.level, args.seed)
     found = compare(args.first, args.second, bootstrap, args.by)

@@ -36,13 +36,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_decoding(parser)
     args = parser.parse_args(argv)
 
-    from s5 import S5System, decode
+    from s5 import S5System
+    from s5.inference import stages
     from s5.data import DataDir
     from s5.report.epoch_study import epochs_of, evaluate, write_study
-    from s5.system import system_name
+    from s5.system.system import system_name
 
     system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
-    data = decode.spread(DataDir.load(args.data), args.num)
+    data = stages.spread(DataDir.load(args.data), args.num)
     taggers = epochs_of(system, "tagger", args.tagger_epochs, args.most)
     separators = epochs_of(system, "separator", args.separator_epochs, args.most)
     points = evaluate(system, data, taggers, separators, args.nj)

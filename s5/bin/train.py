@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from s5.tasks.distributed import places_here, run_processes
-    from s5.tasks.signals import listen
+    from s5.tasks.preemption import listen
 
     listen()  # before the imports, which take seconds
     ngpu = args.ngpu

@@ -15,13 +15,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
     args = parser.parse_args(argv)
 
-    from s5 import S5System, decode
+    from s5 import S5System
+    from s5.inference import stages
     from s5.data import DataDir
 
     if args.oracle:
-        decode.take_oracle(DataDir.load(args.oracle), args.out)
+        stages.take_oracle(DataDir.load(args.oracle), args.out)
     else:
-        decode.vote(S5System.open(args.system), args.out)
+        stages.vote(S5System.open(args.system), args.out)
 
 
 if __name__ == "__main__":

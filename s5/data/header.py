@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 import soundfile
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 PIPES = frozenset((0x7F000008, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0x80000000, *range(0xFFFFFF00, 1 << 32)))
 """Lengths of 32 bits that stand for one not known: sox (AIFF, WAV), arecord (old, new), ffmpeg (less its header)."""

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from s5.corpus.outliers import Embed, mono, outlier_scores
+from s5.challenge.corpus.outliers import Embed, mono, outlier_scores
 from s5.data import write_bytes
-from s5.errors import InputError
-from s5.progress import progress
+from s5.utils.errors import InputError
+from s5.utils.progress import progress
 from s5.report.template import render
 
 TYPICAL = 3
@@ -104,13 +104,13 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
     import soxr
     import torch
 
-    from s5.device import check_device
+    from s5.utils.device import check_device
     from s5.tagging.encoder import Encoder
 
     check_device(device)
     encoder: Encoder
     if experiment is not None:
-        from s5.experiment import load_experiment
+        from s5.system.model import load_experiment
 
         encoder = load_experiment(experiment, None, "tagger", device).network.encoder  # type: ignore[assignment]
     else:

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from s5 import decode
+from s5.inference import stages
 from s5.data import DataDir
-from s5.errors import InputError, one_of
+from s5.utils.errors import InputError, one_of
 from s5.metrics import Scorer, score_mixture
-from s5.parallel import run_jobs
+from s5.utils.parallel import run_jobs
 from s5.report.markdown import number, table
-from s5.system import ModelConfig, S5System, SystemConfig
+from s5.system.system import ModelConfig, S5System, SystemConfig
 
 SUBSETS = ("DupSet", "NoDupSet", "Total")
 ORACLE = "oracle"
@@ -90,7 +90,7 @@ def evaluate(
     """
     if not data.has_sources:
         raise InputError(data.path, "no labels with dry sources", "a set with references")
-    nj = decode.processes(system, nj)
+    nj = stages.processes(system, nj)
     labels: Labels = {ORACLE: {utt: list(data.labels[utt]) for utt in data.utts}}
     for name in taggers:
         found = run_jobs(_Vote(_at(system, "tagger", name), data), data.utts, nj, f"tagger {name}")

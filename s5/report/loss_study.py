@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from s5.config import load_yaml
-from s5.errors import InputError
+from s5.utils.config import load_yaml
+from s5.utils.errors import InputError
 from s5.metrics import capi_sdri, pi_sdri
 from s5.report.markdown import table
 from s5.scene import Sampler, render, scene_seed
@@ -58,7 +58,7 @@ def evaluate(models: Mapping[str, Any], scenes: str | Path, num_scenes: int) -> 
     """Separates fresh scenes with every model, given the true labels.
 
     Args:
-        models: loaded separators (:class:`s5.experiment.Experiment`) by the name of their loss.
+        models: loaded separators (:class:`s5.system.model.Experiment`) by the name of their loss.
         scenes: YAML of a sampler, usually that of the test set; its numbers of events and repeats are replaced.
         num_scenes: mixtures of each part of a subset (600 in the report).
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from s5.archive import Description
-from s5.inference.names import shortened
+from s5.system.archive import Description
+from s5.data.names import shortened
 from s5.metrics import Bootstrap, mixture_terms
 from s5.report.compare import comparable, interval_text, paired_rows
 from s5.report.results import Result, by_set

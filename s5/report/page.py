@@ -22,10 +22,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from s5.data import read_audio
-from s5.errors import InputError
-from s5.inference.names import find_source_files, source_name
+from s5.utils.errors import InputError
+from s5.data.names import find_source_files, source_name
 from s5.labels import SILENCE
-from s5.report import spectrogram
+from s5.utils import spectrogram
 from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
 from s5.report.direction import Direction, directions
 from s5.report.results import Result

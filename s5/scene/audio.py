@@ -17,7 +17,7 @@ import soxr
 
 from s5.data import next_frames, open_audio
 from s5.data.header import COMPRESSED
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.scene.ready import file_of
 from s5.scene.ready import read as read_array
 

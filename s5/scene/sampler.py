@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from s5.config import load_inherited, parse, resolve
-from s5.errors import InputError
+from s5.utils.config import load_inherited, parse, resolve
+from s5.utils.errors import InputError
 from s5.labels import LabelSet
-from s5.scene.draw import Draw2025, Draw2026, Impossible
-from s5.scene.material import Material
+from s5.scene.placement import Draw2025, Draw2026, Impossible
+from s5.scene.pool import Material
 from s5.scene.spec import LARGEST, LOUDEST, Scene, check_length, check_number
 
 MAX_TRIES = 100

@@ -2,8 +2,8 @@
 
 A scene fully determines a mixture. Its JSON is that of SpAudSyn (the synthesiser of DCASE 2026 Task 4), so the metadata
 of the official validation set load as they are and come out of :meth:`Scene.save` unchanged. Keys that we do not know
-are kept. :meth:`Scene.load` reads the format of 2025 too (:mod:`s5.scene.spec2025`); lists of scenes are read by
-:mod:`s5.scene.metadata`. One foreground event as it stands in a file:
+are kept. :meth:`Scene.load` reads the format of 2025 too (:mod:`s5.scene.formats.scaper2025`); lists of scenes are read by
+:mod:`s5.scene.formats.lists`. One foreground event as it stands in a file:
 
     {
         "label": "Speech",
@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from s5.data.header import RATES
-from s5.errors import InputError
-from s5.scene.rules import DCASE2026, RenderRules
-from s5.text import read_json
+from s5.utils.errors import InputError
+from s5.scene.rendering.rules import DCASE2026, RenderRules
+from s5.utils.text import read_json
 
 ROOM_MODULE = "src.modules.spatial_audio_synthesizer.room"
 """Module that the official code loads rooms from; kept so that it can read our scenes."""
@@ -266,7 +266,7 @@ class Scene:
     Attributes:
         rules: how it is rendered, and with that the format that it is written in.
         slots: labels in the order of the slots (2025: ``ref_event``); None: in onset order.
-        extra: keys of the file that we do not know (2025: its whole document, see :mod:`s5.scene.spec2025`).
+        extra: keys of the file that we do not know (2025: its whole document, see :mod:`s5.scene.formats.scaper2025`).
     """
 
     config: SceneConfig
@@ -281,10 +281,10 @@ class Scene:
     @classmethod
     def from_dict(cls, data: Any, where: str = "scene") -> Scene:
         """Reads a scene's JSON object, of either challenge. Raises InputError naming ``where`` and the key."""
-        from s5.scene import spec2025  # which makes instances of this class
+        from s5.scene.formats import scaper2025  # which makes instances of this class
 
-        if spec2025.is_2025(data):
-            return spec2025.read(data, where)
+        if scaper2025.is_2025(data):
+            return scaper2025.read(data, where)
         lists = ("fg_events", "bg_events", "int_events")
         kinds: dict[str, tuple[type, ...]] = {"config": (dict,), **dict.fromkeys(lists, (list,)), "room": (dict,)}
         known, extra = take(data, where, kinds)
@@ -297,9 +297,9 @@ class Scene:
     def to_dict(self) -> dict[str, Any]:
         """The scene's JSON object: SpAudSyn's keys in SpAudSyn's order, or those of 2025."""
         if self.rules.name == "dcase2025":
-            from s5.scene import spec2025
+            from s5.scene.formats import scaper2025
 
-            return spec2025.write(self)
+            return scaper2025.write(self)
         return {
             "config": self.config.to_dict(),
             "fg_events": [event.to_dict() for event in self.fg_events],

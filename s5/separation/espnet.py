@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s5.config import build
-from s5.errors import InputError, one_of
+from s5.utils.config import build
+from s5.utils.errors import InputError, one_of
 from s5.separation.conditioning import LabelEmbedding, active_slots
 from s5.separation.stft import istft, stft
 

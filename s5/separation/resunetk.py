@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots
 from s5.separation.fused import (
     affine_leaky,

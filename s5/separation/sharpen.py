@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.separation.stft import istft, stft
 
 Array = TypeVar("Array", np.ndarray, Tensor)

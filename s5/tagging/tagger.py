@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from s5.config import build
-from s5.errors import InputError, one_of
+from s5.utils.config import build
+from s5.utils.errors import InputError, one_of
 from s5.tagging.augment import LogMelAugment
 from s5.tagging.encoder import Encoder
 from s5.tagging.features import FEATURES

@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor

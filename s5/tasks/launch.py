@@ -12,16 +12,16 @@ from typing import Any
 
 import yaml
 
-from s5.config import check_arguments, load_inherited, load_yaml, parse
-from s5.errors import InputError, one_of
+from s5.utils.config import check_arguments, load_inherited, load_yaml, parse
+from s5.utils.errors import InputError, one_of
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
-from s5.tasks.boards import check_wandb
+from s5.tasks.logging.boards import check_wandb
 from s5.tasks.distributed import Place, lost_processes_told, remove_stale_inits, slurm_init_method
 from s5.tasks.espnet_patches import import_without_transformers, load_only_weights
 from s5.tasks.resolved import check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
-from s5.tasks.signals import listening
-from s5.tasks.start import check_start
+from s5.tasks.preemption import listening
+from s5.tasks.init_checks import check_start
 
 TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s5.config import load_inherited, load_yaml
-from s5.errors import InputError
+from s5.utils.config import load_inherited, load_yaml
+from s5.utils.errors import InputError
 from s5.tasks.launch import train
 
 OWN = ("loss", "best_model_criterion")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from s5.parallel import file_in_memory
+from s5.utils.parallel import file_in_memory
 
 ALIGNMENT = 64
 """Bytes at a multiple of which an array begins, as torch's own memory does: kernels may round otherwise elsewhere."""

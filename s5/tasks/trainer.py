@@ -26,14 +26,14 @@ from espnet2.train.trainer import GradScaler, Trainer, TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 from torch import nn
 
-from s5.errors import InputError
-from s5.tasks.boards import Board, Tensorboard, WandB
+from s5.utils.errors import InputError
+from s5.tasks.logging.boards import Board, Tensorboard, WandB
 from s5.tasks.checkpoint import Checkpoints, Position, read
 from s5.tasks.distributed import Ranks
-from s5.tasks.epochs import EpochModels
-from s5.tasks.examples import Examples
-from s5.tasks.signals import Requeue, ask_requeue, heard
-from s5.training_log import write_epochs
+from s5.tasks.model_selection import EpochModels
+from s5.tasks.logging.examples import Examples
+from s5.tasks.preemption import Requeue, ask_requeue, heard
+from s5.system.training_log import write_epochs
 
 RANK_SEED = 1_000_003
 """Between the seeds of two processes, so that their dropout and augmentation differ."""

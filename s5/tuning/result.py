@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from s5.config import resolve
+from s5.utils.config import resolve
 from s5.data.audio import write_bytes
 from s5.tuning.search import Outcome
 

@@ -25,16 +25,17 @@ from typing import Any
 
 import yaml
 
-from s5 import S5System, decode
-from s5.config import ROOT, parse, resolve
+from s5 import S5System
+from s5.inference import stages
+from s5.utils.config import ROOT, parse, resolve
 from s5.data import DataDir
 from s5.data.audio import write_bytes
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.fusion import Counts
 from s5.metrics import Scorer
 from s5.report.markdown import number, table
-from s5.scoring import find_sources, open_references, score_all, score_one
-from s5.system import ModelConfig
+from s5.inference.scoring import find_sources, open_references, score_all, score_one
+from s5.system.system import ModelConfig
 from s5.tuning import Space, collect, tune
 from s5.tuning.result import write_yaml
 
@@ -135,15 +136,15 @@ class Bench:
         system.separate(first, [system.labels.name(0)])
         folder = self.out / "test" / _models(system.config.taggers)
         separators = _models(system.config.separators)
-        seconds = self._once(folder, lambda: decode.tag(system, data, folder, utts, nj))
-        seconds += _clock(lambda: decode.vote(system, folder))
+        seconds = self._once(folder, lambda: stages.tag(system, data, folder, utts, nj))
+        seconds += _clock(lambda: stages.vote(system, folder))
         query = (separators, (folder / "labels").read_bytes())
         if self.separated.get(folder) != query:
             self.seconds.pop((folder, query), None)
-        seconds += self._once((folder, query), lambda: decode.separate(system, data, folder, utts, nj))
+        seconds += self._once((folder, query), lambda: stages.separate(system, data, folder, utts, nj))
         self.separated[folder] = query
         found: list[Counts | None] = []
-        seconds += _clock(lambda: found.append(decode.fuse(system, data, folder, utts, nj)))
+        seconds += _clock(lambda: found.append(stages.fuse(system, data, folder, utts, nj)))
         references = open_references(data.path, system.labels)
         estimates = find_sources(folder / "estimates", utts, system.labels)
         options = {"select": "sdr", "penalty_fn": 0.0, "penalty_fp": 0.0}
@@ -196,8 +197,8 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--device", help="torch device")
     args = parser.parse_args()
-    data = decode.spread(DataDir.load(args.data), args.num)
-    valid = decode.spread(DataDir.load(args.valid), args.num_valid) if args.valid else None
+    data = stages.spread(DataDir.load(args.data), args.num)
+    valid = stages.spread(DataDir.load(args.valid), args.num_valid) if args.valid else None
     out = Path(args.out or Path(args.expdir, "mechanisms"))
     bench = Bench(data, out, args.expdir, args.nj, args.device, valid, args.space)
     tables = [Table("Systems", [Row(s, s) for s in args.systems])] if args.systems else load(args.rows)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s5.config import load_inherited, load_yaml
+from s5.utils.config import load_inherited, load_yaml
 from s5.labels import DCASE_LABELS
 from s5.separation import SEPARATORS
 from s5.tagging import TAGGERS

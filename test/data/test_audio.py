@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from s5.data import audio_info, read_audio, write_audio
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 @pytest.fixture

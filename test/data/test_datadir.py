@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from s5.data import DataDir, Row, read_audio, write_audio, write_data_dir
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.labels import LabelSet
 
 LABELS = LabelSet(("Cough", "Pour", "Speech"))

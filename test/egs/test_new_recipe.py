@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import yaml
 
-from s5.config import ROOT, load_inherited
+from s5.utils.config import ROOT, load_inherited
 from s5.data import DataDir, audio_info
 
 FS, CHANNELS, LABELS = 24000, 2, ("Bell", "Dog", "Voice")

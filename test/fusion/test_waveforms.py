@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.fusion import FusionConfig, GroupConfig, fuse
 
 RANDOM = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 from s5 import S5System
 from s5.bin.epoch_study import main
 from s5.data import DataDir
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.metrics import capi_sdri
 from s5.report.epoch_study import ORACLE, Point, epochs_of, evaluate, write_study
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from s5.bin.loss_study import main
-from s5.config import load_inherited
-from s5.errors import InputError
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 from s5.labels import LabelSet
 from s5.report.loss_study import CLAIMS, Scores, evaluate, write_study
 from s5.tasks.loss_study import train_losses

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from s5.bin.simulate import main
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.scene import Sampler
 
 

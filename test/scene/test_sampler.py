@@ -11,8 +11,8 @@ import pytest
 import soundfile
 import yaml
 
-from s5.config import load_inherited, parse
-from s5.errors import InputError
+from s5.utils.config import load_inherited, parse
+from s5.utils.errors import InputError
 from s5.scene import Sampler, SamplerConfig, Scene, render, scene_seed
 from s5.scene.sampler import Subset, fingerprint
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.scene import Scene
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scenes"

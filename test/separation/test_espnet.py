@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.separation import ESPnetSeparator
 
 TFGRIDNET = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from s5.checkpoints import load_official
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.separation import ResUNetK
 from s5.separation.resunetk import band_matrix
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.separation import TFGridNet
 from s5.separation.losses import ca_pi_sdr
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from s5.config import load_inherited
+from s5.utils.config import load_inherited
 from s5.separation import ResUNetK
 from s5.tasks.checkpoint import NEWEST
 from s5.tasks.launch import train_model

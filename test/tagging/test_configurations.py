@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from s5.config import ROOT, load_inherited, resolve
+from s5.utils.config import ROOT, load_inherited, resolve
 from s5.labels import DCASE_LABELS
-from s5.system import SystemConfig
+from s5.system.system import SystemConfig
 from s5.tasks.launch import _task
 
 TUNING = ROOT / "conf/tuning"

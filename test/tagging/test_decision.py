@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.tagging.decision import MultiHotDecision, decide_multihot, decide_tracks
 
 

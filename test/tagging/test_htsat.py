@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from s5.checkpoints import convert_htsat
-from s5.errors import InputError
+from s5.utils.errors import InputError
 from s5.tagging import Tagger
 from s5.tagging.htsat import RELEASES, FrontEnd, HTSATEncoder, LogMelDecibel, input_windows
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from s5.config import load_inherited
-from s5.errors import InputError
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 from s5.separation import SEPARATORS
 from s5.tagging import TAGGERS
 from s5.tasks.data import SceneIterFactory, VirtualScenes
 from s5.tasks.distributed import INIT, Place, places_here, run_processes, slurm_init_method
 from s5.tasks.launch import train_model
-from s5.tasks.signals import REQUEUE
+from s5.tasks.preemption import REQUEUE
 
 
 def frozen_norms(model):

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from s5.config import load_inherited
-from s5.errors import InputError
-from s5.experiment import load_experiment
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
+from s5.system.model import load_experiment
 from s5.tasks.launch import train, train_model
-from s5.trained import best_checkpoint
+from s5.system.trained import best_checkpoint
 
 
 def run(recipe, model, expdir, *extra, phase="train"):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from s5.config import load_inherited
-from s5.errors import InputError
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 from s5.tasks.launch import train_model
 from s5.tasks.resolved import RESOLVED, check_same, differences, resolved
 

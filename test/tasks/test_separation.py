@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from s5.config import load_inherited
-from s5.errors import InputError
-from s5.experiment import load_experiment
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
+from s5.system.model import load_experiment
 from s5.tasks.launch import train, train_model
-from s5.trained import best_checkpoint
+from s5.system.trained import best_checkpoint
 
 NETWORKS = yaml.safe_load((Path(__file__).parent / "networks.yaml").read_text())
 TFGRIDNET, IFASNET = NETWORKS["tfgridnet"], NETWORKS["espnet"]
@@ -162,7 +162,7 @@ def test_what_cannot_be_trained_is_named(recipe, tmp_path, changes, message):
 
 def test_every_separator_of_the_repository_is_a_valid_configuration(recipe):
     """Keys, arguments, criteria and sizes, for the challenge's 18 labels."""
-    from s5.config import ROOT
+    from s5.utils.config import ROOT
     from s5.labels import DCASE_LABELS
     from s5.tasks.launch import _check_config
     from s5.tasks.separation import SeparationTask

@@ -24,7 +24,7 @@ import soundfile as sf
 
 from s5.bin.command import Parser, run
 from s5.data import read_audio
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 FS = 16000
 WAVES = 32

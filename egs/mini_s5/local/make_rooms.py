@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from s5.bin.command import Parser, run
-from s5.config import load_yaml, parse
-from s5.errors import InputError
+from s5.utils.config import load_yaml, parse
+from s5.utils.errors import InputError
 
 FS = 16000
 SPEED_OF_SOUND = 343.0

@@ -22,7 +22,7 @@ from scipy.signal import firwin2, oaconvolve
 
 from s5.bin.command import Parser, run
 from s5.data import read_audio
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 MARK = "_sp"
 

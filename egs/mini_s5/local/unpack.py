@@ -23,7 +23,7 @@ import h5py
 from s5.bin.command import Parser, run
 from s5.data import audio_info, write_bytes
 from s5.data.datadir import CONTENT
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 MEMBER = re.compile(r"(sound_event|interference|noise)/(train|valid|test)(/[A-Za-z0-9][A-Za-z0-9_-]*){1,3}\.(ogg|flac)")
 PLACE = {"sound_event": "sound_event", "interference": "interference", "noise": "ambience"}
