@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from s5.utils.errors import InputError
 from s5.labels import DCASE_LABELS, LabelSet
+from s5.utils.errors import InputError
 
 
 def test_order_is_the_class_index():

@@ -55,8 +55,8 @@ def add_rules(parser: Parser) -> None:
 
 def rules_of(args):  # type: ignore[no-untyped-def]
     """The :class:`s5.challenge.rules.Rules` that those options say."""
-    from s5.utils.errors import InputError
     from s5.challenge.rules import Rules, evaluation_names, soundscapes
+    from s5.utils.errors import InputError
 
     if args.soundscapes is None and args.year != 2026:
         raise InputError("--soundscapes", "nothing", f"the evaluation set of {args.year}")

@@ -53,15 +53,15 @@ def add_places(parser: Parser) -> None:
 
 
 def find_places(args):  # type: ignore[no-untyped-def]
-    """The :class:`s5.challenge.corpus.paths.Places` of the options."""
+    """The :class:`s5.challenge.corpus.paths.CorpusPaths` of the options."""
     from pathlib import Path
 
     from s5.challenge.corpus.config import Corpus
-    from s5.challenge.corpus.paths import Places, read_pairs
+    from s5.challenge.corpus.paths import CorpusPaths, read_pairs
 
     given = {name: Path(path) for name, path in read_pairs(args.paths, "--paths").items()}
     root = Path(args.data_root) if args.data_root else None
-    return Places(Corpus.load(args.config), Path(args.raw), Path(args.archives), root, given)
+    return CorpusPaths(Corpus.load(args.config), Path(args.raw), Path(args.archives), root, given)
 
 
 if __name__ == "__main__":

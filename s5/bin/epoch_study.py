@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from s5 import S5System
-    from s5.inference import stages
     from s5.data import DataDir
+    from s5.inference import stages
     from s5.report.epoch_study import epochs_of, evaluate, write_study
-    from s5.system.system import system_name
+    from s5.system.config import system_name
 
     system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
     data = stages.spread(DataDir.load(args.data), args.num)

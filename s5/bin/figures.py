@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from s5.report.all_plots import draw_all
     from s5.report.results import find_results, of_system
-    from s5.system.system import system_name
+    from s5.system.config import system_name
 
     name, expdir = system_name(args.system), Path(args.expdir)
     results = find_results(expdir)

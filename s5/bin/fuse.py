@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from s5 import S5System
-    from s5.inference import stages
     from s5.data import DataDir
+    from s5.inference import stages
     from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)

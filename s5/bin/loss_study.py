@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5.tasks.loss_study import train_losses
 
     folders = train_losses(args.configs, args.train, args.valid, args.expdir, args.ngpu, args.espnet)
-    from s5.system.model import load_experiment
+    from s5.system.model import load_model
 
-    models = {loss: load_experiment(folder, None, "separator") for loss, folder in folders.items()}
+    models = {loss: load_model(folder, None, "separator") for loss, folder in folders.items()}
     study = evaluate(models, args.scenes, args.num_scenes)
     print(write_study(study, args.out, args.title or Path.cwd().name))
 

@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from s5.challenge.corpus.config import choose_parts
-    from s5.challenge.corpus.prepare import prepare
     from s5.challenge.corpus.curation import Refinement
+    from s5.challenge.corpus.prepare import prepare
 
     places = find_places(args)
     refinement = Refinement.load(args.refine) if args.refine else None

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from s5.bin.command import Parser, add_shards, count, count_or_zero, number, progress, run
 from s5.data.names import FORM, shortened
-from s5.labels import DCASE_LABELS, LabelSet
-from s5.metrics import Bootstrap, Scorer
 from s5.inference.scoring import (
     find_sources,
     open_references,
@@ -21,6 +19,8 @@ from s5.inference.scoring import (
     without_estimate,
     write_json,
 )
+from s5.labels import DCASE_LABELS, LabelSet
+from s5.metrics import Bootstrap, Scorer
 from s5.utils.shards import Shards, results
 
 LABELS = Path("conf/labels.txt")

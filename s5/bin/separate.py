@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--labels: stage 9 takes the labels that stage 8 left in --out")
 
     from s5 import S5System
-    from s5.inference import stages
     from s5.data import DataDir
+    from s5.inference import stages
     from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)

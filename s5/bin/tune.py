@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from s5 import S5System
-    from s5.inference import stages
     from s5.data import DataDir
-    from s5.system.system import system_name
+    from s5.inference import stages
+    from s5.system.config import system_name
     from s5.tuning import Space, collect, tune
     from s5.tuning.result import as_table, write_yaml
 

@@ -16,11 +16,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from s5 import S5System
-    from s5.inference import stages
     from s5.data import DataDir
+    from s5.inference import stages
 
     if args.oracle:
-        stages.take_oracle(DataDir.load(args.oracle), args.out)
+        stages.copy_oracle_labels(DataDir.load(args.oracle), args.out)
     else:
         stages.vote(S5System.open(args.system), args.out)
 

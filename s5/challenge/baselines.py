@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import yaml
 
-from s5.utils.config import load_yaml, parse, resolve
 from s5.challenge.corpus.download import PATIENT, File, Patience, download
-from s5.utils.errors import InputError, one_of
 from s5.labels import DCASE_LABELS
-from s5.system.system import WEIGHTS, SystemConfig
+from s5.system.config import WEIGHTS, SystemConfig
+from s5.utils.config import load_yaml, parse, resolve
+from s5.utils.errors import InputError, one_of
 from s5.utils.zips import ZipReader
 
 PUBLISHED = "conf/official.yaml"
@@ -201,8 +201,8 @@ def _extract(zipped: Path, member: str, path: Path) -> str:
 
 def _build(model: PublishedModel) -> Any:
     """The network, of random weights."""
-    from s5.system.model import build_network
     from s5.separation import SEPARATORS
+    from s5.system.model import build_network
     from s5.tagging import TAGGERS
 
     table: dict[str, Any] = dict(TAGGERS if model.kind == "tagger" else SEPARATORS)

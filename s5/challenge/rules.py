@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s5.challenge.submission import AUDIO, EVAL_JSON, MOST, TEST_JSON
 from s5.data import DataDir, audio_info, open_audio
-from s5.utils.errors import InputError
 from s5.data.names import FORM, FORM_2025, audio_files, parse
 from s5.labels import SILENCE, LabelSet
 from s5.metrics.labels import label_counts
-from s5.challenge.submission import AUDIO, EVAL_JSON, MOST, TEST_JSON
+from s5.utils.errors import InputError
 from s5.utils.zips import ZipReader
 
 if TYPE_CHECKING:

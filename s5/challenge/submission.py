@@ -24,13 +24,13 @@ from typing import Any
 
 import yaml
 
-from s5.utils.config import load_yaml, parse
 from s5.data import DataDir, write_bytes
-from s5.inference.stages import FINAL_LABELS, FINAL_PROBABILITIES, read_rows
-from s5.utils.errors import InputError
 from s5.data.names import source_name
+from s5.inference.stages import FINAL_LABELS, FINAL_PROBABILITIES, read_rows
 from s5.labels import SILENCE, LabelSet
-from s5.system.system import SystemConfig, system_name
+from s5.system.config import SystemConfig, system_name
+from s5.utils.config import load_yaml, parse
+from s5.utils.errors import InputError
 from s5.utils.text import read_json
 
 AUDIO, EVAL_JSON, TEST_JSON = "eval_out", "eval_results.json", "dev_set_test_results.json"
@@ -207,11 +207,11 @@ def make_submission(
 
 def count_parameters(system: str | Path, expdir: str | Path) -> int:
     """Parameters of all networks of a system, each experiment once."""
-    from s5.system.model import load_experiment
+    from s5.system.model import load_model
 
     config = SystemConfig.load(system)
     models = {(m.folder(), m.checkpoint): kind for kind in ("tagger", "separator") for m in config.models(kind)}
-    networks = [load_experiment(Path(expdir) / folder, file, kind).network for (folder, file), kind in models.items()]
+    networks = [load_model(Path(expdir) / folder, file, kind).network for (folder, file), kind in models.items()]
     return sum(p.numel() for network in networks for p in network.parameters())
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from s5.utils.config import load_yaml
 from s5.data.audio import write_bytes
 from s5.data.datadir import CONTENT
+from s5.utils.config import load_yaml
 from s5.utils.errors import InputError
 
 FILES = ".files"

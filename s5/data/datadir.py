@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from s5.data.audio import audio_info, read_audio, write_bytes
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
+from s5.utils.errors import InputError
 from s5.utils.text import read_text
 
 N_SLOTS = 3

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from s5.utils.errors import InputError
 from s5.tagging.decision import decide_multihot
+from s5.utils.errors import InputError
 
 BRUTE_FORCE = 5
 """Slots up to which every assignment is tried in turn; beyond, scipy's solver finds the best."""

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from s5.data import DataDir, read_audio, write_bytes
-from s5.utils.errors import InputError
 from s5.data.names import SourceFile, audio_files, find_source_files, source_name
 from s5.labels import SILENCE, LabelSet
 from s5.metrics import active, score_mixture
+from s5.utils.errors import InputError
 from s5.utils.parallel import in_processes
 from s5.utils.text import read_text
 

@@ -22,14 +22,14 @@ import kaldiio
 import numpy as np
 
 from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write_bytes
-from s5.utils.errors import InputError
-from s5.fusion import Counts
-from s5.data.names import source_name
 from s5.data.kaldi import check_posterior, read_n_slots, read_scp
+from s5.data.names import source_name
+from s5.fusion import Counts
 from s5.labels import LabelSet
+from s5.system.system import Result, S5System
+from s5.utils.errors import InputError
 from s5.utils.parallel import run_jobs
 from s5.utils.shards import Shards, results, whole_folder
-from s5.system.system import Result, S5System
 from s5.utils.text import read_text
 
 Rows = dict[str, list[str]]
@@ -94,7 +94,7 @@ def vote(system: S5System, out: str | Path) -> None:
     _write_rows(Path(out, "labels"), rows)
 
 
-def take_oracle(data: DataDir, out: str | Path) -> None:
+def copy_oracle_labels(data: DataDir, out: str | Path) -> None:
     """Writes ``labels`` and ``probabilities`` from the references instead of a vote."""
     Path(out).mkdir(parents=True, exist_ok=True)
     _write_rows(Path(out, "probabilities"), {utt: ["1.000000"] * len(data.labels[utt]) for utt in data.utts})

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from s5.data import DataDir
-from s5.utils.errors import InputError
 from s5.report.plots import draw_results, taggers_by_subset
-from s5.utils.plotting import save
 from s5.report.results import Result, by_set
 from s5.report.taggers import TaggerAccuracy, tagger_accuracies
+from s5.utils.errors import InputError
+from s5.utils.plotting import save
 
 KINDS = ("results", "taggers", "learning", "features")
 """``results``: what the scores tell; ``taggers``: Table 1 of Nguyen et al., from the posteriors of all systems;

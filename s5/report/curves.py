@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from s5.utils.config import load_yaml
-from s5.utils.plotting import ACCENT, DARK, new_figure, save, tidy
 from s5.report.training import criterion
 from s5.system.training_log import read_epochs
+from s5.utils.config import load_yaml
+from s5.utils.plotting import ACCENT, DARK, new_figure, save, tidy
 
 Curves = dict[str, dict[str, dict[int, float]]]
 """Figure -> ``train`` or ``valid`` -> epoch -> value."""

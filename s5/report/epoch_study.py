@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from s5.inference import stages
 from s5.data import DataDir
-from s5.utils.errors import InputError, one_of
+from s5.inference import stages
 from s5.metrics import Scorer, score_mixture
-from s5.utils.parallel import run_jobs
 from s5.report.markdown import number, table
-from s5.system.system import ModelConfig, S5System, SystemConfig
+from s5.system.config import ModelConfig, SystemConfig
+from s5.system.system import S5System
+from s5.utils.errors import InputError, one_of
+from s5.utils.parallel import run_jobs
 
 SUBSETS = ("DupSet", "NoDupSet", "Total")
 ORACLE = "oracle"

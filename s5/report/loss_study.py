@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from s5.utils.config import load_yaml
-from s5.utils.errors import InputError
 from s5.metrics import capi_sdri, pi_sdri
 from s5.report.markdown import table
 from s5.scene import Sampler, render, scene_seed
+from s5.utils.config import load_yaml
+from s5.utils.errors import InputError
 
 SUBSETS = {"DupSet": ((2, 1.0), (3, 1.0)), "NoDupSet": ((1, 0.0), (2, 0.0), (3, 0.0))}
 """Parts of each subset, as many mixtures each: number of sources, probability that a class repeats (section 4.1)."""
@@ -58,7 +58,7 @@ def evaluate(models: Mapping[str, Any], scenes: str | Path, num_scenes: int) -> 
     """Separates fresh scenes with every model, given the true labels.
 
     Args:
-        models: loaded separators (:class:`s5.system.model.Experiment`) by the name of their loss.
+        models: loaded separators (:class:`s5.system.model.TrainedModel`) by the name of their loss.
         scenes: YAML of a sampler, usually that of the test set; its numbers of events and repeats are replaced.
         num_scenes: mixtures of each part of a subset (600 in the report).
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from s5.system.archive import Description
 from s5.data.names import shortened
 from s5.metrics import Bootstrap, mixture_terms
 from s5.report.compare import comparable, interval_text, paired_rows
 from s5.report.results import Result, by_set
 from s5.report.taggers import SUBSETS, TaggerAccuracy
 from s5.report.training import Training
+from s5.system.archive import Description
 
 _SUBSETS = ("DupSet", "NoDupSet")
 _MAIN = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")

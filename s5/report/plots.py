@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s5.labels import SILENCE
+from s5.report.results import Result, by_set
 from s5.utils.plotting import (
     ACCENT,
     DARK,
@@ -26,7 +27,6 @@ from s5.utils.plotting import (
     save,
     tidy,
 )
-from s5.report.results import Result, by_set
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

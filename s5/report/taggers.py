@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s5.utils.config import ROOT, load_yaml
-from s5.utils.errors import InputError
 from s5.data.kaldi import check_posterior, read_ark, read_n_slots
 from s5.labels import LabelSet
 from s5.metrics.class_aware import repeats
 from s5.metrics.labels import active, label_counts
 from s5.report.results import Result
-from s5.system.system import SystemConfig, system_name
+from s5.system.config import SystemConfig, system_name
+from s5.utils.config import ROOT, load_yaml
+from s5.utils.errors import InputError
 
 SUBSETS = ("DupSet", "NoDupSet", "Total")
 

@@ -17,9 +17,9 @@ import soxr
 
 from s5.data import next_frames, open_audio
 from s5.data.header import COMPRESSED
-from s5.utils.errors import InputError
 from s5.scene.ready import file_of
 from s5.scene.ready import read as read_array
+from s5.utils.errors import InputError
 
 STEPS = {"PCM_16": 1.0, "PCM_S8": 2.0**-7, "PCM_U8": 2.0**-7, "PCM_24": 2.0**-23}
 """Format of whole numbers -> its step, in the unit of what is read: 16 bits as they are, others of full scale 1."""

@@ -30,10 +30,10 @@ import importlib
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from s5.utils.errors import InputError, one_of
 from s5.scene.rendering.cpu import Rendered, render
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
+from s5.utils.errors import InputError, one_of
 
 SIMULATORS = {"native": "s5.scene.backends", "spatialscaper": "s5.scene.spatialscaper"}
 """Name -> module; imported when it is asked for."""

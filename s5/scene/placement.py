@@ -1,7 +1,7 @@
 """The random choices of a scene, by the rules of DCASE 2026 (SpAudSyn with the baseline's data set) and of 2025.
 
 How many events, repeats and interferers there are is given; what they are, where and when is drawn here. A draw that
-cannot be completed raises :class:`Impossible` with the reason; the sampler tries again or refuses the request.
+cannot be completed raises :class:`RejectedDraw` with the reason; the sampler tries again or refuses the request.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s5.utils.errors import InputError
 from s5.scene.formats import scaper2025
-from s5.scene.pool import AudioFile, Material, RoomInfo
+from s5.scene.pool import AudioFile, RoomInfo, SourcePool
 from s5.scene.silence import cut_with_sound
 from s5.scene.spec import ROOM_MODULE, Event, Room, Scene, SceneConfig
+from s5.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from s5.scene.sampler import SamplerConfig
+    from s5.scene.config import SamplerConfig
 
 INCREMENT_2025 = 0.1
 """Step in s at which the rules of 2025 look at the overlap, and how much longer they take the other events to be."""
@@ -29,11 +29,11 @@ TRIES_2025 = 100
 """Onsets that the rules of 2025 try for an event."""
 
 
-class Impossible(Exception):
+class RejectedDraw(Exception):
     """A draw that cannot be completed; the reason in words."""
 
 
-class Draw2026:
+class PlacementRules2026:
     """Scenes by the rules of DCASE 2026.
 
     Args:
@@ -41,7 +41,7 @@ class Draw2026:
         material: what there is to choose from.
     """
 
-    def __init__(self, config: SamplerConfig, material: Material) -> None:
+    def __init__(self, config: SamplerConfig, material: SourcePool) -> None:
         self.config, self.material = config, material
 
     def scene(self, rng: np.random.Generator, n_events: int, n_repeats: int, n_interferers: int) -> Scene:
@@ -55,7 +55,7 @@ class Draw2026:
         room = choose(rng, material.rooms)
         events: list[Event] = []
         if n_events - n_repeats > len(config.labels):
-            raise Impossible(f"{n_events - n_repeats} different labels out of {len(config.labels)}")
+            raise RejectedDraw(f"{n_events - n_repeats} different labels out of {len(config.labels)}")
         for i in rng.permutation(len(config.labels))[: n_events - n_repeats]:
             label = str(config.labels[i])
             file = choose(rng, material.events[label])
@@ -117,7 +117,7 @@ class Draw2026:
         folders = {file.source_folder(depth) for file in files if file.name in names} - {None}
         files = [file for file in files if file.name not in names and file.source_folder(depth) not in folders]
         if not files:
-            raise Impossible(f"no other source folder of {label}" if depth else f"no other file of {label}")
+            raise RejectedDraw(f"no other source folder of {label}" if depth else f"no other file of {label}")
         return files
 
     def _apart(self, rng: np.random.Generator, info: RoomInfo, events: Sequence[Event]) -> np.ndarray:
@@ -130,7 +130,7 @@ class Draw2026:
         least = math.radians(self.config.same_class_min_angle) + 1e-9
         free = np.flatnonzero((angle > least).all(axis=1))
         if not len(free):
-            raise Impossible(f"{info.path}: no position {self.config.same_class_min_angle:g} degrees away")
+            raise RejectedDraw(f"{info.path}: no position {self.config.same_class_min_angle:g} degrees away")
         return info.room.positions[free[rng.integers(len(free))]]
 
     def _background(self, rng: np.random.Generator, info: RoomInfo) -> Event:
@@ -183,7 +183,7 @@ class Draw2026:
         )
 
 
-class Draw2025(Draw2026):
+class PlacementRules2025(PlacementRules2026):
     """Scenes by the rules of DCASE 2025: distinct labels in class order, positions in the SOFA file's coordinates."""
 
     def _position(self, rng: np.random.Generator, info: RoomInfo) -> np.ndarray:
@@ -256,7 +256,7 @@ def onset_2026(rng: np.random.Generator, length: float, duration: float, others:
         elif count < limit <= before:
             start = time
     if duration == length or not free:
-        raise Impossible(f"no onset for {duration:g} s under the overlap limit of {limit}")
+        raise RejectedDraw(f"no onset for {duration:g} s under the overlap limit of {limit}")
     start, end = choose(rng, free)
     return float(start + rng.uniform(0, end - start - duration))
 
@@ -277,7 +277,7 @@ def onset_2025(rng: np.random.Generator, length: float, duration: float, others:
             sounding += (times >= other.event_time - INCREMENT_2025) & (times <= end + INCREMENT_2025)
         if not (sounding >= limit).any():
             return onset
-    raise Impossible(f"no onset for {duration:g} s under the overlap limit of {limit} in {TRIES_2025} tries")
+    raise RejectedDraw(f"no onset for {duration:g} s under the overlap limit of {limit} in {TRIES_2025} tries")
 
 
 def _changes(events: Sequence[Event]) -> list[tuple[float, int]]:

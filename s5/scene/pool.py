@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from s5.data import audio_info
-from s5.utils.errors import InputError
 from s5.scene.rendering.room import SofaRoom
+from s5.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from s5.scene.sampler import SceneDirs
+    from s5.scene.config import SceneDirs
 
 AUDIO = (".flac", ".ogg", ".wav")
 SOFA = ".sofa"
@@ -60,7 +60,7 @@ class RoomInfo:
         self.directions = self.room.positions / np.where(distance > 0, distance, np.inf)
 
 
-class Material:
+class SourcePool:
     """Files and rooms by kind.
 
     Args:

@@ -17,15 +17,15 @@ from typing import IO
 
 import numpy as np
 
-from s5.utils.progress import progress
 from s5.scene import audio
 from s5.scene.bad_audio import Map
-from s5.scene.rendering.plan import event_path
 from s5.scene.ready import Form, file_of, folder_of
 from s5.scene.rendering.cpu import normalised, resampled_length
+from s5.scene.rendering.plan import event_path
 from s5.scene.rendering.room import open_room
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
+from s5.utils.progress import progress
 
 KEPT_FREE = 1 << 30
 """Bytes of the disk that are left free."""

@@ -15,9 +15,7 @@ Reading one runs no code of it: weights are safetensors, YAML is parsed strictly
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -32,15 +30,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from s5.utils.config import ROOT, load_yaml, parse, read_yaml, resolve
 from s5.data import write_bytes
+from s5.system.config import WEIGHTS, SystemConfig, system_name
+from s5.utils.config import ROOT, load_yaml, parse, read_yaml
 from s5.utils.errors import InputError
-from s5.system.system import WEIGHTS, SystemConfig, system_name
 from s5.utils.text import parse_json, parse_text, read_json
 from s5.utils.zips import ZipReader
 
 if TYPE_CHECKING:
-    from s5.system.model import Experiment
+    from s5.system.model import TrainedModel
 
 FORMAT = 1
 FILE_ON_HUB = "system.s5"
@@ -51,7 +49,6 @@ IN_CARD = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
 """Metrics that an archive's README shows."""
 _TEXTS = ("system.yaml", "labels.txt", "scores.json", "README.md", "LICENSE")
 _NAME = re.compile(rf"(?:{'|'.join(map(re.escape, _TEXTS))}|models/[A-Za-z0-9][\w.-]*/(?:config\.yaml|{WEIGHTS}))")
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclasses.dataclass
@@ -123,7 +120,7 @@ def pack(
     Raises:
         InputError: a model is not trained, or its files are damaged.
     """
-    from s5.system.model import load_experiment
+    from s5.system.model import load_model
 
     config = SystemConfig.load(system)
     name = system_name(system)
@@ -133,7 +130,7 @@ def pack(
         for model in config.models(kind):
             if not _NAME.fullmatch(f"models/{model.name}/config.yaml"):
                 raise InputError(f"{system}: model {model.name!r}", "a name that is no folder's", "letters and digits")
-            loaded = load_experiment(Path(expdir) / model.folder(), model.checkpoint, kind)
+            loaded = load_model(Path(expdir) / model.folder(), model.checkpoint, kind)
             channels = max(channels, loaded.n_channels)
             first = _model_config(Path(loaded.name))
             files[f"models/{model.name}/config.yaml"] = _yaml(first)
@@ -143,7 +140,7 @@ def pack(
     figures = _figures(scores)
     if figures:
         files["scores.json"] = (json.dumps(figures, indent=1, allow_nan=False) + "\n").encode()
-    files["LICENSE"] = _read_bytes(Path(licence) if licence else ROOT / "LICENSE")
+    files["LICENSE"] = read_bytes(Path(licence) if licence else ROOT / "LICENSE")
     files["README.md"] = _card(name, first, channels, figures, licence_name, note).encode()
     sums = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
     manifest = _yaml(dataclasses.asdict(Manifest(FORMAT, name, sums, note.strip())))
@@ -166,7 +163,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
             folder with another content.
     """
     archive, folder = Path(archive), Path(folder)
-    contents = _read_zip(archive)
+    contents = read_zip(archive)
     if folder.exists():
         if _manifest_bytes(folder) == contents["archive.yaml"]:
             return folder
@@ -194,7 +191,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 
 def describe(archive: str | Path) -> Description:
     """What an archive tells of itself, without unpacking it. Raises InputError for a file that is no archive."""
-    contents = _read_zip(Path(archive))
+    contents = read_zip(Path(archive))
     where = f"{archive}: archive.yaml"
     manifest: Manifest = parse(Manifest, _read_yaml(contents["archive.yaml"], where), where)
     figures = parse_json(contents.get("scores.json", b"{}"), f"{archive}: scores.json", "figures of test sets")
@@ -216,7 +213,7 @@ def check_folder(folder: str | Path) -> SystemConfig:
     for name, expected in manifest.files.items():
         if not _NAME.fullmatch(name):
             raise InputError(folder / "archive.yaml", f"file {name}", "those of an archive")
-        if hashlib.sha256(_read_bytes(folder / name)).hexdigest() != expected:
+        if hashlib.sha256(read_bytes(folder / name)).hexdigest() != expected:
             raise InputError(folder / name, "another content", "the one that archive.yaml tells the SHA-256 of")
     where = folder / "system.yaml"
     data = load_yaml(where)
@@ -232,90 +229,7 @@ def check_folder(folder: str | Path) -> SystemConfig:
     return config
 
 
-def open_archive(source: str | Path, revision: str | None = None) -> Path:
-    """Folder of an archive's content.
-
-    Args:
-        source: an archive (from here, or below the repository), the folder of an unpacked one, or the name of a
-            repository on the Hugging Face hub, ``user/name``.
-        revision: of that repository.
-
-    Raises:
-        InputError: nothing of this name, or a bad archive.
-    """
-    path = resolve(source)
-    if path.is_dir():
-        check_folder(path)
-        return path
-    if not path.is_file():
-        if not _HUB_NAME.fullmatch(str(source)) or path.suffix in (".s5", ".zip"):
-            raise InputError(source, "no such file", "a model archive, or the name of one on the hub")
-        path = download(str(source), revision)
-    return unpack(path, cache() / hashlib.sha256(_read_bytes(path)).hexdigest()[:32])
-
-
-def cache() -> Path:
-    """Folder that archives are unpacked in: ``archives`` in ``$S5_CACHE``, else in ``.cache`` of the repository.
-
-    ``S5_CACHE=off``, or a repository that this user may not write to: a folder that goes when this process ends.
-    """
-    chosen = os.environ.get("S5_CACHE")
-    if chosen == "off" or not (chosen or os.access(ROOT, os.W_OK)):
-        return _passing_folder()
-    return Path(chosen or ROOT / ".cache") / "archives"
-
-
-def download(name: str, revision: str | None = None) -> Path:
-    """The archive of a repository on the hub, or from its local cache. Raises InputError if there is none."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(name, FILE_ON_HUB, revision=revision, endpoint=_endpoint()))
-    except Exception as e:  # the hub's client raises those of its HTTP library too
-        why = f"{type(e).__name__}: {e}".split("\n")[0]
-        raise InputError(name, f"no such file, and none from the hub ({why})", "a model archive") from None
-
-
-def upload(archive: str | Path, name: str, private: bool = False) -> str:
-    """Puts an archive and its README on the hub, in one commit.
-
-    Args:
-        archive: the file.
-        name: repository ``user/name``; made if there is none. Who uploads is the hub's own setting (``hf auth login``).
-        private: of a repository that is made.
-
-    Returns:
-        The commit's identifier.
-    """
-    from huggingface_hub import CommitOperationAdd, HfApi
-
-    card = _read_zip(Path(archive))["README.md"]
-    try:
-        hub = HfApi(endpoint=_endpoint())
-        hub.create_repo(name, private=private, exist_ok=True)
-        operations = [
-            CommitOperationAdd(FILE_ON_HUB, str(archive)),
-            CommitOperationAdd("README.md", card),
-        ]
-        return hub.create_commit(name, operations, commit_message=f"Upload {Path(archive).name}").oid
-    except Exception as e:
-        why = f"{type(e).__name__}: {e}".split("\n")[0]
-        raise InputError(name, f"no upload ({why})", "a repository that you may write to") from None
-
-
-@functools.cache
-def _passing_folder() -> Path:
-    folder = tempfile.mkdtemp(prefix="s5.")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
-
-
-def _endpoint() -> str | None:
-    """Address of the hub where it is not the public one; the hub's client looks at it on import only."""
-    return os.environ.get("HF_ENDPOINT")
-
-
-def _weights(model: Experiment, half: bool) -> bytes:
+def _weights(model: TrainedModel, half: bool) -> bytes:
     """A model's weights as safetensors; what is too large for 16 bits stays as it is."""
     import torch
     from safetensors.torch import save
@@ -397,7 +311,8 @@ def _yaml(data: Any) -> bytes:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Content of a file. Raises InputError where there is none."""
     try:
         return path.read_bytes()
     except OSError as e:
@@ -423,7 +338,7 @@ def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
     write_bytes(path, target.getvalue())
 
 
-def _read_zip(path: Path) -> dict[str, bytes]:
+def read_zip(path: Path) -> dict[str, bytes]:
     """Every file of an archive by its name. Nothing is compressed, so what comes out is not larger than the file."""
     contents: dict[str, bytes] = {}
     with ZipReader(path, "a model archive") as archive:

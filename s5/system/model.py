@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from s5.checkpoints import check_weights, read_tensors
-from s5.utils.config import build
-from s5.utils.errors import InputError, one_of
 from s5.labels import LabelSet
 from s5.system.trained import best_checkpoint, read_config
+from s5.utils.config import build
+from s5.utils.errors import InputError, one_of
 
 
-class Experiment:
+class TrainedModel:
     """A trained network with what it was trained for.
 
     Args:
@@ -112,7 +112,7 @@ def build_network(network: Callable[..., N], conf: Mapping[str, Any], where: obj
         counting.remove()
 
 
-def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, device: str = "cpu") -> Experiment:
+def load_model(folder: str | Path, checkpoint: str | None, kind: str, device: str = "cpu") -> TrainedModel:
     """Loads a trained model.
 
     Args:
@@ -143,4 +143,4 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
     network = build_network(table[config.network], *arguments)
     network.load_state_dict({key: tensors[key] for key in expected})
     network = memory_format(network).to(device).eval()
-    return Experiment(network, LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate, str(folder))
+    return TrainedModel(network, LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate, str(folder))

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from s5.labels import LabelSet
+from s5.system.config import WEIGHTS
 from s5.utils.config import load_yaml, parse
 from s5.utils.errors import InputError, one_of
-from s5.labels import LabelSet
-from s5.system.system import WEIGHTS
 
 
-class Facts(NamedTuple):
+class ModelMeta(NamedTuple):
     """What a model was trained for."""
 
     labels: LabelSet
@@ -57,10 +57,10 @@ def read_config(folder: str | Path) -> NetworkConfig:
     return parse(NetworkConfig, {k: config[k] for k in NetworkConfig.__dataclass_fields__ if k in config}, path)
 
 
-def read_facts(folder: str | Path) -> Facts:
+def read_meta(folder: str | Path) -> ModelMeta:
     """The facts of a trained model. Raises InputError if there is none."""
     config = read_config(folder)
-    return Facts(LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate)
+    return ModelMeta(LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate)
 
 
 def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:

@@ -24,18 +24,18 @@ import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from s5.utils.config import load_yaml
 from s5.data import DataDir
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
-from s5.utils.parallel import SHARED_MEMORY, fate
 from s5.scene import Sampler as SceneSampler
 from s5.scene import render_plan, scene_seed
 from s5.scene.bad_audio import read_excluded
-from s5.scene.rendering.plan import plan
 from s5.scene.ready import folder_of
+from s5.scene.rendering.plan import plan
 from s5.tasks.parcel import Parcel
 from s5.tasks.preemption import ignore_stop_signals
+from s5.utils.config import load_yaml
+from s5.utils.errors import InputError
+from s5.utils.parallel import SHARED_MEMORY, fate
 
 if TYPE_CHECKING:
     from s5.scene.rendering.gpu import DeviceRenderer

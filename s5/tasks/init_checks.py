@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from s5.checkpoints import read_tensors
-from s5.utils.config import load_yaml
 from s5.data import DataDir
-from s5.utils.errors import InputError, one_of
 from s5.labels import LabelSet
+from s5.utils.config import load_yaml
+from s5.utils.errors import InputError, one_of
 
 _SUBSETS: dict[str, tuple[str, Callable[[Sequence[str]], bool]]] = {
     "_dup": ("in which a class repeats", lambda labels: len(set(labels)) < len(labels)),

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from s5.tasks.launch import train
 from s5.utils.config import load_inherited, load_yaml
 from s5.utils.errors import InputError
-from s5.tasks.launch import train
 
 OWN = ("loss", "best_model_criterion")
 """Keys in which the configurations may differ."""

@@ -14,7 +14,7 @@ REQUEUE = 75
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-_heard: signal.Signals | None = None
+_stop_signal: signal.Signals | None = None
 
 
 class Requeue(SystemExit):
@@ -24,19 +24,19 @@ class Requeue(SystemExit):
         super().__init__(REQUEUE)
 
 
-def listen() -> None:
+def install_handlers() -> None:
     """From now on a stop signal ends a training at its next step, however often it comes, instead of the process."""
     for number in STOP_SIGNALS:
         signal.signal(number, _hear)
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """:func:`listen` for a while; outside the main thread, where signals cannot be caught, nothing changes."""
-    global _heard
+def handle_signals() -> Iterator[None]:
+    """:func:`install_handlers` for a while; outside the main thread, where signals cannot be caught, nothing changes."""
+    global _stop_signal
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     with suppress(ValueError):
-        listen()
+        install_handlers()
     try:
         yield
     finally:
@@ -44,17 +44,17 @@ def listening() -> Iterator[None]:
             for number, handler in before.items():
                 signal.signal(number, handler)
         if before[signal.SIGTERM] is not _hear:
-            _heard = None
+            _stop_signal = None
 
 
 def _hear(number: int, _: FrameType | None) -> None:
-    global _heard
-    _heard = signal.Signals(number)
+    global _stop_signal
+    _stop_signal = signal.Signals(number)
 
 
-def heard() -> signal.Signals | None:
+def stop_requested() -> signal.Signals | None:
     """The stop signal that has come, if any."""
-    return _heard
+    return _stop_signal
 
 
 def ignore_stop_signals(*_: object) -> None:
@@ -63,7 +63,7 @@ def ignore_stop_signals(*_: object) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def ask_requeue() -> None:
+def request_requeue() -> None:
     """Leaves the file named by ``S5_REQUEUE``, by which a launcher knows that the job wants to be started again."""
     if path := os.environ.get("S5_REQUEUE"):
         Path(path).touch()

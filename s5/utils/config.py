@@ -18,7 +18,7 @@ import yaml
 from s5.utils.errors import InputError, one_of
 from s5.utils.text import read_text
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 """The repository: where shared configurations (conf/) are looked up after the recipe's own."""
 
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")

@@ -26,18 +26,18 @@ from typing import Any
 import yaml
 
 from s5 import S5System
-from s5.inference import stages
-from s5.utils.config import ROOT, parse, resolve
 from s5.data import DataDir
 from s5.data.audio import write_bytes
-from s5.utils.errors import InputError
 from s5.fusion import Counts
+from s5.inference import stages
+from s5.inference.scoring import find_sources, open_references, score_all, score_one
 from s5.metrics import Scorer
 from s5.report.markdown import number, table
-from s5.inference.scoring import find_sources, open_references, score_all, score_one
-from s5.system.system import ModelConfig
+from s5.system.config import ModelConfig
 from s5.tuning import Space, collect, tune
 from s5.tuning.result import write_yaml
+from s5.utils.config import ROOT, parse, resolve
+from s5.utils.errors import InputError
 
 ROWS = Path(__file__).with_suffix(".yaml")
 HEAD = ["", "system", "CAPI-SDRi", "gain", "over", "accuracy_mix", "accuracy_src", "Acc2", "removed", "restored"]

@@ -29,14 +29,15 @@ import numpy as np
 import torch
 
 from s5.bin.command import run
-from s5.utils.config import ROOT, load_yaml
 from s5.data import DataDir
-from s5.utils.errors import InputError
 from s5.fusion import decide
 from s5.report.training import read_training
-from s5.system.system import ModelConfig, S5System, SystemConfig
-from s5.tasks.valid_metrics import batch_counts, figures
+from s5.system.config import ModelConfig, SystemConfig
+from s5.system.system import S5System
 from s5.system.trained import best_checkpoint
+from s5.tasks.valid_metrics import batch_counts, figures
+from s5.utils.config import ROOT, load_yaml
+from s5.utils.errors import InputError
 
 SYSTEMS = ["conf/systems/mini_taggers.yaml", "conf/systems/mini_taggers_multihot.yaml"]
 COLUMNS = {

@@ -12,14 +12,15 @@ import pytest
 import torch
 import yaml
 
-from s5.checkpoints import load_official
-from s5.utils.config import ROOT, load_inherited
-from s5.challenge.corpus.download import Patience
-from s5.utils.errors import InputError
-from s5.system.model import load_experiment
 from s5.challenge.baselines import Published, _build, download_models
-from s5.system.system import S5System, SystemConfig
-from s5.system.trained import read_facts
+from s5.challenge.corpus.download import Patience
+from s5.checkpoints import load_official
+from s5.system.config import SystemConfig
+from s5.system.model import load_model
+from s5.system.system import S5System
+from s5.system.trained import read_meta
+from s5.utils.config import ROOT, load_inherited
+from s5.utils.errors import InputError
 
 SYSTEMS = ("official_2026_1c", "official_2026_4c", "official_2025_resunetk", "official_2025_resunet")
 KEYS = {
@@ -96,8 +97,8 @@ def test_the_separator_is_fetched_converted_and_loads(golden, server, tmp_path, 
     table = table_at(tmp_path / "official.yaml", address)
     arguments = {"downloads": "downloads", "published": table, "patience": IMPATIENT}
     (folder,) = download_models("system.yaml", "exp", **arguments)
-    assert read_facts(folder).sampling_rate == 32000 and len(read_facts(folder).labels) == 18
-    network = load_experiment(folder, None, "separator").network
+    assert read_meta(folder).sampling_rate == 32000 and len(read_meta(folder).labels) == 18
+    network = load_model(folder, None, "separator").network
     for key, value in network.state_dict().items():
         assert value.dtype != torch.float32 or bool((value == torch.tensor(value_of(key))).all()), key
     assert [p.name for p in (tmp_path / "exp").iterdir()] == ["official_2026_resunetk"]

@@ -12,11 +12,11 @@ import soundfile
 import yaml
 
 from s5.bin import check_submission as command
+from s5.challenge.rules import Rules, check_submission, evaluation_names
+from s5.challenge.submission import Details, make_submission
+from s5.labels import LabelSet
 from s5.utils.config import ROOT
 from s5.utils.errors import InputError
-from s5.labels import LabelSet
-from s5.challenge.submission import Details, make_submission
-from s5.challenge.rules import Rules, check_submission, evaluation_names
 
 FS, N = 8000, 4000
 UTTS = {"eval_0000": ["Speech", "Speech"], "eval_0001": [], "eval_0002": ["Cough"]}

@@ -13,14 +13,13 @@ import soundfile
 from s5.challenge.corpus.additions import Convert, Item
 from s5.challenge.corpus.config import KeepRules
 from s5.challenge.corpus.curation import seconds
+from s5.challenge.rules import soundscapes
 from s5.data import DataDir, Row, audio_info, read_audio, write_data_dir
 from s5.data.header import _crc8
 from s5.inference.stages import separate_file
-from s5.utils.errors import InputError
-from s5.scene import audio, bad_audio
-from s5.scene import pool
+from s5.scene import audio, bad_audio, pool
 from s5.separation import windows
-from s5.challenge.rules import soundscapes
+from s5.utils.errors import InputError
 
 FS = 16000
 SAMPLES = (0.3 * np.random.default_rng(0).standard_normal(4000)).clip(-1, 1)

@@ -7,8 +7,8 @@ import kaldiio
 import numpy as np
 import pytest
 
-from s5.utils.errors import InputError
 from s5.data.kaldi import check_posterior, read_ark, read_n_slots, read_scp
+from s5.utils.errors import InputError
 
 TABLE = {"a": np.full((3, 4), 0.25, np.float32), "b": np.eye(3, 4, dtype=np.float32)}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from s5.utils.errors import InputError
 from s5.data.names import SourceName, audio_files, find_source_files, parse, source_name
+from s5.utils.errors import InputError
 
 UTTS = {"s_0001", "s_00011", "s_0001_2"}
 

@@ -16,8 +16,8 @@ import pytest
 import soundfile as sf
 import yaml
 
-from s5.utils.errors import InputError
 from s5.labels import DCASE_LABELS, LabelSet
+from s5.utils.errors import InputError
 
 RECIPE = Path(__file__).resolve().parents[2] / "egs" / "mini_s5"
 ARCHIVE = RECIPE / "local" / "mini_s5.tar.gz"

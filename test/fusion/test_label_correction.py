@@ -6,8 +6,8 @@ Classes 0 to 3; a separated source is a waveform of constant value: the class th
 import numpy as np
 import pytest
 
-from s5.utils.errors import InputError
 from s5.fusion import CandidateConfig, RefineConfig, refine
+from s5.utils.errors import InputError
 
 SILENCE = 4
 K = 3

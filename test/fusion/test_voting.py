@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from s5.utils.errors import InputError
 from s5.fusion import VoteConfig, align_slots, average, class_scores, decide, vote
+from s5.utils.errors import InputError
 
 A, B, SILENCE = 0, 1, 2
 

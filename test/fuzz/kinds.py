@@ -195,8 +195,8 @@ def _wav_samples(data: bytes) -> tuple[int, int] | None:
 
 
 def _run_audio(mutant: Mutant) -> Any:
-    from s5.inference import stages
     from s5.data import DataDir, audio_info
+    from s5.inference import stages
     from s5.scene import Scene
     from s5.scene.rendering.cpu import render
 
@@ -403,7 +403,8 @@ def _run_system(mutant: Mutant) -> Any:
 
 def _run_archive(mutant: Mutant) -> Any:
     from s5 import S5System
-    from s5.system.archive import describe, open_archive
+    from s5.system.archive import describe
+    from s5.system.hub import open_archive
 
     describe("tiny.s5")
     folder = open_archive("tiny.s5")
@@ -511,9 +512,9 @@ _CHECKPOINTS = ("plain.safetensors", "legacy.pth", "lightning.ckpt", "checkpoint
 
 def _run_checkpoint(mutant: Mutant) -> Any:
 
-    from s5.checkpoints import read_tensors
-    from s5.system.model import load_experiment
     from s5.challenge.baselines import download_models
+    from s5.checkpoints import read_tensors
+    from s5.system.model import load_model
     from s5.tasks.checkpoint import Checkpoints
 
     name = mutant.file
@@ -532,7 +533,7 @@ def _run_checkpoint(mutant: Mutant) -> Any:
         return None
     if name.startswith("exp/"):
         kind = name.split("/")[1]
-        loaded = load_experiment(Path("exp", kind), None, kind)
+        loaded = load_model(Path("exp", kind), None, kind)
         label = loaded.labels.names[0]
         outputs = loaded.posterior(_noise()) if kind == "tagger" else loaded.separate(_noise(), [label])
         if not np.isfinite(outputs).all():

@@ -9,11 +9,11 @@ import pytest
 
 from s5.bin.score import main
 from s5.data import write_audio
-from s5.utils.errors import InputError
-from s5.scene.spec import Scene
 from s5.inference.scoring import angles_between, conditions
+from s5.scene.spec import Scene
+from s5.utils.errors import InputError
 
-GOLDEN = Path(__file__).resolve().parent / "golden" / "scenes"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "scenes"
 
 
 @pytest.fixture(scope="module")

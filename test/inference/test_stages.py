@@ -11,14 +11,14 @@ import pytest
 import soundfile
 
 from s5 import S5System
-from s5.inference import stages
 from s5.bin.fuse import main as fuse_main
 from s5.bin.separate import main as separate_main
 from s5.bin.tag import main as tag_main
 from s5.data import DataDir
-from s5.utils.errors import InputError
 from s5.fusion import CandidateConfig, GateConfig, RefineConfig
+from s5.inference import stages
 from s5.labels import LabelSet
+from s5.utils.errors import InputError
 from s5.utils.shards import Shards
 
 
@@ -49,7 +49,7 @@ def test_stages_hand_over_to_each_other(system, data, tmp_path):
     stages.vote(system, tmp_path)
     labels = stages.read_rows(tmp_path / "labels")
     assert list(labels) == data.utts
-    stages.take_oracle(data, tmp_path / "oracle")
+    stages.copy_oracle_labels(data, tmp_path / "oracle")
     assert stages.read_rows(tmp_path / "oracle/labels") == {u: list(data.labels[u]) for u in data.utts}
     stages.separate(system, data, tmp_path / "oracle")
     stages.fuse(system, data, tmp_path / "oracle")
@@ -159,7 +159,7 @@ def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
     with pytest.raises(InputError, match=rf"{utt}: found 16000 Hz, expected 8000 Hz"):
         stages.tag(system, DataDir.load(folder), tmp_path / "out")
     with pytest.raises(InputError, match="expected separated sources"):
-        stages.take_oracle(data, tmp_path / "oracle")
+        stages.copy_oracle_labels(data, tmp_path / "oracle")
         stages.fuse(system, data, tmp_path / "oracle")
     assert not (tmp_path / "out/posteriors").exists() and not list(tmp_path.rglob("*.partial"))
 
@@ -183,7 +183,7 @@ def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
 )
 def test_a_results_folder_that_is_damaged_is_named(system, data, tmp_path, file, content, message):
     utt = data.utts[0]
-    stages.take_oracle(data, tmp_path)
+    stages.copy_oracle_labels(data, tmp_path)
     (tmp_path / "labels").write_text(f"{utt} Speech\n")
     (tmp_path / "probabilities").write_text(f"{utt} 1.000000\n")
     stages.separate(system, data, tmp_path, [utt])
@@ -202,7 +202,7 @@ def test_very_short_recordings_go_through_all_stages(system, data, tmp_path, n):
     folder = _one_recording(tmp_path / "set", 0.1 * np.ones((n, 4)))
     stages.tag(system, folder, tmp_path / "out")
     stages.vote(system, tmp_path / "out")
-    stages.take_oracle(folder, tmp_path / "out")
+    stages.copy_oracle_labels(folder, tmp_path / "out")
     stages.separate(system, folder, tmp_path / "out")
     refined = with_(system, refine=RefineConfig(candidates=CandidateConfig(threshold=0.0), n_min=1))
     for one in (system, refined):
@@ -213,7 +213,7 @@ def test_very_short_recordings_go_through_all_stages(system, data, tmp_path, n):
 
 def test_what_does_not_fit_the_models_is_named_with_its_recording(system, tmp_path):
     folder = _one_recording(tmp_path / "set", np.ones((8000, 2)))
-    stages.take_oracle(folder, tmp_path / "out")
+    stages.copy_oracle_labels(folder, tmp_path / "out")
     with pytest.raises(InputError, match=r"set: utt: .*mixture: found 2 channels, expected 4"):
         stages.separate(system, folder, tmp_path / "out")
 
@@ -222,7 +222,7 @@ def test_what_does_not_fit_the_models_is_named_with_its_recording(system, tmp_pa
 def test_estimates_that_are_clipped_are_named(system, tmp_path, caplog, shards):
     folder = _one_recording(tmp_path / "set", 100 * np.random.default_rng(0).standard_normal((8000, 4)))
     out = tmp_path / "out"
-    stages.take_oracle(folder, out)
+    stages.copy_oracle_labels(folder, out)
     stages.separate(system, folder, out)
     for index in (1, None) if shards else (0,):
         stages.fuse(system, folder, out, shards=Shards(tmp_path / "parts", 1, index) if shards else None)

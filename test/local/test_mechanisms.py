@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from s5.system.config import SystemConfig
 from s5.utils.config import ROOT
 from s5.utils.errors import InputError
-from s5.system.system import SystemConfig
 
-FILE = Path(__file__).with_name("bench") / "mechanisms.py"
+FILE = Path(__file__).parents[1] / "bench" / "mechanisms.py"
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import torch
 import yaml
 
 from s5.data import DataDir
-from s5.utils.errors import InputError
-from s5.system.model import load_experiment
+from s5.system.model import load_model
 from s5.tasks.checkpoint import read
 from s5.tasks.valid_metrics import batch_counts, figures
+from s5.utils.errors import InputError
 
-SOURCE = Path(__file__).parent / "bench/tagger_variants.py"
+SOURCE = Path(__file__).parents[1] / "bench/tagger_variants.py"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def table(bench, recipe, trained, tmp_path, capsys):
 
 
 def test_figures_are_those_of_the_posteriors(table, recipe, trained):
-    experiment, data = load_experiment(trained / "tagger_ft", None, "tagger"), DataDir.load("data/valid")
+    experiment, data = load_model(trained / "tagger_ft", None, "tagger"), DataDir.load("data/valid")
     index = [experiment.posterior(data.mixture(utt)[0]).argmax(-1) for utt in data.utts]
     truth = [experiment.labels.indices(data.labels[utt], 3) for utt in data.utts]
     counts = batch_counts(torch.tensor(np.array(index)), torch.tensor(np.array(truth)), 3)

@@ -9,9 +9,9 @@ import pytest
 from s5 import S5System
 from s5.bin.epoch_study import main
 from s5.data import DataDir
-from s5.utils.errors import InputError
 from s5.metrics import capi_sdri
 from s5.report.epoch_study import ORACLE, Point, epochs_of, evaluate, write_study
+from s5.utils.errors import InputError
 
 PLAIN = "taggers: [{name: tagger, train: tagger.yaml}]\nseparators: [{name: separator, train: separator.yaml}]\n"
 

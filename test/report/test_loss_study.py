@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from s5.bin.loss_study import main
-from s5.utils.config import load_inherited
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
 from s5.report.loss_study import CLAIMS, Scores, evaluate, write_study
 from s5.tasks.loss_study import train_losses
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 
 LABELS = LabelSet(("Cough", "Percussion", "Speech"))
 

@@ -12,17 +12,17 @@ import soundfile
 from PIL import Image
 
 from s5.bin.figures import main
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
 from s5.metrics import Bootstrap, Scorer
 from s5.report import plots
-from s5.report.features import active_times, choose_mixture, extract
 from s5.report.curves import draw_curves, read_curves
+from s5.report.features import active_times, choose_mixture, extract
 from s5.report.markdown import results_markdown
-from s5.utils.plotting import label_offsets
 from s5.report.results import find_results
 from s5.report.taggers import tagger_accuracies
 from s5.system.training_log import write_epochs
+from s5.utils.errors import InputError
+from s5.utils.plotting import label_offsets
 
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = (["Pour", "Pour"], ["Cough"], ["Cough", "Pour"], [], ["Cough"], ["Pour", "Cough"])

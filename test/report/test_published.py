@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from s5.utils.config import ROOT
 from s5.report import markdown
 from s5.report.results import Result
-from s5.system.system import system_name
+from s5.system.config import system_name
+from s5.utils.config import ROOT
 
 FIGURES = yaml.safe_load((ROOT / "s5/report/published.yaml").read_text())
 

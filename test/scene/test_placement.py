@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from s5.scene.placement import Impossible, onset_2025, onset_2026
+from s5.scene.placement import RejectedDraw, onset_2025, onset_2026
 
 
 @dataclass
@@ -36,10 +36,10 @@ def test_an_event_that_fits_nowhere_is_impossible():
     rng = np.random.default_rng(0)
     others = [Sounding(1.0, 1.0), Sounding(3.0, 1.0)]
     for onset in (onset_2026, onset_2025):
-        with pytest.raises(Impossible, match=r"no onset for 1.2 s under the overlap limit of 1"):
+        with pytest.raises(RejectedDraw, match=r"no onset for 1.2 s under the overlap limit of 1"):
             onset(rng, 5.0, 1.2, others, 1)
     assert 0 <= onset_2026(rng, 5.0, 0.9, others, 1) <= 4.1
-    with pytest.raises(Impossible):
+    with pytest.raises(RejectedDraw):
         onset_2026(rng, 5.0, 5.0, others[:1], 1)
 
 

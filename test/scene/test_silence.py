@@ -11,10 +11,10 @@ import yaml
 
 from s5.bin.simulate import main
 from s5.data import DataDir
-from s5.utils.errors import InputError
 from s5.scene import Sampler, Scene, audio, render
 from s5.scene.bad_audio import examine
 from s5.tasks.data import VirtualScenes
+from s5.utils.errors import InputError
 
 RATE = 8000
 

@@ -19,23 +19,13 @@ import yaml
 from safetensors.torch import load
 
 from s5 import S5System
-from s5.system.archive import (
-    FILE_ON_HUB,
-    _as_archived,
-    _weights,
-    _yaml,
-    check_folder,
-    describe,
-    open_archive,
-    pack,
-    unpack,
-    upload,
-)
 from s5.bin import separate
+from s5.labels import LabelSet
+from s5.system.archive import FILE_ON_HUB, _as_archived, _weights, _yaml, check_folder, describe, pack, unpack
+from s5.system.config import SystemConfig, system_name
+from s5.system.hub import open_archive, upload
 from s5.utils.config import ROOT
 from s5.utils.errors import InputError
-from s5.labels import LabelSet
-from s5.system.system import SystemConfig, system_name
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hub import Hub

@@ -7,9 +7,9 @@ import torch
 import yaml
 from torch import nn
 
+from s5.system.model import build_network, load_model
+from s5.system.trained import best_checkpoint, read_config, read_meta
 from s5.utils.errors import InputError
-from s5.system.model import build_network, load_experiment
-from s5.system.trained import best_checkpoint, read_config, read_facts
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def folder(trained, tmp_path):
 
 
 def test_what_was_trained_is_read(folder):
-    assert read_facts(folder)[1:] == (3, 8000) and read_config(folder).network == "resunetk"
+    assert read_meta(folder)[1:] == (3, 8000) and read_config(folder).network == "resunetk"
     assert best_checkpoint(folder).name == "valid.sdri.best.pth"
-    assert load_experiment(folder, None, "separator").labels.names == ("Cough", "Percussion", "Speech")
+    assert load_model(folder, None, "separator").labels.names == ("Cough", "Percussion", "Speech")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_configuration_that_does_not_fit_is_named(folder, change, message):
         change = {"network_conf": {**config["network_conf"], **change["network_conf"]}}
     (folder / "config.yaml").write_text(yaml.safe_dump({**config, **change}))
     with pytest.raises(InputError, match=message) as error:
-        load_experiment(folder, None, "separator")
+        load_model(folder, None, "separator")
     assert "\n" not in str(error.value)
 
 
@@ -70,7 +70,7 @@ def test_weights_that_are_none_are_named(folder, change, message):
     key = next(key for key, value in state.items() if value.ndim == 4 and value.is_floating_point())
     torch.save({**state, key: change(state[key])}, folder / "valid.sdri.best.pth")
     with pytest.raises(InputError, match=message) as error:
-        load_experiment(folder, None, "separator")
+        load_model(folder, None, "separator")
     assert key.removeprefix("network.") in str(error.value)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from s5.utils.config import ROOT, load_inherited, yaml_chain
 from s5.labels import DCASE_LABELS
-from s5.system.system import SystemConfig, system_name
+from s5.system.config import SystemConfig, system_name
+from s5.utils.config import ROOT, load_inherited, yaml_chain
 
 SYSTEMS = ROOT / "conf/systems"
 READY = sorted(p for p in SYSTEMS.rglob("*.yaml") if p.parent.name != "parts")

@@ -8,11 +8,11 @@ import pytest
 import soundfile
 
 from s5 import S5System
+from s5.fusion import CandidateConfig, GateConfig, RefineConfig
 from s5.inference import stages
+from s5.system.config import SystemConfig, system_name
 from s5.utils.config import load_inherited
 from s5.utils.errors import InputError
-from s5.fusion import CandidateConfig, GateConfig, RefineConfig
-from s5.system.system import SystemConfig, system_name
 
 GOOD = "taggers: [{name: a, train: a.yaml}]\nseparators: [{name: b, train: b.yaml}]\n"
 

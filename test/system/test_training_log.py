@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from s5.utils.errors import InputError
 from s5.system.training_log import FILE, read_epochs, write_epochs
+from s5.utils.errors import InputError
 
 STATS = {
     2: {"train": {"loss": 1.5, "time": timedelta(seconds=3)}, "valid": {"loss": math.nan}},

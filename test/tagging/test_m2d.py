@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from s5.utils.errors import InputError
 from s5.tagging.m2d import M2DEncoder, release_sizes
+from s5.utils.errors import InputError
 
 SMALL = {"sampling_rate": 16000, "input_size": (32, 65), "dim": 8, "depth": 3, "heads": 2}
 

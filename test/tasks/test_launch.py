@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
+from s5.system.model import load_model
+from s5.system.trained import best_checkpoint
+from s5.tasks.launch import train, train_model
 from s5.utils.config import load_inherited
 from s5.utils.errors import InputError
-from s5.system.model import load_experiment
-from s5.tasks.launch import train, train_model
-from s5.system.trained import best_checkpoint
 
 
 def run(recipe, model, expdir, *extra, phase="train"):
@@ -47,8 +47,8 @@ def test_fine_tuning_starts_from_the_first_phase_and_moves_the_head_alone(traine
 
 
 def test_trained_models_load_and_run(trained, monkeypatch):
-    tagger = load_experiment(trained / "tagger_ft", None, "tagger")
-    separator = load_experiment(trained / "separator", None, "separator")
+    tagger = load_model(trained / "tagger_ft", None, "tagger")
+    separator = load_model(trained / "separator", None, "separator")
     mixture = np.random.default_rng(0).standard_normal((4, 16000)).astype(np.float32)
     posterior = tagger.posterior(mixture)
     assert posterior.shape == (3, 4) and np.allclose(posterior.sum(1), 1, atol=1e-5)
@@ -143,4 +143,4 @@ def test_a_truncated_checkpoint_is_named(trained, tmp_path):
     path = tmp_path / "separator/valid.sdri.ave.pth"
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match=r"valid\.sdri\.ave\.pth: found an unreadable checkpoint"):
-        load_experiment(tmp_path / "separator", None, "separator")
+        load_model(tmp_path / "separator", None, "separator")

@@ -8,12 +8,12 @@ import signal
 import pytest
 import torch
 
-from s5.utils.errors import InputError
+from s5.system.trained import best_checkpoint
+from s5.system.training_log import read_epochs
 from s5.tasks.checkpoint import DAMAGED, NEWEST, PREVIOUS
 from s5.tasks.launch import train_model
 from s5.tasks.preemption import REQUEUE
-from s5.system.trained import best_checkpoint
-from s5.system.training_log import read_epochs
+from s5.utils.errors import InputError
 
 # Three batches an epoch and a step every second one: gradients are left over at the end of an epoch.
 HARD = ("--num_scenes", "6", "--accum_grad", "2", "--ema_decay", "0.9", "--log_interval", "1", "--num_workers", "1")

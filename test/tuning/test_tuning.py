@@ -8,20 +8,20 @@ import pytest
 import yaml
 
 from s5 import S5System
-from s5.inference import stages
 from s5.bin.tune import main
-from s5.utils.config import parse
 from s5.data import DataDir
-from s5.utils.errors import InputError
 from s5.fusion import GateConfig, VoteConfig, decide
+from s5.inference import stages
 from s5.labels import LabelSet
 from s5.metrics import capi_sdri
-from s5.system.system import SystemConfig
+from s5.system.config import SystemConfig
 from s5.tuning import Cache, Setting, Space, collect, tune, vote_settings
 from s5.tuning.cache import Item
 from s5.tuning.result import as_table, write_yaml
 from s5.tuning.search import _Search
 from s5.tuning.space import decisions
+from s5.utils.config import parse
+from s5.utils.errors import InputError
 
 SYSTEM = """
 taggers:

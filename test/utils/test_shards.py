@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from s5 import S5System
-from s5.inference import stages
 from s5.bin.fuse import main as fuse_main
 from s5.bin.score import main as score_main
 from s5.bin.separate import main as separate_main
 from s5.bin.simulate import main as simulate_main
 from s5.bin.tag import main as tag_main
 from s5.data import DataDir
+from s5.inference import stages
 from s5.utils.errors import InputError
 from s5.utils.shards import Shards, results
 

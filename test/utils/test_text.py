@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5.utils.config import load_inherited
 from s5.data import DataDir
 from s5.inference.stages import read_rows
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
 from s5.scene import Sampler, Scene
 from s5.scene.formats.lists import MetadataList
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 from s5.utils.text import read_json, read_text
 
 MARK = b"\xef\xbb\xbf"

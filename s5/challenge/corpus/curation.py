@@ -24,9 +24,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from s5.utils.config import load_inherited, parse, resolve
 from s5.challenge.corpus.additions import Item
 from s5.data import audio_info
+from s5.utils.config import load_inherited, parse, resolve
 from s5.utils.errors import InputError, one_of
 from s5.utils.text import read_text
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from s5.challenge.corpus.curation import seconds
 from s5.data import read_audio
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
 from s5.scene.pool import AUDIO
+from s5.utils.errors import InputError
 
 Embed = Callable[[np.ndarray, int], np.ndarray]
 """(waveform [T], sampling rate in Hz) -> vector [D]."""

@@ -25,7 +25,7 @@ from s5.utils.errors import InputError, one_of
 
 
 @dataclass
-class Places:
+class CorpusPaths:
     """Where things lie.
 
     Attributes:
@@ -119,7 +119,7 @@ def main_files(files: Sequence[str]) -> list[str]:
 
 
 def fetch(
-    places: Places,
+    places: CorpusPaths,
     parts: Sequence[str],
     mirrors: Mapping[str, Sequence[str]] | None = None,
     jobs: int = 4,
@@ -150,7 +150,7 @@ def fetch(
     return needed
 
 
-def files_of(places: Places, name: str, mirrors: Sequence[str] = (), patience: Patience = PATIENT) -> list[File]:
+def files_of(places: CorpusPaths, name: str, mirrors: Sequence[str] = (), patience: Patience = PATIENT) -> list[File]:
     """The files of a part with their addresses, and sizes and checksums where they are published."""
     part = places.corpus.parts[name]
     known: Mapping[str, tuple[int, str]] = {}
@@ -174,7 +174,7 @@ def files_of(places: Places, name: str, mirrors: Sequence[str] = (), patience: P
     ]
 
 
-def describe(places: Places, parts: Sequence[str], mirrors: Mapping[str, Sequence[str]]) -> str:
+def describe(places: CorpusPaths, parts: Sequence[str], mirrors: Mapping[str, Sequence[str]]) -> str:
     """A table of what would be downloaded: part, files, bytes, first address; where the part is, if it is there."""
     needed = set(places.needed(parts))
     lines = []
@@ -190,7 +190,7 @@ def describe(places: Places, parts: Sequence[str], mirrors: Mapping[str, Sequenc
     return "\n".join(lines)
 
 
-def unpack_part(places: Places, name: str, nj: int = 1, keep_archives: bool = True) -> Path:
+def unpack_part(places: CorpusPaths, name: str, nj: int = 1, keep_archives: bool = True) -> Path:
     """Unpacks the archives of a part, unless it is there; its folder.
 
     Raises:
@@ -218,7 +218,7 @@ def unpack_part(places: Places, name: str, nj: int = 1, keep_archives: bool = Tr
     return content
 
 
-def _wanted(places: Places, name: str, archive: str) -> list[str] | None:
+def _wanted(places: CorpusPaths, name: str, archive: str) -> list[str] | None:
     """Of a corpus of one zip archive a speaker or so (EARS): the members that are picked; None: all."""
     part = places.corpus.parts[name]
     of_part = [addition for addition in places.corpus.additions if addition.part == name]

@@ -20,16 +20,16 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from s5.utils.config import resolve
 from s5.challenge.corpus import additions
 from s5.challenge.corpus.config import DEV, Addition, Corpus
-from s5.challenge.corpus.paths import Places, is_added, unpack_part
 from s5.challenge.corpus.curation import Refined, Refinement, counts_table, external_items, refine
+from s5.challenge.corpus.paths import CorpusPaths, is_added, unpack_part
 from s5.challenge.corpus.sets import mixture_rows
 from s5.data import write_bytes, write_data_dir
 from s5.data.datadir import CONTENT
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
+from s5.utils.config import resolve
+from s5.utils.errors import InputError
 
 MERGED = ("sound_event", "interference")
 """Folders of the development set that additions join."""
@@ -40,7 +40,7 @@ SOURCES = ".sources"
 
 
 def prepare(
-    places: Places,
+    places: CorpusPaths,
     parts: Sequence[str],
     refinement: Refinement | None = None,
     nj: int = 1,
@@ -83,7 +83,7 @@ def prepare(
     write_bytes(places.raw / SOURCES, "".join(f"{folder}\n" for folder in users).encode())
 
 
-def _merged(places: Places, folders: Mapping[str, Path], nj: int) -> dict[str, str]:
+def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[str, str]:
     """Path in the development set -> file, of the folders that additions join, additions included."""
     dev = folders[DEV]
     files = {path: str(dev / path) for top in MERGED for path in _walk(dev, top)}
@@ -130,7 +130,7 @@ def _say(name: str, counts: Mapping[str, int]) -> None:
     )
 
 
-def _refine(places: Places, files: dict[str, str], rules: Refinement, labels: LabelSet, nj: int) -> dict[str, str]:
+def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, labels: LabelSet, nj: int) -> dict[str, str]:
     """The files with the training events refined; writes the table of counts."""
     out = places.raw / "added"
     external: dict[str, str] = {}

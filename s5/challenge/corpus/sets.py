@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from s5.data import Row
-from s5.utils.errors import InputError
 from s5.data.names import audio_files, find_source_files
 from s5.labels import LabelSet
+from s5.utils.errors import InputError
 
 
 def mixture_rows(mixtures: str | Path, sources: str | Path | None, labels: LabelSet, n_slots: int = 3) -> list[Row]:

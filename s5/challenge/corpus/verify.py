@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from s5.utils.config import resolve
 from s5.challenge.corpus import additions
 from s5.challenge.corpus.archives import unpacked
 from s5.challenge.corpus.config import DEV, Corpus, MixtureSet
-from s5.challenge.corpus.paths import Places, is_added, main_files
+from s5.challenge.corpus.paths import CorpusPaths, is_added, main_files
 from s5.challenge.corpus.prepare import MERGED
 from s5.data import DataDir, write_bytes
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
-from s5.scene.pool import AUDIO
 from s5.scene.formats.lists import MetadataList
+from s5.scene.pool import AUDIO
 from s5.scene.rendering.plan import event_path
+from s5.utils.config import resolve
+from s5.utils.errors import InputError
 from s5.utils.text import read_json
 
 REPORT = "verify.tsv"
@@ -52,7 +52,7 @@ class Findings:
         write_bytes(path, "".join("\t".join(row) + "\n" for row in rows).encode())
 
 
-def verify(places: Places, parts: list[str], data: Path = Path("data")) -> Findings:
+def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> Findings:
     """Looks at everything that stage 1 makes.
 
     Args:
@@ -96,7 +96,7 @@ def _entries(folder: Path) -> Iterator[str]:
         return
 
 
-def _check_unpacked(places: Places, name: str, findings: Findings) -> None:
+def _check_unpacked(places: CorpusPaths, name: str, findings: Findings) -> None:
     out = places.unpacked(name)
     for archive in main_files(places.corpus.parts[name].files):
         for path, size in (unpacked(archive, out) or {}).items():
@@ -137,7 +137,7 @@ def _check_audio(dev: Path, findings: Findings) -> None:
                     findings.missing.append((path, "an empty file"))
 
 
-def _check_additions(places: Places, parts: list[str], dev: Path, findings: Findings) -> None:
+def _check_additions(places: CorpusPaths, parts: list[str], dev: Path, findings: Findings) -> None:
     for addition in places.corpus.additions:
         status = additions.statuses(addition.name, places.raw / "added")
         for name in addition.classes:
@@ -159,7 +159,7 @@ def _check_additions(places: Places, parts: list[str], dev: Path, findings: Find
             findings.notes.append(f"{addition.name}: {len(there)} of {len(items)} picked files are there")
 
 
-def _left_out(places: Places, parts: list[str]) -> dict[str, str]:
+def _left_out(places: CorpusPaths, parts: list[str]) -> dict[str, str]:
     """Folder that sounds of an addition would join -> the addition, of those that are neither wanted nor there."""
     dev = places.find(DEV)
     return {

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from s5.scene.spec import Scene, pop_fields, save_json
 from s5.utils.errors import InputError
-from s5.scene.spec import Scene, save_json, take
 from s5.utils.text import read_json
 
 
@@ -36,7 +36,7 @@ class Entry:
     @classmethod
     def from_dict(cls, data: Any, where: str) -> Entry:
         """Reads an entry's JSON object. Raises InputError naming ``where`` and the key."""
-        known, extra = take(data, where, {"metadata_path": (str,)})
+        known, extra = pop_fields(data, where, {"metadata_path": (str,)})
         slots = extra.pop("ref_event", None)
         if slots is not None and not (isinstance(slots, list) and all(isinstance(label, str) for label in slots)):
             raise InputError(f"{where}.ref_event", repr(slots)[:80], "a list of labels")

@@ -31,9 +31,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from s5.utils.errors import InputError
+from s5.scene.limits import LARGEST
 from s5.scene.rendering.rules import DCASE2025
-from s5.scene.spec import LARGEST, Event, Room, Scene, SceneConfig, check_range_ms, take
+from s5.scene.spec import FORMATS, Event, Room, Scene, SceneConfig, SceneFormat, check_range_ms, pop_fields
+from s5.utils.errors import InputError
 
 SCAPER_DEFAULTS: dict[str, Any] = {
     "duration": 60,
@@ -67,7 +68,7 @@ _LISTS = ("fg_events", "bg_events", "int_events")
 _NULL = type(None)
 
 
-def is_2025(data: Any) -> bool:
+def matches(data: Any) -> bool:
     """Whether a scene's JSON object is of the 2025 format: its room is a file's name."""
     return isinstance(data, dict) and isinstance(data.get("room"), str)
 
@@ -75,9 +76,9 @@ def is_2025(data: Any) -> bool:
 def read(data: dict[str, Any], where: str = "scene") -> Scene:
     """A scene from the JSON object of the 2025 format. Raises InputError naming ``where`` and the key."""
     name = "config" if "config" in data or "init_args" not in data else "init_args"
-    known, _ = take(data, where, {name: (dict,), "fg_events": (list,), "bg_events": (list,), "room": (str,)})
+    known, _ = pop_fields(data, where, {name: (dict,), "fg_events": (list,), "bg_events": (list,), "room": (str,)})
     config = known[name]
-    take(config, f"{where}: {name}", {"rir_dir": (str,), "foreground_dir": (str,)})
+    pop_fields(config, f"{where}: {name}", {"rir_dir": (str,), "foreground_dir": (str,)})
     keys = [*SCAPER_DEFAULTS, "foreground_dir"]
     scene_config = SceneConfig.from_dict(
         {key: config.get(key, SCAPER_DEFAULTS.get(key)) for key in keys} | {"room_config": None, "verbose": False},
@@ -148,7 +149,7 @@ def _events(records: Any, where: str) -> list[Event]:
     events = []
     for i, record in enumerate(records):
         here = f"{where}[{i}]"
-        take(record, here, {"pitch_shift": (int, float, _NULL), "time_stretch": (int, float, _NULL)})
+        pop_fields(record, here, {"pitch_shift": (int, float, _NULL), "time_stretch": (int, float, _NULL)})
         event = Event.from_dict(record, here)
         for key in ("pitch_shift", "time_stretch"):
             if record[key] is not None:
@@ -167,3 +168,6 @@ def _channel(config: dict[str, Any], where: str) -> int:
     if not isinstance(channel, int) or isinstance(channel, bool) or not 0 <= channel <= LARGEST:
         raise InputError(f"{where}.ref_channel", ascii(channel)[:80], "a channel's number, from 0")
     return channel
+
+
+FORMATS[DCASE2025.name] = SceneFormat(matches, read, write)

@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 import scipy.fft
 
-from s5.utils.errors import InputError
 from s5.scene import audio as recordings
 from s5.scene.cache import ByteCache
+from s5.scene.ready import file_of, read
 from s5.scene.rendering.motion import fade_weights
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response, plan
-from s5.scene.ready import file_of, read
 from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
 from s5.scene.spec import Scene
+from s5.utils.errors import InputError
 
 FILTER_BUDGET = 128 << 20
 """Bytes of impulse responses' spectra that a process keeps."""

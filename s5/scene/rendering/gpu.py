@@ -18,9 +18,9 @@ import scipy.fft
 
 from s5.scene import audio
 from s5.scene.cache import ByteCache
+from s5.scene.rendering.cpu import direct_part, full_length, load_response
 from s5.scene.rendering.motion import fade_weights
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response
-from s5.scene.rendering.cpu import direct_part, full_length, load_response
 
 if TYPE_CHECKING:
     import torch

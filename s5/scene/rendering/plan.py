@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s5.utils.errors import InputError
 from s5.scene.audio import Clip, clip
+from s5.scene.limits import MAX_SAMPLES
 from s5.scene.rendering.room import SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
-from s5.scene.spec import MAX_SAMPLES, Event, Scene
+from s5.scene.spec import Event, Scene
+from s5.utils.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import h5py
 import numpy as np
 
 from s5.data.header import RATES
+from s5.scene.limits import MAX_SAMPLES
 from s5.utils.errors import InputError
-from s5.scene.spec import MAX_SAMPLES
 
 MAX_OPEN = 64
 """Rooms that a process keeps open."""

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from s5.utils.errors import InputError
 from s5.separation.losses import ca_pi_sdr, sdr
 from s5.tagging.losses import pit_cross_entropy
-from s5.tasks.logging.boards import Board
 from s5.tasks.data import FixedScenes, VirtualScenes
-from s5.tasks.models import SeparationModel, TaggingModel
+from s5.tasks.logging.boards import Board
 from s5.tasks.logging.panels import SourcePanels, TagPanels
+from s5.tasks.models import SeparationModel, TaggingModel
+from s5.utils.errors import InputError
 
 PEAK = 0.5
 """Peak of the loudest of mixture and references as they are written: an estimate may be twice as loud and not clip."""

@@ -18,7 +18,7 @@ from s5.challenge.corpus.config import Corpus
 from s5.labels import DCASE_LABELS
 
 RATE, SECONDS = 32000, 10.0
-RECIPES = Path(__file__).resolve().parents[2] / "egs"
+RECIPES = Path(__file__).resolve().parents[3] / "egs"
 POSITIONS = np.array([[1.5, 0.0, 0.0], [0.0, 1.5, 0.0], [-1.5, 0.0, 0.0], [0.0, -1.5, 0.0]])
 
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5.challenge.corpus.curation import External, Refinement, counts_table, external_items, read_drop_list, read_manifest, refine
+from s5.challenge.corpus.curation import (
+    External,
+    Refinement,
+    counts_table,
+    external_items,
+    read_drop_list,
+    read_manifest,
+    refine,
+)
 from s5.utils.errors import InputError
 
 LABELS = ("Doorbell", "Speech")

@@ -5,8 +5,8 @@ import pytest
 import soundfile
 
 from s5.challenge.corpus.outliers import find_events, outlier_scores, spectral_statistics
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
+from s5.utils.errors import InputError
 
 RATE = 16000
 

@@ -15,12 +15,12 @@ from s5.bin import download as download_command
 from s5.bin import prepare as prepare_command
 from s5.bin import verify as verify_command
 from s5.challenge.corpus.config import Corpus, expand
-from s5.challenge.corpus.paths import Places, read_mirrors
+from s5.challenge.corpus.paths import CorpusPaths, read_mirrors
 from s5.challenge.corpus.verify import verify
 from s5.data import DataDir
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
 from s5.scene import Sampler
+from s5.utils.errors import InputError
 
 PARTS = ["dev_set", "eval_set", "semantic_hearing", "ears"]
 
@@ -63,7 +63,7 @@ def copy_of(folder, tmp_path, monkeypatch):
 
 
 def places(replica, **more):
-    return Places(Corpus.load("conf/data.yaml"), data_root=replica, **more)
+    return CorpusPaths(Corpus.load("conf/data.yaml"), data_root=replica, **more)
 
 
 def test_users_folder_is_only_read(made, replica):
@@ -209,11 +209,11 @@ def test_additions_that_the_official_scripts_made_are_taken(replica, made, repli
     root = tmp_path / "official"
     shutil.copytree(made[0] / "data/raw/dev_set", root / "dev_set")  # follows the links
     corpus = Corpus.load("conf/data.yaml")
-    assert Places(corpus, data_root=root).needed(PARTS) == ["eval_set"]
+    assert CorpusPaths(corpus, data_root=root).needed(PARTS) == ["eval_set"]
     prepare_command.main(["--data_root", str(root), "--parts", "dev_set,semantic_hearing,ears"])
     assert not Path("data/raw/added").exists()
     assert Path("data/dev_set/sound_event/train/Speech/p001/0.wav").is_file()
-    findings = verify(Places(corpus, data_root=root), ["dev_set", "semantic_hearing", "ears"])
+    findings = verify(CorpusPaths(corpus, data_root=root), ["dev_set", "semantic_hearing", "ears"])
     assert findings.missing == []
     assert "EARS: 6 of 9 picked files are there" in findings.notes
 
@@ -380,7 +380,7 @@ def test_folder_in_the_way_is_kept(replicas, replica, tmp_path, monkeypatch):
 
 
 def test_mirrors_option():
-    corpus = Corpus.load(Path(__file__).parents[2] / "egs/dcase2026_task4/conf/data.yaml")
+    corpus = Corpus.load(Path(__file__).parents[3] / "egs/dcase2026_task4/conf/data.yaml")
     assert read_mirrors("https://m.org/d/", corpus)["ears"] == ["https://m.org/d/ears"]
     assert read_mirrors("ears=https://m.org/e?x=1", corpus) == {"ears": ["https://m.org/e?x=1"]}
     with pytest.raises(InputError, match="--mirrors: found eras, expected ears"):
@@ -389,7 +389,7 @@ def test_mirrors_option():
 
 def test_published_names():
     for year, (dev, evaluation) in {2025: (18, 10), 2026: (12, 5)}.items():
-        corpus = Corpus.load(Path(__file__).parents[2] / f"egs/dcase{year}_task4/conf/data.yaml")
+        corpus = Corpus.load(Path(__file__).parents[3] / f"egs/dcase{year}_task4/conf/data.yaml")
         assert [len(corpus.parts[name].files) for name in PARTS] == [dev, evaluation, 1, 107]
         assert corpus.parts["ears"].files[-1] == "p107.zip"
         assert corpus.parts["dev_set"].files[0] == f"DCASE{year}Task4Dataset.z01"
@@ -405,7 +405,7 @@ def test_published_names():
     ],
 )
 def test_bad_descriptions_are_one_line(tmp_path, change, complaint):
-    path = Path(__file__).parents[2] / "egs/dcase2026_task4/conf/data.yaml"
+    path = Path(__file__).parents[3] / "egs/dcase2026_task4/conf/data.yaml"
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"inherit": str(path), **change}))
     with pytest.raises(InputError, match=complaint):
         Corpus.load(tmp_path / "data.yaml")

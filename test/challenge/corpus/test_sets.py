@@ -3,8 +3,8 @@
 import pytest
 
 from s5.challenge.corpus.sets import mixture_rows
-from s5.utils.errors import InputError
 from s5.labels import LabelSet
+from s5.utils.errors import InputError
 
 LABELS = LabelSet(("Cough", "Speech"))
 

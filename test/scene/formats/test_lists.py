@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s5.utils.errors import InputError
 from s5.scene import Scene, render
 from s5.scene.formats.lists import Entry, MetadataList
+from s5.utils.errors import InputError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "scenes"
+GOLDEN = Path(__file__).parents[2] / "golden" / "scenes"
 
 
 @pytest.fixture

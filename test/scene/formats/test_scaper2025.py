@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s5.utils.errors import InputError
 from s5.scene import Scene, render
 from s5.scene.formats.lists import MetadataList, load_scenes
 from s5.scene.rendering.rules import DCASE2025
+from s5.utils.errors import InputError
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 FOLDER = GOLDEN / "scenes_2025"
 NAMES = ("0000", "0001", "0002")
 

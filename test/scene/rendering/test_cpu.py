@@ -8,13 +8,13 @@ import pytest
 import scipy.signal
 import soundfile
 
-from s5.utils.errors import InputError
 from s5.scene import Event, Room, Sampler, Scene, SceneConfig, render
 from s5.scene.rendering.plan import plan
+from s5.utils.errors import InputError
 
 renderer = importlib.import_module("s5.scene.rendering.cpu")
 RATE = 8000
-GOLDEN = Path(__file__).parents[1] / "golden" / "scenes"
+GOLDEN = Path(__file__).parents[2] / "golden" / "scenes"
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5.utils.errors import InputError
 from s5.scene import Sampler, Scene, render
 from s5.scene.rendering.gpu import DeviceRenderer
 from s5.scene.rendering.plan import plan
 from s5.scene.rendering.rules import DCASE2025
+from s5.utils.errors import InputError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "scenes"
+GOLDEN = Path(__file__).parents[2] / "golden" / "scenes"
 RATE = 8000
 
 

@@ -7,9 +7,9 @@ import pytest
 import scipy.signal
 import soundfile
 
-from s5.utils.errors import InputError
 from s5.scene import Event, Room, Scene, SceneConfig, render
 from s5.scene.rendering.motion import HOP, fade_weights
+from s5.utils.errors import InputError
 
 RATE = 8000
 

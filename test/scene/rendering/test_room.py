@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import sofar
 
-from s5.utils.errors import InputError
 from s5.scene.rendering import room as module
 from s5.scene.rendering.room import SofaRoom, open_room
+from s5.utils.errors import InputError
 
 RATE = 8000
 
@@ -262,7 +262,7 @@ def test_conventions_with_emitters(tmp_path, convention):
 
 def test_a_file_that_spatialscaper_wrote():
     """Listener at [2, 1, 1.5], yet the source positions are as seen from the microphone."""
-    folder = Path(__file__).parents[1] / "golden/scenes/assets/room_ir_2025"
+    folder = Path(__file__).parents[2] / "golden/scenes/assets/room_ir_2025"
     place0, place1 = (SofaRoom(folder / f"place{i}.sofa") for i in (0, 1))
     np.testing.assert_array_equal(place0.positions, [[1.5, 0, 0], [0, 1.2, 0.3], [-1, -1, 0]])
     np.testing.assert_allclose(place1.positions, cartesian(place1.own_positions), atol=1e-12)

@@ -8,9 +8,9 @@ import struct
 
 import pytest
 
-from s5.utils.errors import InputError
 from s5.tasks.launch import train_model
 from s5.tasks.preemption import REQUEUE
+from s5.utils.errors import InputError
 
 INSTALLED = importlib.util.find_spec("wandb") is not None
 installed = pytest.mark.skipif(not INSTALLED, reason="W&B is not installed (tools/installers/install_wandb.sh)")

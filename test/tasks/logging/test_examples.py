@@ -14,20 +14,20 @@ import torch
 import yaml
 from torch import nn
 
-from s5.utils.config import load_inherited
 from s5.data import DataDir
-from s5.system.model import load_experiment
 from s5.labels import LabelSet
 from s5.separation.losses import snr
-from s5.tasks.logging.boards import EXAMPLES, Tensorboard
+from s5.system.model import load_model
 from s5.tasks.data import FixedScenes, VirtualScenes
-from s5.tasks.logging.examples import CANDIDATES, PEAK, Examples, choose, load_examples
 from s5.tasks.launch import train
+from s5.tasks.logging.boards import EXAMPLES, Tensorboard
+from s5.tasks.logging.examples import CANDIDATES, PEAK, Examples, choose, load_examples
 from s5.tasks.models import SeparationModel
 from s5.tasks.preemption import REQUEUE
+from s5.utils.config import load_inherited
 
 LABELS = LabelSet(("Cough", "Percussion", "Speech"))
-NETWORKS = yaml.safe_load((Path(__file__).parent / "networks.yaml").read_text())
+NETWORKS = yaml.safe_load((Path(__file__).parents[1] / "networks.yaml").read_text())
 SINGLE_QUERY = {"single_query": True}
 
 
@@ -112,7 +112,7 @@ def test_audio_of_a_separator_is_that_of_the_data_and_of_the_model(recipe, tmp_p
     facts = json.loads((folder / "tensorboard/valid" / EXAMPLES).read_text())
     assert len(facts) == 2 and len({entry["name"] for entry in facts}) == 2
     found = shown(folder)
-    separator = load_experiment(folder, folder / "2epoch.pth", "separator")
+    separator = load_model(folder, folder / "2epoch.pth", "separator")
     expected = set()
     for entry in facts:
         utt, labels = entry["name"], data.labels[entry["name"]]
