@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced, from any folder: makes the environment on first use or when the requirements changed, and activates it.
 # S5_NO_SETUP=1 takes tools/venv as it is.
-S5_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || return 1
+S5_ROOT=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")") || return 1
 export S5_ROOT
 if [ -z "${S5_NO_SETUP:-}" ]; then
   "$S5_ROOT/tools/setup.sh" || return 1

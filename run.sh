@@ -2,9 +2,9 @@
 # The recipe: from recordings to separated, labelled, scored sound events. With no arguments it runs the mini data set.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 # Slurm runs a copy of a submitted script; it knows where the original is.
-[ -e "$root/path.sh" ] || root=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/run\.sh.*|\1|p')
+[ -e "$root/path.sh" ] || root=$(scontrol show job "${SLURM_JOB_ID:-}" | sed -n 's|^ *Command=\(.*\)/run\.sh.*|\1|p')
 
 usage='The staged recipe: recordings -> scenes -> taggers and separators -> labelled,
 separated sources -> scores and a page to listen to.
@@ -31,7 +31,7 @@ options=(
   "num_nodes|1|number|machines a training uses"
   "nj||number|parallel jobs of the stages that work item by item; by default the number of cores"
   "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md)"
-  "overwrite|false|flag|do the asked stages again even if done; trained models are moved to NAME.old"
+  "overwrite|false|flag|do the asked stages again even if done; trained models are moved to NAME.<date-time>"
   "train_args||text|more ESPnet options for every training, e.g. \"--max_epoch 5\""
   "scene_args||text|more options for every call of simulate, e.g. \"--num_scenes 6\""
   "data_args||text|more options for local/data.sh; if not given, those of the last time; others do stage 1 again"
@@ -49,7 +49,7 @@ epilog='Stages:
    9 separate      every separator, given the labels
   10 fuse          all separators -> one waveform a slot
   11 score         CAPI-SDRi, CA-SDRi, accuracies
-  12 report        RESULTS.md, a page to listen to
+  12 report        EXPDIR/RESULTS.md, a page to listen to
   13 pack          the system as one file; a submission to the challenge
 An option takes its value as --name value or --name=value. Words in an option
 that holds several are parted by spaces.'
@@ -101,11 +101,14 @@ sources=()
 for file in local/*.sh local/*.py local/*.tar* conf/*.yaml; do
   if [ -f "$file" ]; then sources+=(--dep "$file"); fi
 done
-step 1 data --marker data/raw/.done --output data/raw/ --args "${data_args[*]}" "${sources[@]}" -- \
+step 1 data --marker data/raw/.done --output data/raw/ --files data/raw --args "${data_args[*]}" "${sources[@]}" -- \
   local/data.sh --nj "$nj" "${data_args[@]}"
-# Where local/data.sh tells in data/raw/.content what scenes are made of, other changes do not matter to them.
+# What scenes are made of is what local/data.sh tells in data/raw/.content, else names, sizes and times of all recordings:
+# other changes do not matter to them.
 raw=data/raw/.done
-if [ -e "$raw" ] && [ -e data/raw/.content ]; then raw=data/raw/.content; fi
+for file in .files .content; do
+  if [ -e data/raw/.done ] && [ -e "data/raw/$file" ]; then raw=data/raw/$file; fi
+done
 
 # Stage 2: what is measured stays fixed: validation and test scenes are rendered once. Training scenes are rendered while
 # training, new ones every epoch; all that is kept of them is the configuration of their sampler.
@@ -141,19 +144,23 @@ fi
 
 # train STAGE NAME KIND first|further: the first trainings of the models of a kind, or those that go on from others.
 train() {
-  local number=$1 name=$2 kind=$3 which=$4 field file folder needs none=1
+  local number=$1 stage_name=$2 kind=$3 which=$4 name field folder training compare state none=1
   asked "$number" || return 0
   while IFS=$'\t' read -ra field; do
     [ "${field[0]:-} ${field[1]:-}" = "$kind $which" ] || continue
-    none='' folder=$expdir/${field[4]} needs=(--dep data/train/.done --dep data/valid/.done)
-    for file in "${field[@]:7}"; do needs+=(--dep "$(resolve "$file" || echo "$file")"); done
-    if [ "${field[5]}" != - ]; then needs+=(--dep "$expdir/${field[5]}/.done"); fi
-    step "$number" "$name${field[3]//[a-z]/} ${field[2]}" --marker "$folder/.done" --output "$folder/config.yaml" \
-      --output "$folder/valid.*.pth" "${needs[@]}" --resume "$folder" --launch "--gpu $ngpu --num_nodes $num_nodes --grace 120" -- \
-      python -m s5.bin.train --system "$system" --model "${field[2]}" --phase "${field[3]}" --train data/train \
-      --valid data/valid --expdir "$expdir" --ngpu "$ngpu" -- "${train_args[@]}"
+    none='' name="$stage_name${field[3]//[a-z]/} ${field[2]}" folder=$expdir/${field[4]}
+    need data/train/.done data/valid/.done
+    if [ "${field[5]}" != - ]; then need "$expdir/${field[5]}/.done"; fi
+    training=(--system "$system" --model "${field[2]}" --phase "${field[3]}" --train data/train --valid data/valid --expdir "$expdir")
+    # What it is made of. A model that was made of something else is not touched, and stops the run here.
+    compare=(--compare)
+    if [ "$overwrite" = true ]; then compare=(); fi
+    state=$(python -m s5.bin.config "${training[@]}" "${compare[@]}" -- "${train_args[@]}") || exit 1
+    step "$number" "$name" --marker "$folder/.done" --output "$folder/config.yaml" --output "$folder/valid.*.pth" \
+      --state "$state" --resume "$folder" --launch "--gpu $ngpu --num_nodes $num_nodes --grace 120" -- \
+      python -m s5.bin.train "${training[@]}" --ngpu "$ngpu" -- "${train_args[@]}"
   done <<<"$trainings"
-  [ -z "$none" ] || log "stage $number ($name): nothing to train in $system"
+  [ -z "$none" ] || log "stage $number ($stage_name): nothing to train in $system"
 }
 
 # trained KIND: sets needs, the markers of the system's trained models of a kind, of each that of its last training.
@@ -182,9 +189,15 @@ own=() true_labels=()
 [ "$oracle" = only ] || own=("${test_sets[@]}")
 [ "$oracle" = no ] || true_labels=("${test_sets[@]/%/_oracle}")
 
-# marker_of SET: the marker of a data set; its wav.scp where local/data.sh made the set, not stage 2.
+# marker_of SET: what tells a data set from another: what stage 2 says of its content; wav.scp where local/data.sh made it.
 marker_of() {
-  if [ ! -e "data/$1/.done" ] && [ -e "data/$1/wav.scp" ]; then echo "data/$1/wav.scp"; else echo "data/$1/.done"; fi
+  if [ ! -e "data/$1/.done" ] && [ -e "data/$1/wav.scp" ]; then
+    echo "data/$1/wav.scp"
+  elif [ -e "data/$1/.done" ] && [ -e "data/$1/.content" ]; then
+    echo "data/$1/.content"
+  else
+    echo "data/$1/.done"
+  fi
 }
 
 # Stage 7: what every tagger hears in each slot, as probabilities: votes of all kinds can be taken from them.
@@ -239,8 +252,8 @@ for set in "${own[@]}" "${true_labels[@]}"; do
 done
 
 # Stage 12: for people: tables and a page to listen to.
-step 12 report --marker "$results/.report.done" --output RESULTS.md "${needs[@]}" "${again[@]}" -- \
-  python -m s5.bin.report --system "$system" --expdir "$expdir" --out RESULTS.md
+step 12 report --marker "$results/.report.done" --output "$expdir/RESULTS.md" "${needs[@]}" "${again[@]}" -- \
+  python -m s5.bin.report --system "$system" --expdir "$expdir" --out "$expdir/RESULTS.md"
 
 # Stage 13: the system as one file, for S5System.from_pretrained; and what the challenge wants to have.
 scored=("${needs[@]}")

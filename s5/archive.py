@@ -32,11 +32,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from s5.config import ROOT, load_yaml, parse, resolve
+from s5.config import ROOT, load_yaml, parse, read_yaml, resolve
 from s5.data import write_bytes
-from s5.errors import DAMAGED_ZIP, InputError
+from s5.errors import InputError
 from s5.system import WEIGHTS, SystemConfig, system_name
-from s5.text import read_json
+from s5.text import parse_json, parse_text, read_json
+from s5.zips import ZipReader
 
 if TYPE_CHECKING:
     from s5.experiment import Experiment
@@ -46,6 +47,8 @@ FILE_ON_HUB = "system.s5"
 """Name of the archive in a repository on the hub."""
 MODEL_KEYS = ("labels", "n_slots", "sampling_rate", "network", "network_conf")
 """What a model needs to be built; the rest of an experiment's configuration is about its training."""
+IN_CARD = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
+"""Metrics that an archive's README shows."""
 _TEXTS = ("system.yaml", "labels.txt", "scores.json", "README.md", "LICENSE")
 _NAME = re.compile(rf"(?:{'|'.join(map(re.escape, _TEXTS))}|models/[A-Za-z0-9][\w.-]*/(?:config\.yaml|{WEIGHTS}))")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -61,6 +64,21 @@ class Manifest:
     """SHA-256 by the name of the file."""
     note: str = ""
     """How the system was trained."""
+
+
+@dataclasses.dataclass
+class Figures:
+    """Figures of a test set in ``scores.json``."""
+
+    metrics: dict[str, float | None]
+    counts: dict[str, int]
+    by_class: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part, keys in (("metrics", IN_CARD), ("counts", ("mixtures",))):
+            for key in keys:
+                if key not in getattr(self, part):
+                    raise InputError(f"key {part}", f"no {key}", "it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,12 +196,10 @@ def describe(archive: str | Path) -> Description:
     """What an archive tells of itself, without unpacking it. Raises InputError for a file that is no archive."""
     contents = _read_zip(Path(archive))
     where = f"{archive}: archive.yaml"
-    manifest: Manifest = parse(Manifest, yaml.safe_load(contents["archive.yaml"]), where)
-    try:
-        figures = json.loads(contents.get("scores.json", b"{}"))
-        parts = {name: {key: dict(entry[key]) for key in ("metrics", "counts")} for name, entry in figures.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise InputError(f"{archive}: scores.json", f"no figures ({e})", "those of the test sets") from None
+    manifest: Manifest = parse(Manifest, _read_yaml(contents["archive.yaml"], where), where)
+    figures = parse_json(contents.get("scores.json", b"{}"), f"{archive}: scores.json", "figures of test sets")
+    sets: dict[str, Figures] = parse(dict[str, Figures], figures, f"{archive}: scores.json")
+    parts = {name: {"metrics": found.metrics, "counts": found.counts} for name, found in sets.items()}
     return Description(manifest.name, manifest.note, Path(archive).stat().st_size, parts)
 
 
@@ -313,8 +329,9 @@ def _weights(model: Experiment, half: bool) -> bytes:
 
 def _model_config(folder: Path) -> dict[str, Any]:
     """What an experiment's model is, without its training."""
-    conf = load_yaml(folder / "config.yaml")
-    kept = {key: conf[key] for key in MODEL_KEYS}
+    from s5.trained import read_config
+
+    kept = {key: value for key, value in dataclasses.asdict(read_config(folder)).items() if key in MODEL_KEYS}
     encoder = kept["network_conf"].get("encoder") or {}
     if encoder.get("weights"):  # its name may tell sizes; where it lay on this machine is nobody's business
         encoder["weights"] = str(Path(*Path(encoder["weights"]).parts[-2:]))
@@ -333,12 +350,13 @@ def _figures(files: Sequence[str | Path]) -> dict[str, Any]:
     """Totals of scores.json files by test set, ``<set> (oracle labels)`` for given labels."""
     figures = {}
     for file in files:
+        scores = read_json(file, "what stage 11 wrote")
         try:
-            scores = read_json(file, "what stage 11 wrote")
-            name = scores["set"] + (" (oracle labels)" if scores["oracle_labels"] else "")
-            figures[name] = {key: scores[key] for key in ("metrics", "counts", "by_class")}
+            name = str(scores["set"]) + (" (oracle labels)" if scores["oracle_labels"] else "")
+            found = {key: scores[key] for key in ("metrics", "counts", "by_class")}
         except (KeyError, TypeError) as e:
             raise InputError(file, f"no scores ({e})", "what stage 11 wrote") from None
+        figures[name] = dataclasses.asdict(parse(Figures, found, file))
     return figures
 
 
@@ -347,8 +365,7 @@ def _card(
 ) -> str:
     """README.md of an archive, which is also the model's page on the hub."""
     rows = [
-        f"| {set_name} | {_cell(f['metrics']['CAPI-SDRi'])} | {_cell(f['metrics']['accuracy_mix'])} | "
-        f"{_cell(f['metrics']['accuracy_src'])} | {f['counts']['mixtures']} |"
+        f"| {set_name} | {' | '.join(_cell(f['metrics'][key]) for key in IN_CARD)} | {f['counts']['mixtures']} |"
         for set_name, f in figures.items()
     ]
     head = [
@@ -408,22 +425,17 @@ def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
 
 def _read_zip(path: Path) -> dict[str, bytes]:
     """Every file of an archive by its name. Nothing is compressed, so what comes out is not larger than the file."""
-    if not path.is_file():
-        raise InputError(path, "no such file", "a model archive")
     contents: dict[str, bytes] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                link = stat.S_ISLNK(info.external_attr >> 16)
-                if link or not (info.filename == "archive.yaml" or _NAME.fullmatch(info.filename)):
-                    found = f"{'a link' if link else 'a file'} {info.filename!r}"
-                    raise InputError(path, found, "the files of a model archive")
-                if info.filename in contents or info.compress_type != zipfile.ZIP_STORED:
-                    how = "twice" if info.filename in contents else "compressed"
-                    raise InputError(path, f"{info.filename} {how}", "each file once, as it is")
-                contents[info.filename] = archive.read(info)
-    except DAMAGED_ZIP as e:
-        raise InputError(path, f"a damaged file ({e})", "a model archive") from None
+    with ZipReader(path, "a model archive") as archive:
+        for info in archive.infos:
+            link = stat.S_ISLNK(info.external_attr >> 16)
+            if link or not (info.filename == "archive.yaml" or _NAME.fullmatch(info.filename)):
+                found = f"{'a link' if link else 'a file'} {info.filename!r}"
+                raise InputError(path, found, "the files of a model archive")
+            if info.filename in contents or info.compress_type != zipfile.ZIP_STORED:
+                how = "twice" if info.filename in contents else "compressed"
+                raise InputError(path, f"{info.filename} {how}", "each file once, as it is")
+            contents[info.filename] = archive.read(info)
     if "archive.yaml" not in contents:
         raise InputError(path, "no archive.yaml", "a model archive")
     named = set(_names(contents["archive.yaml"], path))
@@ -435,8 +447,11 @@ def _read_zip(path: Path) -> dict[str, bytes]:
 
 def _names(manifest: bytes, where: Path) -> list[str]:
     """Names of the files that a manifest lists."""
-    try:
-        data = yaml.safe_load(manifest)
-        return [str(name) for name in data["files"]]
-    except (yaml.YAMLError, TypeError, KeyError) as e:
-        raise InputError(f"{where}: archive.yaml", "no list of files", "a manifest") from e
+    data = _read_yaml(manifest, f"{where}: archive.yaml")
+    if not isinstance(data.get("files"), dict):
+        raise InputError(f"{where}: archive.yaml", "no list of files", "a manifest")
+    return [str(name) for name in data["files"]]
+
+
+def _read_yaml(content: bytes, where: str) -> dict[str, Any]:
+    return read_yaml(parse_text(content, where, "a YAML file"), where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from s5.errors import InputError
+from s5.zips import check_zip
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +27,15 @@ _UNUSED_SUFFIXES = ("head_norm.running_mean", "head_norm.running_var", "head_nor
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint: safetensors, a plain state dict, ESPnet's or a Lightning file.
 
-    Only tensors and numbers are read (``weights_only``): a crafted file cannot run code.
+    Only tensors and numbers are read (``weights_only``): a crafted file cannot run code. torch does not look at the
+    checksums that its files have; this does.
 
     Raises:
         InputError: the file is missing, damaged, or holds no tensors.
     """
     path = Path(path)
+    if zipfile.is_zipfile(path):
+        check_zip(path, "a checkpoint")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -50,7 +55,24 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     tensors = {k: v for k, v in data.items() if isinstance(v, Tensor)} if isinstance(data, Mapping) else {}
     if not tensors:
         raise InputError(path, "no tensors", "a state dict")
+    for key, value in tensors.items():
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            raise InputError(f"{path}: key {key}", "a sparse, quantized or empty tensor", "an ordinary one")
     return tensors
+
+
+def check_weights(found: Tensor | None, expected: Tensor, where: object) -> None:
+    """Refuses what cannot take the place of a network's own tensor.
+
+    Raises:
+        InputError: nothing, another shape, complex numbers for real ones, or numbers that are not finite in its type.
+    """
+    if found is None or found.shape != expected.shape:
+        raise InputError(where, "nothing" if found is None else list(found.shape), list(expected.shape))
+    if found.is_complex() != expected.is_complex():
+        raise InputError(where, str(found.dtype), str(expected.dtype))
+    if expected.is_floating_point() and not found.is_meta and not torch.isfinite(found.to(expected.dtype)).all():
+        raise InputError(where, "numbers that are not finite", "weights")
 
 
 @contextmanager
@@ -115,8 +137,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: object)
         found = f"no key {_some(missing)}" + (f" but {_some(unused)}" if unused else "")
         raise InputError(where, found, f"the keys of {type(model).__name__}")
     for key, value in own.items():
-        if tensors[key].shape != value.shape:
-            raise InputError(f"{where}: key {key}", list(tensors[key].shape), list(value.shape))
+        check_weights(tensors[key], value, f"{where}: key {key}")
     if unused:
         log.warning("%s: %d keys not used: %s", where, len(unused), _some(unused))
     model.load_state_dict({key: tensors[key] for key in own})

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pydantic
 import yaml
@@ -30,20 +30,52 @@ _STRICT: Any = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_n
 T = TypeVar("T")
 
 
+MOST_VALUES = 1_000_000
+"""Of a YAML file. What an alias stands for counts each time: a few lines can stand for more than memory holds."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number (YAML 1.2) and refuses a key that stands twice."""
+    """SafeLoader that reads 1e-4 as a number (YAML 1.2) and refuses what no configuration has: a key that stands twice
+    or is no plain value, an alias of what it stands in, characters that no text has."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            self._count(node, {})
+        return node
+
+    def _count(self, node: yaml.Node, known: dict[int, int]) -> int:
+        """Number of values of a node and below."""
+        if known.get(id(node)) == 0:
+            _refuse_node("an alias of what it stands in", node)
+        if id(node) in known:
+            return known[id(node)]
+        known[id(node)] = 0
+        if isinstance(node, yaml.ScalarNode):
+            if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in node.value):
+                _refuse_node(f"the text {ascii(node.value)[:40]}", node)
+            known[id(node)] = 1
+            return 1
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = total = 1 + sum(self._count(part, known) for part in parts)
+        if total > MOST_VALUES:
+            _refuse_node(f"more than {MOST_VALUES} values", node)
+        return total
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                _refuse_node(f"a key that is a {key_node.id}", key_node)
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key} twice (line {line})", key_node.start_mark
-                )
+                _refuse_node(f"key {key} twice (line {key_node.start_mark.line + 1})", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _refuse_node(what: str, node: yaml.Node) -> NoReturn:
+    raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
 
 
 _Loader.add_implicit_resolver(
@@ -61,6 +93,14 @@ def resolve(path: str | Path) -> Path:
     return path
 
 
+def working_folder() -> Path:
+    """The working directory by the path that the shell came by, in which symbolic links stay what they are."""
+    named = os.environ.get("PWD", "")
+    if os.path.isabs(named) and os.path.exists(named) and os.path.samefile(named, "."):
+        return Path(named)
+    return Path.cwd()
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML file whose top level is a mapping.
 
@@ -68,18 +108,39 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing, is not YAML, holds a key twice, or is not a mapping.
     """
     path = resolve(path)
-    text = read_text(path, "a YAML file")
+    return read_yaml(read_text(path, "a YAML file"), path)
+
+
+def read_yaml(text: str, where: object) -> dict[str, Any]:
+    """A YAML document whose top level is a mapping. Raises InputError as :func:`load_yaml`, naming ``where``."""
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError(where, getattr(e, "problem", None) or str(e), "valid YAML") from e
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise InputError(place, getattr(e, "problem", None) or str(e), "valid YAML") from e
+    except RecursionError:
+        raise InputError(where, "values nested too deeply", "valid YAML") from None
+    except (ValueError, TypeError, AttributeError, LookupError) as e:  # e.g. a date or a !!float that is none
+        raise InputError(where, f"a value that cannot be read ({e})", "valid YAML") from e
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise InputError(path, type(data).__name__, "a mapping of keys")
+        raise InputError(where, type(data).__name__, "a mapping of keys")
     return data
+
+
+def parse_value(text: str) -> Any:
+    """A value as it would be read in a YAML file; the text itself where it is none.
+
+    Example:
+        >>> parse_value("1e-3"), parse_value("[a, 2]"), parse_value("a: b: c")
+        (0.001, ['a', 2], 'a: b: c')
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError:
+        return text
 
 
 def yaml_chain(path: str | Path) -> list[Path]:
@@ -101,6 +162,10 @@ def _chain(file: Path, first: str | Path, above: tuple[Path, ...]) -> Iterator[P
     parents = load_yaml(file).get("inherit") or []
     for parent in reversed(parents if isinstance(parents, list) else [parents]):
         inherited = Path(os.path.normpath(file.parent / str(parent)))
+        if not inherited.exists():
+            # Out of a recipe folder that is a link, ../ leads to the folder that holds the link.
+            linked = Path(os.path.normpath(working_folder() / file.parent / str(parent)))
+            inherited = linked if linked.exists() else inherited
         if inherited in (file, *above):
             raise InputError(f"{first}: key inherit", f"{parent}, which inherits from it", "another file")
         yield from _chain(inherited, first, (file, *above))
@@ -110,16 +175,30 @@ def load_inherited(path: str | Path) -> dict[str, Any]:
     """A YAML file over what it inherits; mappings are merged at any depth, other values replaced."""
     merged: dict[str, Any] = {}
     for file in reversed(yaml_chain(path)):
-        merged = _merge(merged, load_yaml(file))
+        merged = merge(merged, load_yaml(file))
     merged.pop("inherit", None)
     return merged
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def origins(path: str | Path) -> dict[str, Any]:
+    """:func:`load_inherited` with, in the place of each value that is no mapping, the file that it comes from."""
+    found: dict[str, Any] = {}
+    for file in reversed(yaml_chain(path)):
+        found = merge(found, _named(load_yaml(file), file))
+    found.pop("inherit", None)
+    return found
+
+
+def _named(value: Any, file: Path) -> Any:
+    return {key: _named(part, file) for key, part in value.items()} if isinstance(value, dict) else file
+
+
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """``top`` over ``base``; mappings are merged at any depth, other values replaced."""
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
@@ -134,6 +213,8 @@ def parse(schema: type[T] | Callable[..., Any], data: Mapping[str, Any], where: 
     Raises:
         InputError: unknown, missing or wrongly typed key.
     """
+    if not isinstance(data, Mapping):
+        raise InputError(where, ascii(data)[:80], "a mapping of keys")
     adapter = _adapter(schema)  # type: ignore[arg-type]
     try:
         return adapter.validate_python(dict(data))
@@ -157,11 +238,52 @@ def check_arguments(
     Raises:
         InputError: unknown, missing or wrongly typed argument.
     """
+    if not isinstance(conf, Mapping):
+        raise InputError(where, ascii(conf)[:80], "a mapping of keys")
     model = _signature_model(function, given)
     try:
-        model.model_validate(dict(conf))
+        read = model.model_validate(dict(conf))
     except pydantic.ValidationError as e:
         raise _complaint(e, model, where) from None
+    for key, value in conf.items():  # pydantic reads "1", true and 1.0 as 1; the function is called with them
+        if not _as_read(value, getattr(read, key)):
+            kind = type(getattr(read, key)).__name__
+            raise InputError(f"{where}: key {key}", ascii(value)[:80], f"values of type {kind}")
+
+
+def _as_read(given: Any, read: Any) -> bool:
+    """Whether a value is of the type that it was read as; whole numbers are numbers."""
+    if isinstance(read, list | tuple) and isinstance(given, list | tuple):
+        return all(map(_as_read, given, read))
+    if isinstance(read, dict) and isinstance(given, dict):
+        return all(_as_read(given[key], value) for key, value in read.items() if key in given)
+    if isinstance(read, float) and not isinstance(given, bool):
+        return isinstance(given, int | float)
+    return type(given) is type(read) if isinstance(read, int | str) else True
+
+
+def build(function: Callable[..., T], conf: Mapping[str, Any], where: object, **given: Any) -> T:
+    """Calls a class or function with configured arguments, checked first.
+
+    Args:
+        function: what is called.
+        conf: the configured arguments.
+        where: file and key that complaints name.
+        given: what the caller itself supplies: not allowed in ``conf``.
+
+    Raises:
+        InputError: see :func:`check_arguments`; or arguments of the right types that the function cannot do with.
+    """
+    check_arguments(function, conf, where, given=tuple(given))
+    try:
+        return function(**given, **conf)
+    except (*_REFUSALS, MemoryError) as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise InputError(where, reason, f"arguments that {function.__name__} accepts") from e
+
+
+_REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What functions raise at arguments that do not fit together."""
 
 
 @cache

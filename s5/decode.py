@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import kaldiio
 import numpy as np
@@ -23,6 +25,7 @@ from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write
 from s5.errors import InputError
 from s5.fusion import Counts
 from s5.inference.names import source_name
+from s5.kaldi import check_posterior, read_n_slots, read_scp
 from s5.labels import LabelSet
 from s5.parallel import run_jobs
 from s5.shards import Shards, results, whole_folder
@@ -30,6 +33,9 @@ from s5.system import Result, S5System
 from s5.text import read_text
 
 Rows = dict[str, list[str]]
+
+_NO_ARRAY = (ValueError, SyntaxError, TypeError, MemoryError, OverflowError, TokenError, BadZipFile)
+"""What numpy raises at a file of samples that is none."""
 
 FINAL_LABELS, FINAL_PROBABILITIES = "final_labels", "final_probabilities"
 """Files of the labels behind ``estimates/``: those of the vote, less what a gate silenced, refined if asked."""
@@ -311,16 +317,15 @@ class Posteriors:
         folder = Path(out, "posteriors")
         labels = LabelSet.load(folder / "labels.txt")
         names = [m.name for m in system.config.taggers]
-        tables = {name: _read_scp(folder / f"{name}.scp") for name in names}
+        tables = {name: dict(read_scp(folder / f"{name}.scp", "posteriors (stage 7)")) for name in names}
         for name, table in tables.items():
-            for utt in tables[names[0]]:
-                if utt not in table:
-                    raise InputError(folder / f"{name}.scp", f"no {utt}", f"the utterances of {names[0]}.scp")
-        file = folder / "n_slots"
-        try:
-            n_slots = int(read_text(file, "the number of slots (stage 7)"))
-        except ValueError as e:
-            raise InputError(file, "no number", "the number of slots (stage 7)") from e
+            for one, other in ((name, names[0]), (names[0], name)):
+                for utt in tables[other]:
+                    if utt not in tables[one]:
+                        raise InputError(folder / f"{one}.scp", f"no {utt}", f"the utterances of {other}.scp")
+            for utt, posterior in table.items():
+                check_posterior(posterior, len(labels), f"{folder / name}.scp: {utt}")
+        n_slots = read_n_slots(folder / "n_slots")
         return cls(tables, labels, n_slots)
 
     @property
@@ -455,14 +460,19 @@ def _probabilities_of(utts: Sequence[str], path: Path, data: DataDir, labels: Ro
 
 
 def _read_separated(path: Path, n_labels: int, n_samples: int) -> np.ndarray:
-    """[K, samples] of one utterance and separator."""
+    """[K, samples] float32 of one utterance and separator."""
     try:
         sources = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
-        raise InputError(path, "nothing that can be read", "separated sources (stage 9)") from e
+    except (OSError, EOFError, *_NO_ARRAY) as e:
+        reason = getattr(e, "strerror", None) or "nothing that can be read"
+        raise InputError(path, reason, "separated sources (stage 9)") from e
+    shape = f"float32 sources of {n_labels} labels and {n_samples} samples, as labels and mixture have them (stage 9)"
+    if not isinstance(sources, np.ndarray) or sources.dtype != np.float32:
+        raise InputError(path, getattr(sources, "dtype", "several arrays"), shape)
     if sources.ndim != 2 or len(sources) < n_labels or sources.shape[1] != n_samples:
-        shape = f"sources of {n_labels} labels and {n_samples} samples, as labels and mixture have them (stage 9)"
         raise InputError(path, f"shape {list(sources.shape)}", shape)
+    if not np.isfinite(sources).all():
+        raise InputError(path, "samples that are not finite", "separated sources (stage 9)")
     return sources
 
 
@@ -488,12 +498,6 @@ def _write_rows(path: Path, rows: Rows) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text("".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()), encoding="utf-8")
     partial.replace(path)
-
-
-def _read_scp(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise InputError(path, "no such file", "posteriors (stage 7)")
-    return dict(kaldiio.load_scp_sequential(str(path)))
 
 
 def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import zipfile
-import zlib
 from collections.abc import Iterable
 from typing import Any
 
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""What reading a damaged, encrypted or unknown kind of zip file raises."""
+LONGEST = 1000
+"""Characters of what complaints show of an input."""
 
 
 class InputError(Exception):
@@ -23,10 +21,12 @@ class InputError(Exception):
     Example:
         >>> print(InputError("a.wav", "16000 Hz", "32000 Hz"))
         a.wav: found 16000 Hz, expected 32000 Hz
+        >>> len(str(InputError("a.txt", "x" * 10**6, "y"))) < 1000
+        True
     """
 
     def __init__(self, where: object, found: object, expected: object) -> None:
-        super().__init__(" ".join(f"{where}: found {found}, expected {expected}".split()))
+        super().__init__(" ".join(f"{_short(where)}: found {_short(found)}, expected {expected}".split()))
 
     @classmethod
     def at(cls, where: object, error: InputError) -> InputError:
@@ -36,6 +36,12 @@ class InputError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Lets the message cross a process boundary (worker pools, data loaders) as it is.
         return (_rebuild, (str(self),))
+
+
+def _short(value: object) -> str:
+    """Its text, cut in the middle where it is longer than anybody reads: an input may hold anything."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 
 
 def _rebuild(message: str) -> InputError:

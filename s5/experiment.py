@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from s5.checkpoints import read_tensors
-from s5.config import check_arguments, load_yaml
+from s5.checkpoints import check_weights, read_tensors
+from s5.config import build
 from s5.errors import InputError, one_of
 from s5.labels import LabelSet
-from s5.system import WEIGHTS
+from s5.trained import best_checkpoint, read_config
 
 
 class Experiment:
@@ -78,46 +78,38 @@ class Experiment:
             raise InputError.at(self.name, e) from None
 
 
-class Facts(NamedTuple):
-    """What a model was trained for, known without loading it."""
+N = TypeVar("N", bound=torch.nn.Module)
 
-    labels: LabelSet
-    n_slots: int
-    sampling_rate: int
+MOST_PARAMETERS = 20_000
+"""Tensors of a network: a number of layers that nobody means would be built until memory ends."""
 
 
-def read_facts(folder: str | Path) -> Facts:
-    """The facts of a trained model. Raises InputError if there is none."""
-    config = _config(Path(folder))
-    return Facts(LabelSet(tuple(config["labels"])), config["n_slots"], config["sampling_rate"])
-
-
-def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
-    """The checkpoint to decode with: the n-best average if there is one, else the best epoch, by the first criterion.
-
-    A model from elsewhere, which was not trained here, has one alone: :data:`WEIGHTS`.
+def build_network(network: Callable[..., N], conf: Mapping[str, Any], where: object, n_labels: int, n_slots: int) -> N:
+    """A network of random weights.
 
     Args:
-        folder: experiment folder.
-        name: a file in it to take instead.
+        network: its class.
+        conf: its configured arguments.
+        where: file and key that complaints name.
+        n_labels: C.
+        n_slots: K, unless ``conf`` says it.
 
     Raises:
-        InputError: no such file, or the training has not finished an epoch.
+        InputError: arguments that are unknown, of a wrong type, or do not fit together.
     """
-    folder = Path(folder)
-    if name is not None:
-        if not (folder / name).is_file():
-            raise InputError(folder / name, "no such file", one_of(sorted(p.name for p in folder.glob("*.pth")), name))
-        return folder / name
-    config = _config(folder)
-    if "best_model_criterion" not in config:
-        return best_checkpoint(folder, WEIGHTS)
-    phase, key, _ = config["best_model_criterion"][0]
-    for kind in ("ave", "best"):
-        path = folder / f"{phase}.{key}.{kind}.pth"
-        if path.is_file():
-            return path
-    raise InputError(folder, f"no {phase}.{key}.best.pth", "a training that has finished an epoch (stages 3 to 6)")
+    n = 0
+
+    def count(*_: Any) -> None:
+        nonlocal n
+        n += 1
+        if n > MOST_PARAMETERS:
+            raise ValueError(f"more than {MOST_PARAMETERS} tensors of weights")
+
+    counting = torch.nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        return build(network, {"n_slots": n_slots, **conf}, where, n_labels=n_labels)
+    finally:
+        counting.remove()
 
 
 def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, device: str = "cpu") -> Experiment:
@@ -125,7 +117,7 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
 
     Args:
         folder: ``exp/<name>`` with config.yaml and checkpoints.
-        checkpoint: file in it; None: :func:`best_checkpoint`.
+        checkpoint: file in it; None: :func:`s5.trained.best_checkpoint`.
         kind: ``tagger`` or ``separator``.
         device: torch device.
 
@@ -136,29 +128,19 @@ def load_experiment(folder: str | Path, checkpoint: str | None, kind: str, devic
     from s5.tagging import TAGGERS
 
     folder = Path(folder)
-    config = _config(folder)
+    config = read_config(folder)
     tables: dict[str, dict[str, Any]] = {"tagger": dict(TAGGERS), "separator": dict(SEPARATORS)}
     table = tables[kind]
-    if config.get("network") not in table:
-        raise InputError(f"{folder}/config.yaml: key network", config.get("network"), one_of(table))
-    network_class = table[config["network"]]
-    conf = {"n_slots": config["n_slots"], **config["network_conf"]}
-    check_arguments(network_class, conf, f"{folder}/config.yaml: network_conf", given=("n_labels",))
-    network = network_class(n_labels=len(config["labels"]), **conf)
+    if config.network not in table:
+        raise InputError(f"{folder}/config.yaml: key network", config.network, one_of(table, config.network))
+    arguments = (config.network_conf, f"{folder}/config.yaml: network_conf", len(config.labels), config.n_slots)
     path = best_checkpoint(folder, checkpoint)
     tensors = {k.removeprefix("network."): v for k, v in read_tensors(path).items()}
-    own = network.state_dict()
-    for key, value in own.items():
-        found = list(tensors[key].shape) if key in tensors else "nothing"
-        if found != list(value.shape):
-            raise InputError(f"{path}: key {key}", found, list(value.shape))
-    network.load_state_dict({key: tensors[key] for key in own})
+    with torch.device("meta"):  # takes no memory: sizes are held against the file's before
+        expected = build_network(table[config.network], *arguments).state_dict()
+    for key, value in expected.items():
+        check_weights(tensors.get(key), value, f"{path}: key {key}")
+    network = build_network(table[config.network], *arguments)
+    network.load_state_dict({key: tensors[key] for key in expected})
     network = memory_format(network).to(device).eval()
-    labels = LabelSet(tuple(config["labels"]))
-    return Experiment(network, labels, config["n_slots"], config["sampling_rate"], str(folder))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.yaml").is_file():
-        raise InputError(folder, "no config.yaml", "a trained model (stages 3 to 6)")
-    return load_yaml(folder / "config.yaml")
+    return Experiment(network, LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate, str(folder))

@@ -10,8 +10,9 @@ import logging
 import os
 import shutil
 import tempfile
-import zipfile
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +20,10 @@ import yaml
 
 from s5.config import load_yaml, parse, resolve
 from s5.corpus.download import PATIENT, File, Patience, download
-from s5.errors import DAMAGED_ZIP, InputError, one_of
+from s5.errors import InputError, one_of
 from s5.labels import DCASE_LABELS
 from s5.system import WEIGHTS, SystemConfig
+from s5.zips import ZipReader
 
 PUBLISHED = "conf/official.yaml"
 SAMPLING_RATE, N_SLOTS = 32000, 3
@@ -168,45 +170,46 @@ def _lay_down(folder: Path, model: PublishedModel, zipped: Path, url: str) -> No
         (partial / "config.yaml").write_text(f"# {model.member} of {url}\n{text}", encoding="utf-8")
         # The marker of a finished training, as run.sh writes it: what depends on it is done again if it changes.
         (partial / ".done").write_text(f"{digest}  {model.member}\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # an older version of the same, or a part of it: weights are never removed
+            folder.rename(_free_name(folder))
         os.replace(partial, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _free_name(folder: Path) -> Path:
+    """The folder's name with the time, as run.sh gives it to what it puts aside."""
+    base = f"{folder.name}.{datetime.now():%Y%m%d-%H%M%S}"
+    names = (base if n == 1 else f"{base}-{n}" for n in count(1))
+    return next(path for path in map(folder.with_name, names) if not path.exists())
+
+
 def _extract(zipped: Path, member: str, path: Path) -> str:
     """Writes one file of a zip, found by its name in whatever folder; its SHA-256."""
     digest = hashlib.sha256()
-    try:
-        with zipfile.ZipFile(zipped) as archive:
-            found = [name for name in archive.namelist() if name.rpartition("/")[2] == member]
-            if len(found) != 1:
-                there = ", ".join(sorted(archive.namelist())[:5]) or "nothing"
-                raise InputError(zipped, f"{len(found)} files {member} (but {there})", "one")
-            with archive.open(found[0]) as source, path.open("wb") as target:
-                while block := source.read(1 << 20):
-                    digest.update(block)
-                    target.write(block)
-    except DAMAGED_ZIP as e:
-        raise InputError(zipped, f"a damaged file ({e})", "a zip file (delete it to fetch it again)") from None
-    except FileNotFoundError:
-        raise InputError(zipped, "no such file", "the published zip file") from None
+    with ZipReader(zipped, "the published zip file (delete it to fetch it again)") as archive:
+        found = [info for info in archive.infos if info.filename.rpartition("/")[2] == member]
+        if len(found) != 1:
+            there = ", ".join(sorted(info.filename for info in archive.infos)[:5]) or "nothing"
+            raise InputError(zipped, f"{len(found)} files {member} (but {there})", "one")
+        with path.open("wb") as target:
+            for block in archive.blocks(found[0]):
+                digest.update(block)
+                target.write(block)
     return digest.hexdigest()
 
 
 def _build(model: PublishedModel) -> Any:
     """The network, of random weights."""
-    from s5.config import check_arguments
+    from s5.experiment import build_network
     from s5.separation import SEPARATORS
     from s5.tagging import TAGGERS
 
     table: dict[str, Any] = dict(TAGGERS if model.kind == "tagger" else SEPARATORS)
     if model.network not in table:
         raise InputError(f"{PUBLISHED}: network", model.network, one_of(table, model.network))
-    conf = {"n_slots": N_SLOTS, **model.network_conf}
-    check_arguments(table[model.network], conf, f"{PUBLISHED}: network_conf", given=("n_labels",))
-    return table[model.network](n_labels=len(DCASE_LABELS), **conf)
+    where = f"{PUBLISHED}: network_conf"
+    return build_network(table[model.network], model.network_conf, where, len(DCASE_LABELS), N_SLOTS)
 
 
 def _converted(model: PublishedModel, checkpoint: Path, zipped: Path) -> Any:

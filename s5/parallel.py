@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from s5.progress import progress
@@ -21,6 +30,12 @@ NUM_THREADS = 1
 
 CHUNK = 2
 """Items that a process takes at once."""
+
+PATIENCE = 10.0
+"""Seconds that processes have to end what they are at, after an error in one."""
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
+"""Where Linux keeps what processes share by name."""
 
 
 def run_jobs(
@@ -43,15 +58,164 @@ def run_jobs(
         with reproducible() if networks else nullcontext():
             yield from progress(map(job, items), len(items), what)
         return
-    # Processes fork from a server that has imported what they need, instead of importing it each.
+    modules, prepare = (*PRELOAD, *(NETWORKS if networks else ())), _make_reproducible if networks else None
+    yield from progress(in_processes(job, items, nj, what, modules, prepare, CHUNK), len(items), what)
+
+
+def in_processes(
+    job: Callable[[Item], Out],
+    items: Sequence[Item],
+    nj: int,
+    what: str,
+    modules: Sequence[str] = (),
+    prepare: Callable[[], None] | None = None,
+    chunk: int = 1,
+) -> Iterator[Out]:
+    """Results of ``job`` for all items in their order, from ``nj`` processes.
+
+    Each process has a pipe of its own, and nothing else is shared: when one is killed, its pipe ends, whatever it was
+    at. They end themselves when this process is gone.
+
+    Args:
+        job: called with each item; has to be picklable.
+        items: what to work on.
+        nj: number of processes.
+        what: name of the work, for errors.
+        modules: what the processes need. They fork from a server that has imported it, instead of importing it each.
+            Not from this process: forking one with threads (a progress bar's, say) may block the child.
+        prepare: called once in each process.
+        chunk: items that a process takes at once.
+
+    Raises:
+        ChildProcessError: a process was killed, or has ended itself.
+        Exception: what the job raised, for the first item where it did.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOAD, *(NETWORKS if networks else ())])
-    with ProcessPoolExecutor(nj, mp_context=context, initializer=_set_job, initargs=(job, networks)) as pool:
-        try:
-            yield from progress(pool.map(_run_job, items, chunksize=CHUNK), len(items), what)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    context.set_forkserver_preload([__name__, *modules])
+    chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
+    processes: dict[Connection, BaseProcess] = {}
+    done: dict[int, tuple[list[Out], Exception | None]] = {}
+    todo = iter(enumerate(chunks))
+    try:
+        for first in islice(todo, nj):
+            mine, its = context.Pipe()
+            processes[mine] = context.Process(target=_work, args=(its, job, prepare), daemon=True)
+            processes[mine].start()
+            its.close()
+            _send(mine, processes[mine], what, first)
+        for number in range(len(chunks)):
+            while number not in done:
+                for ready in wait(list(processes)):
+                    assert isinstance(ready, Connection)
+                    try:
+                        at, outs, error = ready.recv()
+                    except (EOFError, OSError):
+                        raise _lost(processes[ready], what) from None
+                    done[at] = outs, error
+                    if (following := next(todo, None)) is not None:
+                        _send(ready, processes[ready], what, following)
+            outs, error = done.pop(number)
+            yield from outs
+            if error is not None:
+                raise error
+    finally:
+        for mine in processes:
+            mine.close()
+        until = time.monotonic() + PATIENCE
+        for process in processes.values():
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()
+
+
+def _send(connection: Connection, process: BaseProcess, what: str, message: Any) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        raise _lost(process, what) from None
+
+
+def _lost(process: BaseProcess, what: str) -> ChildProcessError:
+    process.join(PATIENCE)
+    return ChildProcessError(errno.ECHILD, fate(f"a process of '{what}'", process.exitcode))
+
+
+def _work(mine: Connection, job: Callable[[Any], Any], prepare: Callable[[], None] | None) -> None:
+    """What a process does."""
+    _end_with_parent()
+    if prepare is not None:
+        prepare()
+    with suppress(EOFError, OSError, KeyboardInterrupt):  # the one that started it needs nothing more
+        while True:
+            number, items = mine.recv()
+            outs: list[Any] = []
+            error = None
+            try:
+                for item in items:
+                    outs.append(job(item))
+            except Exception as e:
+                error = _portable(e)
+            mine.send((number, outs, error))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_for_it() -> None:
+        parent.join()
+        os._exit(1)  # nothing must go on writing
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as another process can raise it, with the place where it was raised."""
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
+
+
+def fate(who: str, *codes: int | None) -> str:
+    """What became of a process that ended too early, and what can be done about it.
+
+    Args:
+        who: a name for the process.
+        codes: exit statuses of it and of others like it, negative for a signal.
+    """
+    # Others may have been ended since, or have ended by themselves.
+    code = min((code for code in codes if code is not None), key=(0).__eq__, default=None)
+    if code is None or code >= 0:
+        status = "nothing that says why" if code is None else f"exit status {code}"
+        return f"{who} ended before its work did: found {status} (what it said itself stands above)"
+    name = signal.Signals(-code).name
+    if name == "SIGKILL":
+        return (
+            f"{who} was killed by SIGKILL, as the kernel does where memory runs out: take fewer processes or smaller "
+            f"batches, or ask for more memory"
+        )
+    if name == "SIGBUS":
+        return (
+            f"{who} was killed by SIGBUS, as happens where {SHARED_MEMORY} is full or a file was cut while it was "
+            f"read: {_shared_memory()} (docker run --shm-size=8g enlarges it)"
+        )
+    return f"{who} was killed by {name}"
+
+
+def _shared_memory() -> str:
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError as e:
+        return f"found no {SHARED_MEMORY} ({e.strerror})"
+    size, free = (_megabytes(blocks * status.f_frsize) for blocks in (status.f_blocks, status.f_bavail))
+    return f"found {free} of {size} free there"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size >> 20} MB"
 
 
 @contextmanager
@@ -73,17 +237,3 @@ def _make_reproducible() -> None:
 
     torch.set_num_threads(NUM_THREADS)
     torch.backends.cudnn.deterministic = True
-
-
-_job: Callable[[Any], Any]
-
-
-def _set_job(job: Callable[[Any], Any], networks: bool) -> None:
-    global _job
-    _job = job
-    if networks:
-        _make_reproducible()
-
-
-def _run_job(item: Any) -> Any:
-    return _job(item)

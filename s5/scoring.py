@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +22,7 @@ from s5.errors import InputError
 from s5.inference.names import SourceFile, audio_files, find_source_files, source_name
 from s5.labels import SILENCE, LabelSet
 from s5.metrics import active, score_mixture
+from s5.parallel import in_processes
 from s5.text import read_text
 
 if TYPE_CHECKING:
@@ -275,33 +274,14 @@ def score_one(
     return score_mixture(utt, slot_labels(slots), est, ref_labels, ref, mixture, confidence, scene=known, **options)
 
 
-_job: partial[dict[str, Any]]
-
-
-def _set_job(job: partial[dict[str, Any]]) -> None:
-    """Gives a worker what all its mixtures share, once."""
-    global _job
-    _job = job
-
-
-def _run_job(utt: str) -> dict[str, Any]:
-    return _job(utt)
-
-
 def score_all(job: partial[dict[str, Any]], utts: Sequence[str], n_jobs: int) -> Iterator[dict[str, Any]]:
     """Rows of all mixtures in their order, from ``n_jobs`` processes."""
     if n_jobs == 1:
         yield from map(job, utts)
         return
-    # A thread for each process: the processes share the cores already. Spawned ones read this when they start.
+    # A thread for each process: the processes share the cores already. They read this when they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_jobs, mp_context=context, initializer=_set_job, initargs=(job,)) as pool:
-        try:
-            yield from pool.map(_run_job, utts, chunksize=4)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    yield from in_processes(job, utts, n_jobs, "score", [__name__], chunk=4)
 
 
 def table(scores: dict[str, Any]) -> str:

@@ -5,21 +5,31 @@ from __future__ import annotations
 import json
 import math
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from s5.data import DataDir, audio_info, open_audio
-from s5.errors import DAMAGED_ZIP, InputError
+from s5.errors import InputError
 from s5.inference.names import FORM, FORM_2025, audio_files, parse
 from s5.labels import SILENCE, LabelSet
+from s5.metrics.labels import label_counts
 from s5.submission import AUDIO, EVAL_JSON, MOST, TEST_JSON
+from s5.zips import ZipReader
+
+if TYPE_CHECKING:
+    from zipfile import ZipInfo
 
 LARGEST = 100_000_000
-"""Bytes: no wav of a submission comes near it."""
+"""Bytes: no file of a submission comes near it."""
+
+TEXT, NUMBER, WHOLE, TRUTH, LIST, MAPPING = "text", "a number", "a whole number", "true or false", "a list", "a mapping"
+"""Kinds of values in a JSON document, as complaints name them."""
+
+ACCURACIES = ("accuracy_mix", "accuracy_src")
+"""Figures under ``label_metrics``."""
 
 
 @dataclass
@@ -77,62 +87,69 @@ def check_submission(path: str | Path, rules: Rules) -> list[str]:
         InputError: no zip file.
     """
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return list(_violations(path, archive, rules))
-    except FileNotFoundError:
-        raise InputError(path, "no such file", "a submission") from None
-    except DAMAGED_ZIP as e:
-        raise InputError(path, f"a damaged file ({e})", "a zip file") from None
+    with ZipReader(path, "a submission's zip file") as archive:
+        return list(_violations(path, archive, rules))
 
 
 def _line(where: object, found: object, expected: object) -> str:
-    return str(InputError(where, found, expected))
+    """A violation, which can be printed whatever characters a file's names have."""
+    return str(InputError(where, found, expected)).encode("utf-8", "backslashreplace").decode()
 
 
-def _violations(path: Path, archive: zipfile.ZipFile, rules: Rules) -> Iterator[str]:
+def _shown(value: Any) -> str:
+    """A document's value, in short."""
+    return json.dumps(value)[:40]
+
+
+def _violations(path: Path, archive: ZipReader, rules: Rules) -> Iterator[str]:
     name = re.fullmatch(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task4_([0-9]+)(_out)?\.zip", path.name)
     if name is None:
         yield _line(path.name, "another name", "<Author>_<Affiliation>_task4_<n>_out.zip")
     elif not 1 <= int(name[1]) <= MOST:
         yield _line(path.name, f"submission number {name[1]}", f"1 to {MOST}")
-    files = [info for info in archive.infolist() if not info.is_dir()]
+    files = [info for info in archive.infos if not info.is_dir()]
     top = {info.filename.partition("/")[0] for info in files if "/" in info.filename}
     folder = path.stem if path.stem in top else path.stem.removesuffix("_out")
     if folder not in top:
         yield _line(path.name, f"{', '.join(sorted(top)) or 'no folder'} in it", f"the folder {path.stem}")
         folder = min(top, default="")
-    documents = [EVAL_JSON, TEST_JSON] if rules.year >= 2026 else []
-    audio: dict[str, zipfile.ZipInfo] = {}
-    found: dict[str, zipfile.ZipInfo] = {}
+    names = [EVAL_JSON, TEST_JSON] if rules.year >= 2026 else []
+    audio: dict[str, ZipInfo] = {}
+    documents: dict[str, ZipInfo] = {}
     for info in files:
-        inner = info.filename.removeprefix(f"{folder}/")
-        if inner.startswith(f"{AUDIO}/") and inner.endswith(".wav") and inner.count("/") == 1:
-            if inner.rpartition("/")[2] in audio:
-                yield _line(info.filename, "the same file twice", "once")
-            audio[inner.rpartition("/")[2]] = info
-        elif inner in documents:
-            found[inner] = info
+        parent, _, file = info.filename.rpartition("/")
+        if parent == f"{folder}/{AUDIO}" and file.endswith(".wav"):
+            place = audio
+        elif parent == folder and file in names:
+            place = documents
         else:
-            expected = f"{folder}/{AUDIO}/*.wav" + "".join(f", {folder}/{d}" for d in documents)
+            expected = f"{folder}/{AUDIO}/*.wav" + "".join(f", {folder}/{name}" for name in names)
             yield _line(info.filename, "a file that does not belong there", expected)
+            continue
+        if file in place:
+            yield _line(info.filename, "the same file twice", "once")
+        place[file] = info
     sources: dict[str, list[str]] = {utt: [] for utt in rules.soundscapes}
     slots: set[tuple[str, int | None]] = set()
-    for name_, info in sorted(audio.items()):
-        yield from _audio(archive, info, name_, rules, sources, slots)
+    for file, info in sorted(audio.items()):
+        yield from _audio(archive, info, file, rules, sources, slots)
     yield from _counts(sources, rules)
-    for document in documents:
-        if document not in found:
-            yield _line(f"{folder}/{document}", "no such file", "one")
-    if EVAL_JSON in found:
-        yield from _eval_results(_json(archive, found[EVAL_JSON]), audio, rules)
-    if TEST_JSON in found:
-        yield from _test_results(_json(archive, found[TEST_JSON]), rules)
+    for file in names:
+        if file not in documents:
+            yield _line(f"{folder}/{file}", "no such file", "one")
+            continue
+        content, wrong = _json(archive, documents[file])
+        if wrong:
+            yield _line(f"{folder}/{file}", wrong, "JSON")
+        elif file == EVAL_JSON:
+            yield from _eval_results(content, audio, rules)
+        else:
+            yield from _test_results(content, rules)
 
 
 def _audio(
-    archive: zipfile.ZipFile,
-    info: zipfile.ZipInfo,
+    archive: ZipReader,
+    info: ZipInfo,
     name: str,
     rules: Rules,
     sources: dict[str, list[str]],
@@ -165,8 +182,9 @@ def _audio(
     if info.file_size > LARGEST:
         yield _line(name, f"{info.file_size} bytes", "a source of a soundscape")
         return
+    content = archive.read(info)
     try:
-        sound = open_audio(name, archive.read(info))
+        sound = open_audio(name, content)
     except InputError as e:
         yield str(e)
         return
@@ -191,66 +209,96 @@ def _counts(sources: Mapping[str, Sequence[str]], rules: Rules) -> Iterator[str]
             yield _line(utt, "no file", f"1 to {rules.n_slots}")
 
 
-def _json(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
-    """The content, or a complaint in its place: of NaN and Infinity too, which Python writes and JSON does not know."""
+def _json(archive: ZipReader, info: ZipInfo) -> tuple[Any, str | None]:
+    """The content, and what is wrong with it: NaN and Infinity too, which Python writes and JSON does not know."""
 
     def no_number(name: str) -> None:
         raise ValueError(f"{name} for a number")
 
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, n in Counter(key for key, _ in pairs).items():
+            if n > 1:
+                raise ValueError(f"key {key} {n} times")
+        return dict(pairs)
+
+    if info.file_size > LARGEST:
+        return None, f"{info.file_size} bytes"
     try:
-        return json.loads(archive.read(info), parse_constant=no_number)
-    except (ValueError, RecursionError) as e:
-        return InputError(info.filename, f"no JSON ({e})", "JSON")
+        content = archive.read(info)
+        return json.loads(content, parse_constant=no_number, object_pairs_hook=once), None
+    except RecursionError:
+        return None, "no JSON (nested too deeply)"
+    except ValueError as e:
+        return None, f"no JSON ({e})"
 
 
-def _shape(where: str, data: Any, **kinds: type) -> Iterator[str]:
-    """Whether a mapping has some keys with values of some types."""
+def _is(kind: str, value: Any) -> bool:
+    """Whether a value is of a kind; a number is finite.
+
+    Example:
+        >>> _is(NUMBER, 3), _is(NUMBER, True), _is(WHOLE, 3.0), _is(NUMBER, 10**400)
+        (True, False, False, False)
+    """
+    if kind in (NUMBER, WHOLE) and not isinstance(value, bool) and isinstance(value, int | float):
+        try:
+            return math.isfinite(value) and (kind == NUMBER or isinstance(value, int))
+        except OverflowError:  # a whole number that no float holds
+            return False
+    types: dict[str, type] = {TEXT: str, TRUTH: bool, LIST: list, MAPPING: dict}
+    return kind in types and isinstance(value, types[kind])
+
+
+def _misfits(where: str, data: Any, kinds: Mapping[str, str]) -> list[str]:
+    """What of a mapping's keys is missing, or of another kind."""
     if not isinstance(data, dict):
-        yield _line(where, type(data).__name__, f"a mapping with {', '.join(kinds)}")
-        return
+        return [_line(where, _shown(data), f"a mapping with {', '.join(kinds)}")]
+    lines = []
     for key, kind in kinds.items():
-        key = key.replace("CAPI_", "CAPI-")
         if key not in data:
-            yield _line(where, f"no key {key}", "it")
-        elif not isinstance(data[key], kind) or isinstance(data[key], bool) != (kind is bool):
-            expected = {dict: "a mapping", list: "a list", bool: "true or false"}.get(kind, "a whole number")
-            yield _line(f"{where}: key {key}", json.dumps(data[key])[:40], expected)
+            lines.append(_line(where, f"no key {key}", "it"))
+        elif not _is(kind, data[key]):
+            lines.append(_line(f"{where}: key {key}", _shown(data[key]), kind))
+    return lines
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _parameters(where: str, data: Mapping[str, Any]) -> Iterator[str]:
+    if data["nparams"] < 0:
+        yield _line(f"{where}: key nparams", data["nparams"], "the number of parameters")
 
 
 def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator[str]:
     """eval_results.json: every soundscape once, every file once, with its label and a probability."""
     where = EVAL_JSON
-    if isinstance(data, InputError):
-        yield str(data)
-        return
-    bad = list(_shape(where, data, nparams=int, probabilities=list, config=dict))
+    bad = _misfits(where, data, {"nparams": WHOLE, "probabilities": LIST, "config": MAPPING})
     yield from bad
     if bad:
         return
+    yield from _parameters(where, data)
     seen: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for i, entry in enumerate(data["probabilities"]):
-        if not isinstance(entry, dict) or not isinstance(entry.get("estimate"), list):
-            yield _line(f"{where}: probabilities.{i}", json.dumps(entry)[:40], "soundscape and estimate")
+        place = f"{where}: probabilities.{i}"
+        bad = _misfits(place, entry, {"soundscape": TEXT, "estimate": LIST})
+        yield from bad
+        if bad:
             continue
-        utt = str(entry.get("soundscape"))
+        utt = entry["soundscape"]
         seen[utt] += 1
         if utt not in rules.soundscapes:
-            yield _line(f"{where}: probabilities.{i}", f"soundscape {utt}", "one of the evaluation set")
-        for estimate in entry["estimate"]:
-            values = estimate if isinstance(estimate, dict) else {}
-            name, label, probability = (values.get(key) for key in ("filename", "label", "probability"))
-            files[str(name)] += 1
-            if not str(name).startswith(f"{utt}_"):
+            yield _line(place, f"soundscape {utt}", "one of the evaluation set")
+        for j, estimate in enumerate(entry["estimate"]):
+            kinds = {"filename": TEXT, "label": TEXT, "probability": NUMBER}
+            bad = _misfits(f"{where}: {utt}: estimate.{j}", estimate, kinds)
+            yield from bad
+            if bad:
+                continue
+            name, label, probability = (estimate[key] for key in kinds)
+            files[name] += 1
+            if not name.startswith(f"{utt}_"):
                 yield _line(f"{where}: {utt}", f"file {name}", "a file of that soundscape")
-            if not str(name).endswith(f"_{label}.wav"):
+            if not name.endswith(f"_{label}.wav"):
                 yield _line(f"{where}: {name}", f"label {label}", "that of the file's name")
-            if not _is_number(probability) or not 0 <= probability <= 1:
+            if not 0 <= probability <= 1:
                 yield _line(f"{where}: {name}", f"probability {probability}", "0 to 1")
     for utt in rules.soundscapes:
         if seen[utt] != 1:
@@ -273,67 +321,92 @@ def _slots(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str]:
     for key in ("ref_labels", "est_labels"):
         for label in entry[key]:
             if label != SILENCE and label not in rules.labels.names:
-                yield _line(f"{where}: {key}", f"label {label}", "one of the label set, or silence")
+                found = label if isinstance(label, str) else _shown(label)
+                yield _line(f"{where}: {key}", f"label {found}", "one of the label set, or silence")
     for value in entry["probabilities"]:
-        if not _is_number(value) or not 0 <= value <= 1:
-            yield _line(f"{where}: probabilities", json.dumps(value)[:40], "numbers from 0 to 1")
+        if not _is(NUMBER, value) or not 0 <= value <= 1:
+            yield _line(f"{where}: probabilities", _shown(value), "numbers from 0 to 1")
+
+
+def _details(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str]:
+    """Whether a soundscape has its metrics, once each, and counts that are those of its labels."""
+    yield from _slots(where, entry, rules)
+    figures = {}
+    for i, metric in enumerate(entry["metrics"]):
+        bad = _misfits(f"{where}: metrics.{i}", metric, {"metric": TEXT})
+        yield from bad
+        if bad:
+            return
+        if "value" not in metric:
+            yield _line(f"{where}: metrics.{i}", "no key value", "it")
+        figures[metric["metric"]] = metric.get("value")
+    if len(entry["metrics"]) != 2 or set(figures) != {"CAPI-SDRi", "label_metrics"}:
+        names = [metric["metric"] for metric in entry["metrics"]]
+        yield _line(f"{where}: metrics", ", ".join(names) or "none", "CAPI-SDRi and label_metrics, once each")
+        return
+    if figures["CAPI-SDRi"] is not None and not _is(NUMBER, figures["CAPI-SDRi"]):
+        yield _line(f"{where}: CAPI-SDRi", _shown(figures["CAPI-SDRi"]), "a number or null")
+    stated, place = figures["label_metrics"], f"{where}: label_metrics"
+    bad = _misfits(place, stated, {"acc": TRUTH, "tp": WHOLE, "fp": WHOLE, "fn": WHOLE})
+    yield from bad
+    labels = [*entry["est_labels"], *entry["ref_labels"]]
+    if bad or not all(isinstance(label, str) for label in labels):
+        return
+    counts = label_counts(entry["est_labels"], entry["ref_labels"])
+    for key, value in {"acc": counts.correct, "tp": counts.tp, "fp": counts.fp, "fn": counts.fn}.items():
+        if stated[key] != value:
+            yield _line(f"{place}: {key}", _shown(stated[key]), f"{_shown(value)}, by the labels")
 
 
 def _test_results(data: Any, rules: Rules) -> Iterator[str]:
     """dev_set_test_results.json: every soundscape once, K labels each, figures that are the means of its details."""
     where = TEST_JSON
-    if isinstance(data, InputError):
-        yield str(data)
-        return
-    bad = list(_shape(where, data, CAPI_SDRi=dict, label_metrics=dict, nparams=int, details=list, config=dict))
+    kinds = {"CAPI-SDRi": MAPPING, "label_metrics": MAPPING, "nparams": WHOLE, "details": LIST, "config": MAPPING}
+    bad = _misfits(where, data, kinds)
+    if not bad:
+        bad += _misfits(f"{where}: CAPI-SDRi", data["CAPI-SDRi"], {"mean": NUMBER})
+        bad += _misfits(f"{where}: label_metrics", data["label_metrics"], dict.fromkeys(ACCURACIES, NUMBER))
     yield from bad
     if bad:
         return
-    mean = data["CAPI-SDRi"].get("mean")
-    accuracies = {key: data["label_metrics"].get(key) for key in ("accuracy_mix", "accuracy_src")}
-    for key, value in {"CAPI-SDRi.mean": mean, **accuracies}.items():
-        if not _is_number(value):
-            yield _line(f"{where}: {key}", value, "a number")
-    values, correct = [], []
-    counts: Counter[str] = Counter()
+    yield from _parameters(where, data)
+    whole: list[Mapping[str, Any]] = []
     seen: Counter[str] = Counter()
+    kinds = {"soundscape": TEXT, "ref_labels": LIST, "est_labels": LIST, "probabilities": LIST, "metrics": LIST}
+    n_bad = 0
     for i, entry in enumerate(data["details"]):
         place = f"{where}: details.{i}"
-        wrong = list(_shape(place, entry, ref_labels=list, est_labels=list, probabilities=list, metrics=list))
-        yield from wrong
-        if wrong:
-            continue
-        utt = str(entry.get("soundscape"))
-        seen[utt] += 1
-        if rules.tests is not None and utt not in rules.tests:
-            yield _line(place, f"soundscape {utt}", "one of the development set's test part")
-        yield from _slots(f"{where}: {utt}", entry, rules)
-        figures = {m.get("metric"): m.get("value") for m in entry["metrics"] if isinstance(m, dict)}
-        if set(figures) != {"CAPI-SDRi", "label_metrics"}:
-            yield _line(f"{where}: {utt}: metrics", sorted(map(str, figures)), "CAPI-SDRi and label_metrics")
-            continue
-        if figures["CAPI-SDRi"] is not None and not _is_number(figures["CAPI-SDRi"]):
-            yield _line(f"{where}: {utt}: CAPI-SDRi", json.dumps(figures["CAPI-SDRi"])[:40], "a number or null")
-        if figures["CAPI-SDRi"] is not None:
-            values.append(figures["CAPI-SDRi"])
-        hits = figures["label_metrics"]
-        wrong = list(_shape(f"{where}: {utt}: label_metrics", hits, acc=bool, tp=int, fp=int, fn=int))
-        yield from wrong
-        if isinstance(hits, dict) and not wrong:
-            correct.append(hits["acc"])
-            counts.update({key: hits[key] for key in ("tp", "fp", "fn")})
+        bad = _misfits(place, entry, kinds)
+        if not bad:
+            utt = entry["soundscape"]
+            seen[utt] += 1
+            if rules.tests is not None and utt not in rules.tests:
+                yield _line(place, f"soundscape {utt}", "one of the development set's test part")
+            bad = list(_details(f"{where}: {utt}", entry, rules))
+            whole.append(entry)
+        yield from bad
+        n_bad += len(bad)
     for utt in sorted(seen):
         if seen[utt] > 1:
             yield _line(f"{where}: {utt}", f"{seen[utt]} entries", "one")
     for utt in sorted(set(rules.tests or ()) - set(seen)):
         yield _line(f"{where}: {utt}", "no entry", "one for each soundscape of the test part")
-    total = sum(counts.values())
-    numbers = [value for value in values if _is_number(value)]
+    if not n_bad:
+        yield from _means(where, data, whole)
+
+
+def _means(where: str, data: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Whether the figures are those of sound details."""
+    figures = [m["value"] for entry in details for m in entry["metrics"] if m["metric"] == "CAPI-SDRi"]
+    values = [float(value) for value in figures if value is not None]
+    counts = [label_counts(entry["est_labels"], entry["ref_labels"]) for entry in details]
+    total = sum(c.total for c in counts)
+    stated = {"CAPI-SDRi.mean": data["CAPI-SDRi"]["mean"], **{key: data["label_metrics"][key] for key in ACCURACIES}}
     actual = {
-        "CAPI-SDRi.mean": (mean, sum(numbers) / len(numbers) if numbers else None, 1e-3),
-        "accuracy_mix": (accuracies["accuracy_mix"], 100 * sum(correct) / len(correct) if correct else None, 1e-2),
-        "accuracy_src": (accuracies["accuracy_src"], 100 * counts["tp"] / total if total else None, 1e-2),
+        "CAPI-SDRi.mean": (sum(values) / len(values) if values else None, 1e-3),
+        "accuracy_mix": (100 * sum(c.correct for c in counts) / len(counts) if counts else None, 1e-2),
+        "accuracy_src": (100 * sum(c.tp for c in counts) / total if total else None, 1e-2),
     }
-    for key, (stated, computed, tolerance) in actual.items():
-        if _is_number(stated) and computed is not None and not math.isclose(stated, computed, abs_tol=tolerance):
-            yield _line(f"{where}: {key}", f"{stated:g}", f"{computed:g}, the mean of the details")
+    for key, (computed, tolerance) in actual.items():
+        if computed is not None and not math.isclose(stated[key], computed, rel_tol=0, abs_tol=tolerance):
+            yield _line(f"{where}: {key}", f"{stated[key]:g}", f"{computed:g}, the mean of the details")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from s5.config import load_inherited, parse, resolve
+from s5.config import load_inherited, origins, parse, resolve
 from s5.errors import InputError, one_of
 from s5.fusion import (
     Counts,
@@ -103,13 +103,7 @@ class SystemConfig:
         ``inherit`` takes over other files' keys. ``models`` says by name what the entries of ``taggers`` and
         ``separators`` do not say themselves, so that a file that inherits can exchange the models alone.
         """
-        data = load_inherited(path)
-        known = data.pop("models", {})
-        parse(dict[str, ModelConfig], known, f"{path}: models")
-        for kind in ("taggers", "separators"):
-            if isinstance(data.get(kind), list):
-                data[kind] = [_filled(entry, known) for entry in data[kind]]
-        config: SystemConfig = parse(cls, data, path)
+        config: SystemConfig = parse(cls, system_keys(path), path)
         config.check(path)
         return config
 
@@ -155,6 +149,28 @@ class SystemConfig:
     def weights(self) -> dict[str, float]:
         """Weight of each tagger in the vote."""
         return {m.name: self.vote.weights.get(m.name, m.weight) for m in self.taggers}
+
+
+def system_keys(path: str | Path) -> dict[str, Any]:
+    """The keys of a system with all that it inherits; what ``models`` says of an entry stands in the entry."""
+    data = load_inherited(path)
+    known = data.pop("models", {})
+    parse(dict[str, ModelConfig], known, f"{path}: models")
+    for kind in ("taggers", "separators"):
+        if isinstance(data.get(kind), list):
+            data[kind] = [_filled(entry, known) for entry in data[kind]]
+    return data
+
+
+def system_origins(path: str | Path) -> dict[str, Any]:
+    """:func:`system_keys` of a sound system with, in the place of each value, the file that it comes from."""
+    data, files = load_inherited(path), origins(path)
+    known = files.pop("models", {})
+    for kind in ("taggers", "separators"):
+        own = files[kind]
+        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in data[kind]]
+        files[kind] = [{**known.get(entry.get("name"), {}), **dict.fromkeys(entry, own)} for entry in entries]
+    return files
 
 
 def _filled(entry: Any, known: Mapping[str, Any]) -> Any:
@@ -334,7 +350,7 @@ class S5System:
 
     @cached_property
     def _facts(self) -> Any:
-        from s5.experiment import read_facts
+        from s5.trained import read_facts
 
         return read_facts(self.expdir / self.config.taggers[0].folder())
 

@@ -20,19 +20,35 @@ def read_text(path: str | Path, expected: str) -> str:
         InputError: the file cannot be read, or is not UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise InputError(path, "no UTF-8 text", expected) from e
+        content = Path(path).read_bytes()
     except (OSError, ValueError) as e:  # ValueError: no name of a file
         raise InputError(path, getattr(e, "strerror", None) or e, expected) from e
+    return parse_text(content, path, expected)
+
+
+def parse_text(content: bytes, where: object, expected: str) -> str:
+    """Text of a file that has been read. Raises InputError naming ``where`` if it is not UTF-8."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(where, "no text in UTF-8", expected) from e
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: str | Path, expected: str) -> Any:
     """Content of a JSON file. Raises InputError as :func:`read_text`, and where the file is no JSON."""
-    text = read_text(path, expected)
+    return _json(read_text(path, expected), path, expected)
+
+
+def parse_json(content: bytes, where: object, expected: str) -> Any:
+    """Content of a JSON file that has been read. Raises InputError naming ``where`` if it is no JSON."""
+    return _json(parse_text(content, where, expected), where, expected)
+
+
+def _json(text: str, where: object, expected: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise InputError(path, "no JSON (nested too deeply)", expected) from None
+        raise InputError(where, "no JSON (nested too deeply)", expected) from None
     except ValueError as e:
-        raise InputError(path, f"no JSON ({e})", expected) from e
+        raise InputError(where, f"no JSON ({e})", expected) from e

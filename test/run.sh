@@ -2,11 +2,11 @@
 # All tests, on a bare machine: sets up the environment, runs every part even if one fails, ends with the counts.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -uo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 cd "$root" || exit 1
 
 usage='Runs all tests: test/run.sh'
-options=("only||lint,unit,shell,slurm,mini,docs|one part: checkers, pytest, shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, or the commands that the documentation shows")
+options=("only||lint,unit,shell,slurm,mini,docs,fresh|one part: checkers, pytest, shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, the commands that the documentation shows, or the recipe in bare root file systems (as root, where mmdebstrap is installed)")
 . utils/log.sh
 . utils/parse_options.sh
 parse_options "$@"
@@ -80,7 +80,7 @@ part_slurm() {
   if [ -n "$why" ]; then
     log "the tests on Slurm are left out: $why"
   else
-    count timeout --kill-after 30 360 python -m pytest --durations 5 -rs test/slurm
+    count timeout --kill-after 30 600 python -m pytest --durations 5 -rs test/slurm
   fi
 }
 
@@ -97,6 +97,12 @@ copy_repository() {
 
 says() { grep -qE "$1" "$2"; }
 
+# True if git has no word on what is new or changed in a repository.
+unchanged() {
+  git -C "$1" status --porcelain
+  [ -z "$(git -C "$1" status --porcelain)" ]
+}
+
 # to FILE COMMAND...: keeps the command's output for later checks.
 to() {
   local status=0
@@ -105,6 +111,9 @@ to() {
   return "$status"
 }
 
+fails() { ! "$@"; }
+stops() { ! to "$@"; }
+
 # The whole recipe, with a few scenes and a few steps of training, in a copy.
 copy="$scratch/a copy"
 part_mini() {
@@ -112,9 +121,19 @@ part_mini() {
   local recipe=$copy/egs/mini_s5 said=$scratch/said file
   export S5_NO_SETUP=1
   copy_repository "$copy"
+  if type -P git >/dev/null; then
+    git -C "$copy" init -q
+    git -C "$copy" add --all
+    git -C "$copy" -c user.name=test -c user.email=test@localhost commit -qm "what comes with it"
+  fi
   check "run.sh, all stages" to "$said" "$copy/run.sh" "${small[@]}"
   grep -E 'finished in [0-9]{2,} s' "$said"
-  for file in RESULTS.md exp/smoke/test/scores.json exp/smoke/test_oracle/scores.json; do
+  if type -P git >/dev/null; then
+    check "git sees nothing of it" unchanged "$copy"
+  else
+    log "what git sees of it is left out: no git"
+  fi
+  for file in exp/RESULTS.md exp/smoke/test/scores.json exp/smoke/test_oracle/scores.json; do
     check "it leaves $file" test -s "$recipe/$file"
   done
   check "run.sh, the second time" to "$said" "$copy/run.sh" "${small[@]}"
@@ -126,6 +145,21 @@ part_mini() {
   check "and separates no more" says "stage 9 \(separate test\): done" "$said"
   check "run.sh --stage 11 alone" to "$said" "$copy/run.sh" "${small[@]}" --stage 11 --stop_stage 11
   check "scores again" says "stage 11 \(score test\): finished" "$said"
+  # Work is not lost.
+  rm "$recipe/data/raw/sound_event/train/Speech"/*/*.ogg
+  check "run.sh without some recordings" to "$said" "$copy/run.sh" "${small[@]}"
+  check "restores them" says "stage 1 \(data\): finished" "$said"
+  check "all of them" compgen -G "$recipe/data/raw/sound_event/train/Speech/*/*.ogg"
+  check "and makes nothing else, as they are the same" fails says "stage ([2-9]|10|11) .*: finished" "$said"
+  rm -r "$recipe/data/valid"
+  echo "# a comment" >>"$copy/conf/tuning/separator_resunetk_smoke.yaml"
+  check "run.sh without the validation scenes and with a comment" to "$said" "$copy/run.sh" "${small[@]}"
+  check "makes them alone" says " 1 steps run, " "$said"
+  check "run.sh with other settings of a training" stops "$said" "$copy/run.sh" "${small[@]}" --train_args "--seed 77"
+  check "stops and says what differs" says "a model of another training \(seed: .* -> 77\)" "$said"
+  check "and trains nothing" fails says "\(tagger .*: finished" "$said"
+  check "run.sh --overwrite true" to "$said" "$copy/run.sh" "${small[@]}" --stage 5 --stop_stage 5 --train_args "--seed 77" --overwrite true
+  check "keeps the model under another name" compgen -G "$recipe/exp/*.20*-*/checkpoint.pth"
   check "a new recipe from TEMPLATE: stages 1 and 2" part_template "$copy"
   unset S5_NO_SETUP
 }
@@ -145,7 +179,10 @@ part_docs() {
   count python test/docs/run_commands.py "${recordings[@]}"
 }
 
-for part in lint unit shell slurm mini docs; do
+# On machines with nothing installed.
+part_fresh() { count bash test/fresh/run.sh; }
+
+for part in lint unit shell slurm mini docs fresh; do
   if [ -z "$only" ] || [ "$only" = "$part" ]; then
     began=$SECONDS
     log "== $part"

@@ -75,3 +75,13 @@ def test_missing_and_truncated_files_are_named(tmp_path):
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut\.pth"):
         read_tensors(tmp_path / "cut.pth")
+
+
+def test_a_changed_byte_is_found_wherever_there_is_a_checksum(tmp_path):
+    torch.save({"weight": torch.ones(1000)}, tmp_path / "a.pth")
+    whole = bytearray((tmp_path / "a.pth").read_bytes())
+    whole[bytes(whole).index(b"\x00\x00\x80\x3f" * 10) + 22] ^= 1
+    (tmp_path / "a.pth").write_bytes(whole)
+    assert torch.load(tmp_path / "a.pth")["weight"].unique().numel() == 2  # torch takes it
+    with pytest.raises(InputError, match=r"a\.pth: found a damaged file \(Bad CRC-32"):
+        read_tensors(tmp_path / "a.pth")

@@ -167,13 +167,17 @@ def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
     ("file", "content", "message"),
     [
         ("labels", b"{utt}\n\n", "labels:2: found an empty line, expected an utterance"),
-        ("labels", "{utt} Caf\u00e9\n".encode("latin-1"), "labels: found no UTF-8 text, expected a file of"),
-        ("labels", b"\xff\xfe", "labels: found no UTF-8 text"),
+        ("labels", "{utt} Caf\u00e9\n".encode("latin-1"), "labels: found no text in UTF-8, expected a file of"),
+        ("labels", b"\xff\xfe", "labels: found no text in UTF-8"),
         ("probabilities", b"{utt} loud\n", "{utt}: found loud, expected a probability from 0 to 1"),
         ("probabilities", b"{utt} nan\n", "{utt}: found nan, expected a probability from 0 to 1"),
         ("probabilities", b"{utt} 0.5 0.5\n", "{utt}: found 2 probabilities, expected 1, one a label"),
         ("separated/separator/{utt}.npy", b"", "{utt}.npy: found nothing that can be read"),
-        ("separated/separator/{utt}.npy", None, r"{utt}.npy: found shape \[3, 7\], expected sources of 1 labels and"),
+        (
+            "separated/separator/{utt}.npy",
+            None,
+            r"{utt}.npy: found shape \[3, 7\], expected float32 sources of 1 labels and",
+        ),
     ],
 )
 def test_a_results_folder_that_is_damaged_is_named(system, data, tmp_path, file, content, message):

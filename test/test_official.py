@@ -16,9 +16,10 @@ from s5.checkpoints import load_official
 from s5.config import ROOT, load_inherited
 from s5.corpus.download import Patience
 from s5.errors import InputError
-from s5.experiment import load_experiment, read_facts
+from s5.experiment import load_experiment
 from s5.official import Published, _build, download_models
 from s5.system import S5System, SystemConfig
+from s5.trained import read_facts
 
 SYSTEMS = ("official_2026_1c", "official_2026_4c", "official_2025_resunetk", "official_2025_resunet")
 KEYS = {

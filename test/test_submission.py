@@ -1,5 +1,6 @@
 """Submissions: what stage 13 writes keeps the challenge's rules; each broken rule is told with its reason."""
 
+import copy
 import io
 import json
 import re
@@ -209,7 +210,87 @@ BROKEN = {
     "no configuration": (lambda files: files[EVAL].pop("config"), r"eval_results\.json: found no key config"),
     "other files": (put(f"{FOLDER}/notes.txt", b"x"), "found a file that does not belong there"),
     "path outside": (put("../evil.wav", wav()), r"\.\./evil\.wav: found a file that does not belong there"),
+    "audio beside the folder": (
+        lambda files: files.__setitem__("eval_out/eval_0002_0_Cough.wav", files.pop(COUGH)),
+        r"^eval_out/eval_0002_0_Cough\.wav: found a file that does not belong there, expected Nguyen_NTT_task4_1/",
+    ),
+    "results beside the folder": (
+        lambda files: files.__setitem__("eval_results.json", files.pop(EVAL)),
+        r"^eval_results\.json: found a file that does not belong there",
+    ),
+    "a key twice": (put(TEST, '{"nparams": 1, "nparams": 2}'), r"found no JSON \(key nparams 2 times\)"),
+    "brackets without end": (put(EVAL, "[" * 100_000), r"eval_results\.json: found no JSON"),
+    "metrics twice": (
+        lambda files: files[TEST]["details"][0]["metrics"].append({"metric": "CAPI-SDRi", "value": 9.5}),
+        "t_0: metrics: found CAPI-SDRi, label_metrics, CAPI-SDRi, expected CAPI-SDRi and label_metrics, once each",
+    ),
+    "fewer parameters than none": (
+        lambda files: files[EVAL].update(nparams=-1),
+        "key nparams: found -1, expected the num",
+    ),
 }
+
+
+def counted(key, value):
+    """Of the first soundscape, whose labels are all right, or of the second, whose one source was missed."""
+
+    def change(files):
+        entry = files[TEST]["details"][0 if key in ("tp", "fp") else 1]
+        next(m for m in entry["metrics"] if m["metric"] == "label_metrics")["value"][key] = value
+
+    return change
+
+
+BROKEN |= {
+    f"{key} unlike the labels": (
+        counted(key, value),
+        f"{utt}: label_metrics: {key}: found {json.dumps(value)}, expected {expected}, by the labels",
+    )
+    for key, value, utt, expected in (
+        ("tp", 2, "t_0", "1"),
+        ("fp", -1, "t_0", "0"),
+        ("fn", 0, "t_1", "1"),
+        ("acc", True, "t_1", "false"),
+    )
+}
+
+
+def test_a_submission_is_sound_whose_accuracies_are_those_of_its_labels(tmp_path):
+    files = baseline()
+    files[TEST]["details"][1]["metrics"][1]["value"] = {"acc": True, "tp": 1, "fp": 0, "fn": 0}
+    files[TEST]["label_metrics"] = {"accuracy_mix": 100.0, "accuracy_src": 100.0}
+    found = check_submission(write(tmp_path / f"{FOLDER}.zip", files), rules())
+    assert [line.partition(":")[0] for line in found] == ["dev_set_test_results.json"] * 3
+    assert all("t_1: label_metrics: " in line for line in found)
+
+
+def places(tree, path=()):
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+WRONG = (None, True, 3, -1.5, 10**400, "x", "\ud800", [], ["x"], [[]], {}, {"x": 1}, [None, {}])
+AS_THEY_ARE = ("config", "nparams")
+
+
+@pytest.mark.parametrize("document", [EVAL, TEST])
+def test_a_value_of_another_type_in_any_place_is_told_and_no_fault(tmp_path, document):
+    """Every field of both documents, with a value of every type."""
+    sound = baseline()
+    for place in [path for path in places(sound[document]) if path[0] not in AS_THEY_ARE]:
+        for value in WRONG:
+            files = {**sound, document: copy.deepcopy(sound[document])}
+            parent = files[document]
+            for key in place[:-1]:
+                parent = parent[key]
+            before, parent[place[-1]] = parent[place[-1]], value
+            found = check_submission(write(tmp_path / f"{FOLDER}.zip", files), rules())
+            assert all("\n" not in line and line.encode() for line in found)
+            # A figure of one soundscape may be null, or any number where no other tells the mean.
+            figure = place[-2:] == (0, "value") and (value is None or type(value) in (int, float))
+            assert found or figure or (type(value) is type(before) and value == before), (place, value)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Writes constraints.txt anew: the newest set of packages that agrees with requirements.txt on Python 3.11 and 3.12.
-# With --keep, packages stay at the version that they have unless requirements.txt forbids it.
+# Writes constraints.txt anew: the newest set of packages that agrees with requirements.txt on every Python that setup.sh
+# takes, and that needs no compiler on any. With --keep, packages stay at the version that they have unless
+# requirements.txt forbids it.
 set -euo pipefail
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tools=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 cd "$tools"
+. ./pip_settings.sh
 keep=()
 if [ "${1:-}" = --keep ]; then
   keep=(--constraints constraints.txt)
@@ -11,12 +13,19 @@ elif [ $# -gt 0 ]; then
   echo "lock.sh: error: unknown option $1 (known: --keep)" >&2
   exit 2
 fi
+# The registry has no wheels of these; they are pure Python, which any machine can build.
+pure=(antlr4-python3-runtime ci-sdr distance fast-bss-eval jamo)
+use_pip_settings python3
 mkdir -p .setup
-# The oldest Python decides: what it can run, the newer ones can.
-.uv/bin/uv pip compile --quiet requirements.txt "${keep[@]}" --override overrides.txt --python-version 3.11.0 \
-  --no-header --no-annotate --output-file .setup/locked.txt
-.uv/bin/uv pip compile --quiet requirements.txt --constraints .setup/locked.txt --override overrides.txt \
-  --python-version 3.12 --no-header --no-annotate --output-file .setup/locked-3.12.txt
-cmp .setup/locked.txt .setup/locked-3.12.txt
-{ head -n 1 constraints.txt; cat .setup/locked.txt; } >.setup/constraints.txt
+rm -f .setup/locked-*.txt
+# The oldest Python decides: what it can run, the newer ones can. They may need a few packages more.
+for python in $(sed -n 's/^pythons=(\(.*\))$/\1/p' setup.sh | tr ' ' '\n' | sort -V); do
+  .uv/bin/uv pip compile --quiet requirements.txt "${keep[@]}" --override overrides.txt --only-binary :all: \
+    "${pure[@]/#/--no-binary=}" --python-version "$python" --no-header --no-annotate --output-file ".setup/locked-$python.txt"
+  keep+=(--constraints ".setup/locked-$python.txt")
+done
+{
+  head -n 1 constraints.txt
+  LC_ALL=C sort --unique --field-separator = --key 1,1 .setup/locked-*.txt
+} >.setup/constraints.txt
 mv .setup/constraints.txt constraints.txt

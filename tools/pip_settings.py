@@ -1,34 +1,46 @@
 """Prints pip's settings (configuration files and PIP_*) as the environment variables that say the same to uv.
 
 One ``NAME=value`` a line. Left out: what the environment or a uv.toml says to uv already, folders that do not exist.
-Standard library only: it runs before there is an environment.
+Standard library only, and any Python that pip runs on: it runs before there is an environment.
 """
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+INDEX_IN_TOML = re.compile(r"^\s*(\[\[\s*index\s*\]\]|(pip\.)?(index|index-url|extra-index-url|find-links)\s*=)", re.M)
+
+
+def ask_pip(*arguments: str) -> str:
+    """What pip prints, in lines that it does not wrap."""
+    command = [sys.executable, "-m", "pip", *arguments]
+    wide = {**os.environ, "COLUMNS": "10000"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=wide).stdout
 
 
 def read_pip() -> dict[str, str]:
     """pip's settings by name; the environment before ``[install]`` before ``[global]``."""
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
-    for line in listing.splitlines():
+    for line in ask_pip("config", "list").splitlines():
         key, _, value = line.partition("=")
         section, _, name = key.partition(".")
         if section in found:
             found[section][name] = str(ast.literal_eval(value))
     return {**found["global"], **found["install"], **found[":env:"]}
+
+
+def default_index() -> str:
+    """The index that pip asks first: its own, as its help tells, or the one that it is set up for."""
+    told = re.search(r"--index-url.*\(default (\S+)\)", ask_pip("install", "--help"))
+    return told.group(1) if told else ""
 
 
 def reachable(locations: str) -> list[str]:
@@ -48,11 +60,10 @@ def uv_toml_names_index() -> bool:
     own = os.environ.get("UV_CONFIG_FILE")
     for path in [Path(own)] if own else [config / "uv/uv.toml", Path("/etc/uv/uv.toml")]:
         try:
-            settings = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError):
+            settings = path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
             continue
-        settings = {**settings, **settings.get("pip", {})}
-        if any(name in settings for name in ("index", "index-url", "extra-index-url", "find-links")):
+        if INDEX_IN_TOML.search(settings):
             return True
     return False
 
@@ -60,10 +71,14 @@ def uv_toml_names_index() -> bool:
 def translate(pip: dict[str, str]) -> Iterable[tuple[str, str]]:
     """Pairs of uv's variable and value for pip's settings."""
     if not any(os.environ.get(name) for name in INDEX_VARIABLES) and not uv_toml_names_index():
-        if index := reachable(pip.get("index-url", "")):
+        index = reachable(pip.get("index-url", ""))[:1]
+        if index:
             yield "UV_DEFAULT_INDEX", index[0]
         if extra := reachable(pip.get("extra-index-url", "")):
-            yield "UV_INDEX", " ".join(extra)
+            # pip takes the best file of all indexes; uv takes the files of a version from the first index that has the
+            # version, and asks its default index last. An extra index may hold a part of them, such as a wheel without
+            # the library that the others bring. So the default one is named before the extra ones.
+            yield "UV_INDEX", " ".join([*(index or reachable(default_index())), *extra])
             # pip takes the best version of all indexes; uv, unless told, what the first one has.
             yield "UV_INDEX_STRATEGY", "unsafe-best-match"
         if links := reachable(pip.get("find-links", "")):

@@ -2,20 +2,28 @@
 # Makes the recipe's Python environment in tools/venv; does nothing where it is up
 # to date.
 #
-#   tools/setup.sh
+#   tools/setup.sh            makes it
+#   tools/setup.sh --check    tries it: every required package does its smallest
+#                             real act; a line for each that does not work
 #
-# Environment variables: PYTHON (the Python 3.11 or 3.12 to use),
+# Environment variables: PYTHON (the Python 3.11 to 3.14 to use; else one on PATH
+# or, where there is none, one that uv fetches into tools/.python),
 # S5_SETUP_MIN_GB (free space asked for, default 9), uv's own (UV_*), and pip's
 # settings, which are passed on to uv: a proxy or mirror set up for pip works here
-# too. The environment is made beside the old one and takes its place when
-# complete: an interrupted run changes nothing.
+# too. The environment is made beside the old one, is tried, and takes its place
+# when all works: an interrupted or failed run changes nothing.
 set -euo pipefail
 
 uv_version=0.13.9
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tools=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+# In the order in which they are looked for; constraints.txt is made for these (lock.sh).
+pythons=(3.12 3.11 3.13 3.14)
+supported="Python 3.11 to 3.14"
 work=$tools/.setup
 log=$work/setup.log
 stamp=$tools/venv/.s5-stamp
+
+. "$tools/pip_settings.sh"
 
 say() { echo "setup: $*" >&2; }
 
@@ -40,26 +48,36 @@ version() {
   [ -z "$1" ] || "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
 }
 
-# Prints the path of the interpreter (not of a shim) if the command is a Python that will do.
+# Prints the path of the interpreter (not of a shim) if the command is a Python that will do: the packages' wheels are for
+# CPython with its global lock.
 interpreter() {
-  "$1" -c 'import sys; print(sys.executable); sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
+  "$1" -c '
+import sys, sysconfig
+fits = "%d.%d" % sys.version_info[:2] in sys.argv[1:] and sys.implementation.name == "cpython"
+print(sys.executable)
+sys.exit(not fits or bool(sysconfig.get_config_var("Py_GIL_DISABLED")))' "${pythons[@]}" 2>/dev/null
 }
 
+# Sets python to the interpreter of $PYTHON, or to one on PATH; to nothing where none will do.
 find_python() {
-  local candidate python
+  local candidate
   if [ -n "${PYTHON:-}" ]; then
-    python=$(interpreter "$PYTHON") || die "PYTHON=$PYTHON: found $(found "$PYTHON"), expected Python 3.11 or 3.12"
-    echo "$python"
+    python=$(interpreter "$PYTHON") || die "PYTHON=$PYTHON: found $(found "$PYTHON"), expected $supported"
     return
   fi
-  for candidate in python3.12 python3.11 python3 python; do
+  for candidate in "${pythons[@]/#/python}" python3 python; do
     # A candidate of another version prints its path too, and fails.
-    if python=$(interpreter "$candidate"); then
-      echo "$python"
-      return
-    fi
+    if python=$(interpreter "$candidate"); then return; fi
   done
-  die "PATH: found $(found python3), expected Python 3.11 or 3.12 (install one, or set PYTHON to its path)"
+  python=''
+}
+
+# Sets python to one that uv fetches into the repository.
+fetch_python() {
+  local kept=$tools/.python
+  logged "PATH: found $(found python3), expected $supported: uv fetches Python ${pythons[0]}" \
+    env UV_PYTHON_INSTALL_DIR="$kept" "$uv" python install --no-bin --no-progress "${pythons[0]}"
+  python=$(UV_PYTHON_INSTALL_DIR=$kept "$uv" python find --managed-python "${pythons[0]}")
 }
 
 found() {
@@ -92,34 +110,37 @@ logged() {
 
 # Finds uv $uv_version, or installs it beside us with any Python that has pip.
 find_uv() {
+  local pip
   uv=$tools/.uv/bin/uv
   if [ -x "$uv" ] && [[ "$("$uv" --version 2>&1)" == "uv $uv_version"* ]]; then
     return
   fi
-  local candidate pip=()
-  for candidate in "$python" python3 python; do
-    if "$candidate" -m pip --version >/dev/null 2>&1; then
-      pip=("$candidate" -m pip)
-      break
-    fi
-  done
-  if [ ${#pip[@]} -eq 0 ]; then
-    uv=$(type -P uv) || die "$python: found no pip, expected pip (Debian: apt-get install python3-pip) or uv on PATH"
+  if ! pip=$(python_with_pip "${python:-python3}"); then
+    uv=$(type -P uv) ||
+      die "PATH: found no pip, expected $supported with pip (Debian: apt-get install python3-pip), or uv"
     return
   fi
   rm -rf "$tools/.uv.new"
-  logged "installing uv $uv_version" "${pip[@]}" install --quiet --disable-pip-version-check --no-deps \
-    --target "$tools/.uv.new" "uv==$uv_version"
+  # pip is set up for other installations than this: into the user's home, or into virtual environments alone.
+  logged "installing uv $uv_version" env PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 "$pip" -m pip install --quiet \
+    --disable-pip-version-check --no-deps --target "$tools/.uv.new" "uv==$uv_version"
   rm -rf "$tools/.uv"
   mv "$tools/.uv.new" "$tools/.uv"
 }
 
-# What pip is told about mirrors, proxies and certificates, uv is told too.
-use_pip_settings() {
-  local line
-  while IFS= read -r line; do
-    export "${line?}"
-  done < <("$python" "$tools/pip_settings.py" 2>/dev/null)
+# try_environment FOLDER: a line for each package that does not do its smallest act. Not with the caller's Python settings.
+try_environment() {
+  local problems line
+  problems=$("$1/bin/python" -I "$tools/check_environment.py" 2>&1) && return
+  while IFS= read -r line; do say "error: $line"; done <<<"$problems"
+  return 1
+}
+
+check() {
+  [ -x "$tools/venv/bin/python" ] || die "$tools/venv: found no environment, expected one (tools/setup.sh makes it)"
+  # What does not work is made again.
+  try_environment "$tools/venv" || { rm -f "$stamp" && exit 1; }
+  say "tools/venv works"
 }
 
 main() {
@@ -132,21 +153,24 @@ main() {
     up_to_date && return
   fi
   local began=$SECONDS python uv new=$tools/venv.new
-  python=$(find_python)
+  find_python
   check_space
   cd "$tools"
   unset UV_SYSTEM_PYTHON
   rm -rf "$new"
   trap 'rm -rf "$tools/venv.new" "$tools/.uv.new"' EXIT
   find_uv
-  use_pip_settings
+  use_pip_settings "${python:-python3}"
+  [ -n "$python" ] || fetch_python
   # Relocatable: made under another name, and the repository may be moved or have spaces in its path.
   logged "making tools/venv with $("$python" --version 2>&1) ($python)" \
     "$uv" venv --quiet --relocatable --python "$python" --prompt s5 "$new"
   logged "installing the packages (5 GB)" \
     "$uv" pip install --python "$new/bin/python" --no-progress --requirements "$tools/requirements.txt" \
     --constraints "$tools/constraints.txt" --override "$tools/overrides.txt" --build-constraints "$tools/constraints.txt"
-  # A simulator that the recipe can do without: where GitHub cannot be reached, or with Python 3.12.
+  say "trying every package"
+  try_environment "$new" || exit 1
+  # A simulator that the recipe can do without, where GitHub cannot be reached.
   if ! "$tools/installers/install_spatialscaper.sh" --python "$new/bin/python" 2>"$work/spatialscaper.log"; then
     say "going on without SpatialScaper: $(sed -n 's/^.*error: //p' "$work/spatialscaper.log" | tail -n 1)"
   fi
@@ -161,7 +185,8 @@ main() {
 if [ $# -gt 0 ]; then
   case $1 in
     -h | --help) sed -n '2,/^set /{ /^#/s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}" ;;
-    *) say "error: unknown option $1 (it takes none, see --help)" && exit 2 ;;
+    --check) check ;;
+    *) say "error: unknown option $1 (it takes --check, see --help)" && exit 2 ;;
   esac
   exit
 fi

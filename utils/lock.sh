@@ -53,7 +53,7 @@ lock_owner() {
 }
 
 refuse() {
-  die "$1: found locked by $(cat "$1.owner" 2>/dev/null || echo "another run"), expected one run at a time (wait for it, or use another --expdir; if it is certain that it runs no more: rm '$PWD/$1.owner')"
+  die "$1: found locked by $(cat "$1.owner" 2>/dev/null || echo "another run"), expected one run at a time (wait for it, or use another --expdir; if it is certain that it runs no more: rm '$(absolute "$1.owner")')"
 }
 
 # take_away FILE EXACT: removes a stale FILE.owner; refuses if it may be valid.

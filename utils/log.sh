@@ -15,3 +15,6 @@ die() {
   echo "${0##*/}: error: $*" >&2
   exit 1
 }
+
+# absolute PATH: the path as it is from everywhere.
+absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$PWD/$1"; fi; }

@@ -2,7 +2,7 @@
 # Makes a recipe for another data set from egs/TEMPLATE.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 
 usage='Makes a recipe for another data set: utils/new_recipe.sh [options] egs/NAME.
 
@@ -22,7 +22,7 @@ parse_options "$@"
 recipe=${arguments[0]%/}
 name=${recipe##*/}
 [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_.-]*$ ]] || usage_error "found the name '$name', expected letters, digits, _ . -"
-[ "$(cd "$(dirname "$recipe")" 2>/dev/null && pwd)" = "$root/egs" ] || die "$recipe: found another place, expected a folder below $root/egs"
+[ "$(dirname "$recipe")" -ef "$root/egs" ] || die "$recipe: found another place, expected a folder below $root/egs"
 [ ! -e "$recipe" ] || die "$recipe: found a file or folder, expected none of this name"
 read -ra labels <<<"$labels"
 [ ${#labels[@]} -gt 0 ] || usage_error "--labels: found none, expected the labels of the data set"

@@ -19,13 +19,17 @@ Whether a job has ended is told by a file that its wrapper (slurm_job.sh)
 writes, and by squeue. A job that is gone without such a file (its node died,
 say) is submitted again, twice at most. squeue is asked every --poll seconds at
 most, and --patience is how many seconds a file may take to be seen on a shared
-file system.
+file system. While the controller is busy or away, everything is tried again
+for ten minutes; a job that was taken though the answer was lost is found by
+its name.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import secrets
 import shlex
 import signal
 import subprocess
@@ -51,6 +55,32 @@ SUCCEEDED = "COMPLETED"
 FAILED = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "DEADLINE")
 LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
 """States of jobs that have ended; jobs in any other wait, run or will be requeued."""
+
+BUSY = re.compile(
+    "|".join(
+        (
+            r"Unable to contact slurm controller",
+            r"Socket timed out on send/recv operation",
+            r"Zero Bytes were transmitted or received",
+            r"temporarily un(available|able)",
+            r"Communication (connection|shutdown) failure|Message (send|receive) failure|Unexpected message received",
+            r"Received zero length message|Failed to send entire message|Header lengths are longer than data received",
+            r"Unexpected missing socket error|Transport endpoint is not connected|Broken pipe",
+            r"Connection (refused|reset|timed out)|Operation now in progress|Interrupted system call",
+            r"(backup controller|Controller is) in standby mode",
+            r"Unable to create job record, try again|try again (later|in a bit)",
+            r"Protocol authentication error|Failed to connect to authentication agent",
+        )
+    ),
+    re.IGNORECASE,
+)
+"""What Slurm's commands say while the controller is busy, away or being restarted (src/common/slurm_errno.c)."""
+
+PAUSES = (2, 5, 15, 30, *[60] * 10)
+"""Seconds from one try to the next while the controller is so."""
+
+CANCELLING = 60.0
+"""Seconds in which jobs are cancelled, at most."""
 
 HELD = re.compile(r"held|JobHeldAdmin|DependencyNeverSatisfied|BadConstraints", re.IGNORECASE)
 """Reasons to wait that do not pass by themselves."""
@@ -138,7 +168,7 @@ class Call:
         sbatch: words of a submission, without the job's own.
         pattern: the word that stands for a job's number; empty if there is but one job.
         numbers: of the jobs.
-        log: of a job, with the pattern in it.
+        log: of a job, with the pattern in it; as it was given, so that no folder above it holds the pattern.
         command: words, with the pattern in them.
         environment: what jobs see beyond what is there.
         srun_nodes: on how many srun runs a job at once; 0: it runs without.
@@ -160,7 +190,7 @@ class Call:
 
     def log_of(self, number: int) -> str:
         """Log of a job."""
-        return self.log.replace(self.pattern, str(number)) if self.pattern else self.log
+        return os.path.abspath(self.log.replace(self.pattern, str(number)) if self.pattern else self.log)
 
     def title(self, number: int) -> str:
         """How a job is called in messages."""
@@ -212,7 +242,7 @@ def parse(words: list[str]) -> Call:
         sbatch=config.words(given),
         pattern=pattern,
         numbers=numbers,
-        log=os.path.abspath(log),
+        log=log,
         command=command,
         environment=environment,
         srun_nodes=num_nodes if num_nodes > 1 or "grace" in given else 0,
@@ -254,8 +284,8 @@ def as_ranges(numbers: list[int]) -> str:
 
 def slurm_environment() -> dict[str, str]:
     """The environment without what an outer job has put there: it would set options of the jobs submitted from it."""
-    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
-    return {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SLURMD_", "SRUN_")) or k in kept}
+    kept, dropped = ("SLURM_CONF", "SLURM_CLUSTERS"), ("SLURM_", "SLURMD_", "SRUN_", "SQUEUE_", "SCANCEL_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(dropped) or k in kept}
 
 
 def slurm(*words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -267,27 +297,65 @@ def slurm(*words: str, environment: dict[str, str] | None = None) -> subprocess.
         complain(f"PATH: found no {words[0]}, expected Slurm's commands (--cmd utils/run_local.sh works without)")
 
 
+def busy(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a command failed for a reason that passes by itself."""
+    return done.returncode != 0 and BUSY.search(done.stderr) is not None
+
+
+def patiently(*words: str, seconds: float = math.inf) -> subprocess.CompletedProcess[str]:
+    """Calls a command of Slurm, for some seconds again and again while the controller is busy; its last answer."""
+    until = time.monotonic() + seconds
+    for pause in (*PAUSES, 0):
+        done = slurm(*words)
+        if not (busy(done) and pause and time.monotonic() + pause < until):
+            break
+        say(f"{one_line(done.stderr)}; tries again")
+        time.sleep(pause)
+    return done
+
+
+def find(*names: str, seconds: float = math.inf) -> list[str]:
+    """The ids of jobs of some names, the oldest first; ended ones are there for some minutes too.
+
+    Complains if the queue does not tell within some seconds.
+    """
+    words = ("squeue", "--noheader", "--states", "all", "--user", str(os.getuid()), "-o", "%F|%j")
+    done = patiently(*words, seconds=seconds)
+    if done.returncode:
+        complain(f"{one_line(done.stderr)} ({shlex.join(words)})")
+    jobs = (line.split("|", 1) for line in done.stdout.splitlines())
+    return sorted({job_id for job_id, name in jobs if name in names}, key=int)
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks."""
+    return " ".join(text.split())
+
+
 def largest_array() -> int:
     """How many numbers an array may have: its indices lie below MaxArraySize."""
-    match = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm("scontrol", "show", "config").stdout)
+    match = re.search(r"MaxArraySize\s*=\s*(\d+)", patiently("scontrol", "show", "config").stdout)
     return max(1, int(match[1]) - 1) if match else 1000
 
 
 class Run:
     """The jobs of a call, from their submission to their end.
 
-    In the folder ``q/<name>`` beside the logs: ``jobs``, the ids of what was submitted, and ``<number>.status``, the
-    exit status of a job, written when it has ended.
+    In the folder ``q/<name>`` beside the logs: ``jobs``, the names of what is submitted, and ``<number>.status``, the
+    exit status of a job, written when it has ended. No other submission has the same name: by it a job is found that
+    was taken though the controller's answer was lost.
     """
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        log = Path(call.log)
+        log = Path(os.path.abspath(call.log))
         name = log.name.replace(call.pattern, "") if call.pattern else log.name
         self.name = name.removesuffix(".log").strip("._") or log.parent.name
         self.folder = log.parent / "q" / self.name
         self.ids: dict[str, int] = {}
         """Id of a submission -> what is added to its array's indices to get jobs' numbers."""
+        self.unsure = ""
+        """Name of a submission of which it is not known whether it was taken."""
         self.told = ""
 
     def prepare(self) -> None:
@@ -304,10 +372,10 @@ class Run:
     def end_left_behind(self) -> None:
         """Jobs of a launcher that was killed must not write beside ours."""
         record = self.folder / "jobs"
-        ids = record.read_text(encoding="utf-8").split() if record.exists() else []
-        self.ids = dict.fromkeys(ids, 0)
-        if ids and self.active():
-            say(f"cancels jobs that an earlier run has left: {' '.join(ids)}")
+        names = record.read_text(encoding="utf-8").split() if record.exists() else []
+        self.ids = dict.fromkeys(find(*names) if names else [], 0)
+        if self.ids and self.active():
+            say(f"cancels jobs that an earlier run has left: {' '.join(self.ids)}")
             self.cancel()
         self.ids = {}
         record.unlink(missing_ok=True)
@@ -330,53 +398,74 @@ class Run:
 
     def submit_array(self, indices: list[int], offset: int, n_arrays: int) -> None:
         """Submits one array; the wrapper adds the offset to an index."""
-        call, words = self.call, [*self.call.sbatch, "--parsable", "--job-name", self.name, "--open-mode", "append"]
+        call, name = self.call, re.sub(r"\s", "_", self.name) + f"-{secrets.token_hex(4)}"
+        numbers = {offset + index for index in indices}
+        words = [*call.sbatch, "--parsable", "--job-name", name, "--open-mode", "append"]
         if len(indices) > 1:
             limit = f"%{max(1, call.max_jobs_run // n_arrays)}" if call.max_jobs_run else ""
             words += ["--array", as_ranges(indices) + limit]
         else:
             offset += indices[0]
         # What Slurm itself says of a job belongs into its log; where the index is not its number, into one file.
-        output = call.log.replace("%", "%%")
-        if call.pattern:
-            number = "%a" if len(indices) > 1 else str(offset)
-            output = output.replace(call.pattern, number)
+        number = "%a" if call.pattern and len(indices) > 1 else str(offset)
+        output = os.path.abspath(call.log.replace(call.pattern or "\0", "\0")).replace("%", "%%").replace("\0", number)
         if len(indices) > 1 and offset:
             output = str(self.folder / "slurm.out").replace("%", "%%")
         job = ["bash", str(HERE / "slurm_job.sh"), str(self.folder), call.pattern, str(offset), str(call.srun_nodes)]
         words += ["--output", output, "--wrap", f"exec {shlex.join([*job, call.log, *call.command])}"]
-        job_id = self.sbatch(words)
-        self.ids[job_id] = offset
         with open(self.folder / "jobs", "a", encoding="utf-8") as f:
-            f.write(f"{job_id}\n")
-        say(f"{self.name}: job {job_id}" + (f", {len(indices)} in an array" if len(indices) > 1 else ""))
+            f.write(f"{name}\n")
+        self.unsure = name
+        if job_id := self.sbatch(words, name, numbers):
+            self.ids[job_id] = offset
+            say(f"{self.name}: job {job_id}" + (f", {len(indices)} in an array" if len(indices) > 1 else ""))
+        self.unsure = ""
 
-    def sbatch(self, words: list[str]) -> str:
-        """Submits; the job's id. Waits for a controller that is away for a moment."""
-        for pause in (2, 5, 15, 30, 0):
-            # A signal has to wait until the id is known.
+    def sbatch(self, words: list[str], name: str, numbers: set[int]) -> str:
+        """Submits; the job's id, or nothing if Slurm has forgotten it already.
+
+        While the controller is busy, it looks whether the job was taken all the same before it tries again.
+        """
+        again = False
+        for pause in (*PAUSES, 0):
+            # A signal has to wait for the answer.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 done = slurm(*words, environment=self.call.environment)
-                if done.returncode == 0:
-                    return done.stdout.strip().splitlines()[-1].partition(";")[0]
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            away = "Unable to contact slurm controller" in done.stderr or "Connection refused" in done.stderr
-            if not away or not pause:
+            if not (busy(done) and pause):
                 break
-            say(f"{done.stderr.strip()}; tries again")
+            again = True
+            say(f"{one_line(done.stderr)}; looks in {pause} s whether the job was taken, else tries again")
             time.sleep(pause)
-        complain(f"{' '.join(done.stderr.split())} ({shlex.join(words)})")
+            if found := find(name):
+                return found[0]
+            if self.statuses(numbers):
+                return ""
+        if done.returncode:
+            self.unsure = ""
+            complain(f"{one_line(done.stderr)} ({shlex.join(words)})")
+        if again and len(found := find(name)) > 1:
+            say(f"{self.name}: the controller has taken the job twice, cancels {' '.join(found[1:])}")
+            patiently("scancel", *found[1:])
+            return found[0]
+        return done.stdout.strip().splitlines()[-1].partition(";")[0]
 
     def queue(self) -> Jobs | None:
         """State of the jobs that Slurm knows, ended ones for some minutes too; None if it cannot be asked."""
+        if not self.ids:
+            return {}
         done = slurm(
             "squeue", "--noheader", "--array", "--states", "all", "--jobs", ",".join(self.ids), "-o", "%A|%F|%K|%T|%r"
         )
         if done.returncode:
-            # All of them are over, and forgotten.
-            return {} if "Invalid job id" in done.stderr else None
+            if "Invalid job id" in done.stderr:
+                return {}  # all of them are over, and forgotten
+            if (why := one_line(done.stderr)) != self.told:
+                self.told = why
+                say(f"{self.name}: {why}; goes on asking")
+            return None
         jobs: Jobs = {}
         for line in done.stdout.splitlines():
             single, array, index, state, reason = line.split("|", 4)
@@ -446,12 +535,18 @@ class Run:
 
     def cancel(self) -> None:
         """Cancels what is left of the jobs, and waits for some seconds until it has gone."""
+        if self.unsure:
+            self.ids |= dict.fromkeys(find(self.unsure, seconds=CANCELLING), 0)
         if not self.ids:
             return
-        slurm("scancel", *self.ids)
-        until = time.monotonic() + 60
-        while time.monotonic() < until and self.active():
+        until = time.monotonic() + CANCELLING
+        sent = False
+        while time.monotonic() < until:
+            sent = sent or not busy(slurm("scancel", *self.ids))
+            if sent and not self.active():
+                return
             time.sleep(0.5)
+        say(f"{self.name}: has not seen the end of what it cancelled; to do it again: scancel {' '.join(self.ids)}")
 
     def show(self, failed: dict[int, int]) -> None:
         """Names failed jobs and shows the ends of their logs."""

@@ -58,15 +58,30 @@ rm -f "$folder/$number.meeting."*
 
 # What Slurm knows of this job: how often it was requeued, whether it is to go on or is being ended, and why.
 known() { grep -oE " $1=[A-Za-z0-9]+" <<<"$job" | cut -d= -f2; }
+# shellcheck disable=SC2329  # patiently calls it
+look() { job=$(scontrol show job --oneliner "${SLURM_JOB_ID:-0}" 2>/dev/null); }
+was_requeued() { [ "$(known Restarts)" -gt "${SLURM_RESTART_COUNT:-0}" ]; }
+# patiently COMMAND...: again while the controller is busy, for half a minute.
+patiently() {
+  local pause
+  for pause in 1 2 4 8 15; do
+    "$@" && return
+    sleep "$pause"
+  done
+  "$@"
+}
+# The answer may be lost though the job was requeued.
+# shellcheck disable=SC2329  # patiently calls it
+requeue() { scontrol requeue "$SLURM_JOB_ID" || { look && was_requeued; }; }
 if [ "$status" -gt 128 ] || [ -e "$S5_REQUEUE" ]; then
-  job=$(scontrol show job --oneliner "${SLURM_JOB_ID:-0}" 2>/dev/null)
+  patiently look
   again=
   # Preempted jobs are requeued by Slurm; a job that somebody cancels is left alone.
-  if [ "$(known Restarts)" -gt "${SLURM_RESTART_COUNT:-0}" ]; then
+  if was_requeued; then
     again=1
   elif [ -e "$S5_REQUEUE" ] && [[ $(known JobState) == RUNNING || $(known Reason) == TimeLimit ]]; then
     trap '' TERM
-    scontrol requeue "$SLURM_JOB_ID" && again=1
+    patiently requeue && again=1
   fi
   rm -f "$S5_REQUEUE"
   if [ -n "$again" ]; then

@@ -5,8 +5,9 @@
 #   step 3 "tagger m2d" --marker exp/m2d/.done --output exp/m2d/config.yaml --dep data/train/.done -- command ...
 #
 # and the command runs, through the launcher $cmd and with a log, unless it has succeeded before. A step is done if its
-# marker and its outputs exist and the marker says what was true when the step began: the SHA-256 of every --dep. A marker
-# is never written twice alike: a step that is redone makes those that depend on its marker be redone.
+# marker and its outputs exist and the marker says what was true when the step began: the SHA-256 of every --dep and of the
+# --state. A marker is never written twice alike: a step that is redone makes those that depend on its marker be redone.
+# Nothing that holds weights is ever removed.
 
 steps_run=0
 steps_done=0
@@ -18,6 +19,42 @@ asked() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 # The state of a step's dependencies: a line each; none for a missing file.
 fingerprint() {
   [ ${#deps[@]} -eq 0 ] || sha256sum -- "${deps[@]}" 2>/dev/null || true
+  if [ -n "$state" ]; then sha256sum <<<"$state" | sed 's/-$/state/'; fi
+}
+
+# The same of when the step was done; a marker of before there were states says nothing against that of now.
+noted() {
+  if [ -n "$state" ] && ! grep -qE '^[0-9a-f]{64}  state$' "$1"; then fingerprint; else grep -E '^[0-9a-f]{64}  ' "$1"; fi
+}
+
+# list_files FOLDER: name and size of every file below it. Of what is elsewhere, behind links or in the folders that
+# FOLDER/.sources names, a path a line, the time too: it may be edited.
+list_files() {
+  local folder
+  {
+    find "$1/" -mindepth 1 -name '.*' -prune -o -type f -printf '%p\t%s\n'
+    find "$1/" -mindepth 1 -name '.*' -prune -o -type l -print0 | xargs -0 --no-run-if-empty bash -c 'find_linked "$@"' x
+    if [ -e "$1/.sources" ]; then
+      while read -r folder; do find_linked "$folder"; done <"$1/.sources"
+    fi
+  } | sort
+}
+
+# find_linked PATH...: hidden files and links to nothing are left out.
+find_linked() { find -L "$@" -name '.*' -prune -o -type f -printf '%p\t%s\t%T@\n' 2>/dev/null || true; }
+export -f find_linked
+
+# True if the recordings are those of when the step was done. Before they were listed, nobody knows.
+same_files() {
+  [ -n "$files" ] || return 0
+  if [ -e "$files/.files" ]; then list_files "$files" | cmp -s - "$files/.files"; else list_files "$files" >"$files/.files"; fi
+}
+
+# What is not as it was, for people.
+changed_files() {
+  local names=()
+  mapfile -t names < <(list_files "$files" | diff - "$files/.files" | sed -n 's/^[<>] \([^\t]*\)\t.*/\1/p' | sort -u)
+  [ ${#names[@]} -eq 0 ] || log "stage $number ($name): other files than before: ${names[0]} (${#names[@]} in all)"
 }
 
 # The state of a step's outputs: how many files are in those that are folders (named with a slash at the end).
@@ -25,10 +62,13 @@ contents() {
   local path
   for path in "${outputs[@]}"; do
     if [[ $path == */ ]]; then
-      echo "files $(find "$path" ! -type d ! -name '.*' | wc -l) $path"
+      echo "files $(count_files "$path") $path"
     fi
   done
 }
+
+# count_files FOLDER: how many files are below it, hidden ones left out.
+count_files() { find "$1" ! -type d ! -name '.*' | wc -l; }
 
 # True if each output is there; a name with * stands for one or more files.
 all_there() {
@@ -48,13 +88,56 @@ same_args() { [ -z "${args+x}" ] || [ ! -e "$marker.args" ] || [ "$args" = "$(la
 is_done() {
   local path kind number
   [ -f "$marker" ] && all_there && same_args || return 1
-  [ "$(fingerprint)" = "$(grep -E '^[0-9a-f]{64}  ' "$marker")" ] || return 1
+  [ "$(fingerprint)" = "$(noted "$marker")" ] || return 1
   # Fewer files than were made: some were deleted.
   while read -r kind number path; do
     if [ "$kind" = files ]; then
-      [ -d "$path" ] && [ "$(find "$path" ! -type d ! -name '.*' | wc -l)" -ge "$number" ] || return 1
+      [ -d "$path" ] && [ "$(count_files "$path")" -ge "$number" ] || return 1
     fi
   done <"$marker"
+  same_files
+}
+
+# After a step with --files: refuses fewer files than there were when it was done before of the same.
+refuse_fewer() {
+  local path kind found last=$marker.last known
+  [ -f "$last" ] || return 0
+  known=$(<"$last")
+  if [ "$(noted "$last")" = "$before" ] && same_args && same_sources; then
+    while read -r kind found path; do
+      if [ "$kind" = files ] && [ "$(count_files "$path")" -lt "$found" ]; then
+        die "stage $number ($name): found $(count_files "$path") files in $path, expected $found, as many as before (rm '$(absolute "$last")' takes what is there)"
+      fi
+    done <<<"$known"
+  fi
+  rm -f -- "$last"
+}
+
+# True if what the recordings are made of is what it was.
+same_sources() {
+  [ -e "$files/.files" ] || return 0
+  cmp -s <(list_files "$files" | grep $'\t.*\t') <(grep $'\t.*\t' "$files/.files")
+}
+
+# put_aside FOLDER: gives it a name of its own, with the time.
+put_aside() {
+  local aside n=1 base
+  base=$1.$(date '+%Y%m%d-%H%M%S')
+  aside=$base
+  while [ -e "$aside" ]; do
+    n=$((n + 1))
+    aside=$base-$n
+  done
+  mv -- "$1" "$aside"
+  log "stage $number ($name): begins anew; what was there is $aside"
+}
+
+# need FILE...: stops if an earlier stage has not made one of them.
+need() {
+  local path
+  for path in "$@"; do
+    [ -e "$path" ] || die "stage $number ($name): found no $path, expected it from an earlier stage (run from --stage 1: what is done is skipped)"
+  done
 }
 
 # What a failed command complained of: the last 'error: ...' of its log, else its last line.
@@ -67,14 +150,16 @@ complaint() {
   echo "error: ${line#*error: }"
 }
 
-# step NUMBER NAME --marker FILE [--output PATH] [--dep FILE] [--fresh FOLDER] [--refill FOLDER] [--launch OPTIONS] \
-#     [--resume FOLDER] [--split FOLDER] [--args WORDS] [--prepare] [--always] -- COMMAND...
+# step NUMBER NAME --marker FILE [--output PATH] [--dep FILE] [--state TEXT] [--files FOLDER] [--fresh FOLDER] \
+#     [--refill FOLDER] [--launch OPTIONS] [--resume FOLDER] [--split FOLDER] [--args WORDS] [--prepare] [--always] -- COMMAND...
 #   --output   a file or folder that the command makes; of a folder with a slash at its end the files are counted
+#   --state    what the step depends on beside files
+#   --files    a folder of recordings: with others in it or in what it is made of (list_files) the step is not done
 #   --fresh    a folder that is removed before the command runs: nothing stale stays in it
 #   --refill   a folder in which the command makes what is missing; removed first if a dependency has changed since then
 #   --launch   options of the launcher, e.g. "--gpu 1"
-#   --resume   the folder in which the command continues what was cut off; if a dependency has changed since it began,
-#              the folder is moved to FOLDER.old, and the command begins anew
+#   --resume   the folder in which the command continues what was cut off; with --overwrite it gets another name, and
+#              the command begins anew
 #   --split    the command works item by item: it is run with --nj, or, where n_shards is above 1, as so many jobs whose
 #              parts are kept in this folder until they are joined (s5/shards.py)
 #   --prepare  before them it has to be called with --prepare
@@ -82,12 +167,15 @@ complaint() {
 #   --always   run even if done
 step() {
   local number=$1 name=$2 marker='' fresh='' refill='' launch='' resume='' split='' prepare='' always='' outputs=() deps=() args
+  local state='' files=''
   shift 2
   while [ "$1" != -- ]; do
     case $1 in
       --marker) marker=$2 ;;
       --output) outputs+=("$2") ;;
       --dep) deps+=("$2") ;;
+      --state) state=$2 ;;
+      --files) files=$2 ;;
       --fresh) fresh=$2 ;;
       --launch) launch=$2 ;;
       --resume) resume=$2 ;;
@@ -111,26 +199,18 @@ step() {
     return
   fi
   local path
-  for path in "${deps[@]}"; do
-    [ -e "$path" ] || die "stage $number ($name): found no $path, expected it from an earlier stage (run from --stage 1: what is done is skipped)"
-  done
+  need "${deps[@]}"
   same_args || log "stage $number ($name): was done with '$(last_args "$marker")', now with '$args'"
-  rm -f -- "$marker"
+  if [ -n "$files" ] && [ -e "$marker" ] && [ -e "$files/.files" ]; then changed_files; fi
+  if [ -n "$resume" ] && [ "$overwrite" = true ] && [ -d "$resume" ]; then put_aside "$resume"; fi
+  if [ -f "$marker" ] && [ -n "$files" ]; then mv -- "$marker" "$marker.last"; else rm -f -- "$marker"; fi
   if [ -n "$fresh" ]; then rm -rf -- "$fresh"; fi
   if [ -n "$refill" ]; then
     if [ "$overwrite" = true ] || [ "$(fingerprint)" != "$(cat "$refill/.started" 2>/dev/null)" ]; then rm -rf -- "$refill"; fi
     mkdir -p "$refill"
     fingerprint >"$refill/.started"
   fi
-  if [ -n "$resume" ]; then
-    if [ -d "$resume" ] && { [ "$overwrite" = true ] || [ "$(fingerprint)" != "$(cat "$resume/.started" 2>/dev/null)" ]; }; then
-      rm -rf -- "$resume.old"
-      mv -- "$resume" "$resume.old"
-      log "stage $number ($name): begins anew, the old one is $resume.old"
-    fi
-    mkdir -p "$resume"
-    fingerprint >"$resume/.started"
-  fi
+  if [ -n "$resume" ]; then mkdir -p "$resume"; fi
   local before log_file status=0 began=$SECONDS
   before=$(fingerprint)
   log_file=$expdir/log/$(printf '%02d' "$number")_${name//[ \/]/_}.log
@@ -143,10 +223,11 @@ step() {
     in_shards "$@" || status=$?
   fi
   if [ "$status" -ne 0 ]; then
-    log "stage $number ($name) failed: $(complaint "$log_file") (log: $PWD/$log_file)" >&2
+    log "stage $number ($name) failed: $(complaint "$log_file") (log: $(absolute "$log_file"))" >&2
     exit "$status"
   fi
-  all_there || die "stage $number ($name): found no $path after it ended, expected it (log: $PWD/$log_file)"
+  all_there || die "stage $number ($name): found no $path after it ended, expected it (log: $(absolute "$log_file"))"
+  refuse_fewer
   mkdir -p "$(dirname "$marker")"
   {
     echo "# $(date '+%Y-%m-%d %H:%M:%S.%N') process $$ on ${HOSTNAME:-?}, took $((SECONDS - began)) s"
@@ -154,6 +235,7 @@ step() {
     contents
   } >"$marker.tmp"
   if [ -n "${args+x}" ]; then echo "$args" >"$marker.args"; fi
+  if [ -n "$files" ]; then list_files "$files" >"$files/.files"; fi
   mv -- "$marker.tmp" "$marker"
   steps_run=$((steps_run + 1))
   log "stage $number ($name): finished in $((SECONDS - began)) s"
@@ -173,7 +255,7 @@ submit() {
 # in_shards COMMAND...: those of the n_shards jobs whose parts are missing, then the one that joins the parts. Parts that
 # were made of something else, or by another command, are dropped. log_file becomes the log of what failed.
 in_shards() {
-  local logs=${log_file%.log} now missing status=0
+  local logs=${log_file%.log} now missing status=0 job=JOB
   now=$(fingerprint && echo "$n_shards shards: $*")
   if [ "$overwrite" = true ] || [ "$now" != "$(cat "$split/.started" 2>/dev/null)" ]; then rm -rf -- "$split"; fi
   mkdir -p "$split" && echo "$now" >"$split/.started" || return
@@ -185,7 +267,9 @@ in_shards() {
   if [ -n "$missing" ]; then
     # Not the folder: the launcher may have notes there on jobs that it must end first.
     if [ -d "$logs" ]; then find "$logs" -maxdepth 1 -name '[0-9]*.log' -delete; fi
-    submit "JOB=$missing" "$logs/JOB.log" "$@" --shard "JOB/$n_shards" --parts "$split" || status=$?
+    # The launcher replaces a word wherever it stands: one that no path and no option has.
+    while [[ "$PWD $logs $split $*" == *"$job"* ]]; do job+=_; done
+    submit "$job=$missing" "$logs/$job.log" "$@" --shard "$job/$n_shards" --parts "$split" || status=$?
     if [ "$status" -ne 0 ]; then
       log_file=$(grep -rL --include='[0-9]*.log' '^# ended .* exit status 0$' "$logs" | sort -V | head -n 1)
       return "$status"

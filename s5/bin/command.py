@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,9 @@ __all__ = [
     "progress",
     "run",
 ]
+
+ENDING = 20
+"""Seconds that a command may take to end when one of its processes was killed."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -151,6 +155,12 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         main(argv)
     except InputError as e:
         sys.exit(f"error: {e}")
+    except ChildProcessError as e:
+        # Killed processes may have held locks that the end of this one would wait for: it takes seconds, or a signal.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(ENDING)
+        print(f"error: {e.strerror or e}", file=sys.stderr, flush=True)
+        sys.exit(1)
     except OSError as e:
         name = f"{e.filename}: " if e.filename else ""
         sys.exit(f"error: {name}{e.strerror or e}")

@@ -1,8 +1,8 @@
 """Lists the trainings of a system, one a line, in order; run.sh reads it.
 
 Fields, parted by tabs: tagger or separator; first or further; the model; the phase (train, finetune, finetune2, ...);
-its experiment folder; the folder of the training that it goes on from, or -; last if the system decodes with it, or -;
-then its YAML and those that this inherits. A model from elsewhere, which is not trained, has one line with ready and -
+its experiment folder; the folder of the training that it goes on from, or -; last if the system decodes with it, or -.
+A model from elsewhere, which is not trained, has one line with ready and -
 for the phase. The last line has the system's own files: system, file, file, ... A model archive has that line alone.
 """
 
@@ -35,7 +35,7 @@ def _trainings(kind: str, model: ModelConfig) -> Iterator[tuple[str, ...]]:
     """The lines of one model."""
     if not model.phases():
         yield (kind, "ready", model.experiment or model.name, "-", model.folder(), "-", "last")
-    for phase, file in model.phases().items():
+    for phase in model.phases():
         before = model.phase_before(phase)
         yield (
             kind,
@@ -45,7 +45,6 @@ def _trainings(kind: str, model: ModelConfig) -> Iterator[tuple[str, ...]]:
             model.folder(phase),
             model.folder(before) if before else "-",
             "last" if model.folder(phase) == model.folder() else "-",
-            *map(str, yaml_chain(file)),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from s5.bin.command import Parser, count_or_zero, run
 
@@ -14,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--system", required=True, metavar="YAML", help="YAML of the system whose page and figures by class are made"
     )
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
-    parser.add_argument("--out", default="RESULTS.md", metavar="FILE", help="file to write")
+    parser.add_argument("--out", metavar="FILE", help="file to write; by default RESULTS.md in the experiment folder")
     parser.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data directories")
     parser.add_argument("--n_mixtures", type=count_or_zero, default=12, help="mixtures on the listening page at most")
     parser.add_argument(
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from s5.report.stage import write_report
 
-    write_report(args.system, args.expdir, args.out, args.data_root, args.n_mixtures, not args.no_figures, args.compare)
+    out = args.out or Path(args.expdir, "RESULTS.md")
+    write_report(args.system, args.expdir, out, args.data_root, args.n_mixtures, not args.no_figures, args.compare)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from typing import IO, Any
 from s5.corpus.download import check_space
 from s5.corpus.splitzip import open_zip, parts
 from s5.data import write_bytes
-from s5.errors import DAMAGED_ZIP, InputError
+from s5.errors import InputError
 from s5.progress import progress
+from s5.zips import ZipReader, telling_damage
 
 BLOCK = 1 << 20
 PARTIAL = ".partial"
@@ -151,26 +152,20 @@ def _written(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _unpack_zip(archive: Path, out: Path, nj: int, only: Collection[str] | None) -> list[Member]:
-    with open_zip(archive) as opened:
-        members = list(_zip_members(opened, archive, only))
+    expected = "a complete archive"
+    with ZipReader(archive, expected, open_zip) as opened:
+        members = list(_zip_members(opened.infos, archive, only))
     missing = _check(members, archive, out, _same_crc)
     logging.info("%s: %d files, %d of them to unpack", archive.name, len(members), len(missing))
     local, opened_here = threading.local(), []
 
     def extract(member: Member) -> None:
         if not hasattr(local, "zip"):
-            local.zip = open_zip(archive)
+            local.zip = ZipReader(archive, expected, open_zip)
             opened_here.append(local.zip)
-        try:
-            with local.zip.open(member.info) as source, _written(out / member.name) as target:
-                left = member.size
-                while block := source.read(BLOCK):
-                    target.write(block)
-                    left -= len(block)
-            if left:
-                raise zipfile.BadZipFile(f"{member.size - left} bytes instead of {member.size}")
-        except DAMAGED_ZIP as e:
-            raise InputError(f"{archive}: {member.name}", f"damaged content ({e})", "a complete archive") from e
+        with _written(out / member.name) as target:
+            for block in local.zip.blocks(member.info):
+                target.write(block)
 
     try:
         with ThreadPoolExecutor(max(1, nj)) as pool:  # zlib and the CRC let other threads run
@@ -186,8 +181,8 @@ def _unpack_zip(archive: Path, out: Path, nj: int, only: Collection[str] | None)
     return members
 
 
-def _zip_members(opened: zipfile.ZipFile, archive: Path, only: Collection[str] | None) -> Iterator[Member]:
-    for info in opened.infolist():
+def _zip_members(infos: Sequence[zipfile.ZipInfo], archive: Path, only: Collection[str] | None) -> Iterator[Member]:
+    for info in infos:
         if info.is_dir():
             continue
         name = safe_name(info.orig_filename if "\0" in info.orig_filename else info.filename, archive)
@@ -199,7 +194,7 @@ def _zip_members(opened: zipfile.ZipFile, archive: Path, only: Collection[str] |
         if only is None or name in only:
             yield Member(name, info.file_size, info)
     if only is not None:
-        _all_found(only, {i.filename for i in opened.infolist()}, archive)
+        _all_found(only, {i.filename for i in infos}, archive)
 
 
 def _same_crc(member: Member, path: Path) -> bool:
@@ -220,40 +215,62 @@ def _all_found(only: Iterable[str], names: Collection[str], archive: Path) -> No
 
 
 def _unpack_tar(archive: Path, out: Path, only: Collection[str] | None) -> list[Member]:
-    try:
-        with tarfile.open(archive, "r:*") as opened:
-            links, members = [], []
-            for info in opened:
-                if info.isdir():
-                    continue
-                name = safe_name(info.name, archive)
-                if only is not None and name not in only:
-                    continue
-                _refuse_outside(info, name, out, archive)
-                if not info.isreg():
-                    links.append(Member(name, 0, info))
-                    continue
-                members.append(Member(name, info.size, info))
-            if only is not None:
-                _all_found(only, {m.name for m in [*members, *links]}, archive)
-            missing = _check(members, archive, out, lambda member, path: _same_content(opened, member, path))
-            logging.info("%s: %d files, %d of them to unpack", archive.name, len(members), len(missing))
-            for member in progress(missing, len(missing), f"unpack {archive.name}"):
-                source = opened.extractfile(member.info)
-                assert source is not None
+    expected = "a complete tar archive"
+    with telling_damage(archive, expected):
+        opened = tarfile.open(archive, "r:*")  # noqa: SIM115  (closed below)
+    with opened:
+        with telling_damage(archive, expected):
+            infos = opened.getmembers()
+            _check_end(opened)
+        links, members = [], []
+        for info in infos:
+            if info.isdir():
+                continue
+            name = safe_name(info.name, archive)
+            if only is not None and name not in only:
+                continue
+            _refuse_outside(info, name, out, archive)
+            if not info.isreg():
+                links.append(Member(name, 0, info))
+                continue
+            members.append(Member(name, info.size, info))
+        if only is not None:
+            _all_found(only, {m.name for m in [*members, *links]}, archive)
+
+        def same(member: Member, path: Path) -> bool:
+            with telling_damage(archive, expected, member.name):
+                return _same_content(opened, member, path)
+
+        missing = _check(members, archive, out, same)
+        logging.info("%s: %d files, %d of them to unpack", archive.name, len(members), len(missing))
+        for member in progress(missing, len(missing), f"unpack {archive.name}"):
+            with _written(out / member.name) as target:
                 left = member.size
-                with source, _written(out / member.name) as target:
-                    while block := source.read(BLOCK):
-                        target.write(block)
-                        left -= len(block)
-                    if left:
-                        raise tarfile.ReadError(f"{member.name} ends early")
-            # Links come last: nothing is written through one.
-            for link in links:
-                _link(link, out, archive)
-    except (tarfile.TarError, EOFError, zlib.error) as e:
-        raise InputError(archive, f"a damaged archive ({e})", "a complete tar archive") from e
+                with telling_damage(archive, expected, member.name):
+                    source = opened.extractfile(member.info)
+                assert source is not None
+                while left:
+                    with telling_damage(archive, expected, member.name):
+                        block = source.read(BLOCK)
+                        if not block:
+                            raise tarfile.ReadError(f"{left} bytes are missing")
+                    target.write(block)
+                    left -= len(block)
+        # Links come last: nothing is written through one.
+        for link in links:
+            _link(link, out, archive)
     return members
+
+
+def _check_end(opened: tarfile.TarFile) -> None:
+    """Refuses an archive whose list of members ends for another reason than its end: tarfile takes a damaged record,
+    or the end of a file that is cut off, for it."""
+    file: Any = opened.fileobj
+    file.seek(opened.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"neither a member nor the end at byte {opened.offset}")
+    while file.read(BLOCK):  # a compressed file's checksum is behind all of it
+        pass
 
 
 def _refuse_outside(info: tarfile.TarInfo, name: str, out: Path, archive: Path) -> None:

@@ -62,6 +62,8 @@ class Places:
         """Folder of a part's content; None if it is nowhere yet."""
         if (path := self._at_the_users(name)) is not None:
             return path
+        if name not in self.corpus.parts:
+            return None
         part, out = self.corpus.parts[name], self.unpacked(name)
         if all(unpacked(archive, out) is not None for archive in main_files(part.files)):
             return _below(out, part.folder)
@@ -70,6 +72,8 @@ class Places:
     def _at_the_users(self, name: str) -> Path | None:
         if name in self.given:
             return self.given[name].absolute()
+        if name not in self.corpus.parts:
+            return None
         part = self.corpus.parts[name]
         for place in part.found if self.data_root is not None else []:
             path = _below(self.data_root, place)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ data/dev_set, data/eval_set   links to those two: scenes name their files from h
 data/<set>/                   data directories of ready-made mixtures
 data/raw/refinement.md        counts of training events
 data/raw/.content             what scenes are made of, as one sum: run.sh makes them again if it changes
+data/raw/.sources             the user's folders that are read, a line each: run.sh does the stage again if files change
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from s5.corpus.places import Places, is_added, unpack_part
 from s5.corpus.refine import Refined, Refinement, counts_table, external_items, refine
 from s5.corpus.sets import mixture_rows
 from s5.data import write_bytes, write_data_dir
+from s5.data.datadir import CONTENT
 from s5.errors import InputError
 from s5.labels import LabelSet
 
@@ -34,7 +36,7 @@ MERGED = ("sound_event", "interference")
 
 TRAIN = "sound_event/train/"
 REPORT = "refinement.md"
-CONTENT = ".content"
+SOURCES = ".sources"
 
 
 def prepare(
@@ -69,7 +71,7 @@ def prepare(
         if refinement is not None:
             files = _refine(places, files, refinement, labels, nj)
         _link_tree(folders[DEV], files, places.raw / DEV)
-        _write_content(corpus, places.raw)
+        _write_content(corpus, places.raw, folders[DEV], files)
     for name, folder in folders.items():
         if any(s.part == name for s in corpus.sets.values()) and name != DEV:
             _link(places.raw / name, folder)
@@ -77,6 +79,8 @@ def prepare(
         if (places.raw / name).exists():
             _link(data / name, places.raw / name)
     _write_sets(corpus, folders, labels, data)
+    users = [str(folder) for folder in folders.values() if not _is_below(folder, places.raw)]
+    write_bytes(places.raw / SOURCES, "".join(f"{folder}\n" for folder in users).encode())
 
 
 def _merged(places: Places, folders: Mapping[str, Path], nj: int) -> dict[str, str]:
@@ -152,8 +156,10 @@ def _write_report(path: Path, refined: Refined, labels: LabelSet, min_duration: 
     logging.info("training events:\n%s", table)
 
 
-def _write_content(corpus: Corpus, raw: Path) -> None:
+def _write_content(corpus: Corpus, raw: Path, part: Path, files: Mapping[str, str]) -> None:
     """Writes the sum over names and sizes of the development set's files, ready-made mixtures left out.
+
+    Of the user's own files, which may be edited at the same size, the time counts too.
 
     Where they lie does not count, nor what else stage 1 was asked for: an evaluation set that joins later, or another
     number of downloads at a time, makes nothing be trained again.
@@ -163,10 +169,17 @@ def _write_content(corpus: Corpus, raw: Path) -> None:
     digest, n = hashlib.sha256(), 0
     for top in sorted(name for name in os.listdir(dev) if name not in mixtures):
         for path in sorted(_walk(dev, top)) if (dev / top).is_dir() else [top]:
-            size = (dev / path).stat().st_size if (dev / path).is_file() else None
-            digest.update(f"{path}\t{size}\n".encode())
+            found = (dev / path).stat() if (dev / path).is_file() else None
+            line = f"{path}\t{found.st_size if found else None}"
+            if found and not _is_below(Path(files.get(path, part / path)), raw):
+                line += f"\t{int(found.st_mtime)}"
+            digest.update(f"{line}\n".encode())
             n += 1
     write_bytes(raw / CONTENT, f"{n} files, {digest.hexdigest()}\n".encode())
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return os.path.abspath(path).startswith(f"{os.path.abspath(folder)}{os.sep}")
 
 
 def _walk(folder: Path, top: str) -> Iterator[str]:

@@ -105,31 +105,30 @@ def parts(path: str | Path) -> list[Path]:
     """
     path = Path(path)
     number = _end(path)[1]
-    names = [path.with_suffix(f".z{i:02d}") for i in range(1, number + 1)]
-    for i, name in enumerate(names, 1):
+    names = []
+    for i in range(1, number + 1):
+        name = path.with_suffix(f".z{i:02d}")
         if not name.is_file():
             raise InputError(name, "no file", f"part {i} of the {number + 1} parts of {path.name}")
+        names.append(name)
     return [*names, path]
 
 
 def open_zip(path: str | Path) -> zipfile.ZipFile:
-    """Opens a zip archive, split or not, to read.
+    """Opens a zip archive, split or not, for a :class:`s5.zips.ZipReader`, which says what is wrong with a damaged one.
 
     Args:
         path: the archive; of a split one its last part, which ends in .zip.
 
     Raises:
-        InputError: a part is missing, or it is damaged.
+        InputError: a part is missing, or it is no zip archive.
     """
     files = parts(path)
-    try:
-        if len(files) == 1:
-            return zipfile.ZipFile(path)
-        with Joined(files) as raw:
-            cut, tail = _rewritten(raw)
-        return zipfile.ZipFile(io.BufferedReader(Joined(files, cut, tail), 1 << 18))
-    except (zipfile.BadZipFile, struct.error, ValueError, IndexError, OSError) as e:
-        raise InputError(path, f"a damaged archive ({e})", "a zip archive") from e
+    if len(files) == 1:
+        return zipfile.ZipFile(path)
+    with Joined(files) as raw:
+        cut, tail = _rewritten(raw)
+    return zipfile.ZipFile(io.BufferedReader(Joined(files, cut, tail), 1 << 18))
 
 
 def _end(path: Path) -> tuple[int, int]:
@@ -145,9 +144,10 @@ def _end(path: Path) -> tuple[int, int]:
     if place < 0 or len(data) < place + END.size:
         raise InputError(path, "no end of an archive", "a complete zip archive")
     number = END.unpack_from(data, place)[1]
-    if number == FULL16:  # more than 32 bits' worth: the locator before it says how many parts there are
+    # More than 32 bits' worth: the locator before it says how many parts there are.
+    if number == FULL16 and place >= LOCATOR.size:
         locator = LOCATOR.unpack_from(data, place - LOCATOR.size)
-        number = locator[3] - 1 if locator[0] == b"PK\x06\x07" else 0
+        number = max(0, locator[3] - 1) if locator[0] == b"PK\x06\x07" else 0
     return size - len(data) + place, number
 
 

@@ -12,6 +12,7 @@ from s5.data.audio import (
     write_audio,
     write_bytes,
 )
+from s5.data.content import data_content, write_content
 from s5.data.datadir import DataDir, Row, remove_data_dir_files, write_data_dir
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "DataDir",
     "Row",
     "audio_info",
+    "data_content",
     "next_frames",
     "open_audio",
     "read_audio",
@@ -26,5 +28,6 @@ __all__ = [
     "whole_numbers",
     "write_audio",
     "write_bytes",
+    "write_content",
     "write_data_dir",
 ]

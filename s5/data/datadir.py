@@ -253,11 +253,15 @@ def _read_n_slots(file: Path) -> int:
     return int(text)
 
 
+CONTENT = ".content"
+"""In a data directory: what it holds, as JSON (s5.data.content). In data/raw: what stage 1 knows its recordings by."""
+
+
 def remove_data_dir_files(path: str | Path) -> None:
     """Removes the files that make a folder a data directory (not the audio below it); ``wav.scp`` first."""
     path = Path(path)
     for file in [
-        *(path / name for name in ("wav.scp", "labels", "scene.scp", "n_slots")),
+        *(path / name for name in ("wav.scp", CONTENT, "labels", "scene.scp", "n_slots")),
         *path.glob("source[0-9]*.scp"),
     ]:
         file.unlink(missing_ok=True)

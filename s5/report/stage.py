@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import shlex
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from s5.archive import describe
 from s5.config import resolve
 from s5.data import DataDir, audio_info
 from s5.errors import InputError
+from s5.parallel import in_processes
 from s5.report import environment
 from s5.report.all_figures import KINDS, draw_all, figure_folder
 from s5.report.markdown import DataSet, results_markdown
@@ -32,7 +33,7 @@ _APART = ("learning", "features")
 def write_report(
     system: str | Path,
     expdir: str | Path = "exp",
-    out: str | Path = "RESULTS.md",
+    out: str | Path = "exp/RESULTS.md",
     data_root: str | Path = "data",
     n_mixtures: int = 12,
     figures: bool = True,
@@ -64,8 +65,9 @@ def write_report(
         raise InputError("--compare", compare, "another system")
     pages, sizes = {}, []
     drawn: dict[str, dict[str, str]] = {}
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        apart = pool.submit(draw_all, name, results, expdir, data_root, kinds=_APART) if figures else None
+    draw = partial(draw_all, name, results, expdir, data_root, None)
+    with ThreadPoolExecutor(1) as pool:  # the thread waits for the process
+        apart = pool.submit(list, in_processes(draw, [_APART], 1, "figures")) if figures else None
         for set_name in by_set(results):
             folder = Path(data_root) / set_name
             if set_name not in own and not folder.is_dir():
@@ -82,9 +84,9 @@ def write_report(
         taggers = tagger_accuracies(results, expdir)
         if apart is not None:
             here = [kind for kind in KINDS if kind not in _APART]
-            parts = draw_all(name, results, expdir, data_root, kinds=here, taggers=taggers), apart.result()
+            parts = draw_all(name, results, expdir, data_root, kinds=here, taggers=taggers), *apart.result()
             for set_name, paths in (item for part in parts for item in part.items()):
-                readable = {title: portable(path, expdir.parent) for title, path in paths.items()}
+                readable = {title: portable(path, out.parent) for title, path in paths.items()}
                 drawn.setdefault(set_name, {}).update(readable)
             logging.info("%s: %d figures", figure_folder(expdir, name), sum(map(len, drawn.values())))
     text = results_markdown(
@@ -99,7 +101,7 @@ def write_report(
         taggers=taggers,
         figures=drawn,
         recipe=expdir.resolve().parent.name,
-        archives={path.name: describe(path) for path in sorted(out.parent.glob("*.s5"))},
+        archives={path.name: describe(path) for path in sorted(expdir.absolute().parent.glob("*.s5"))},
     )
     write_text(out, text)
     logging.info("%s: %d results", out, len(results))

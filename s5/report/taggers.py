@@ -13,6 +13,7 @@ from typing import Any
 
 from s5.config import ROOT, load_yaml
 from s5.errors import InputError
+from s5.kaldi import check_posterior, read_ark, read_n_slots
 from s5.labels import LabelSet
 from s5.metrics.class_aware import repeats
 from s5.metrics.labels import active, label_counts
@@ -70,23 +71,16 @@ def _decided(folder: Path, known: Collection[str]) -> Iterator[tuple[str, dict[s
     arks = sorted(ark for ark in folder.glob("*.ark") if ark.stem not in known)
     if not arks:
         return
-    import kaldiio
-
     from s5.fusion.vote import VoteConfig, decide
 
     names = LabelSet.load(folder / "labels.txt")
-    try:
-        n_slots = int((folder / "n_slots").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise InputError(folder / "n_slots", "no number", "the number of slots (stage 7)") from e
+    n_slots = read_n_slots(folder / "n_slots")
     for ark in arks:
         labels = {}
-        try:
-            for utt, posterior in kaldiio.load_ark(str(ark)):
-                decision = decide([posterior], [1.0], VoteConfig(), len(names), n_slots)
-                labels[utt] = [names.name(i) for i in decision.index]
-        except Exception as e:  # kaldiio raises whatever it stumbles on; the report goes on without the tagger
-            raise InputError(ark, f"no archive ({e})", "posteriors (stage 7)") from e
+        for utt, posterior in read_ark(ark, "posteriors (stage 7)"):
+            check_posterior(posterior, len(names), f"{ark}: {utt}")
+            decision = decide([posterior], [1.0], VoteConfig(), len(names), n_slots)
+            labels[utt] = [names.name(i) for i in decision.index]
         yield ark.stem, labels
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 from s5.config import load_yaml
 from s5.errors import InputError
 from s5.training_log import read_epochs
+
+ASIDE = re.compile(r"\.(old|\d{8}-\d{6}(-\d+)?)$")
+"""How the folder's name ends of a model that run.sh has put aside."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def find_trainings(expdir: str | Path) -> list[Training]:
     """Every ESPnet experiment folder in ``expdir``, by name. One that cannot be read is left out with a warning."""
     found = []
     for config in sorted(Path(expdir).glob("*/config.yaml")):
-        if config.parent.suffix == ".old":  # what a training that began anew put aside
+        if ASIDE.search(config.parent.name):
             continue
         try:
             conf = load_yaml(config)

@@ -125,9 +125,8 @@ def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.nda
     """
     with open_audio(wanted.path) as sound:
         for start in range(0, n_frames, size):
-            # The decoder goes on where it is, but for the first block.
-            first = None if start else wanted.start
-            yield start, next_frames(sound, min(size, n_frames - start), wanted.path, wanted.info.kind, first)
+            n = min(size, n_frames - start)
+            yield start, next_frames(sound, n, wanted.path, wanted.info.kind, None if start else wanted.start)
 
 
 def source(wanted: Clip, rate: int) -> np.ndarray:

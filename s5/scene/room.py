@@ -67,11 +67,13 @@ class SofaRoom:
         try:
             shape, chunks = data["Data.IR"].shape, data["Data.IR"].chunks
             self._axes = _axes(data["Data.IR"])
-            rates = np.unique(data["Data.SamplingRate"][()])
+            rates = np.unique(np.asarray(data["Data.SamplingRate"][()], dtype=np.float64))
             units = _text(data["Data.SamplingRate"].attrs.get("Units", b""))
             raw = np.asarray(data["SourcePosition"][()], dtype=np.float64)
-        except (KeyError, OSError, IndexError, ValueError) as e:
+        except (KeyError, OSError, IndexError, ValueError, TypeError, AttributeError) as e:
             raise InputError(self.path, f"no readable {_field(e)}", "a SOFA file with FIR data") from e
+        if data["Data.IR"].dtype.kind not in "fiu":
+            raise InputError(f"{self.path}: Data.IR", f"values of type {data['Data.IR'].dtype}", "numbers")
         if len(shape) not in (3, 4) or 0 in shape:
             expected = "[measurements, channels, samples] or these and [emitters]"
             raise InputError(f"{self.path}: Data.IR", f"shape {list(shape)}", expected)

@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,10 +26,11 @@ from typing import Any
 import yaml
 
 from s5.config import load_inherited, parse, resolve
-from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_bytes, write_data_dir
+from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_bytes, write_content, write_data_dir
 from s5.errors import InputError
 from s5.inference.names import source_name
 from s5.labels import LabelSet
+from s5.parallel import in_processes
 from s5.progress import progress
 from s5.scene.backends import Simulated, simulator
 from s5.scene.bad_audio import (
@@ -319,6 +317,7 @@ def simulate(
     counts = summarise(rows, (Scene.load(row.scene) for row in rows if row.scene is not None))
     write_summary(counts, out)
     write_data_dir(out, rows, found.n_slots)
+    write_content(out)
     logging.info("%s: %s", out, in_one_line(counts))
     return rows
 
@@ -346,6 +345,7 @@ def make_virtual(
     out.mkdir(parents=True, exist_ok=True)
     write_excluded(sorted(sampler.excluded), out)
     write_bytes(out / "sampler.yaml", yaml.safe_dump(sampler.to_dict(), sort_keys=False).encode())
+    write_content(out)
     return out / "sampler.yaml"
 
 
@@ -456,37 +456,7 @@ def _spread(nj: int) -> Map:
         if nj <= 1 or len(items) < 2:
             yield from map(job, items)
             return
-        # Not plain forks: forking a process with threads (a progress bar's, say) may block the child. A server that
-        # has imported what all need forks them.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        n_processes = min(nj, len(items))
-        with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start, initargs=(job,)) as pool:
-            try:
-                yield from pool.map(_run, items, chunksize=max(1, min(16, len(items) // (4 * nj))))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        chunk = max(1, min(16, len(items) // (4 * nj)))
+        yield from in_processes(job, items, nj, "simulate", [__name__], chunk=chunk)
 
     return mapping
-
-
-_job: Callable[[Any], Any]
-
-
-def _start(job: Callable[[Any], Any]) -> None:
-    """Takes the job, once a process; ends the process when the one that started it is gone, however that ended."""
-    global _job
-    _job = job
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)  # nothing must go on writing
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _run(item: Any) -> Any:
-    return _job(item)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -126,9 +125,6 @@ def _library() -> Any:
         found, expected = "no SpatialScaper installed", f"{INSTALLER} to be run"
         if e.name != "spatialscaper":
             found = f"no {e.name}, which it needs"
-        elif sys.version_info >= (3, 12):
-            found = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-            expected = "3.11, the last that SpatialScaper installs on (PYTHON=python3.11 tools/setup.sh)"
         raise InputError("--simulator spatialscaper", found, expected) from e
     return spatialscaper
 

@@ -164,6 +164,6 @@ def _record(event: Event) -> dict[str, Any]:
 
 def _channel(config: dict[str, Any], where: str) -> int:
     channel = config.get("ref_channel", 0)
-    if not isinstance(channel, int) or not 0 <= channel <= LARGEST:
+    if not isinstance(channel, int) or isinstance(channel, bool) or not 0 <= channel <= LARGEST:
         raise InputError(f"{where}.ref_channel", ascii(channel)[:80], "a channel's number, from 0")
     return channel

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s5.config import check_arguments
+from s5.config import build
 from s5.errors import InputError, one_of
 from s5.separation.conditioning import LabelEmbedding, active_slots
 from s5.separation.stft import istft, stft
@@ -164,12 +164,7 @@ def build_separator(name: str, conf: dict[str, Any], n_slots: int, n_bins: int) 
     parameters = inspect.signature(separator_class).parameters
     given: dict[str, Any] = {key: n_slots for key in ("num_spk", "n_srcs") if key in parameters}
     given |= {"input_dim": n_bins} if "input_dim" in parameters else {}
-    check_arguments(separator_class, conf, "separator_conf", tuple(given))
-    try:
-        return separator_class(**given, **conf)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise InputError("separator_conf", reason, f"arguments that {name} accepts") from e
+    return build(separator_class, conf, "separator_conf", **given)
 
 
 def find_separator(name: str) -> type[nn.Module]:

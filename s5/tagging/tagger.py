@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from s5.config import check_arguments
+from s5.config import build
 from s5.errors import InputError, one_of
 from s5.tagging.augment import LogMelAugment
 from s5.tagging.encoder import Encoder
@@ -175,8 +175,7 @@ def _build(table: Mapping[str, type[M]], conf: Mapping[str, Any], where: str, **
     """The module that ``{kind: name, argument: value, ...}`` describes; ``given`` are arguments that no YAML sets."""
     kind = _kind(table, conf, where)
     arguments = {key: value for key, value in conf.items() if key != "kind"}
-    check_arguments(table[kind], arguments, where, given=tuple(given))
-    return table[kind](**given, **arguments)
+    return build(table[kind], arguments, where, **given)
 
 
 def _kind(table: Mapping[str, Any], conf: Mapping[str, Any], where: str) -> str:

@@ -16,8 +16,8 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool, str_or_none
 from torch import nn
 
-from s5.config import check_arguments
 from s5.errors import InputError, one_of
+from s5.experiment import build_network
 from s5.labels import LabelSet
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, device_renderer, is_virtual
 from s5.tasks.espnet_patches import patch_main
@@ -107,10 +107,9 @@ class S5Task(AbsTask):
         """The network that the arguments describe. Raises InputError for an unknown or unfit argument."""
         if args.num_threads is not None:  # small networks: threads that wait for each other slow the workers down
             torch.set_num_threads(args.num_threads)
-        network = cls.networks[args.network]
-        conf = {"n_slots": args.n_slots, **args.network_conf}
-        check_arguments(network, conf, "network_conf", given=("n_labels",))
-        return network(n_labels=len(args.labels), **conf)
+        return build_network(
+            cls.networks[args.network], args.network_conf, "network_conf", len(args.labels), args.n_slots
+        )
 
     @classmethod
     @abstractmethod

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -22,11 +28,13 @@ from s5.config import load_yaml
 from s5.data import DataDir
 from s5.errors import InputError
 from s5.labels import LabelSet
+from s5.parallel import SHARED_MEMORY, fate
 from s5.scene import Sampler as SceneSampler
 from s5.scene import render_plan, scene_seed
 from s5.scene.bad_audio import read_excluded
 from s5.scene.plan import plan
 from s5.scene.ready import folder_of
+from s5.tasks.parcel import Parcel
 from s5.tasks.signals import ignore_stop_signals
 
 if TYPE_CHECKING:
@@ -168,6 +176,46 @@ def collate(items: list[Item | InputError]) -> Batch | InputError:
     return names, {**plans, **{key: torch.from_numpy(np.stack(column)) for key, column in columns.items()}}
 
 
+def _pack(items: list[Item | InputError]) -> Parcel | OSError:
+    """A batch as a worker sends it."""
+    try:
+        return Parcel(collate(items))
+    except OSError as e:
+        return e
+
+
+def _begin_work(_: int) -> None:
+    """What a worker does first."""
+    ignore_stop_signals()
+    # A message that cannot be sent would be waited for without end: the worker ends, which is noticed.
+    Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+
+
+def _give_up(error: Exception, _: object) -> None:
+    os.write(2, f"error: a batch cannot be sent: {' '.join(str(error).split())}\n".encode())
+    os._exit(1)
+
+
+_workers: WeakSet[BaseProcess] = WeakSet()
+"""Of all data loaders of a training."""
+
+
+@contextmanager
+def lost_workers_told() -> Iterator[None]:
+    """Makes what torch says when a data loader's worker is gone, at whatever moment, one line on why.
+
+    Raises ChildProcessError for it.
+    """
+    _workers.clear()
+    try:
+        yield
+    except RuntimeError as e:
+        if not str(e).startswith("DataLoader worker"):
+            raise
+        codes = [worker.exitcode for worker in _workers if worker.exitcode is not None]
+        raise ChildProcessError(errno.ECHILD, fate("a worker of the data loader", *codes)) from e
+
+
 def _kill_workers() -> None:
     """Ends the workers of a process that ends, if its loaders have not."""
     workers = [child for child in multiprocessing.active_children() if child.daemon]
@@ -235,31 +283,50 @@ class SceneIterFactory(AbsIterFactory):
         self.loader: DataLoader = DataLoader(
             dataset,
             batch_sampler=self.batches,
-            collate_fn=collate,
+            collate_fn=_pack if num_workers else collate,
             num_workers=num_workers,
+            # Forks share what is loaded already.
+            multiprocessing_context="fork" if num_workers else None,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
-            worker_init_fn=ignore_stop_signals,
+            worker_init_fn=_begin_work,
         )
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def build_iter(self, epoch: int, shuffle: bool | None = None, start: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch, without the first ``start``. Raises InputError for bad data that a worker met."""
+        """Batches of an epoch, without the first ``start``.
+
+        Raises InputError for bad data that a worker met, OSError if it got no memory, RuntimeError if it is gone (see
+        :func:`lost_workers_told`).
+        """
         self.batches.epoch, self.batches.start = epoch, start
         return self._delivered() if self.renderer is None else self._rendered(self.renderer)
 
     def _delivered(self) -> Iterator[Batch]:
-        batches = iter(self.loader)
+        batches = self._start_loader()
         if self.loader.num_workers:
             # They ignore SIGTERM, by which a process that ends on an error would wait for them. Last in, first out.
             atexit.unregister(_kill_workers)
             atexit.register(_kill_workers)
         for batch in batches:
-            if isinstance(batch, InputError):
+            if isinstance(batch, InputError | OSError):
                 raise batch
             yield batch
+
+    def _start_loader(self) -> Iterator[Any]:
+        if not self.loader.num_workers:
+            return iter(self.loader)
+        try:
+            multiprocessing.get_context("fork").Lock()
+        except OSError as e:
+            reason = f"{e.strerror}: the workers' locks lie there; free some space, or train with --num_workers 0"
+            raise OSError(e.errno, reason, SHARED_MEMORY) from None
+        others = set(multiprocessing.active_children())
+        batches = iter(self.loader)
+        _workers.update(set(multiprocessing.active_children()) - others)
+        return batches
 
     def _rendered(self, renderer: DeviceRenderer) -> Iterator[Batch]:
         """Renders what the workers planned; a thread reads the next batches' recordings meanwhile."""

@@ -14,13 +14,12 @@ import yaml
 
 from s5.config import check_arguments, load_inherited, load_yaml, parse
 from s5.errors import InputError, one_of
-from s5.experiment import best_checkpoint
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
-from s5.system import SystemConfig
 from s5.tasks.boards import check_wandb
 from s5.tasks.distributed import Place, lost_processes_told, remove_stale_inits, slurm_init_method
 from s5.tasks.espnet_patches import import_without_transformers, load_only_weights
+from s5.tasks.resolved import check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
 from s5.tasks.signals import listening
 from s5.tasks.start import check_start
 
@@ -54,20 +53,12 @@ def train_model(
     Raises:
         InputError: anything wrong in the YAML, at any depth, or in the data.
         OSError: a file could not be written; what was there before is as it was. ConnectionError: another process of
-            this training is gone.
+            this training is gone. ChildProcessError: a worker of the data loader is.
         Requeue: SIGTERM or SIGUSR1 came; all is saved, and the same call goes on.
     """
-    kind, model = SystemConfig.load(system).find(name)
-    phases = model.phases()
-    if phase not in phases:
-        raise InputError(f"{system}: {name}", f"no {phase} phase", one_of(phases, phase))
-    options = list(extra)
-    if before := model.phase_before(phase):
-        start = best_checkpoint(Path(expdir) / model.folder(before), model.checkpoint)
-        # The network alone: of a training that kept an average of the weights, that average.
-        options += ["--init_param", f"{start}:network:network"]
-    folder = Path(expdir) / model.folder(phase)
-    train(TASK_OF_KIND[kind], phases[phase], train_data, valid_data, folder, ngpu, options)
+    found = phase_of(system, name, phase)
+    options = [*extra, *start_options(found, expdir)]
+    train(TASK_OF_KIND[found.kind], found.config, train_data, valid_data, Path(expdir) / found.folder, ngpu, options)
 
 
 def train(
@@ -79,7 +70,11 @@ def train(
     ngpu: int = -1,
     extra: Sequence[str] = (),
 ) -> None:
-    """Runs an ESPnet task; see :func:`train_model`."""
+    """Runs an ESPnet task; see :func:`train_model`.
+
+    Raises:
+        InputError: also where the folder holds a model of another training.
+    """
     config = load_inherited(config_path)
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
@@ -98,14 +93,21 @@ def train(
     elif ngpu > torch.cuda.device_count():
         raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
+    now = resolved(config_path, train_data, valid_data, extra)
+    check_same(output_dir, now, config_path)
+    check_goes_on(output_dir)
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
     check_wandb(args)
+    if Place.find().rank == 0:
+        write_resolved(output_dir, now)
     _fill_schedule(args, config_path)
     _take_place(args, Path(output_dir))
     if ngpu == 0:
         _keep_memory()
-    with listening(), lost_processes_told():
+    from s5.tasks.data import lost_workers_told
+
+    with listening(), lost_processes_told(), lost_workers_told():
         task_class.main(args=args)
 
 
@@ -188,6 +190,10 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
         if key not in actions:
             raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, key), key))
         _check_value(actions[key], value, f"{where}: key {key}")
+    criteria = config.get("best_model_criterion") or []
+    for row in criteria if isinstance(criteria, list) else [criteria]:
+        if not (isinstance(row, list) and len(row) == 3 and all(isinstance(word, str) for word in row)):
+            raise InputError(f"{where}: key best_model_criterion", ascii(row)[:80], "lists [phase, figure, min or max]")
     for kind, table, given in (
         ("optim", optim_classes, ("params",)),
         ("scheduler", scheduler_classes, ("optimizer",)),
@@ -209,12 +215,14 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
             task_class.build_model(argparse.Namespace(**{**parser_defaults, **config}))
     except InputError as e:
         raise InputError.at(where, e) from None
-    for phase, figure, _ in config.get("best_model_criterion") or ():
+    for phase, figure, _ in criteria:
         if phase == "valid" and figure not in task_class.valid_figures:
             raise InputError(f"{where}: key best_model_criterion", figure, one_of(task_class.valid_figures, figure))
 
 
 def _check_value(action: argparse.Action, value: Any, where: str) -> None:
+    if isinstance(action.default, dict) and not isinstance(value, dict | None):
+        raise InputError(where, ascii(value)[:80], "a mapping of keys")
     if action.choices is not None and value is not None and value not in action.choices:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))
     if action.type in (int, float) and value is not None and not isinstance(value, list):

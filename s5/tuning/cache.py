@@ -170,7 +170,7 @@ class _Collect:
 
 def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
     """Of all that the cache depends on."""
-    from s5.experiment import best_checkpoint
+    from s5.trained import best_checkpoint
 
     config = system.config
     models: list[Any] = []

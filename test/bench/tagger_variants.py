@@ -32,11 +32,11 @@ from s5.bin.command import run
 from s5.config import ROOT, load_yaml
 from s5.data import DataDir
 from s5.errors import InputError
-from s5.experiment import best_checkpoint
 from s5.fusion import decide
 from s5.report.training import read_training
 from s5.system import ModelConfig, S5System, SystemConfig
 from s5.tasks.figures import batch_counts, figures
+from s5.trained import best_checkpoint
 
 SYSTEMS = ["conf/systems/mini_taggers.yaml", "conf/systems/mini_taggers_multihot.yaml"]
 COLUMNS = {

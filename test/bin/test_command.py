@@ -135,6 +135,21 @@ def test_bad_input_and_a_full_disk_end_in_one_line(error, line):
     assert stop.value.code == line
 
 
+def test_a_command_that_lost_a_process_ends_whatever_it_waits_for():
+    """A lock that the killed process held, say."""
+    code = """
+import errno, threading
+from s5.bin import command
+command.ENDING = 1
+threading.Thread(target=threading.Event().wait).start()  # the end of Python waits for it
+def main(argv):
+    raise ChildProcessError(errno.ECHILD, "a process was killed")
+command.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode and done.stderr == "error: a process was killed\n"
+
+
 def test_importing_s5_imports_neither_torch_nor_espnet():
     code = "import s5, sys; print(sorted({'torch', 'espnet2', 'scipy', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

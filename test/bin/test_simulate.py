@@ -151,7 +151,7 @@ def test_num_scenes(recipe):
 
 def test_a_virtual_set_is_one_file(recipe):
     out = simulate("--virtual", out="data/train")
-    assert [path.name for path in out.iterdir()] == ["sampler.yaml"]
+    assert sorted(path.name for path in out.iterdir()) == [".content", "sampler.yaml"]
     resolved = yaml.safe_load((out / "sampler.yaml").read_text())
     assert resolved["labels"] == ["Cough", "Speech"] and resolved["n_slots"] == 3
     sampler, original = Sampler.from_yaml(out / "sampler.yaml"), Sampler.from_yaml("test.yaml")

@@ -107,7 +107,13 @@ def test_second_run_changes_nothing(made, replica, monkeypatch):
     prepare_command.main(["--data_root", str(replica)])
     assert {p: p.stat().st_mtime_ns for p in Path("data/raw/added").rglob("*.wav")} == files
     assert {p: p.read_bytes() for p in Path("data").glob("*/*.scp")} == scps
-    assert sorted(p.name for p in Path("data/raw").iterdir()) == [".content", "added", "dev_set", "eval_set"]
+    assert sorted(p.name for p in Path("data/raw").iterdir()) == [
+        ".content",
+        ".sources",
+        "added",
+        "dev_set",
+        "eval_set",
+    ]
 
 
 def test_what_scenes_are_made_of_does_not_depend_on_where_it_lies_or_on_other_parts(
@@ -124,6 +130,11 @@ def test_what_scenes_are_made_of_does_not_depend_on_where_it_lies_or_on_other_pa
     prepare_command.main(these)
     assert Path("data/raw/.content").read_text() == content
     (tmp_path / "moved/dev_set/synthesized/test/soundscape/more.wav").touch()  # no scene is made of it
+    os.utime(tmp_path / "moved/dev_set/noise/train/a.wav", (1, 1))
+    prepare_command.main(these)
+    assert Path("data/raw/.content").read_text() != content  # another recording, perhaps
+    os.utime(tmp_path / "moved/dev_set/noise/train/a.wav", (1, 1))
+    content = Path("data/raw/.content").read_text()
     with soundfile.SoundFile(tmp_path / "moved/dev_set/noise/train/a.wav", "r+") as sound:
         sound.seek(0, soundfile.SEEK_END)
         sound.write(sound.frames * [[0.0] * 4])

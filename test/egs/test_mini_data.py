@@ -10,6 +10,7 @@ import tarfile
 from collections import defaultdict
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import soundfile as sf
@@ -198,7 +199,33 @@ def test_unpacking_is_done_once_and_replaces_older_content(tmp_path):
     assert (out / "sound_event/train/Speech/a/00.ogg").read_bytes() == b"OggS1"
     assert (out / "ambience/train/wind.ogg").exists()
     assert not unpack.unpack(tmp_path / "a.tar.gz", out)
+    (out / "sound_event/train/Speech/a/00.ogg").unlink()
+    (out / "ambience/train/wind.ogg").write_bytes(b"Ogg?")
+    (out / "sound_event/train/Speech/a/00_sp0.92.flac").write_bytes(b"made of it")
+    assert unpack.unpack(tmp_path / "a.tar.gz", out)  # what is missing or another file, and that alone
+    assert (out / "sound_event/train/Speech/a/00.ogg").read_bytes() == b"OggS1"
+    assert (out / "ambience/train/wind.ogg").read_bytes() == b"OggS"
+    assert (out / "sound_event/train/Speech/a/00_sp0.92.flac").exists()
     assert sorted(p.name for p in out.iterdir()) == [".unpacked", "ambience", "interference", "sound_event"]
+
+
+def test_the_content_is_what_scenes_are_made_of_not_when_it_was_made(tmp_path, write_room):
+    raw = tmp_path / "raw"
+    event = raw / "sound_event/train/Speech/a/00.ogg"
+    event.parent.mkdir(parents=True)
+    event.write_bytes(b"OggS1")
+    room = raw / "room_ir/train/a.sofa"
+    write_room(room, channels=4, rate=16000)
+    before = unpack.content(raw)
+    event.touch()
+    with h5py.File(room, "r+") as file:
+        file.attrs["DateModified"] = np.bytes_("2001-01-01 00:00:00")
+    assert unpack.content(raw) == before
+    with h5py.File(room, "r+") as file:
+        file["Data.IR"][0, 0, 0] += 1
+    assert unpack.content(raw) != before
+    event.write_bytes(b"OggS2")
+    assert unpack.content(raw) != before
 
 
 def test_direct_sound_has_the_direction_of_the_source():

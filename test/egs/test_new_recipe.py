@@ -77,7 +77,7 @@ def test_the_page_leads_to_results(repository, recordings):
         assert (config["labels"], config["n_slots"], config["sampling_rate"]) == (list(LABELS), 2, FS)
     scores = json.loads((recipe / "exp/base/test_oracle/scores.json").read_text())
     assert scores["counts"]["mixtures"] == 4 and scores["metrics"]["accuracy_mix"] == 100.0
-    assert (recipe / "RESULTS.md").is_file() and (recipe / "exp/base/test/report/index.html").is_file()
+    assert (recipe / "exp/RESULTS.md").is_file() and (recipe / "exp/base/test/report/index.html").is_file()
 
 
 def test_every_value_comes_from_the_options(repository):

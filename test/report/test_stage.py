@@ -22,11 +22,11 @@ PAGE = Path("exp/small/test/report")
 
 def make(*options):
     main(["--system", "conf/small.yaml", "--no_figures", *options])
-    return Path("RESULTS.md").read_text(encoding="utf-8")
+    return Path("exp/RESULTS.md").read_text(encoding="utf-8")
 
 
 def results():
-    return Path("RESULTS.md").read_text(encoding="utf-8")
+    return Path("exp/RESULTS.md").read_text(encoding="utf-8")
 
 
 def rows(text, start):
@@ -84,9 +84,9 @@ def test_published_figures_stand_apart(made):
 
 def test_results_name_no_absolute_path_and_no_host(recipe):
     text = make("--expdir", str(recipe / "exp"), "--data_root", str(recipe / "data"))
-    assert "--expdir exp --out RESULTS.md --data_root data" in text
+    assert "--expdir exp --out exp/RESULTS.md --data_root data" in text
     assert "`exp/small/test/report/index.html`" in text
-    for file in (Path("RESULTS.md"), PAGE / "index.html"):
+    for file in (Path("exp/RESULTS.md"), PAGE / "index.html"):
         content = file.read_text(encoding="utf-8")
         assert str(recipe) not in content
         assert not re.search(r"(?<![\w<:/.)])/(?:\w+/)+\w+", content)
@@ -96,7 +96,7 @@ def test_results_name_no_absolute_path_and_no_host(recipe):
 def test_paths_outside_the_recipe_keep_only_their_name(recipe, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "models"
     shutil.move("exp", elsewhere)
-    text = make("--expdir", str(elsewhere))
+    text = make("--expdir", str(elsewhere), "--out", "exp/RESULTS.md")
     assert "--expdir models " in text
     assert "`models/small/test/report/index.html`" in text
 
@@ -160,7 +160,7 @@ def test_results_and_page_stay_as_they_were_when_something_fails(made, spoil, na
     before = sorted(os.listdir(".")), sorted(os.listdir("exp/small/test"))
     with pytest.raises(InputError, match=named):
         make()
-    assert Path("RESULTS.md").read_text(encoding="utf-8") == text
+    assert Path("exp/RESULTS.md").read_text(encoding="utf-8") == text
     assert (PAGE / "index.html").read_bytes() == page
     assert (sorted(os.listdir(".")), sorted(os.listdir("exp/small/test"))) == before
 
@@ -180,7 +180,7 @@ def test_results_stay_as_they_were_when_the_disk_fails(made, monkeypatch, fails)
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         make()
-    assert Path("RESULTS.md").read_text(encoding="utf-8") == text
+    assert Path("exp/RESULTS.md").read_text(encoding="utf-8") == text
     assert (sorted(os.listdir(".")), sorted(os.listdir(PAGE.parent)), sorted(os.listdir(PAGE))) == before
 
 
@@ -200,4 +200,11 @@ def test_missing_scores_end_in_one_line(recipe):
     assert done.stderr == (
         "error: exp/small: found no scored data set, expected small/<set>/scores.json, which stage 11 writes\n"
     )
-    assert not Path("RESULTS.md").exists()
+    assert not Path("exp/RESULTS.md").exists()
+
+
+def test_figures_are_linked_from_where_the_report_lies(recipe):
+    for out in ("exp/RESULTS.md", "RESULTS.md"):
+        main(["--system", "conf/small.yaml", "--out", out])
+        links = re.findall(r"\]\(<([^>]+\.png)>\)", Path(out).read_text(encoding="utf-8"))
+        assert links and all((Path(out).parent / link).is_file() for link in links)

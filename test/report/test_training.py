@@ -58,6 +58,8 @@ def test_other_folders_are_no_models(model):
     for name, text in {
         "stats": CONFIG + "collect_stats: true\n",
         "separator.old": CONFIG,
+        "separator.20261128-184045": CONFIG,
+        "separator.20261128-184045-2": CONFIG,
         "other": "a: 1\n",
         "broken": "a: [\n",
     }.items():

@@ -325,3 +325,19 @@ def test_what_does_not_fit_is_refused(tmp_path, change, complaint):
         f["SourcePosition"].attrs["Type"] = kind
     with pytest.raises(InputError, match=rf"a.sofa: .*{complaint}"):
         SofaRoom(tmp_path / "a.sofa")
+
+
+@pytest.mark.parametrize("name", ["Data.IR", "Data.SamplingRate", "SourcePosition"])
+@pytest.mark.parametrize("kind", ["group", "S4", "V8"])
+def test_a_field_that_holds_no_numbers_is_named(tmp_path, write_room, name, kind):
+    write_room(tmp_path / "a.sofa")
+    with h5py.File(tmp_path / "a.sofa", "r+") as file:
+        shape = file[name].shape
+        del file[name]
+        if kind == "group":
+            file.create_group(name)
+        else:
+            file[name] = np.zeros(shape, kind)
+    with pytest.raises(InputError, match=r"a\.sofa: (found no readable|Data\.IR: found values of type)") as error:
+        SofaRoom(tmp_path / "a.sofa")
+    assert "\n" not in str(error.value)

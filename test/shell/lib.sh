@@ -2,7 +2,7 @@
 # What the shell tests share: a scratch folder that goes away, checks that count, fake recipes.
 # shellcheck disable=SC2034  # variables are for the tests
 set -uo pipefail
-repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+repo=$(dirname "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")")
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/s5 shell test.XXXXXX") # with spaces: every path must bear them
 trap 'rm -rf "$scratch"' EXIT
 passed=0

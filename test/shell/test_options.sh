@@ -42,7 +42,7 @@ for n in {1..12}; do
 done
 
 # All scripts that a user calls.
-for script in test/run.sh utils/{new_recipe,run_local}.sh utils/run_slurm.py tools/setup.sh tools/installers/install_{slurm,chromium,spatialscaper}.sh egs/{mini_s5,TEMPLATE,dcase2026_task4,dcase2025_task4}/local/data.sh; do
+for script in test/run.sh utils/{new_recipe,run_local}.sh utils/run_slurm.py tools/setup.sh tools/installers/install_{slurm,chromium,mmdebstrap,spatialscaper}.sh egs/{mini_s5,TEMPLATE,dcase2026_task4,dcase2025_task4}/local/data.sh; do
   run "$repo/$script" --help
   check "$script --help succeeds" exits 0
   # shellcheck disable=SC2016  # awk's own variables

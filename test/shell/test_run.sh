@@ -9,11 +9,13 @@ mkdir -p "$copy/tools/venv/bin" "$copy/conf/systems" "$copy/conf/tuning" "$recip
 cp -r "$repo/run.sh" "$repo/path.sh" "$repo/utils" "$copy"
 cp "$repo/egs/mini_s5/run.sh" "$recipe"
 cp "$repo/test/shell/fake_python" "$copy/tools/venv/bin/python"
-touch "$recipe"/conf/scenes/{train,valid,test}.yaml "$copy/conf/systems/mini.yaml" "$copy"/conf/tuning/{tag_a,sep_a,sep_a_ft}.yaml
+for set in train valid test; do echo "seed: 1" >"$recipe/conf/scenes/$set.yaml"; done
+touch "$copy/conf/systems/mini.yaml" "$copy"/conf/tuning/{tag_a,sep_a,sep_a_ft}.yaml
 cat >"$recipe/local/data.sh" <<'SCRIPT'
 #!/usr/bin/env bash
 echo data >>"$FAKE/calls"
-mkdir -p data/raw/noise && touch data/raw/noise/a.flac
+mkdir -p data/raw/noise
+for file in ${FILES-a.flac b.flac}; do [ -e "data/raw/noise/$file" ] || touch "data/raw/noise/$file"; done
 if [ -n "${CONTENT:-}" ]; then echo "$CONTENT" >data/raw/.content; fi
 SCRIPT
 chmod +x "$recipe/local/data.sh"
@@ -68,24 +70,24 @@ check "one deleted file of them is noticed" equals "$calls" "fuse test,score exp
 rm "$recipe/exp/mini/test/scores.json"
 recipe_run
 check "deleted scores" equals "$calls" "score exp/mini/test/scores.json,report RESULTS.md"
-rm "$recipe/RESULTS.md"
+rm "$recipe/exp/RESULTS.md"
 recipe_run
 check "a deleted RESULTS.md" equals "$calls" "report RESULTS.md"
 rm -r "$recipe/data/valid"
 recipe_run
-check "deleted validation scenes: what was trained with them is trained again" equals "$calls" \
-  "simulate data/valid,$training,$tagging,$separation,$after_separation"
-check "from the beginning" silent_on resumed
-check "the old model is kept" test -e "$recipe/exp/sep_a.old/checkpoint"
-rm -r "$recipe/exp/sep_a"
+check "deleted validation scenes are made again; as they are the same ones, nothing else is" equals "$calls" "simulate data/valid"
+echo "# a comment" >>"$recipe/conf/scenes/valid.yaml"
 recipe_run
-check "a deleted model" equals "$calls" "train sep_a train,train sep_a finetune,$separation,$after_separation"
+check "neither it is after a comment on them" equals "$calls" "simulate data/valid"
+rm -r "$recipe/exp/sep_a_ft"
+recipe_run
+check "a deleted model" equals "$calls" "train sep_a finetune,$separation,$after_separation"
 echo "# another rule" >>"$copy/conf/systems/mini.yaml"
 recipe_run
 check "a changed system: from the tagging on" equals "$calls" "$tagging,$true_labels,$separation,$after_separation"
 touch "$recipe/data/test/made_before"
 rm "$recipe/data/test/.done"
-echo "# more" >>"$recipe/conf/scenes/test.yaml"
+echo "more: 1" >>"$recipe/conf/scenes/test.yaml"
 recipe_run
 check "changed test scenes: no training" equals "$calls" "simulate data/test,$tagging,$true_labels,$separation,$after_separation"
 check "and none of the old scenes" test ! -e "$recipe/data/test/made_before"
@@ -110,7 +112,8 @@ recipe_run --stage 7 --test_sets "test eval"
 check "an unknown test set is named" says "found no data/eval/.done"
 
 # What the user gives to stage 1: other words do it again, none stand for those of the last time.
-everything="simulate data/test,simulate data/train,simulate data/valid,$training,$tagging,$true_labels,$separation,$after_separation"
+scenes="simulate data/test,simulate data/train,simulate data/valid"
+everything="$scenes,$training,$tagging,$true_labels,$separation,$after_separation"
 recipe_run
 recipe_run --data_args "--source a" --stop_stage 1
 check "other --data_args do stage 1 again" equals "$calls" "data"
@@ -118,7 +121,7 @@ check "and tell what they were" says "stage 1 (data): was done with '', now with
 recipe_run --data_args "--source  a " --stop_stage 1
 check "the same ones do not" equals "$calls" ""
 recipe_run
-check "without them what depends on it is done again, not stage 1" equals "$calls" "$everything"
+check "without them nothing is, as the recordings are the same" equals "$calls" ""
 echo "# other" >>"$recipe/local/data.sh"
 recipe_run --stop_stage 1
 check "what has to be done again has those of the last time" equals "$(grep '^# .*data.sh' "$recipe/exp/log/01_data.log" | grep -c -- '--source a')" 1
@@ -127,18 +130,63 @@ check "unless they are given as empty" equals "$calls" "data"
 rm "$recipe/data/raw/.done.args"
 recipe_run --data_args "--source b" --stop_stage 1
 check "a marker of before they were kept counts as done" equals "$calls" ""
-CONTENT=1 recipe_run --overwrite true --stop_stage 1
-recipe_run
+CONTENT=1 recipe_run --overwrite true --stop_stage 2
+recipe_run --overwrite true
+check "asked for, all is done again" equals "$calls" "data,$everything"
 CONTENT=1 recipe_run --data_args "--jobs 8"
 check "where stage 1 says that scenes are made of the same, they stay" equals "$calls" "data"
 CONTENT=2 recipe_run --data_args "--refine x"
-check "and are made again if it says otherwise" equals "$calls" "data,$everything"
+check "and are made again if it says otherwise" equals "$calls" "data,$scenes"
+check "a model of other data stops the run" exits 1
+check "says so" says "exp/tag_a: found a model of another training"
 rm "$recipe/data/raw/.done"
 recipe_run --stage 2
 check "but not before stage 1 is done" says "found no data/raw/.done, expected it from an earlier stage"
 
-# Failure, resumption.
+# Recordings.
+rm "$recipe/data/raw/.content"
+recipe_run --overwrite true
+rm "$recipe/data/raw/noise/b.flac"
+recipe_run --stop_stage 1
+check "a deleted recording is restored" test -e "$recipe/data/raw/noise/b.flac"
+check "and named" says "other files than before: data/raw/noise/b.flac (1 in all)"
 recipe_run
+rm "$recipe/data/raw/noise/b.flac"
+FILES=a.flac recipe_run --stop_stage 1
+check "fewer files than before are refused" says "found 1 files in data/raw/, expected 2, as many as before"
+FILES=a.flac recipe_run
+check "again and again" says "found 1 files in data/raw/, expected 2, as many as before"
+recipe_run --stop_stage 1
+check "until they are there" exits 0
+rm "$recipe/data/raw/noise/b.flac"
+recipe_run --overwrite true --stop_stage 1
+check "--overwrite restores them too" test -e "$recipe/data/raw/noise/b.flac"
+echo "# fewer" >>"$recipe/local/data.sh"
+rm "$recipe/data/raw/noise/b.flac"
+FILES=a.flac recipe_run --stop_stage 1
+check "a changed script may make fewer" exits 0
+mkdir -p "$scratch/source"
+touch "$scratch/source/1.wav"
+ln -s "$scratch/source" "$recipe/data/raw/linked"
+FILES=a.flac recipe_run --stop_stage 1
+for change in "touch $scratch/source/2.wav" "rm $scratch/source/1.wav" "touch -d 2001-01-01 $scratch/source/2.wav"; do
+  (cd "$scratch/source" && ${change//"$scratch/source/"/})
+  FILES=a.flac recipe_run --stop_stage 1
+  check "recordings elsewhere: $change" equals "$calls" "data"
+done
+mkdir "$scratch/user"
+echo "$scratch/user" >"$recipe/data/raw/.sources"
+FILES=a.flac recipe_run --stop_stage 1
+touch "$scratch/user/1.wav"
+FILES=a.flac recipe_run --stop_stage 1
+check "and those of folders that are told" equals "$calls" "data"
+FILES=a.flac recipe_run --stop_stage 1
+check "once" equals "$calls" ""
+rm "$recipe/data/raw/.sources" "$recipe/data/raw/linked"
+recipe_run --stop_stage 1
+
+# Failure, resumption.
+recipe_run --overwrite true
 rm "$recipe/exp/sep_a_ft/.done" "$recipe/exp/tag_a/.done"
 echo "train sep_a finetune" >"$FAKE/fail"
 recipe_run
@@ -151,9 +199,40 @@ rm "$FAKE/fail"
 recipe_run
 check "the next run resumes it" equals "${calls%%,tag*}" "train sep_a finetune,train sep_a finetune resumed"
 rm "$recipe/exp/sep_a/.done"
-echo "# wider" >>"$copy/conf/tuning/sep_a.yaml"
+echo "# a comment" >>"$copy/conf/tuning/sep_a.yaml"
 recipe_run --stage 5 --stop_stage 5
-check "a training whose configuration changed begins anew" equals "$calls" "train sep_a train"
+check "a training goes on after a comment" equals "$calls" "train sep_a train,train sep_a train resumed"
+echo "# another comment" >>"$copy/conf/tuning/sep_a.yaml"
+recipe_run
+check "a finished one is done" equals "$calls" ""
+done_when=$(cat "$recipe/exp/sep_a/.done")
+echo "wider: 1" >>"$copy/conf/tuning/sep_a.yaml"
+recipe_run --stage 5 --stop_stage 5
+check "with another configuration the run stops" exits 1
+check "runs nothing" equals "$calls" ""
+check "and touches nothing" equals "$(cat "$recipe/exp/sep_a/.done")" "$done_when"
+recipe_run --stage 5 --stop_stage 5 --expdir other
+check "another --expdir trains it" equals "$calls" "train sep_a train"
+weights=$(cat "$recipe/exp/sep_a/checkpoint")
+before=$(echo "$recipe"/exp/sep_a.*)
+for i in 1 2 3; do
+  recipe_run --stage 5 --stop_stage 5 --overwrite true
+  check "--overwrite true trains anew, time $i" equals "$calls" "train sep_a train"
+done
+aside=("$recipe"/exp/sep_a.*)
+check "what was there has a name of its own each time" equals $((${#aside[@]} - $(wc -w <<<"${before//"$recipe"/}"))) 3
+check "and all that was in it" grep -qxF "$weights" "$recipe"/exp/sep_a.*/checkpoint
+check "finished as it was" test -e "${aside[-1]}/.done"
+recipe_run --stage 5 --stop_stage 5 --train_args "--batch_size 4"
+check "another option of the training stops it too" says "exp/sep_a: found a model of another training"
+rm "$recipe/exp/sep_a/state"
+sed -i '/  state$/d' "$recipe/exp/sep_a/.done"
+echo "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef  conf/tuning/sep_a.yaml" >>"$recipe/exp/sep_a/.done"
+recipe_run --stage 5 --stop_stage 5
+check "a model of before this was noted is done" equals "$calls" ""
+recipe_run --stage 6 --stop_stage 6
+check "a model that starts from other weights stops as well" says "exp/sep_a_ft: found a model of another training"
+recipe_run --overwrite true --stage 5
 
 # Signals and locks.
 echo "separate test" >"$FAKE/hang"
@@ -235,6 +314,8 @@ check "unless it is deleted" equals "$calls" "download_model official_2026_1c.ya
 recipe_run --download_model nonesuch
 check "one that is not published is named" says "--system: found no file conf/systems/nonesuch.yaml"
 
+mkdir -p "$scratch/elsewhere"
+
 # On a launcher for clusters a stage goes in --nj jobs and one that joins them.
 cat >"$scratch/cluster.sh" <<SCRIPT
 #!/usr/bin/env bash
@@ -273,8 +354,61 @@ check "scenes are prepared first" equals "$calls" \
   "simulate data/test prepare,simulate data/test 1/3,simulate data/test 2/3,simulate data/test 3/3,simulate data/test join 3"
 recipe_run
 
+# Only the number of a job is replaced, whatever folders are called.
+mkdir "$scratch/JOBS" "$scratch/JOB 4711 (ü)"
+for folder in "JOBS/s5" "JOB 4711 (ü)/JOB_s5"; do
+  cp -r "$copy" "$scratch/$folder"
+  sed -i "s|^exec .*|exec '$scratch/$folder/utils/run_local.sh' --max_jobs_run 1 \"\$@\"|" "$scratch/$folder/egs/mini_s5/cluster.sh"
+  : >"$FAKE/calls"
+  run "$scratch/$folder/egs/mini_s5/run.sh" "${sharded[@]}" --expdir "$scratch/$folder/egs/mini_s5/own" --stop_stage 7
+  calls=$(paste -sd, "$FAKE/calls")
+  check "in $folder: all shards" says "stage 7 (tag test): finished"
+  check "in $folder: in their folder" test -s "$scratch/$folder/egs/mini_s5/own/log/07_tag_test/3.log"
+  check "in $folder: and nowhere else" equals "$(cd "$scratch" && echo */)" "JOB 4711 (ü)/ JOBS/ elsewhere/ no locks/ repo/ source/ user/"
+  check "in $folder: nor there" equals "$(ls "$scratch/${folder%/*}")" "${folder##*/}"
+  echo "tag test 2/3" >"$FAKE/fail"
+  run "$scratch/$folder/egs/mini_s5/run.sh" "${sharded[@]}" --expdir "$scratch/$folder/egs/mini_s5/own" --overwrite true --stage 7
+  check "in $folder: the log of what failed" says "(log: $scratch/$folder/egs/mini_s5/own/log/07_tag_test/2.log)"
+  rm "$FAKE/fail"
+done
+rm -r "$scratch"/JOB*
+
+# Recipe folders that are links, links to them and to scripts; a shell that looks for folders elsewhere too.
+ln -s "$recipe" "$scratch/elsewhere/mini"
+ln -s "$recipe/run.sh" "$scratch/elsewhere/mini.sh"
+ln -s "$copy/run.sh" "$scratch/elsewhere/run.sh"
+mkdir "$scratch/disk"
+cp -r "$copy/egs/mini_s5" "$scratch/disk/moved"
+ln -s "$scratch/disk/moved" "$copy/egs/own"
+cd "$scratch/elsewhere" || exit 1
+for script in mini/run.sh ./mini/run.sh ./mini.sh ./run.sh "$copy/egs/own/run.sh"; do
+  : >"$FAKE/calls"
+  run "$script" --stop_stage 9
+  check "$script runs" exits 0
+done
+check "a recipe folder on another disk has its own data" test -s "$scratch/disk/moved/exp/log/02_simulate_test.log"
+cd "$copy" || exit 1
+mkdir -p "$scratch/egs/mini_s5" "$scratch/utils"
+for script in run.sh egs/mini_s5/run.sh egs/own/run.sh; do
+  for path in ".:$scratch" "$scratch"; do
+    run env CDPATH="$path" bash "$script" --stop_stage 9
+    check "$script with CDPATH=$path" exits 0
+  done
+done
+run env CDPATH=".:$scratch" bash -c '. path.sh && echo "<$S5_ROOT>"'
+check "path.sh too" equals "$output" "<$copy>"
+ln -s "$copy/path.sh" "$scratch/elsewhere/path.sh"
+run bash -c '. "$1/elsewhere/path.sh" && echo "<$S5_ROOT>"' x "$scratch"
+check "and a link to it" equals "$output" "<$copy>"
+cp -r "$repo/egs/TEMPLATE" egs
+for script in utils/new_recipe.sh "$scratch/elsewhere/new.sh"; do
+  [ -e "$script" ] || ln -s "$copy/utils/new_recipe.sh" "$script"
+  run env CDPATH=".:$scratch" bash "$script" --labels "A B" egs/made
+  check "$script makes a recipe with CDPATH" test -s egs/made/conf/labels.txt
+  rm -r egs/made
+done
+
 # Where things are looked for.
-mkdir -p "$scratch/elsewhere"
 cp "$copy/conf/systems/mini.yaml" "$scratch/elsewhere/own.yaml"
 cd "$scratch/elsewhere" || exit 1
 recipe_run --system own.yaml --stage 7

@@ -1,9 +1,12 @@
 """utils/run_slurm.py and utils/slurm_job.sh on a real Slurm."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
+
+import pytest
 
 
 def ends(process, status=0, seconds=90):
@@ -36,6 +39,19 @@ def test_jobs_of_an_array_run_as_they_would_here(cluster, tmp_path):
     # The failed one alone, as a rerun would.
     job[1].write_text("exit 0\n")
     ends(cluster.launch("JOB=3", tmp_path / "log dir/x.JOB.log", *job))
+
+
+def test_folders_that_are_called_like_the_pattern_stay_what_they_are(cluster, tmp_path):
+    here = tmp_path / "JOBS/JOB 4711 (ü)"
+    here.mkdir(parents=True)
+    job = script(tmp_path, 'echo "$1: $PWD"\n')
+    ends(cluster.launch("JOB=1:2", "log/x.JOB.log", *job, "JOB", cwd=here))
+    ends(cluster.launch("JOB=3", "log/x.JOB.log", *job, "JOB", cwd=here))
+    ends(cluster.launch("log/y.log", *job, "JOB", cwd=here))
+    for name, number in (("x.1", "1"), ("x.2", "2"), ("x.3", "3"), ("y", "JOB")):
+        assert f"{number}: {here}\n" in (here / f"log/{name}.log").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["JOBS", "job.sh"]
+    assert [p.name for p in (tmp_path / "JOBS").iterdir()] == ["JOB 4711 (ü)"]
 
 
 def test_the_configuration_that_comes_with_the_repository(cluster, tmp_path):
@@ -203,3 +219,125 @@ def test_a_preempted_shard_is_done_again(cluster, tmp_path):
     ends(launcher, seconds=120)
     assert (tmp_path / "out").read_text() == "start\nstart\n"
     assert "# requeued" in Path(tmp_path / "x.log").read_text()
+
+
+BUSY = (
+    "Socket timed out on send/recv operation",
+    "Zero Bytes were transmitted or received",
+    "Resource temporarily unavailable",
+    "Unable to contact slurm controller (connect failure)",
+    "Transport endpoint is not connected",
+)
+
+
+@pytest.fixture
+def moody(tmp_path, monkeypatch):
+    """``moody("sbatch", before=1, after=1)``: the command fails once without, then once after having done its work."""
+    folder = tmp_path / "moody"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def make(program, before=0, after=0, text=BUSY[0]):
+        whole = shutil.which(program, path=os.environ["PATH"].partition(":")[2])
+        wrapper = folder / program
+        wrapper.write_text(f"""#!/bin/sh
+        echo "$*" >>"{folder}/{program}.calls"
+        calls=$(wc -l <"{folder}/{program}.calls")
+        if [ "$calls" -gt {before} ]; then {whole} "$@" || exit; fi >"{folder}/{program}.out"
+        if [ "$calls" -le {before + after} ]; then echo "{program}: error: {text}" >&2; exit 1; fi
+        cat "{folder}/{program}.out"
+        """)
+        wrapper.chmod(0o755)
+        return {"PATH": os.environ["PATH"]}
+
+    return make
+
+
+@pytest.mark.parametrize("text", BUSY)
+def test_a_busy_controller_is_asked_again(cluster, tmp_path, moody, text):
+    env = moody("sbatch", before=1, text=text)
+    job = script(tmp_path, 'echo >>"$1"\n')
+    said = ends(cluster.launch("JOB=1:2", tmp_path / "x.JOB.log", *job, tmp_path / "JOB", **env))
+    assert text in said and said.count("run_slurm.py: x: job ") == 1
+    assert [(tmp_path / n).read_text() for n in "12"] == ["\n", "\n"]
+
+
+@pytest.mark.parametrize("jobs", ["1:2", "2"])
+def test_a_job_that_was_taken_though_the_answer_was_lost_is_not_submitted_again(cluster, tmp_path, moody, jobs):
+    job = script(tmp_path, 'echo >>"$1"\nsleep 4\n')
+    env = moody("sbatch", after=1)
+    said = ends(cluster.launch(f"JOB={jobs}", tmp_path / "x.JOB.log", *job, tmp_path / "JOB", **env))
+    assert BUSY[0] in said and len((tmp_path / "moody/sbatch.calls").read_text().splitlines()) == 1
+    assert (tmp_path / "2").read_text() == "\n"
+
+
+def test_a_job_that_was_taken_twice_is_cancelled_once(cluster, tmp_path, moody):
+    """The queue did not show the first one when it was asked."""
+    moody("sbatch", after=1)
+    env = moody("squeue")
+    (tmp_path / "moody/squeue").write_text(f"""#!/bin/sh
+    [ -e "{tmp_path}/asked" ] || {{ touch "{tmp_path}/asked"; exit 0; }}
+    exec {shutil.which("squeue", path=env["PATH"].partition(":")[2])} "$@"
+    """)
+    job = script(tmp_path, 'echo >>"$1"\nsleep 4\n')
+    launcher = cluster.launch("--hold", "true", tmp_path / "x.log", *job, tmp_path / "out", **env)
+    calls = tmp_path / "moody/sbatch.calls"
+    cluster.wait(lambda: calls.exists() and calls.read_text().count("\n") == 2 and len(cluster.job_ids()) == 1)
+    cluster.run("scontrol", "release", cluster.job_ids()[0])
+    said = ends(launcher)
+    assert "has taken the job twice" in said and (tmp_path / "out").read_text() == "\n"
+
+
+def test_an_answer_of_the_queue_that_is_lost_ends_nothing(cluster, tmp_path, moody):
+    """Nor one of scontrol and scancel."""
+    moody("squeue", before=3)
+    moody("scontrol", before=1)
+    env = moody("scancel", before=1)
+    job = script(tmp_path, "sleep 2\n")
+    assert "goes on asking" in ends(cluster.launch(tmp_path / "x.log", *job, **env))
+    launcher = cluster.launch(
+        tmp_path / "x.log", *script(tmp_path, 'touch "$1"; sleep 300\n'), tmp_path / "runs", **env
+    )
+    cluster.wait((tmp_path / "runs").exists)
+    launcher.terminate()
+    ends(launcher, 128 + signal.SIGTERM)
+    assert cluster.job_ids() == []
+
+
+def test_a_signal_during_an_unanswered_submission_cancels_what_was_taken(cluster, tmp_path, moody):
+    launcher = cluster.launch(tmp_path / "x.log", *script(tmp_path, "sleep 300\n"), **moody("sbatch", after=1))
+    cluster.wait(cluster.job_ids)
+    time.sleep(0.5)
+    launcher.terminate()
+    ends(launcher, 128 + signal.SIGTERM)
+    assert cluster.job_ids() == []
+
+
+def test_a_launcher_killed_during_an_unanswered_submission_leaves_no_second_job(cluster, tmp_path, moody):
+    job = script(tmp_path, 'echo >>"$1"; [ "$2" = again ] || sleep 300\n')
+    launcher = cluster.launch(tmp_path / "x.log", *job, tmp_path / "out", "first", **moody("sbatch", after=1))
+    cluster.wait((tmp_path / "out").exists)
+    launcher.kill()
+    launcher.communicate()
+    assert "cancels jobs that an earlier run has left" in ends(
+        cluster.launch(tmp_path / "x.log", *job, tmp_path / "out", "again")
+    )
+    assert cluster.job_ids() == []
+
+
+def test_a_training_asks_again_to_be_requeued(cluster, tmp_path, moody):
+    """The first time nothing happens, the second time the answer is lost."""
+    env = moody("scontrol", before=2, after=1)  # its state is looked at first
+    job = script(
+        tmp_path,
+        """echo >>"$1"; [ "$(wc -l <"$1")" -lt 2 ] || exit 0
+        trap 'touch "$S5_REQUEUE"; exit 75' USR1
+        while :; do sleep 0.2; done
+        """,
+    )
+    launcher = cluster.launch("--grace", "60", "--time", "30", tmp_path / "x.log", *job, tmp_path / "out", **env)
+    cluster.wait((tmp_path / "out").exists)
+    (job_id,) = cluster.job_ids()
+    cluster.run("scancel", "--signal", "USR1", "--batch", job_id)
+    ends(launcher)
+    assert (tmp_path / "out").read_text() == "\n\n" and "# requeued" in (tmp_path / "x.log").read_text()

@@ -184,3 +184,15 @@ def test_the_second_run_on_a_folder_is_refused(recipe, cluster):
     status, said, calls = recipe.run("--stage", "7", "--stop_stage", "7", through=on_n2, **without_flock)
     assert status == 0, said
     assert not owner.exists()
+
+
+@pytest.mark.parametrize("folder", ["JOBS/s5", "JOB 4711 (ü)/s5"])
+def test_a_repository_below_a_folder_that_is_called_job(cluster, tmp_path, folder):
+    recipe = Recipe(cluster, tmp_path / folder)
+    own = str(recipe.here / "own")
+    done = recipe.run("--stage", "3", "--stop_stage", "7", "--expdir", own)
+    assert done[0] == 0, done[1]
+    assert done[2][:3] == ["tag test 1/3", "tag test 2/3", "tag test 3/3"]
+    assert [p.name for p in tmp_path.iterdir()] == [folder.split("/")[0]]
+    assert [p.name for p in (tmp_path / folder).parent.iterdir()] == ["s5"]
+    assert sorted(p.name for p in (recipe.here / "own/log/07_tag_test").glob("*.log")) == ["1.log", "2.log", "3.log"]

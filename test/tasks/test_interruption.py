@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from s5.errors import InputError
-from s5.experiment import best_checkpoint
 from s5.tasks.checkpoint import DAMAGED, NEWEST, PREVIOUS
 from s5.tasks.launch import train_model
 from s5.tasks.signals import REQUEUE
+from s5.trained import best_checkpoint
 from s5.training_log import read_epochs
 
 # Three batches an epoch and a step every second one: gradients are left over at the end of an epoch.

@@ -9,8 +9,9 @@ import yaml
 
 from s5.config import load_inherited
 from s5.errors import InputError
-from s5.experiment import best_checkpoint, load_experiment
+from s5.experiment import load_experiment
 from s5.tasks.launch import train, train_model
+from s5.trained import best_checkpoint
 
 NETWORKS = yaml.safe_load((Path(__file__).parent / "networks.yaml").read_text())
 TFGRIDNET, IFASNET = NETWORKS["tfgridnet"], NETWORKS["espnet"]

@@ -11,7 +11,7 @@ from s5.config import load_inherited
 from s5.data import DataDir
 from s5.decode import tag
 from s5.errors import InputError
-from s5.experiment import best_checkpoint, load_experiment
+from s5.experiment import load_experiment
 from s5.labels import LabelSet
 from s5.system import S5System
 from s5.tagging.decision import decide_multihot
@@ -20,6 +20,7 @@ from s5.tagging.m2d import M2DEncoder
 from s5.tasks.figures import FIGURES, batch_counts, figures
 from s5.tasks.launch import train
 from s5.tasks.models import TaggingModel
+from s5.trained import best_checkpoint
 
 ENCODER = {"kind": "m2d", "sampling_rate": 8000, "input_size": [80, 201], "dim": 8, "depth": 2, "heads": 2}
 FEATURES = [{"kind": k, "n_fft": 200, "hop_length": 80, "width": 4} for k in ("rolloff", "chroma")]

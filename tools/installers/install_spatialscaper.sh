@@ -3,7 +3,7 @@
 # recipe's packages; does nothing where it is there. It is not on the package
 # registry: the pinned commit comes from
 # https://github.com/iranroman/SpatialScaper (licence CC BY 4.0), the two small
-# packages that it needs beyond ours from the registry. Python up to 3.11.
+# packages that it needs beyond ours from the registry.
 #
 #   tools/installers/install_spatialscaper.sh [--from CHECKOUT] [--python PYTHON]
 #
@@ -17,8 +17,10 @@ url=https://github.com/iranroman/SpatialScaper
 commit=dd130d1e0f8aef0c93f5e1b73c3445f855b92e7b
 # Its setup.py names more; those serve its scripts, which prepare data sets, and not the package.
 needs=(mat73==0.65 pysofaconventions==0.1.5)
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 from='' python=$tools/venv/bin/python
+# shellcheck source=tools/pip_settings.sh
+. "$tools/pip_settings.sh"
 
 die() {
   echo "install_spatialscaper: error: $*" >&2
@@ -41,11 +43,9 @@ while [ $# -gt 0 ]; do
 done
 
 [ -x "$python" ] || die "$python: found no environment, expected one (tools/setup.sh makes it)"
-version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-[ "$(printf '3.11\n%s\n' "$version" | sort -V | tail -n 1)" = 3.11 ] ||
-  die "$python: found Python $version, expected 3.11 or older, which SpatialScaper installs on (PYTHON=python3.11 tools/setup.sh)"
+package=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/spatialscaper
 # Names the commit; written last.
-stamp=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/spatialscaper/.commit
+stamp=$package/.commit
 if [ -f "$stamp" ] && [ "$(<"$stamp")" = "$commit" ]; then
   exit
 fi
@@ -75,17 +75,18 @@ else
     die "$url: found no commit $commit$(reason), expected it there"
 fi
 mkdir "$work/source"
-# The package alone: a repository may lack what its tests compare with.
-git -C "$repository" archive "$commit" README.md setup.py spatialscaper 2>"$work/log" | tar -x -C "$work/source" 2>>"$work/log" ||
+# The package alone, which is pure Python. Its setup.py is not run: it imports imp, which Python has up to 3.11.
+git -C "$repository" archive "$commit" LICENSE spatialscaper 2>"$work/log" | tar -x -C "$work/source" 2>>"$work/log" ||
   die "$repository: found an incomplete commit $commit$(reason), expected its package"
 
-# What pip is told about mirrors, proxies and certificates, uv is told too.
-while IFS= read -r line; do
-  export "${line?}"
-done < <("$python" "$tools/pip_settings.py" 2>/dev/null)
+use_pip_settings "$python"
 # Without their dependencies: the environment has them, in versions that must stay.
 "$uv" pip install --python "$python" --no-progress --no-deps --build-constraints "$tools/constraints.txt" \
-  "${needs[@]}" "$work/source" >"$work/log" 2>&1 || die "$python: found a failed installation$(reason), expected SpatialScaper"
-"$python" -c 'import spatialscaper' >"$work/log" 2>&1 || die "$python: found a package that does not import$(reason), expected SpatialScaper"
+  "${needs[@]}" >"$work/log" 2>&1 || die "$python: found a failed installation$(reason), expected SpatialScaper"
+PYTHONPATH=$work/source "$python" -c 'import spatialscaper' >"$work/log" 2>&1 ||
+  die "$repository: found a package that does not import$(reason), expected SpatialScaper"
+mv "$work/source/LICENSE" "$work/source/spatialscaper"
+rm -rf "$package"
+mv "$work/source/spatialscaper" "$package"
 echo "$commit" >"$stamp"
 echo "install_spatialscaper: SpatialScaper ${commit:0:7} is installed (CC BY 4.0)" >&2

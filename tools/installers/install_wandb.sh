@@ -9,8 +9,10 @@
 set -euo pipefail
 
 package=wandb==0.31.0
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 python=$tools/venv/bin/python
+# shellcheck source=tools/pip_settings.sh
+. "$tools/pip_settings.sh"
 
 die() {
   echo "install_wandb: error: $*" >&2
@@ -37,10 +39,7 @@ if "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("
 uv=$tools/.uv/bin/uv
 [ -x "$uv" ] || uv=$(type -P uv) || die "$tools/.uv: found no uv, expected it (tools/setup.sh installs it)"
 
-# What pip is told about mirrors, proxies and certificates, uv is told too.
-while IFS= read -r line; do
-  export "${line?}"
-done < <("$python" "$tools/pip_settings.py" 2>/dev/null)
+use_pip_settings "$python"
 log=$(mktemp "${TMPDIR:-/tmp}/install_wandb.XXXXXX")
 trap 'rm -f "$log"' EXIT
 "$uv" pip install --python "$python" --no-progress --constraints "$tools/constraints.txt" "$package" >"$log" 2>&1 ||

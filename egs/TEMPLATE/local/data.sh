@@ -11,9 +11,14 @@
 #   data/raw/room_ir/<split>/<room>.sofa                    impulse responses, 4 channels alike
 #
 # <Label> is a line of conf/labels.txt.
+#
+# The stage is done again where a recording was deleted, or one behind a link was added, removed or edited. A script that
+# converts recordings from elsewhere names their folders in data/raw/.sources, a path a line, so that these are looked at;
+# and it may write a sum over what scenes are made of into data/raw/.content: as long as it stays, nothing else is done again.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+[ -e "$root/utils/log.sh" ] || root=$S5_ROOT # a recipe folder that is a link
 
 usage='Makes data/raw. Called in the recipe folder.'
 options=(
@@ -27,7 +32,7 @@ parse_options "$@"
 # The data set: a folder on this machine. For a fixed one, set it as default of --source above.
 [ -n "$source" ] || die "--source: found no folder, expected one (run.sh --data_args \"--source FOLDER\")"
 [ -d "$source" ] || die "--source: found no folder $source, expected one with sound_event/, interference/, noise/, room_ir/"
-source=$(cd "$source" && pwd)
+source=$(CDPATH='' cd "$source" && pwd)
 
 # Complain now about what would fail in an hour.
 for split in train valid test; do

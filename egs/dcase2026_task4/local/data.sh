@@ -4,7 +4,8 @@
 # where, docs/challenge_data.md how to. What is done is not done again.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+[ -e "$root/utils/log.sh" ] || root=$S5_ROOT # a recipe folder that is a link
 
 usage='Makes data/raw, data/dev_set, data/eval_set, data/test and data/eval. Called in
 the recipe folder.'

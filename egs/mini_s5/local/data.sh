@@ -4,8 +4,9 @@
 # there already is not made again.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
-local=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$local/../../.." && pwd)
+local=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(CDPATH='' cd "$local/../../.." && pwd)
+[ -e "$root/utils/log.sh" ] || root=$S5_ROOT # a recipe folder that is a link
 
 usage='Makes data/raw of the archive beside this script. Called in the recipe folder.'
 options=("nj|2|number|processes")
@@ -24,3 +25,4 @@ python "$local/perturb.py" --nj "$nj"
 python "$local/make_noise.py" --nj "$nj"
 python "$local/make_rooms.py" --nj "$nj"
 python "$local/unpack.py" --summary
+python "$local/unpack.py" --content

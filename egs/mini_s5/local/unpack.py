@@ -18,8 +18,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
+
 from s5.bin.command import Parser, run
-from s5.data import audio_info
+from s5.data import audio_info, write_bytes
+from s5.data.datadir import CONTENT
 from s5.errors import InputError
 
 MEMBER = re.compile(r"(sound_event|interference|noise)/(train|valid|test)(/[A-Za-z0-9][A-Za-z0-9_-]*){1,3}\.(ogg|flac)")
@@ -58,18 +61,18 @@ def members(archive: Path) -> dict[str, bytes]:
 
 
 def unpack(archive: Path, out: Path) -> bool:
-    """Unpacks into ``out``; False if exactly this archive lies there already."""
+    """Unpacks into ``out``, or what is missing or damaged there; False if exactly this archive lies there already."""
     files = members(archive)
     version = hashlib.sha256(archive.read_bytes()).hexdigest()
     stamp = out / ".unpacked"
     places = [out / place for place in PLACE.values()]
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == version and all(p.is_dir() for p in places):
-        return False
+        restored = [name for name, data in files.items() if _restore(_path(out, name), data)]
+        return bool(restored)
     partial = out / ".unpack.partial"
     shutil.rmtree(partial, ignore_errors=True)
     for name, data in files.items():
-        kind, _, rest = name.partition("/")
-        path = partial / PLACE[kind] / rest
+        path = _path(partial, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     stamp.unlink(missing_ok=True)
@@ -82,6 +85,41 @@ def unpack(archive: Path, out: Path) -> bool:
     shutil.rmtree(partial)
     stamp.write_text(version, encoding="utf-8")
     return True
+
+
+def _path(folder: Path, name: str) -> Path:
+    """Where a member belongs."""
+    kind, _, rest = name.partition("/")
+    return folder / PLACE[kind] / rest
+
+
+def _restore(path: Path, data: bytes) -> bool:
+    """Writes a file that is missing or holds something else; False if it is as it should be."""
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+    return True
+
+
+def content(raw: Path) -> str:
+    """One sum over the names and contents of all that scenes are made of; of a room its responses and positions."""
+    digest = hashlib.sha256()
+    for kind in ("sound_event", "interference", "noise", "room_ir"):
+        for path in sorted((raw / kind).rglob("*.*")):
+            if path.is_file() and not path.name.startswith("."):
+                digest.update(f"{path.relative_to(raw)}\n".encode())
+                digest.update(hashlib.sha256(_room(path) if path.suffix == ".sofa" else path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _room(path: Path) -> bytes:
+    """The numbers of a SOFA file, in which the time of writing stands too."""
+    with h5py.File(path, "r") as file:
+        arrays = {name: file[name][()] for name in sorted(file) if isinstance(file[name], h5py.Dataset)}
+    return b"".join(name.encode() + value.tobytes() for name, value in arrays.items() if hasattr(value, "tobytes"))
 
 
 def summary(raw: Path) -> str:
@@ -112,9 +150,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", default="data/raw", help="folder to unpack into")
     parser.add_argument("--summary", action="store_true", help="only count what is in the folder")
+    parser.add_argument("--content", action="store_true", help="only write .content, by which run.sh knows the files")
     args = parser.parse_args(argv)
     if args.summary:
         print(summary(Path(args.out)))
+        return
+    if args.content:
+        write_bytes(Path(args.out, CONTENT), f"{content(Path(args.out))}\n".encode())
         return
     done = unpack(Path(args.archive), Path(args.out))
     print(f"{args.out}: {'unpacked' if done else 'unpacked already'}")

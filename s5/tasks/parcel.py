@@ -1,0 +1,90 @@
+"""How batches travel from a data loader's workers to the training: in memory that belongs to no file system.
+
+Torch's own way is a file in /dev/shm for each tensor. Containers often give /dev/shm 64 MB: then a batch is lost, or
+its worker dies of a bus error. Here a batch is one unnamed file in memory, which only the memory itself limits, and
+which the training maps without a copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import mmap
+import os
+import pickle
+import tempfile
+from multiprocessing.reduction import DupFd
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+ALIGNMENT = 64
+"""Bytes at a multiple of which an array begins, as torch's own memory does: kernels may round otherwise elsewhere."""
+
+
+class Parcel:
+    """Something that is packed in one process; what another one unpickles is the thing itself.
+
+    Its tensors and arrays are not copied through a pipe. The message that goes there has some hundred bytes however
+    large the content: it is written at once or not at all, whenever a process is killed.
+
+    Args:
+        content: anything that can be pickled.
+
+    Raises:
+        OSError: no memory, or no further file descriptor.
+    """
+
+    def __init__(self, content: Any) -> None:
+        arrays: list[pickle.PickleBuffer] = []
+        pickled = io.BytesIO()
+        _Pickler(pickled, 5, buffer_callback=arrays.append).dump(content)
+        parts = [pickled.getbuffer(), *(array.raw() for array in arrays)]
+        self.sizes = [len(part) for part in parts]
+        self.file = _file_in_memory()
+        with open(self.file.fileno(), "wb", closefd=False) as f:
+            for part in parts:
+                f.write(part)
+                f.write(bytes(-len(part) % ALIGNMENT))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        handed_on = DupFd(self.file.fileno())
+        self.file.close()
+        return _unpack, (handed_on, self.sizes)
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, thing: Any) -> Any:
+        """Tensors travel as arrays, whose bytes stay out of the pickle."""
+        if isinstance(thing, torch.Tensor):
+            return torch.from_numpy, (np.ascontiguousarray(thing.numpy()),)
+        return NotImplemented
+
+
+def _unpack(handed_on: Any, sizes: list[int]) -> Any:
+    file = handed_on.detach()
+    try:
+        memory = memoryview(mmap.mmap(file, 0))
+    finally:
+        os.close(file)
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(memory[start : start + size])
+        start += size + -size % ALIGNMENT
+    pickled, *arrays = parts
+    return pickle.loads(pickled, buffers=arrays)  # noqa: S301  # from a process of ours
+
+
+def _file_in_memory() -> IO[bytes]:
+    """An unnamed file that lies in memory alone and needs no room in /dev/shm. Raises OSError if there is no memory."""
+    # Not os.memfd_create, which Pythons that are built for older systems lack.
+    create = getattr(ctypes.CDLL(None, use_errno=True), "memfd_create", None)
+    if create is None:
+        return tempfile.TemporaryFile(buffering=0)  # another system: on disk, kept in memory if it can
+    close_on_exec = 1
+    file = create(b"s5", close_on_exec)
+    if file < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "memfd_create")
+    return os.fdopen(file, "w+b", buffering=0)

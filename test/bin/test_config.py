@@ -1,0 +1,59 @@
+"""The command that shows what a system and its trainings come to."""
+
+import os
+
+import pytest
+import yaml
+
+from s5.bin.config import main
+from s5.config import ROOT, load_inherited
+from s5.errors import InputError
+from s5.system import SystemConfig, system_keys
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    def of(*arguments):
+        monkeypatch.chdir(ROOT)
+        main(["--system", *arguments])
+        return capsys.readouterr().out
+
+    return of
+
+
+@pytest.mark.parametrize("system", ["mini", "deng2026/finetuned_mini", "park2025/ensemble_agent", "nguyen2026/4c"])
+def test_what_is_shown_is_yaml_of_all_that_is_used(shown, system):
+    path = f"conf/systems/{system}.yaml"
+    found = yaml.safe_load(shown(path))
+    trainings = found.pop("trainings")
+    assert found == yaml.safe_load(yaml.safe_dump(system_keys(path)))
+    config = SystemConfig.load(path)
+    models = [*config.taggers, *config.separators]
+    expected = {m.folder(p): load_inherited(file) for m in models for p, file in m.phases().items()}
+    assert trainings == yaml.safe_load(yaml.safe_dump(expected)) and trainings
+
+
+def test_each_key_names_the_file_that_says_it(shown):
+    lines = [line.split(" # ") for line in shown("conf/systems/deng2026/finetuned_mini.yaml").splitlines()]
+    said = {tuple(line[0].split()): line[1] for line in lines if len(line) == 2}
+    assert said["-", "name:", "resunetk_ft"] == "conf/systems/deng2026/finetuned.yaml"
+    assert said["experiment:", "resunetk_tiny"] == "conf/systems/parts/mini.yaml"
+    assert said["gamma:", "0.5"] == "conf/systems/deng2026/vote.yaml"
+    assert said["kind:", "bigru"] == "conf/tuning/tagger_m2d_bigru_tiny.yaml"
+
+
+def test_a_training_as_it_is_kept_and_compared(recipe, trained, capsys):
+    words = ["--system", "system.yaml", "--model", "tagger", "--phase", "finetune", "--expdir", "exp"]
+    main([*words, "--compare", "--", "--num_workers", "0"])
+    assert capsys.readouterr().out == (trained / "tagger_ft/resolved.yaml").read_text()
+    with pytest.raises(InputError, match=r"exp/tagger_ft: found a model of another training \(batch_size: \d+ -> 77\)"):
+        main([*words, "--compare", "--", "--batch_size", "77"])
+    with pytest.raises(InputError, match="--model: found none"):
+        main(["--system", "system.yaml", "--compare"])
+
+
+def test_it_starts_quickly(recipe, trained):
+    """run.sh calls it for every training."""
+    code = "import sys; from s5.bin.config import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    words = ["--system", "system.yaml", "--model", "tagger", "--phase", "finetune"]
+    assert os.spawnvp(os.P_WAIT, "python", ["python", "-c", code, *words]) == 0

@@ -1,0 +1,23 @@
+# shellcheck shell=bash
+# Sourced by what calls uv: what pip is told about mirrors, proxies and certificates, uv is told too.
+
+# python_with_pip PYTHON...: prints the first of these, or of those on PATH, that has pip. The environment's own has none.
+python_with_pip() {
+  local python
+  for python in "$@" python3 python; do
+    if "$python" -m pip --version >/dev/null 2>&1; then
+      echo "$python"
+      return
+    fi
+  done
+  return 1
+}
+
+# use_pip_settings PYTHON...: exports them as uv's variables; nothing where no Python has pip.
+use_pip_settings() {
+  local python line
+  python=$(python_with_pip "$@") || return 0
+  while IFS= read -r line; do
+    export "${line?}"
+  done < <("$python" "$(dirname "${BASH_SOURCE[0]}")/pip_settings.py")
+}
