@@ -311,7 +311,8 @@ def _energies(responses: np.ndarray) -> np.ndarray:
 def _text(value: Any) -> str:
     if isinstance(value, np.ndarray):
         value = value.ravel()[0]
-    return (value.decode() if isinstance(value, bytes) else str(value)).strip().lower()
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text.encode("utf-8", "replace").decode().strip().lower()
 
 
 def _field(error: Exception) -> str:
