@@ -57,7 +57,7 @@ class LabelSet:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         for i, name in enumerate(self.names):
-            if name == SILENCE or not name or any(c.isspace() or c in "/_" for c in name):
+            if name == SILENCE or not name or not name.isprintable() or any(c in " /_" for c in name):
                 raise InputError("label set", repr(name), "a word without space, '/' or '_', other than 'silence'")
             if name in self.names[:i]:
                 raise InputError("label set", f"{name} twice", "each label once")

@@ -24,7 +24,9 @@ def test_file_round_trip(tmp_path):
     assert LabelSet.load(tmp_path / "labels.txt") == LabelSet(("A", "B"))
 
 
-@pytest.mark.parametrize("names", [("A", "A"), ("silence",), (), ("A B",), ("a/b",), ("a_b",)])
+@pytest.mark.parametrize(
+    "names", [("A", "A"), ("silence",), (), ("A B",), ("a/b",), ("a_b",), ("a\ufeff",), ("a\u00a0b",)]
+)
 def test_bad_sets_are_refused(names):
     with pytest.raises(InputError):
         LabelSet(names)
