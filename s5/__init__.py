@@ -14,7 +14,7 @@ __all__ = ["S5System", "Source"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from s5 import system
+        from s5.system import system
 
         return getattr(system, name)
     raise AttributeError(f"module 's5' has no attribute {name!r}")

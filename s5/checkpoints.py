@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s5.errors import InputError
-from s5.zips import check_zip
+from s5.utils.errors import InputError
+from s5.utils.zips import check_zip
 
 log = logging.getLogger(__name__)
 

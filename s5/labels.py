@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from s5.errors import InputError, one_of
-from s5.text import read_text
+from s5.utils.errors import InputError, one_of
+from s5.utils.text import read_text
 
 SILENCE = "silence"
 
@@ -57,7 +57,8 @@ class LabelSet:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         for i, name in enumerate(self.names):
-            if name == SILENCE or not name or not name.isprintable() or any(c in " /_" for c in name):
+            bad = any(c.isspace() or c in "/_" for c in name) or not name.isprintable()
+            if name == SILENCE or not name or bad:
                 raise InputError("label set", repr(name), "a word without space, '/' or '_', other than 'silence'")
             if name in self.names[:i]:
                 raise InputError("label set", f"{name} twice", "each label once")

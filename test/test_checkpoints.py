@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from s5.checkpoints import load_official, read_tensors
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 def test_lightning_prefix_is_removed_and_unknown_keys_are_reported(tmp_path, caplog):

@@ -211,9 +211,9 @@ def test_files_that_are_named_exist(page):
         if re.search(r"\b(X|NAME|my_data)\b", name):
             continue
         places = [ROOT, *(ROOT / "egs" / recipe for recipe in RECIPES)]
-        if name.startswith("conf/refine/"):  # drawn up by the user, but for the one that is there
+        if name.startswith("conf/curation/"):  # drawn up by the user, but for the one that is there
             places.append(ROOT / "egs/dcase2026_task4")
-            if name in re.findall(r"[:,\[] ?(conf/refine/\S+?)[\],}]", text):
+            if name in re.findall(r"[:,\[] ?(conf/curation/\S+?)[\],}]", text):
                 continue
         assert any((place / name).exists() for place in places), f"{page.name}: {name}"
 
@@ -305,9 +305,9 @@ def test_scores_in_the_results_page(capsys):
 def test_the_configurations_of_the_extending_page_load(tmp_path):
     import torch
 
-    from s5.config import check_arguments, load_inherited
     from s5.separation import SEPARATORS
-    from s5.system import SystemConfig
+    from s5.system.config import SystemConfig
+    from s5.utils.config import check_arguments, load_inherited
 
     for folder in ("systems", "tuning"):
         (tmp_path / "conf" / folder).mkdir(parents=True)
@@ -330,9 +330,9 @@ def test_the_configurations_of_the_extending_page_load(tmp_path):
 def test_the_parts_of_the_extending_page_are_taken_by_the_tables():
     import torch
 
-    from s5.config import check_arguments
     from s5.separation import SEPARATORS
     from s5.tagging.heads import HEADS
+    from s5.utils.config import check_arguments
 
     known = {id(table): set(table) for table in (HEADS, SEPARATORS)}
     try:

@@ -475,7 +475,11 @@ class Run:
         return jobs
 
     def wait(self, numbers: list[int]) -> tuple[dict[int, int], dict[int, str]]:
-        """Waits until jobs have ended: exit status of those that did, state of those that Slurm lost."""
+        """Waits until jobs have ended: exit status of those that did, state of those that Slurm lost.
+
+        Not by ``sbatch --wait``: that ends with 0 also for a job whose node died or that was cancelled while it waited,
+        does not tell which job of an array failed, and is silent while a job is held.
+        """
         ended: dict[int, int] = {}
         lost: dict[int, str] = {}
         gone: dict[int, float] = {}

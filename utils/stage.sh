@@ -161,7 +161,7 @@ complaint() {
 #   --resume   the folder in which the command continues what was cut off; with --overwrite it gets another name, and
 #              the command begins anew
 #   --split    the command works item by item: it is run with --nj, or, where n_shards is above 1, as so many jobs whose
-#              parts are kept in this folder until they are joined (s5/shards.py)
+#              parts are kept in this folder until they are joined (s5/utils/shards.py)
 #   --prepare  before them it has to be called with --prepare
 #   --args     what the user gave to the command: with other words than those that it was done with it is not done
 #   --always   run even if done
@@ -333,7 +333,7 @@ resolve() {
 # inherited YAML: the file itself and those that its key `inherit` names, a path a line.
 inherited() {
   if grep -q 'inherit:' "$1"; then  # perhaps behind a byte order mark
-    python -c 'import sys; from s5.config import yaml_chain; print(*yaml_chain(sys.argv[1]), sep="\n")' "$1"
+    python -c 'import sys; from s5.utils.config import yaml_chain; print(*yaml_chain(sys.argv[1]), sep="\n")' "$1"
   else
     echo "$1"
   fi

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--most", type=count, default=20, metavar="N", help="show so many violations at most")
     args = parser.parse_args(argv)
 
-    from s5.submission_rules import check_submission
+    from s5.challenge.rules import check_submission
 
     violations = check_submission(args.zip, rules_of(args))
     for line in violations[: args.most]:
@@ -54,9 +54,9 @@ def add_rules(parser: Parser) -> None:
 
 
 def rules_of(args):  # type: ignore[no-untyped-def]
-    """The :class:`s5.submission_rules.Rules` that those options say."""
-    from s5.errors import InputError
-    from s5.submission_rules import Rules, evaluation_names, soundscapes
+    """The :class:`s5.challenge.rules.Rules` that those options say."""
+    from s5.challenge.rules import Rules, evaluation_names, soundscapes
+    from s5.utils.errors import InputError
 
     if args.soundscapes is None and args.year != 2026:
         raise InputError("--soundscapes", "nothing", f"the evaluation set of {args.year}")

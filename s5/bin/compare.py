@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 < args.level < 100:
         parser.error(f"--level {args.level:g}: expected a percentage between 0 and 100")
 
+    from s5.inference.scoring import write_json
     from s5.metrics import Bootstrap
     from s5.report.compare import as_json, as_text, compare
-    from s5.scoring import write_json
 
     bootstrap = Bootstrap(args.resamples, args.level, args.seed)
     found = compare(args.first, args.second, bootstrap, args.by)

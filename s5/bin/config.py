@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from s5.bin.command import Parser, run
-from s5.config import ROOT, load_inherited, origins
-from s5.errors import InputError
-from s5.system import SystemConfig, system_keys, system_origins
+from s5.system.config import SystemConfig, system_keys
+from s5.system.system import system_origins
+from s5.utils.config import ROOT, load_inherited, origins
+from s5.utils.errors import InputError
 
 COLUMN = 60
 """Where the names of the files begin."""

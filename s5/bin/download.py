@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="only say what would be downloaded, and from where")
     args = parser.parse_args(argv)
 
-    from s5.corpus.config import choose_parts
-    from s5.corpus.download import Patience
-    from s5.corpus.places import describe, fetch, read_mirrors
+    from s5.challenge.corpus.config import choose_parts
+    from s5.challenge.corpus.download import Patience
+    from s5.challenge.corpus.paths import describe, fetch, read_mirrors
 
     places = find_places(args)
     parts = choose_parts(places.corpus, args.parts)
@@ -53,15 +53,15 @@ def add_places(parser: Parser) -> None:
 
 
 def find_places(args):  # type: ignore[no-untyped-def]
-    """The :class:`s5.corpus.places.Places` of the options."""
+    """The :class:`s5.challenge.corpus.paths.CorpusPaths` of the options."""
     from pathlib import Path
 
-    from s5.corpus.config import Corpus
-    from s5.corpus.places import Places, read_pairs
+    from s5.challenge.corpus.config import Corpus
+    from s5.challenge.corpus.paths import CorpusPaths, read_pairs
 
     given = {name: Path(path) for name, path in read_pairs(args.paths, "--paths").items()}
     root = Path(args.data_root) if args.data_root else None
-    return Places(Corpus.load(args.config), Path(args.raw), Path(args.archives), root, given)
+    return CorpusPaths(Corpus.load(args.config), Path(args.raw), Path(args.archives), root, given)
 
 
 if __name__ == "__main__":

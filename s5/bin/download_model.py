@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
-    from s5.official import download_models
+    from s5.challenge.baselines import download_models
 
     for folder in download_models(args.system, args.expdir, args.downloads, args.file, tuple(args.mirror)):
         print(folder)

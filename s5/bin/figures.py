@@ -21,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--mixture", metavar="UTT", help="mixture that the features are of; else one with two classes")
     args = parser.parse_args(argv)
 
-    from s5.report.all_figures import draw_all
+    from s5.report.all_plots import draw_all
     from s5.report.results import find_results, of_system
-    from s5.system import system_name
+    from s5.system.config import system_name
 
     name, expdir = system_name(args.system), Path(args.expdir)
     results = find_results(expdir)

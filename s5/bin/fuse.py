@@ -23,13 +23,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_shards(parser)
     args = parser.parse_args(argv)
 
-    from s5 import S5System, decode
+    from s5 import S5System
     from s5.data import DataDir
-    from s5.shards import Shards
+    from s5.inference import stages
+    from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)
     system = S5System.open(args.system, args.expdir, args.device, args.bf16)
-    decode.fuse(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards, oracle=args.oracle_labels)
+    stages.fuse(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards, oracle=args.oracle_labels)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from s5.bin.command import Parser, run
-from s5.config import resolve, yaml_chain
-from s5.system import ARCHIVE_SUFFIX, ModelConfig, SystemConfig
+from s5.system.config import ARCHIVE_SUFFIX, ModelConfig, SystemConfig
+from s5.utils.config import resolve, yaml_chain
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--private", action="store_true", help="make that repository a private one")
     args = parser.parse_args(argv)
 
-    from s5.archive import pack, upload
+    from s5.system.archive import pack
+    from s5.system.hub import upload
 
     options = (args.licence, args.licence_name, args.note, args.half)
     scores = [*args.scores, *(sorted(args.results.glob("*/scores.json")) if args.results else ())]

@@ -17,15 +17,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", default="data", metavar="DIR", help="folder of data directories, and of the links dev_set, eval_set"
     )
     parser.add_argument(
-        "--refine", metavar="YAML", help="YAML of a refinement of the training events, e.g. conf/refine/park2025.yaml"
+        "--refine", metavar="YAML", help="YAML of a refinement of the training events, e.g. conf/curation/park2025.yaml"
     )
     parser.add_argument("--nj", type=count, default=1, help="processes; the files do not depend on it")
     parser.add_argument("--remove_archives", action="store_true", help="delete downloads that have been unpacked")
     args = parser.parse_args(argv)
 
-    from s5.corpus.config import choose_parts
-    from s5.corpus.prepare import prepare
-    from s5.corpus.refine import Refinement
+    from s5.challenge.corpus.config import choose_parts
+    from s5.challenge.corpus.curation import Refinement
+    from s5.challenge.corpus.prepare import prepare
 
     places = find_places(args)
     refinement = Refinement.load(args.refine) if args.refine else None

@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from s5.bin.command import Parser, add_shards, count, count_or_zero, number, progress, run
-from s5.inference.names import FORM, shortened
-from s5.labels import DCASE_LABELS, LabelSet
-from s5.metrics import Bootstrap, Scorer
-from s5.scoring import (
+from s5.data.names import FORM, shortened
+from s5.inference.scoring import (
     find_sources,
     open_references,
     read_probabilities,
@@ -21,7 +19,9 @@ from s5.scoring import (
     without_estimate,
     write_json,
 )
-from s5.shards import Shards, results
+from s5.labels import DCASE_LABELS, LabelSet
+from s5.metrics import Bootstrap, Scorer
+from s5.utils.shards import Shards, results
 
 LABELS = Path("conf/labels.txt")
 

@@ -44,20 +44,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.labels and args.data:
         parser.error("--labels: stage 9 takes the labels that stage 8 left in --out")
 
-    from s5 import S5System, decode
+    from s5 import S5System
     from s5.data import DataDir
-    from s5.shards import Shards
+    from s5.inference import stages
+    from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)
     system = S5System.open(args.system, args.expdir, args.device, args.bf16)
     if args.recording:
-        written = decode.separate_file(system, args.recording, args.folder, args.window, args.overlap, args.labels)
+        written = stages.separate_file(system, args.recording, args.folder, args.window, args.overlap, args.labels)
         for path, label, probability in written:
             print(f"{path}  {label} {probability:.2f}")
         if not written:
             print("no source found")
         return
-    decode.separate(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards)
+    stages.separate(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards)
 
 
 if __name__ == "__main__":

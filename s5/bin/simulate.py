@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from s5.bin.command import Parser, add_shards, run
-from s5.errors import InputError
-from s5.shards import Shards
+from s5.utils.errors import InputError
+from s5.utils.shards import Shards
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from pathlib import Path
 
-    from s5.errors import InputError
-    from s5.submission import Details, count_parameters, make_submission
-    from s5.submission_rules import check_submission
+    from s5.challenge.rules import check_submission
+    from s5.challenge.submission import Details, count_parameters, make_submission
+    from s5.utils.errors import InputError
 
     details = Details.load(args.authors)
     if args.soundscapes is None:

@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from s5.tasks.distributed import places_here, run_processes
-    from s5.tasks.signals import listen
+    from s5.tasks.preemption import install_handlers
 
-    listen()  # before the imports, which take seconds
+    install_handlers()  # before the imports, which take seconds
     ngpu = args.ngpu
     if ngpu < 0:
         import torch

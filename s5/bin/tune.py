@@ -28,9 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_decoding(parser)
     args = parser.parse_args(argv)
 
-    from s5 import S5System, decode
+    from s5 import S5System
     from s5.data import DataDir
-    from s5.system import system_name
+    from s5.inference import stages
+    from s5.system.config import system_name
     from s5.tuning import Space, collect, tune
     from s5.tuning.result import as_table, write_yaml
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.only is not None:
         space = space.only(args.only)
     system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
-    data = decode.spread(DataDir.load(args.data), args.num)
+    data = stages.spread(DataDir.load(args.data), args.num)
     out = Path(args.out or Path(args.expdir, system_name(args.system), data.path.resolve().name, "tuning"))
     outcome = tune(collect(system, data, out, space, args.nj), system.config, space)
     print(as_table(outcome))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from s5.bin.command import Parser, run
 from s5.bin.download import add_places, find_places
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
-    from s5.corpus.config import choose_parts
-    from s5.corpus.verify import REPORT, verify
+    from s5.challenge.corpus.config import choose_parts
+    from s5.challenge.corpus.verify import REPORT, verify
 
     places = find_places(args)
     findings = verify(places, choose_parts(places.corpus, args.parts), Path(args.data))

@@ -15,13 +15,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
     args = parser.parse_args(argv)
 
-    from s5 import S5System, decode
+    from s5 import S5System
     from s5.data import DataDir
+    from s5.inference import stages
 
     if args.oracle:
-        decode.take_oracle(DataDir.load(args.oracle), args.out)
+        stages.copy_oracle_labels(DataDir.load(args.oracle), args.out)
     else:
-        decode.vote(S5System.open(args.system), args.out)
+        stages.vote(S5System.open(args.system), args.out)
 
 
 if __name__ == "__main__":

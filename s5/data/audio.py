@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from s5.data.header import COMPRESSED, MP3_SLACK, check_length
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 BLOCK = 1 << 24
 """Frames of a compressed file that are decoded at once."""

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from s5.config import load_yaml
 from s5.data.audio import write_bytes
 from s5.data.datadir import CONTENT
-from s5.errors import InputError
+from s5.utils.config import load_yaml
+from s5.utils.errors import InputError
 
 FILES = ".files"
 """In data/raw: names, sizes and times of all recordings, written by run.sh."""
@@ -108,5 +108,5 @@ def _sum_of_files(paths: Iterable[Path]) -> str:
 def _sum(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(f"{line}\n".encode())
+        digest.update(os.fsencode(f"{line}\n"))
     return digest.hexdigest()

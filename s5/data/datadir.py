@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from s5.data.audio import audio_info, read_audio, write_bytes
-from s5.errors import InputError
 from s5.labels import LabelSet
-from s5.text import read_text
+from s5.utils.errors import InputError
+from s5.utils.text import read_text
 
 N_SLOTS = 3
 """K, of a directory that does not say it."""

@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 import soundfile
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 PIPES = frozenset((0x7F000008, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0x80000000, *range(0xFFFFFF00, 1 << 32)))
 """Lengths of 32 bits that stand for one not known: sox (AIFF, WAV), arecord (old, new), ffmpeg (less its header)."""
@@ -34,6 +34,9 @@ WIDTHS = {
     "DOUBLE": 8,
 }
 """Bytes a sample, of libsndfile's subtypes that have a fixed number of them."""
+
+RATES = (100, 1_000_000)
+"""Hz: least and largest sampling rate. Another one is a damaged header, and a resampling of it without end."""
 
 COMPRESSED = ("FLAC", "OGG", "MP3")
 """Containers whose number of frames cannot be had from their size."""
@@ -84,7 +87,7 @@ class _Samples:
 
 
 def check_length(content: BinaryIO, sound: soundfile.SoundFile, where: object) -> None:
-    """Refuses a file that holds more or less than its header says, whatever libsndfile makes of it.
+    """Refuses a file that holds more or less than its header says, whatever libsndfile makes of it; or at no rate.
 
     Args:
         content: the file, open for reading from any place.
@@ -94,6 +97,9 @@ def check_length(content: BinaryIO, sound: soundfile.SoundFile, where: object) -
     Raises:
         InputError: with both lengths.
     """
+    low, high = RATES
+    if not low <= sound.samplerate <= high:
+        raise InputError(where, f"{sound.samplerate} Hz", f"a sampling rate from {low} to {high} Hz")
     size = content.seek(0, 2)
     if sound.format == "FLAC":
         _check_flac(content, size, where)

@@ -1,8 +1,8 @@
 """From several taggers to one set of labels, and from several separators to one waveform a slot."""
 
 from s5.fusion.gates import GateConfig, gate, level
-from s5.fusion.refine import CandidateConfig, Counts, RefineConfig, refine
-from s5.fusion.vote import (
+from s5.fusion.label_correction import CandidateConfig, Counts, RefineConfig, refine
+from s5.fusion.voting import (
     Decision,
     VoteConfig,
     align_all,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 FLOOR = 1e-12
 """Mean square below which a signal counts as silent: its level is that of this value (-120 dB)."""

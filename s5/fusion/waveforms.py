@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Metrics of the task: SDR and SDRi, their class-aware forms, label accuracies, and their aggregation over a test set.
 
-Everything here works on numpy arrays and lists of labels; files are read elsewhere (``s5.scoring``).
+Everything here works on numpy arrays and lists of labels; files are read elsewhere (``s5.inference.scoring``).
 """
 
 from s5.metrics.bootstrap import Bootstrap, Difference

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from s5.metrics.terms import Terms
+from s5.metrics.terms import PartialSums
 
 _DRAWS_AT_ONCE = 4_000_000
 
@@ -38,18 +38,18 @@ class Bootstrap:
         if self.resamples < 1 or not 0 < self.level < 100:
             raise ValueError(f"{self}: expected at least one resample and a level between 0 and 100 percent")
 
-    def intervals(self, terms: Terms) -> dict[str, Interval | None]:
+    def intervals(self, terms: PartialSums) -> dict[str, Interval | None]:
         """Interval of each figure; None where fewer than two mixtures count for it.
 
         Example:
-            >>> terms = Terms(("mean",), np.array([[0.0], [1.0]] * 50), np.ones((100, 1)))
+            >>> terms = PartialSums(("mean",), np.array([[0.0], [1.0]] * 50), np.ones((100, 1)))
             >>> low, high = Bootstrap().intervals(terms)["mean"]
             >>> round(low, 1), round(high, 1)
             (0.4, 0.6)
         """
         return dict(zip(terms.names, self._percentiles(self._figures(terms), _enough(terms)), strict=True))
 
-    def differences(self, first: Terms, second: Terms) -> dict[str, Difference]:
+    def differences(self, first: PartialSums, second: PartialSums) -> dict[str, Difference]:
         """What a second system is ahead of a first one on the same mixtures in the same order.
 
         Raises:
@@ -62,7 +62,7 @@ class Bootstrap:
         values = zip(first.values().values(), second.values().values(), intervals, strict=True)
         return {name: Difference(a, b, interval) for name, (a, b, interval) in zip(first.names, values, strict=True)}
 
-    def _figures(self, terms: Terms) -> np.ndarray:
+    def _figures(self, terms: PartialSums) -> np.ndarray:
         """Figures of each resampled set [resamples, m]; NaN where nothing counts."""
         parts = []
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -110,7 +110,7 @@ class Difference:
         return int(low > 0) - int(high < 0)
 
 
-def _enough(terms: Terms) -> np.ndarray:
+def _enough(terms: PartialSums) -> np.ndarray:
     """Whether two or more mixtures count for a figure, [m]."""
     return (terms.denominator > 0).sum(axis=0) > 1
 

@@ -15,7 +15,7 @@ from s5.metrics.class_aware import Pair, Select, levels, pair, repeats
 from s5.metrics.confusion import confused, confusion_matrix
 from s5.metrics.labels import Counts, active, label_counts_by_class
 from s5.metrics.sdr import is_silent
-from s5.metrics.terms import Row, Terms, class_terms, counts_of, mixture_terms, source_terms
+from s5.metrics.terms import PartialSums, Row, class_terms, counts_of, mixture_terms, source_terms
 
 SNR_STEP = 5.0
 """Width of the ranges of SNR in dB."""
@@ -24,7 +24,7 @@ ANGLE_STEP = 30.0
 
 Part = dict[str, float | int | None]
 """Counts and figures of some mixtures, of a class or of some sources."""
-_Group = tuple[Part, Terms]
+_Group = tuple[Part, PartialSums]
 
 
 def score_mixture(
@@ -172,7 +172,7 @@ class Scorer:
             scores["intervals"] = {**asdict(self.bootstrap), "metrics": whole, **intervals}
         return {**scores, "warnings": warnings(self.rows), "mixtures": self.rows}
 
-    def _intervals(self, terms: Terms) -> dict[str, list[float] | None]:
+    def _intervals(self, terms: PartialSums) -> dict[str, list[float] | None]:
         assert self.bootstrap is not None
         found = self.bootstrap.intervals(terms)
         return {name: None if interval is None else list(interval) for name, interval in found.items()}

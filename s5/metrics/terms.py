@@ -33,7 +33,7 @@ SOURCE_METRICS = ("SDRi", "recall")
 
 
 @dataclass(frozen=True)
-class Terms:
+class PartialSums:
     """Numerators and denominators of some figures.
 
     Attributes:
@@ -52,7 +52,7 @@ class Terms:
         return {name: float(top / bottom) if bottom else None for name, top, bottom in sums}
 
 
-def mixture_terms(rows: Iterable[Row]) -> Terms:
+def mixture_terms(rows: Iterable[Row]) -> PartialSums:
     """Of whole mixtures: :data:`METRICS`. CA-SDRi is not defined for a set in which references repeat a label."""
     rows = list(rows)
     terms = _terms(METRICS, rows, _of_mixture)
@@ -62,7 +62,7 @@ def mixture_terms(rows: Iterable[Row]) -> Terms:
     return terms
 
 
-def class_terms(rows: Iterable[Row], label: str, penalty_fn: float = 0.0, penalty_fp: float = 0.0) -> Terms:
+def class_terms(rows: Iterable[Row], label: str, penalty_fn: float = 0.0, penalty_fp: float = 0.0) -> PartialSums:
     """Of one class in each mixture: :data:`CLASS_METRICS`. The class's CAPI-SDRi is P of Eq. (10) over N of Eq. (7).
 
     Args:
@@ -81,7 +81,7 @@ def class_terms(rows: Iterable[Row], label: str, penalty_fn: float = 0.0, penalt
     return _terms(CLASS_METRICS, rows, of_class)
 
 
-def source_terms(rows: Iterable[Row], slots: Iterable[Collection[int]]) -> Terms:
+def source_terms(rows: Iterable[Row], slots: Iterable[Collection[int]]) -> PartialSums:
     """Of some of the references of each mixture: :data:`SOURCE_METRICS`.
 
     Args:
@@ -129,6 +129,6 @@ def _mean_of(value: float | None) -> Quotient:
     return (0.0, 0) if value is None else (value, 1)
 
 
-def _terms(names: tuple[str, ...], rows: Iterable[Item], of_row: Callable[[Item], list[Quotient]]) -> Terms:
+def _terms(names: tuple[str, ...], rows: Iterable[Item], of_row: Callable[[Item], list[Quotient]]) -> PartialSums:
     quotients = np.array([of_row(row) for row in rows], dtype=np.float64).reshape(-1, len(names), 2)
-    return Terms(names, quotients[..., 0].copy(), quotients[..., 1].copy())
+    return PartialSums(names, quotients[..., 0].copy(), quotients[..., 1].copy())

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from s5.corpus.outliers import Embed, mono, outlier_scores
+from s5.challenge.corpus.outliers import Embed, mono, outlier_scores
 from s5.data import write_bytes
-from s5.errors import InputError
-from s5.progress import progress
 from s5.report.template import render
+from s5.utils.errors import InputError
+from s5.utils.progress import progress
 
 TYPICAL = 3
 """Sounds in the middle of a class, to compare with."""
@@ -104,15 +104,15 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
     import soxr
     import torch
 
-    from s5.device import check_device
     from s5.tagging.encoder import Encoder
+    from s5.utils.device import check_device
 
     check_device(device)
     encoder: Encoder
     if experiment is not None:
-        from s5.experiment import load_experiment
+        from s5.system.model import load_model
 
-        encoder = load_experiment(experiment, None, "tagger", device).network.encoder  # type: ignore[assignment]
+        encoder = load_model(experiment, None, "tagger", device).network.encoder  # type: ignore[assignment]
     else:
         from s5.tagging.m2d import M2DEncoder
 

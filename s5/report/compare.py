@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s5.errors import InputError, one_of
-from s5.inference.names import shortened
+from s5.data.names import shortened
 from s5.metrics import Bootstrap, Difference, class_terms, mixture_terms
 from s5.metrics.class_aware import repeats
 from s5.metrics.labels import active
 from s5.report.results import read_scores
+from s5.utils.errors import InputError, one_of
 
 Rows = list[dict[str, Any]]
 

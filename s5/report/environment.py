@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from s5.config import ROOT
+from s5.utils.config import ROOT
 
 PACKAGES = ("torch", "espnet", "numpy")
 

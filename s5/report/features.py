@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from s5.data import DataDir
-from s5.errors import InputError, one_of
-from s5.report.plotting import ACCENT, DARK, new_figure, save, tidy
-from s5.report.spectrogram import COLOUR_MAP
+from s5.utils.errors import InputError, one_of
+from s5.utils.plotting import ACCENT, DARK, new_figure, save, tidy
+from s5.utils.spectrogram import COLOUR_MAP
 
 N_MELS = 80
 RANGE_DB = 80.0

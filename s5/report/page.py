@@ -22,14 +22,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from s5.data import read_audio
-from s5.errors import InputError
-from s5.inference.names import find_source_files, source_name
+from s5.data.names import find_source_files, source_name
 from s5.labels import SILENCE
-from s5.report import spectrogram
 from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
 from s5.report.direction import Direction, directions
 from s5.report.results import Result
 from s5.report.template import render
+from s5.utils import spectrogram
+from s5.utils.errors import InputError
 
 PEAK = 0.5
 """Peak of a mixture's audio copy; its references and estimates get the same gain."""
@@ -227,7 +227,7 @@ def _entry(mixture: Mixture, words: list[str], data: Data, columns: Sequence[_Co
     samples, fs = data.mixture(utt)
     references = data.sources(utt)
     sound = Sound(f"{utt}_mixture", "Mixture, channel 0", samples[0], "mixture")
-    takes = [_Take(column, utt, len(samples[0]), fs) for column in columns]
+    takes = [_SystemEstimates(column, utt, len(samples[0]), fs) for column in columns]
     places = _places(data.scene_path(utt), labels)
     sources = []
     for slot, label in enumerate(labels):
@@ -295,7 +295,7 @@ class _Column:
         return Answer(self.letter, self.name, labels, wrong_labels(m), self.result.oracle, improvement(m))
 
 
-class _Take:
+class _SystemEstimates:
     """One result's estimates of one mixture."""
 
     def __init__(self, column: _Column, utt: str, n_samples: int, fs: int) -> None:

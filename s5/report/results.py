@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s5.errors import InputError
-from s5.text import read_json
+from s5.utils.errors import InputError
+from s5.utils.text import read_json
 
 ORACLE = "_oracle"
 """Ending of a results folder whose separators were given the reference labels."""

@@ -12,19 +12,19 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from s5.archive import describe
-from s5.config import resolve
 from s5.data import DataDir, audio_info
-from s5.errors import InputError
-from s5.parallel import in_processes
 from s5.report import environment
-from s5.report.all_figures import KINDS, draw_all, figure_folder
+from s5.report.all_plots import KINDS, draw_all, figure_folder
 from s5.report.markdown import DataSet, results_markdown
 from s5.report.page import write_page
 from s5.report.results import by_set, find_results, of_system
 from s5.report.taggers import tagger_accuracies
 from s5.report.training import find_trainings
-from s5.system import system_name
+from s5.system.archive import describe
+from s5.system.config import system_name
+from s5.utils.config import resolve
+from s5.utils.errors import InputError
+from s5.utils.parallel import in_processes
 
 _APART = ("learning", "features")
 """Figures that another process draws meanwhile: they take their time, and features torch."""

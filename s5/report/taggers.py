@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s5.config import ROOT, load_yaml
-from s5.errors import InputError
-from s5.kaldi import check_posterior, read_ark, read_n_slots
+from s5.data.kaldi import check_posterior, read_ark, read_n_slots
 from s5.labels import LabelSet
 from s5.metrics.class_aware import repeats
 from s5.metrics.labels import active, label_counts
 from s5.report.results import Result
-from s5.system import SystemConfig, system_name
+from s5.system.config import SystemConfig, system_name
+from s5.utils.config import ROOT, load_yaml
+from s5.utils.errors import InputError
 
 SUBSETS = ("DupSet", "NoDupSet", "Total")
 
@@ -71,7 +71,7 @@ def _decided(folder: Path, known: Collection[str]) -> Iterator[tuple[str, dict[s
     arks = sorted(ark for ark in folder.glob("*.ark") if ark.stem not in known)
     if not arks:
         return
-    from s5.fusion.vote import VoteConfig, decide
+    from s5.fusion.voting import VoteConfig, decide
 
     names = LabelSet.load(folder / "labels.txt")
     n_slots = read_n_slots(folder / "n_slots")

@@ -10,9 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from s5.config import load_yaml
-from s5.errors import InputError
-from s5.training_log import read_epochs
+from s5.system.training_log import read_epochs
+from s5.utils.config import load_yaml
+from s5.utils.errors import InputError
 
 ASIDE = re.compile(r"\.(old|\d{8}-\d{6}(-\d+)?)$")
 """How the folder's name ends of a model that run.sh has put aside."""

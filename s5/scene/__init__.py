@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from s5.scene.metadata import MetadataList, load_scenes
-from s5.scene.render import Rendered, render, render_plan
-from s5.scene.room import SofaRoom, open_room
-from s5.scene.rules import RenderRules
-from s5.scene.sampler import Sampler, SamplerConfig, scene_seed
+from s5.scene.config import SamplerConfig
+from s5.scene.formats.lists import MetadataList, load_scenes
+from s5.scene.rendering.cpu import Rendered, render, render_plan
+from s5.scene.rendering.room import SofaRoom, open_room
+from s5.scene.rendering.rules import RenderRules
+from s5.scene.sampler import Sampler, scene_seed
 from s5.scene.spec import Event, Room, Scene, SceneConfig
 
 __all__ = [

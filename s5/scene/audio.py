@@ -17,9 +17,9 @@ import soxr
 
 from s5.data import next_frames, open_audio
 from s5.data.header import COMPRESSED
-from s5.errors import InputError
 from s5.scene.ready import file_of
 from s5.scene.ready import read as read_array
+from s5.utils.errors import InputError
 
 STEPS = {"PCM_16": 1.0, "PCM_S8": 2.0**-7, "PCM_U8": 2.0**-7, "PCM_24": 2.0**-23}
 """Format of whole numbers -> its step, in the unit of what is read: 16 bits as they are, others of full scale 1."""
@@ -125,8 +125,9 @@ def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.nda
     """
     with open_audio(wanted.path) as sound:
         for start in range(0, n_frames, size):
-            n = min(size, n_frames - start)
-            yield start, next_frames(sound, n, wanted.path, wanted.info.kind, None if start else wanted.start)
+            # The decoder goes on where it is, but for the first block.
+            first = None if start else wanted.start
+            yield start, next_frames(sound, min(size, n_frames - start), wanted.path, wanted.info.kind, first)
 
 
 def source(wanted: Clip, rate: int) -> np.ndarray:

@@ -19,7 +19,7 @@ and may have two more, which together do what ``simulate_scene`` does::
 
 Randomness starts from ``scene_seed(sampler.fingerprint, sampler.config.seed, 0, item)``. Folders and rules are in
 ``sampler.config`` (its ``dirs`` start from ``sampler.root``); a file of ``sampler.excluded`` must not be used. Bad
-material raises :class:`~s5.errors.InputError`. The record is that of the native renderer: sources in slot order,
+material raises :class:`~s5.utils.errors.InputError`. The record is that of the native renderer: sources in slot order,
 ``rendered.labels == scene.labels``, and ``Scene.load`` reads ``scene`` again after ``Scene.save``. What SpAudSyn's
 format has no key for (the simulator's name) goes into ``extra`` of the event or scene.
 """
@@ -30,10 +30,10 @@ import importlib
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from s5.errors import InputError, one_of
-from s5.scene.render import Rendered, render
+from s5.scene.rendering.cpu import Rendered, render
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
+from s5.utils.errors import InputError, one_of
 
 SIMULATORS = {"native": "s5.scene.backends", "spatialscaper": "s5.scene.spatialscaper"}
 """Name -> module; imported when it is asked for."""

@@ -18,15 +18,15 @@ from typing import Any, Literal
 import numpy as np
 
 from s5.data import next_frames, open_audio, write_bytes
-from s5.errors import InputError
-from s5.progress import progress
 from s5.scene import audio
-from s5.scene.material import AUDIO, SOFA, room_names
-from s5.scene.plan import event_path
-from s5.scene.room import ZERO_CHANNEL, SofaRoom, open_room
-from s5.scene.sampler import SamplerConfig
+from s5.scene.config import SamplerConfig
+from s5.scene.pool import AUDIO, SOFA, room_names
+from s5.scene.rendering.plan import event_path
+from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.silence import STRETCH, is_silent, sounds
 from s5.scene.spec import Scene
+from s5.utils.errors import InputError
+from s5.utils.progress import progress
 
 REPORT = "bad_audio.tsv"
 """In a data directory: a bad file and what is wrong with it, tab between them, a line."""

@@ -17,15 +17,15 @@ from typing import IO
 
 import numpy as np
 
-from s5.progress import progress
 from s5.scene import audio
 from s5.scene.bad_audio import Map
-from s5.scene.plan import event_path
 from s5.scene.ready import Form, file_of, folder_of
-from s5.scene.render import normalised, resampled_length
-from s5.scene.room import open_room
+from s5.scene.rendering.cpu import normalised, resampled_length
+from s5.scene.rendering.plan import event_path
+from s5.scene.rendering.room import open_room
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
+from s5.utils.progress import progress
 
 KEPT_FREE = 1 << 30
 """Bytes of the disk that are left free."""
@@ -91,7 +91,7 @@ def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map)
         mapping: how the work is spread.
 
     Returns:
-        The folder, for :func:`s5.scene.plan.plan`.
+        The folder, for :func:`s5.scene.rendering.plan.plan`.
 
     Raises:
         InputError: a file that cannot be read.

@@ -10,103 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from s5.config import load_inherited, parse, resolve
-from s5.errors import InputError
 from s5.labels import LabelSet
-from s5.scene.draw import Draw2025, Draw2026, Impossible
-from s5.scene.material import Material
-from s5.scene.spec import LARGEST, LOUDEST, Scene, check_length, check_number
+from s5.scene.config import SamplerConfig, Subset
+from s5.scene.limits import LARGEST, LOUDEST
+from s5.scene.placement import PlacementRules2025, PlacementRules2026, RejectedDraw
+from s5.scene.pool import SourcePool
+from s5.scene.spec import Scene, check_length, check_number
+from s5.utils.config import load_inherited, parse, resolve
+from s5.utils.errors import InputError
 
 MAX_TRIES = 100
 """Draws of a scene's events before its request is refused."""
-
-NUM_SCENES = 1000
-"""Of a configuration that does not say it."""
-
-
-@dataclass
-class SceneDirs:
-    """Folders of the raw material, in the official layout; null where a scene shall hold none of a kind."""
-
-    sound_event: str
-    """``<Label>/<source folder>/<file>`` or ``<Label>/<file>``."""
-    room_ir: str
-    """A folder of SOFA files, or one such file."""
-    interference: str | None = None
-    """``<label>/<file>``."""
-    noise: str | None = None
-    """Multi-channel backgrounds."""
-
-
-@dataclass
-class Subset:
-    """A part of a set with rules of its own: the first ``num_scenes`` scenes of the set are of its first subset."""
-
-    name: str
-    num_scenes: int
-    n_events: tuple[int, int]
-    same_class_probability: float = 0.0
-
-
-@dataclass
-class SpatialScaperOptions:
-    """What the simulator ``spatialscaper`` alone is told (docs/spatialscaper.md)."""
-
-    moving_probability: float = 0.0
-    """Of an event to move."""
-    speed_limit: float = 1.5
-    """Metres a second, between the ends of a trajectory."""
-    format: str = "foa"
-    """Of the files in its own folder layout: ``<room>_<format>.sofa``."""
-
-
-@dataclass
-class SamplerConfig:
-    """Keys of a sampler's YAML. Times in seconds, levels in dB, angles in degrees; ranges include both ends."""
-
-    labels: str | list[str]
-    """Path of a file with one label a line, or the labels."""
-    sampling_rate: int
-    duration: float
-    dirs: SceneDirs
-    seed: int = 0
-    num_scenes: int = None  # type: ignore[assignment]  # __post_init__ sets it
-    """Scenes of a fixed set, or of one epoch; by default those of the subsets together, or 1000."""
-    n_events: tuple[int, int] = (0, 3)
-    n_slots: int = 3
-    same_class_probability: float = 0.5
-    """Of a scene with two or more events to repeat labels."""
-    same_class_min_angle: float = 60.0
-    """Events of a label lie further apart than this, seen from the microphone."""
-    max_same_class: int = 2
-    """Most events that repeat a label already chosen. Where labels run out, events repeat one in any case."""
-    max_event_overlap: int = 3
-    """Counted for foreground and interference apart."""
-    max_event_duration: float = 10.0
-    """A longer file is cut at a random start."""
-    ref_db: float = -55.0
-    event_snr: tuple[float, float] = (5.0, 20.0)
-    interference: tuple[int, int] = (0, 2)
-    interference_snr: tuple[float, float] = (0.0, 15.0)
-    direct_range_ms: tuple[float, float] = (6.0, 50.0)
-    """The dry target's part of the impulse response, before and after its largest sample."""
-    spatialscaper: SpatialScaperOptions = field(default_factory=SpatialScaperOptions)
-    rules: Literal["dcase2026", "dcase2025"] = "dcase2026"
-    """Of drawing and rendering; dcase2025 wants same_class_probability 0."""
-    same_class_folder_depth: int = 1
-    """Events of a label come from different folders so many levels below the label; 0: from different files only."""
-    subsets: list[Subset] | None = None
-    """Parts of the set; their keys replace those above. Another num_scenes than their sum scales them alike."""
-
-    def __post_init__(self) -> None:
-        if self.num_scenes is None:
-            self.num_scenes = sum(subset.num_scenes for subset in self.subsets) if self.subsets else NUM_SCENES
 
 
 NOT_RULES = ("seed", "num_scenes", "spatialscaper")
@@ -169,8 +89,8 @@ class Sampler:
         _check(self.config, where)
         self.excluded = frozenset(exclude)
         nested = self.config.rules != "dcase2025"
-        self._material = Material(self.config.dirs, self.config.labels, self.root, nested, self.excluded)
-        self._draw = (Draw2026 if nested else Draw2025)(self.config, self._material)
+        self._material = SourcePool(self.config.dirs, self.config.labels, self.root, nested, self.excluded)
+        self._draw = (PlacementRules2026 if nested else PlacementRules2025)(self.config, self._material)
 
     @classmethod
     def from_yaml(cls, path: str | Path, root: str | Path = ".", exclude: Iterable[str] = ()) -> Sampler:
@@ -270,7 +190,7 @@ class Sampler:
         for _ in range(MAX_TRIES):
             try:
                 return self._draw.scene(rng, n_events, n_repeats, n_interferers)
-            except Impossible as e:
+            except RejectedDraw as e:
                 reason = str(e)
         raise InputError(
             self.where,

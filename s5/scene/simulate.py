@@ -25,13 +25,9 @@ from typing import Any
 
 import yaml
 
-from s5.config import load_inherited, parse, resolve
 from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_bytes, write_content, write_data_dir
-from s5.errors import InputError
-from s5.inference.names import source_name
+from s5.data.names import source_name
 from s5.labels import LabelSet
-from s5.parallel import in_processes
-from s5.progress import progress
 from s5.scene.backends import Simulated, simulator
 from s5.scene.bad_audio import (
     REPORT,
@@ -45,14 +41,19 @@ from s5.scene.bad_audio import (
     write_excluded,
     write_report,
 )
-from s5.scene.metadata import MetadataList, load_scenes
+from s5.scene.config import SamplerConfig
+from s5.scene.formats.lists import MetadataList, load_scenes
 from s5.scene.prepare import of_sampler, of_scenes, prepare
 from s5.scene.ready import folder_of
-from s5.scene.render import render
-from s5.scene.sampler import Sampler, SamplerConfig
+from s5.scene.rendering.cpu import render
+from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
 from s5.scene.summary import in_one_line, summarise, write_summary
-from s5.shards import Shards, results
+from s5.utils.config import load_inherited, parse, resolve
+from s5.utils.errors import InputError
+from s5.utils.parallel import in_processes
+from s5.utils.progress import progress
+from s5.utils.shards import Shards, results
 
 SUBTYPES = {"float": "FLOAT", "16": "PCM_16", "24": "PCM_24"}
 FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}

@@ -28,15 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from s5.errors import InputError
 from s5.scene import audio as recordings
 from s5.scene.backends import Simulated
-from s5.scene.motion import HOP, fade_frames
-from s5.scene.plan import Plan, PlannedEvent, event_path, plan
-from s5.scene.render import Rendered, direct_part, full_length, load_response, render_plan
-from s5.scene.room import SofaRoom, open_room
+from s5.scene.rendering.cpu import Rendered, direct_part, full_length, load_response, render_plan
+from s5.scene.rendering.motion import HOP, fade_frames
+from s5.scene.rendering.plan import Plan, PlannedEvent, event_path, plan
+from s5.scene.rendering.room import SofaRoom, open_room
 from s5.scene.sampler import MAX_TRIES, Sampler, scene_seed
 from s5.scene.spec import Event, Room, Scene
+from s5.utils.errors import InputError
 
 INSTALLER = "tools/installers/install_spatialscaper.sh"
 LAYOUT = "spatialscaper_RIRs"
@@ -343,7 +343,7 @@ def spatialize(source: np.ndarray, responses: np.ndarray) -> np.ndarray:
     Args:
         source: [n].
         responses: [C, K, L], C channels at the K positions that are passed at equal intervals; each fades into the next
-            (:mod:`s5.scene.motion`).
+            (:mod:`s5.scene.rendering.motion`).
 
     Returns:
         [C, n + L - 1] float64; where K > 1, up to one scale for all channels.

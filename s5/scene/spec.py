@@ -2,8 +2,8 @@
 
 A scene fully determines a mixture. Its JSON is that of SpAudSyn (the synthesiser of DCASE 2026 Task 4), so the metadata
 of the official validation set load as they are and come out of :meth:`Scene.save` unchanged. Keys that we do not know
-are kept. :meth:`Scene.load` reads the format of 2025 too (:mod:`s5.scene.spec2025`); lists of scenes are read by
-:mod:`s5.scene.metadata`. One foreground event as it stands in a file:
+are kept. :meth:`Scene.load` reads the format of 2025 too (:mod:`s5.scene.formats.scaper2025`); lists of scenes are
+read by :mod:`s5.scene.formats.lists`. One foreground event as it stands in a file:
 
     {
         "label": "Speech",
@@ -22,35 +22,26 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from s5.errors import InputError
-from s5.scene.rules import DCASE2026, RenderRules
-from s5.text import read_json
+from s5.data.header import RATES
+from s5.scene.limits import LARGEST, LOUDEST, MAX_SAMPLES
+from s5.scene.rendering.rules import DCASE2026, RenderRules
+from s5.utils.errors import InputError
+from s5.utils.text import read_json
 
 ROOM_MODULE = "src.modules.spatial_audio_synthesizer.room"
 """Module that the official code loads rooms from; kept so that it can read our scenes."""
 
-LARGEST = 1e9
-"""Times, positions and the like are at most so large."""
-
-LOUDEST = 200.0
-"""dB: levels are between it and its negative."""
-
-MAX_SAMPLES = 1 << 27
-"""Of a scene, and of an event at its rate: 70 minutes at 32 kHz."""
-
-RATES = (100, 1_000_000)
-"""Hz: least and largest sampling rate."""
 
 _NUMBER = (int, float)
 _NULL = type(None)
 
 
-def take(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def pop_fields(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits a JSON object into the keys of ``kinds``, checked, and the others.
 
     Args:
@@ -149,7 +140,7 @@ class Event:
     @classmethod
     def from_dict(cls, data: Any, where: str = "event") -> Event:
         """Reads an event's JSON object. Raises InputError naming ``where`` and the key."""
-        known, extra = take(data, where, _EVENT_KEYS)
+        known, extra = pop_fields(data, where, _EVENT_KEYS)
         event = cls(**known, extra=extra)
         check_number(event.snr, f"{where}.snr", LOUDEST)
         if event.event_duration <= 0 or event.event_time < 0 or (event.source_time or 0) < 0:
@@ -189,7 +180,7 @@ class SceneConfig:
     @classmethod
     def from_dict(cls, data: Any, where: str = "config") -> SceneConfig:
         """Reads the JSON object ``config``. Raises InputError naming ``where`` and the key."""
-        known, extra = take(data, where, _CONFIG_KEYS)
+        known, extra = pop_fields(data, where, _CONFIG_KEYS)
         config = cls(**known, extra=extra)
         check_number(config.ref_db, f"{where}.ref_db", LOUDEST)
         check_length(config.duration, config.sr, where)
@@ -225,9 +216,9 @@ class Room:
     @classmethod
     def from_dict(cls, data: Any, where: str = "room") -> Room:
         """Reads the JSON object ``room``. Raises InputError naming ``where`` and the key."""
-        outer, extra = take(data, where, {"module": (str,), "main": (str,), "args": (dict,)})
-        args, extra_args = take(outer["args"], f"{where}.args", {"metadata": (dict,)})
-        known, extra_metadata = take(args["metadata"], f"{where}.args.metadata", _ROOM_KEYS)
+        outer, extra = pop_fields(data, where, {"module": (str,), "main": (str,), "args": (dict,)})
+        args, extra_args = pop_fields(outer["args"], f"{where}.args", {"metadata": (dict,)})
+        known, extra_metadata = pop_fields(args["metadata"], f"{where}.args.metadata", _ROOM_KEYS)
         window = known["direct_range_ms"]
         check_range_ms(window, f"{where}.args.metadata.direct_range_ms")
         others = {"room": extra, "args": extra_args, "metadata": extra_metadata}
@@ -268,7 +259,7 @@ class Scene:
     Attributes:
         rules: how it is rendered, and with that the format that it is written in.
         slots: labels in the order of the slots (2025: ``ref_event``); None: in onset order.
-        extra: keys of the file that we do not know (2025: its whole document, see :mod:`s5.scene.spec2025`).
+        extra: keys of the file that we do not know (2025: its whole document, see :mod:`s5.scene.formats.scaper2025`).
     """
 
     config: SceneConfig
@@ -283,32 +274,11 @@ class Scene:
     @classmethod
     def from_dict(cls, data: Any, where: str = "scene") -> Scene:
         """Reads a scene's JSON object, of either challenge. Raises InputError naming ``where`` and the key."""
-        from s5.scene import spec2025  # which makes instances of this class
-
-        if spec2025.is_2025(data):
-            return spec2025.read(data, where)
-        lists = ("fg_events", "bg_events", "int_events")
-        kinds: dict[str, tuple[type, ...]] = {"config": (dict,), **dict.fromkeys(lists, (list,)), "room": (dict,)}
-        known, extra = take(data, where, kinds)
-        fg, bg, interference = (
-            [Event.from_dict(event, f"{where}: {key}[{i}]") for i, event in enumerate(known[key])] for key in lists
-        )
-        config = SceneConfig.from_dict(known["config"], f"{where}: config")
-        return cls(config, fg, bg, interference, Room.from_dict(known["room"], f"{where}: room"), extra)
+        return next(form for form in FORMATS.values() if form.matches(data)).read(data, where)
 
     def to_dict(self) -> dict[str, Any]:
         """The scene's JSON object: SpAudSyn's keys in SpAudSyn's order, or those of 2025."""
-        if self.rules.name == "dcase2025":
-            from s5.scene import spec2025
-
-            return spec2025.write(self)
-        return {
-            "config": self.config.to_dict(),
-            "fg_events": [event.to_dict() for event in self.fg_events],
-            "bg_events": [event.to_dict() for event in self.bg_events],
-            "int_events": [event.to_dict() for event in self.int_events],
-            "room": self.room.to_dict(),
-        } | self.extra
+        return FORMATS[self.rules.name].write(self)
 
     @classmethod
     def load(cls, path: str | Path) -> Scene:
@@ -345,6 +315,24 @@ class Scene:
                 where, ascii(slots)[:80], f"the scene's labels ({', '.join(self.labels) or 'none'}), each once"
             )
         return replace(self, slots=list(slots))
+
+
+class SceneFormat(NamedTuple):
+    """A format of scene files, a module of :mod:`s5.scene.formats`.
+
+    Attributes:
+        matches: whether a JSON document is of this format; of all formats exactly one matches.
+        read: the scene of a document, given what complaints name; raises InputError.
+        write: the document of a scene.
+    """
+
+    matches: Callable[[Any], bool]
+    read: Callable[[Any, str], Scene]
+    write: Callable[[Scene], dict[str, Any]]
+
+
+FORMATS: dict[str, SceneFormat] = {}
+"""Formats by the name of the rendering rules that their scenes follow; :mod:`s5.scene.formats` fills it."""
 
 
 def save_json(data: Any, path: str | Path) -> None:

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s5.config import build
-from s5.errors import InputError, one_of
 from s5.separation.conditioning import LabelEmbedding, active_slots
 from s5.separation.stft import istft, stft
+from s5.utils.config import build
+from s5.utils.errors import InputError, one_of
 
 PACKAGE = "espnet2.enh.separator"
 DITHER = 1e-4

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from s5.errors import InputError
 from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots
 from s5.separation.fused import (
     affine_leaky,
@@ -30,6 +29,7 @@ from s5.separation.fused import (
 )
 from s5.separation.masks import apply_masks
 from s5.separation.stft import istft, stft
+from s5.utils.errors import InputError
 
 POWER_FLOOR = 1e-10  # the official floor of the power before the root: silence enters as a magnitude of 1e-5
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from s5.errors import InputError
 from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots
 from s5.separation.espnet import import_module
 from s5.separation.stft import istft, stft
+from s5.utils.errors import InputError
 
 
 class TFGridNet(nn.Module):

@@ -19,8 +19,8 @@ import numpy as np
 import soundfile
 
 from s5.data import Clipped, audio_info, next_frames, open_audio, whole_numbers
-from s5.errors import InputError
-from s5.inference.names import source_name
+from s5.data.names import source_name
+from s5.utils.errors import InputError
 
 Separate = Callable[[np.ndarray], tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]]
 """What is done with one window: [M, n] float32 -> the labels of its active sources, and as many waveforms [n].

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 @dataclass(frozen=True)

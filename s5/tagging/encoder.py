@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 class Encoder(nn.Module, ABC):

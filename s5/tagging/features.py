@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 class AuxiliaryFeature(nn.Module):

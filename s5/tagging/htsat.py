@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import convert_htsat, load_tensors, read_tensors
-from s5.config import parse, resolve
-from s5.errors import InputError, one_of
 from s5.tagging.encoder import Encoder
+from s5.utils.config import parse, resolve
+from s5.utils.errors import InputError, one_of
 
 
 @dataclass

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5.checkpoints import load_tensors, read_tensors
-from s5.config import check_arguments, resolve
-from s5.errors import InputError
 from s5.tagging.augment import LogMelAugment
 from s5.tagging.encoder import Encoder
+from s5.utils.config import check_arguments, resolve
+from s5.utils.errors import InputError
 
 _RELEASE_PREFIX = "module.ar.runtime.backbone."
 """Of the encoder's keys in files that M2D's fine-tuning saved."""

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from s5.config import build
-from s5.errors import InputError, one_of
 from s5.tagging.augment import LogMelAugment
 from s5.tagging.encoder import Encoder
 from s5.tagging.features import FEATURES
 from s5.tagging.heads import HEADS, Head
+from s5.utils.config import build
+from s5.utils.errors import InputError, one_of
 
 ENCODERS = {"m2d": "s5.tagging.m2d.M2DEncoder", "htsat": "s5.tagging.htsat.HTSATEncoder"}
 """Encoders by the ``kind`` that a configuration uses; imported on use, because their libraries take seconds."""

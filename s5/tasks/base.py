@@ -16,12 +16,12 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool, str_or_none
 from torch import nn
 
-from s5.errors import InputError, one_of
-from s5.experiment import build_network
 from s5.labels import LabelSet
+from s5.system.model import build_network
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, device_renderer, is_virtual
 from s5.tasks.espnet_patches import patch_main
 from s5.tasks.trainer import S5Trainer
+from s5.utils.errors import InputError, one_of
 
 patch_main()
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 
 from s5.checkpoints import allowing, plain_kinds
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pth", "checkpoint.previous.pth", "checkpoint.damaged.pth"
 

@@ -24,21 +24,21 @@ import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from s5.config import load_yaml
 from s5.data import DataDir
-from s5.errors import InputError
 from s5.labels import LabelSet
-from s5.parallel import SHARED_MEMORY, fate
 from s5.scene import Sampler as SceneSampler
 from s5.scene import render_plan, scene_seed
 from s5.scene.bad_audio import read_excluded
-from s5.scene.plan import plan
 from s5.scene.ready import folder_of
+from s5.scene.rendering.plan import plan
 from s5.tasks.parcel import Parcel
-from s5.tasks.signals import ignore_stop_signals
+from s5.tasks.preemption import ignore_stop_signals
+from s5.utils.config import load_yaml
+from s5.utils.errors import InputError
+from s5.utils.parallel import SHARED_MEMORY, fate
 
 if TYPE_CHECKING:
-    from s5.scene.device import DeviceRenderer
+    from s5.scene.rendering.gpu import DeviceRenderer
 
 Item = tuple[str, dict[str, Any]]
 Batch = tuple[list[str], dict[str, Any]]
@@ -56,7 +56,7 @@ def is_virtual(path: str | Path) -> bool:
 @cache
 def device_renderer(device: str, cache_mb: int) -> DeviceRenderer:
     """The renderer of this process for a device: one for training and validation, as they share its cache's budget."""
-    from s5.scene.device import DeviceRenderer
+    from s5.scene.rendering.gpu import DeviceRenderer
 
     return DeviceRenderer(device, cache_mb)
 

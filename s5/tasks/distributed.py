@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ GRACE = 20.0
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessGroup:
     """A process among those of a training.
 
     Attributes:
@@ -51,7 +51,7 @@ class Place:
     init_method: str | None = None
 
     @classmethod
-    def find(cls, environ: Mapping[str, str] = os.environ) -> Place:
+    def find(cls, environ: Mapping[str, str] = os.environ) -> ProcessGroup:
         """The place that the environment tells; alone if it tells none."""
         if int(environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
@@ -64,7 +64,7 @@ class Place:
         return told | ({INIT: self.init_method} if self.init_method else {})
 
 
-def places_here(processes: int, environ: Mapping[str, str] = os.environ) -> list[Place]:
+def places_here(processes: int, environ: Mapping[str, str] = os.environ) -> list[ProcessGroup]:
     """The places of the processes that this one stands for.
 
     Args:
@@ -75,13 +75,13 @@ def places_here(processes: int, environ: Mapping[str, str] = os.environ) -> list
         One place if there is nothing to start: this process is it.
     """
     if "RANK" in environ and "WORLD_SIZE" in environ:
-        return [Place.find(environ)]
+        return [ProcessGroup.find(environ)]
     tasks, task, local = 1, 0, 0
     if INIT in environ or int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         tasks = int(environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1"))
         task, local = int(environ.get("SLURM_PROCID", "0")), int(environ.get("SLURM_LOCALID", "0"))
     size, init_method = tasks * processes, environ.get(INIT)
-    return [Place(task * processes + i, local * processes + i, size, init_method) for i in range(processes)]
+    return [ProcessGroup(task * processes + i, local * processes + i, size, init_method) for i in range(processes)]
 
 
 def slurm_init_method(folder: str | Path, environ: Mapping[str, str] = os.environ) -> str:
@@ -97,7 +97,7 @@ def slurm_init_method(folder: str | Path, environ: Mapping[str, str] = os.enviro
     return f"file://{Path(folder).resolve()}/.init." + ".".join(environ.get(name, "0") for name in names)
 
 
-def run_processes(command: Sequence[str], places: Iterable[Place]) -> int:
+def run_processes(command: Sequence[str], places: Iterable[ProcessGroup]) -> int:
     """Runs a command once a place on this machine, and waits for all.
 
     Stop signals are handed on. If one process fails, the others have :data:`GRACE` seconds to notice.
@@ -145,7 +145,7 @@ def _wait(running: list[subprocess.Popen]) -> int:
 
 
 @contextmanager
-def lost_processes_told() -> Iterator[None]:
+def report_lost_workers() -> Iterator[None]:
     """Makes what torch says when another process does not answer one line.
 
     Raises ConnectionAbortedError for it.
@@ -156,7 +156,7 @@ def lost_processes_told() -> Iterator[None]:
         yield
     except RuntimeError as e:
         text = str(e)
-        place = Place.find()
+        place = ProcessGroup.find()
         if place.size == 1 or not (isinstance(e, dist.DistError) or "gloo" in text):
             raise
         reason = f"process {place.rank} of {place.size} has lost another one: {text.splitlines()[0]}"

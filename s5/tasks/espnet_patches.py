@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 def import_without_transformers() -> None:

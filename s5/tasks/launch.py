@@ -12,16 +12,16 @@ from typing import Any
 
 import yaml
 
-from s5.config import check_arguments, load_inherited, load_yaml, parse
-from s5.errors import InputError, one_of
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
-from s5.tasks.boards import check_wandb
-from s5.tasks.distributed import Place, lost_processes_told, remove_stale_inits, slurm_init_method
+from s5.tasks.distributed import ProcessGroup, remove_stale_inits, report_lost_workers, slurm_init_method
 from s5.tasks.espnet_patches import import_without_transformers, load_only_weights
+from s5.tasks.init_checks import check_start
+from s5.tasks.logging.boards import check_wandb
+from s5.tasks.preemption import handle_signals
 from s5.tasks.resolved import check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
-from s5.tasks.signals import listening
-from s5.tasks.start import check_start
+from s5.utils.config import check_arguments, load_inherited, load_yaml, parse
+from s5.utils.errors import InputError, one_of
 
 TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
 
@@ -99,7 +99,7 @@ def train(
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
     check_wandb(args)
-    if Place.find().rank == 0:
+    if ProcessGroup.find().rank == 0:
         write_resolved(output_dir, now)
     _fill_schedule(args, config_path)
     _take_place(args, Path(output_dir))
@@ -107,7 +107,7 @@ def train(
         _keep_memory()
     from s5.tasks.data import lost_workers_told
 
-    with listening(), lost_processes_told(), lost_workers_told():
+    with handle_signals(), report_lost_workers(), lost_workers_told():
         task_class.main(args=args)
 
 
@@ -126,7 +126,7 @@ def _keep_memory() -> None:
 
 def _take_place(args: argparse.Namespace, folder: Path) -> None:
     """Tells ESPnet which process of how many this is, from the environment."""
-    place = Place.find()
+    place = ProcessGroup.find()
     args.multiprocessing_distributed = False  # its way to start processes; ours are there already
     if place.size == 1:
         return
@@ -188,7 +188,7 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
     actions = {a.dest: a for a in task_class.get_parser()._actions}
     for key, value in config.items():
         if key not in actions:
-            raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, key), key))
+            raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, str(key)), str(key)))
         _check_value(actions[key], value, f"{where}: key {key}")
     criteria = config.get("best_model_criterion") or []
     for row in criteria if isinstance(criteria, list) else [criteria]:
@@ -221,7 +221,7 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
 
 
 def _check_value(action: argparse.Action, value: Any, where: str) -> None:
-    if isinstance(action.default, dict) and not isinstance(value, dict | None):
+    if isinstance(action.default, dict) and not isinstance(value, dict):
         raise InputError(where, ascii(value)[:80], "a mapping of keys")
     if action.choices is not None and value is not None and value not in action.choices:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))
@@ -243,7 +243,7 @@ def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], ou
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "train.yaml"
     text = yaml.safe_dump(config, sort_keys=False)
-    partial = path.with_suffix(f".{Place.find().rank}.partial")  # several processes write the same
+    partial = path.with_suffix(f".{ProcessGroup.find().rank}.partial")  # several processes write the same
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)

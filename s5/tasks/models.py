@@ -13,11 +13,11 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
-from s5.errors import InputError, one_of
 from s5.separation.losses import ca_pi_sdr, pi_sdr, sdr
 from s5.tagging.decision import MultiHotDecision, decide_multihot
 from s5.tagging.losses import multi_hot_bce, pit_cross_entropy
-from s5.tasks.figures import batch_counts, figures, label_accuracies
+from s5.tasks.valid_metrics import batch_counts, figures, label_accuracies
+from s5.utils.errors import InputError, one_of
 
 Loss = Callable[..., tuple[Tensor, Tensor]]
 
@@ -220,7 +220,7 @@ class TaggingModel(_S5Model):
         return torch.from_numpy(index).to(logits.device)
 
     def figures(self, averages: dict[str, float]) -> dict[str, float]:
-        """What validation reports: the loss, and :data:`s5.tasks.figures.FIGURES`."""
+        """What validation reports: the loss, and :data:`s5.tasks.valid_metrics.FIGURES`."""
         return {"loss": averages["loss"], **figures(averages)}
 
 

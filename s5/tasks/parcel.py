@@ -7,17 +7,17 @@ which the training maps without a copy.
 
 from __future__ import annotations
 
-import ctypes
 import io
 import mmap
 import os
 import pickle
-import tempfile
 from multiprocessing.reduction import DupFd
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
+
+from s5.utils.parallel import file_in_memory
 
 ALIGNMENT = 64
 """Bytes at a multiple of which an array begins, as torch's own memory does: kernels may round otherwise elsewhere."""
@@ -42,7 +42,7 @@ class Parcel:
         _Pickler(pickled, 5, buffer_callback=arrays.append).dump(content)
         parts = [pickled.getbuffer(), *(array.raw() for array in arrays)]
         self.sizes = [len(part) for part in parts]
-        self.file = _file_in_memory()
+        self.file = file_in_memory()
         with open(self.file.fileno(), "wb", closefd=False) as f:
             for part in parts:
                 f.write(part)
@@ -74,17 +74,3 @@ def _unpack(handed_on: Any, sizes: list[int]) -> Any:
         start += size + -size % ALIGNMENT
     pickled, *arrays = parts
     return pickle.loads(pickled, buffers=arrays)  # noqa: S301  # from a process of ours
-
-
-def _file_in_memory() -> IO[bytes]:
-    """An unnamed file that lies in memory alone and needs no room in /dev/shm. Raises OSError if there is no memory."""
-    # Not os.memfd_create, which Pythons that are built for older systems lack.
-    create = getattr(ctypes.CDLL(None, use_errno=True), "memfd_create", None)
-    if create is None:
-        return tempfile.TemporaryFile(buffering=0)  # another system: on disk, kept in memory if it can
-    close_on_exec = 1
-    file = create(b"s5", close_on_exec)
-    if file < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), "memfd_create")
-    return os.fdopen(file, "w+b", buffering=0)

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from s5.config import load_inherited, load_yaml, merge, parse_value
 from s5.data import data_content, write_bytes
-from s5.errors import InputError, one_of
-from s5.system import SystemConfig
-from s5.trained import best_checkpoint
+from s5.system.config import SystemConfig
+from s5.system.trained import best_checkpoint
+from s5.utils.config import load_inherited, load_yaml, merge, parse_value
+from s5.utils.errors import InputError, one_of
 
 RESOLVED = "resolved.yaml"
 

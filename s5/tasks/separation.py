@@ -7,12 +7,12 @@ from functools import partial
 
 from espnet2.utils.nested_dict_action import NestedDictAction
 
-from s5.config import check_arguments
-from s5.errors import InputError
 from s5.separation import SEPARATORS, memory_format
 from s5.separation.losses import ca_pi_sdr, ca_sdr, pi_sdr, snr
 from s5.tasks.base import S5Task, choose
 from s5.tasks.models import SeparationModel
+from s5.utils.config import check_arguments
+from s5.utils.errors import InputError
 
 LOSSES = {"ca_pi_sdr": ca_pi_sdr, "ca_sdr": ca_sdr, "pi_sdr": pi_sdr, "snr": snr}
 

@@ -10,15 +10,15 @@ import torch
 from espnet2.utils.nested_dict_action import NestedDictAction
 from torch import Tensor
 
-from s5.config import parse
-from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.tagging.decision import MultiHotDecision
 from s5.tagging.tagger import TAGGERS, Tagger
 from s5.tasks.base import S5Task
 from s5.tasks.checkpoint import has_checkpoint
-from s5.tasks.figures import FIGURES
 from s5.tasks.models import TaggingModel
+from s5.tasks.valid_metrics import FIGURES
+from s5.utils.config import parse
+from s5.utils.errors import InputError
 
 LOSSES = {False: "pit_cross_entropy", True: "multi_hot_bce"}
 """The loss that fits a head: one softmax a track, or (True) one sigmoid a class."""

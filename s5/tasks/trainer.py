@@ -26,14 +26,14 @@ from espnet2.train.trainer import GradScaler, Trainer, TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 from torch import nn
 
-from s5.errors import InputError
-from s5.tasks.boards import Board, Tensorboard, WandB
+from s5.system.training_log import write_epochs
 from s5.tasks.checkpoint import Checkpoints, Position, read
 from s5.tasks.distributed import Ranks
-from s5.tasks.epochs import EpochModels
-from s5.tasks.examples import Examples
-from s5.tasks.signals import Requeue, ask_requeue, heard
-from s5.training_log import write_epochs
+from s5.tasks.logging.boards import Board, Tensorboard, WandB
+from s5.tasks.logging.examples import Examples
+from s5.tasks.model_selection import EpochModels
+from s5.tasks.preemption import Requeue, request_requeue, stop_requested
+from s5.utils.errors import InputError
 
 RANK_SEED = 1_000_003
 """Between the seeds of two processes, so that their dropout and augmentation differ."""
@@ -159,7 +159,7 @@ class _Training:
         if state is None:
             # Whichever the first one has read: it has put a damaged one aside.
             state = read(next(p for p in (self.checkpoints.newest, self.checkpoints.previous) if p.exists()))
-        self._take(state)
+        self.load_state(state)
         first = self.ranks.first_of(self.position)
         if first != self.position:
             raise InputError(
@@ -168,7 +168,7 @@ class _Training:
         logging.info("The training goes on from a checkpoint: %s", self.position)
         self.ranks.settle(self._attempt(self._write_log) if self.ranks.first else None)
 
-    def _take(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.reporter.load_state_dict(state["reporter"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
@@ -367,7 +367,7 @@ class _Training:
         """Saves if it is time or a stop signal has come to any process; then all stop."""
         minutes = self.options.checkpoint_minutes
         due = self.ranks.first and 0 < minutes * 60 <= time.monotonic() - self.saved_at
-        stop, due = self.ranks.any(heard() is not None, due)
+        stop, due = self.ranks.any(stop_requested() is not None, due)
         if (stop or due) and self.position != self.saved:
             states = self.ranks.gather(_random_state())
             save = lambda: self.checkpoints.save(self._state(part, states))  # noqa: E731
@@ -376,8 +376,8 @@ class _Training:
             logging.info("saved: %s", self.position)
         if stop:
             if self.ranks.first:
-                ask_requeue()
-            signal = heard()
+                request_requeue()
+            signal = stop_requested()
             logging.warning("stopped by %s; it goes on from %s", signal.name if signal else "a signal", self.position)
             if self.options.use_wandb:
                 WandB().interrupted()

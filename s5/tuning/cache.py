@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from s5 import decode
 from s5.data import DataDir
 from s5.data.audio import write_bytes
-from s5.errors import InputError
 from s5.fusion import is_multi_hot
+from s5.inference import stages
 from s5.labels import LabelSet
-from s5.parallel import run_jobs
-from s5.system import S5System
+from s5.system.system import S5System
 from s5.tuning.space import Setting, Space, decisions, vote_settings
+from s5.utils.errors import InputError
+from s5.utils.parallel import run_jobs
 
 FILE = "tuning.npz"
 FORBIDDEN = ("test", "eval")
@@ -97,14 +97,14 @@ def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: 
     if path.is_file() and (cached := _load(path, mark)) is not None:
         logging.info("%s: as the networks left it, they do not run again", path)
         return cached
-    decode.tag(system, data, out, nj=nj)
-    posteriors = decode.Posteriors.load(system, out)
+    stages.tag(system, data, out, nj=nj)
+    posteriors = stages.Posteriors.load(system, out)
     given = [posteriors.of(data.utts[0])[m.name] for m in system.config.taggers]
     weights = list(system.config.weights().values())
     settings = vote_settings(space, system.config.vote, weights, is_multi_hot(given, len(posteriors.labels)))
     variants = _variants(system, space)
     job = _Collect(system, data, posteriors, settings, variants)
-    items = list(run_jobs(job, data.utts, decode.processes(system, nj), "collect"))
+    items = list(run_jobs(job, data.utts, stages.processes(system, nj), "collect"))
     cache = Cache(posteriors.labels, posteriors.n_slots, variants, settings, items)
     n_queries = sum(len(item.products) for item in items)
     logging.info("%d mixtures, %d settings of the vote, %d queries separated", len(items), len(settings), n_queries)
@@ -135,7 +135,7 @@ class _Collect:
 
     system: S5System
     data: DataDir
-    posteriors: decode.Posteriors
+    posteriors: stages.Posteriors
     settings: Sequence[Setting]
     variants: Sequence[tuple[str, float]]
 
@@ -170,7 +170,7 @@ class _Collect:
 
 def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
     """Of all that the cache depends on."""
-    from s5.trained import best_checkpoint
+    from s5.system.trained import best_checkpoint
 
     config = system.config
     models: list[Any] = []

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from s5.config import resolve
 from s5.data.audio import write_bytes
 from s5.tuning.search import Outcome
+from s5.utils.config import resolve
 
 
 def as_table(outcome: Outcome) -> str:

@@ -13,7 +13,7 @@ from s5.fusion import GateConfig, align_all, gate, is_multi_hot, match, slots_by
 from s5.fusion.gates import FLOOR
 from s5.metrics.class_aware import Levels, pair
 from s5.metrics.sdr import EPS
-from s5.system import SystemConfig
+from s5.system.config import SystemConfig
 from s5.tuning.cache import Cache, Item
 from s5.tuning.space import Space
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from s5.config import load_yaml, parse
-from s5.errors import InputError, one_of
 from s5.fusion import VoteConfig, align_all, class_scores, slot_winners
+from s5.utils.config import load_yaml, parse
+from s5.utils.errors import InputError, one_of
 
 PARTS = ("vote", "gate", "sharpen", "fusion")
 """What can be searched by itself, see :meth:`Space.only`."""

@@ -37,7 +37,7 @@ from s5.scene import Sampler, Scene, render  # noqa: E402
 from s5.scene.prepare import of_sampler, prepare  # noqa: E402
 from s5.scene.ready import folder_of  # noqa: E402
 
-spectra = importlib.import_module("s5.scene.render").spectra
+spectra = importlib.import_module("s5.scene.rendering.cpu").spectra
 """What a process keeps of impulse responses."""
 
 PARTS = {
@@ -152,8 +152,8 @@ def time_device(args: argparse.Namespace, folder: Path, scenes: list[Scene]) -> 
     """The device renderer's scenes a second in batches, with its caches cold and warm; plans are made outside."""
     import torch
 
-    from s5.scene.device import DeviceRenderer
-    from s5.scene.plan import plan
+    from s5.scene.rendering.gpu import DeviceRenderer
+    from s5.scene.rendering.plan import plan
 
     torch.set_num_threads(1)
     renderer = DeviceRenderer(args.device, cache_mb=args.device_cache_mb)

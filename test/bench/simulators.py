@@ -32,7 +32,7 @@ from material import make_material, sampler_config  # noqa: E402
 from s5.scene import Sampler, Scene, render  # noqa: E402
 from s5.scene import spatialscaper as backend  # noqa: E402
 from s5.scene.prepare import of_sampler, prepare  # noqa: E402
-from s5.scene.render import Rendered  # noqa: E402
+from s5.scene.rendering.cpu import Rendered  # noqa: E402
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, sampler: Sampler) -> None:
         f"{'events':8}{'scenes':>7}{'a scene':>9}{'simulator':>16}{'scenes/s (CPU)':>16}{'(wall)':>9}{'ratio':>8}"
         f"{'differs: mixture':>18}{'dry':>9}{'wet':>9}"
     )
-    importlib.import_module("s5.scene.render").spectra.resize(0)
+    importlib.import_module("s5.scene.rendering.cpu").spectra.resize(0)
     ready = prepare(of_sampler(sampler), config.sampling_rate, sampler.root, map)
     for kind, n, probability in (("static", args.scenes, 0.0), ("moving", args.moving_scenes, 1.0)):
         if not n:

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s5.config import load_inherited, load_yaml
 from s5.labels import DCASE_LABELS
 from s5.separation import SEPARATORS
 from s5.tagging import TAGGERS
+from s5.utils.config import load_inherited, load_yaml
 
 N_LABELS, N_SLOTS = len(DCASE_LABELS), 3
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from s5.bin.command import Parser, at_least_zero, count, count_or_zero, number, positive, run
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 @pytest.fixture

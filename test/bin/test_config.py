@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from s5.bin.config import main
-from s5.config import ROOT, load_inherited
-from s5.errors import InputError
-from s5.system import SystemConfig, system_keys
+from s5.system.config import SystemConfig, system_keys
+from s5.utils.config import ROOT, load_inherited
+from s5.utils.errors import InputError
 
 
 @pytest.fixture

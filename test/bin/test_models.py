@@ -2,10 +2,10 @@
 
 import pytest
 
-from s5.archive import pack
 from s5.bin import fuse, separate, tag, vote
 from s5.bin.models import main
-from s5.config import ROOT
+from s5.system.archive import pack
+from s5.utils.config import ROOT
 
 
 @pytest.fixture

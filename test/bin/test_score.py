@@ -11,7 +11,7 @@ import pytest
 
 from s5.bin.score import main
 from s5.data import Row, audio_info, read_audio, write_audio, write_data_dir
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CASES = json.loads((GOLDEN / "metrics.json").read_text())

@@ -15,11 +15,11 @@ import yaml
 
 from s5.bin.simulate import main
 from s5.data import DataDir
-from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.scene import Sampler, Scene, render
-from s5.scene.metadata import Entry, MetadataList
+from s5.scene.formats.lists import Entry, MetadataList
 from s5.tasks.data import VirtualScenes
+from s5.utils.errors import InputError
 
 RATE = 8000
 

@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from s5.data import audio_info, read_audio, write_audio
-from s5.errors import InputError
+from s5.utils.errors import InputError
 
 
 @pytest.fixture
@@ -65,6 +65,7 @@ def cut(path):
         (lambda path, audio: path.write_text("hello"), r"x.wav: found a file that libsndfile cannot read"),
         (lambda path, audio: write(path, audio, 8000), r"x.wav: found 8000 Hz, expected 16000 Hz"),
         (lambda path, audio: write(path, audio[:, :0]), r"x.wav: found no sample"),
+        (lambda path, audio: write(path, audio, 16), r"x.wav: found 16 Hz, expected a sampling rate from 100 to"),
         (lambda path, audio: write(path, audio * np.inf, subtype="FLOAT"), r"x.wav: found samples that are not finite"),
         (
             lambda path, audio: (write(path, audio), cut(path)),

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from s5.data import DataDir, Row, read_audio, write_audio, write_data_dir
-from s5.errors import InputError
 from s5.labels import LabelSet
+from s5.utils.errors import InputError
 
 LABELS = LabelSet(("Cough", "Pour", "Speech"))
 FS, T = 8000, 400

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5.corpus.additions import Convert, Item
-from s5.corpus.config import KeepRules
-from s5.corpus.refine import seconds
+from s5.challenge.corpus.additions import Convert, Item
+from s5.challenge.corpus.config import KeepRules
+from s5.challenge.corpus.curation import seconds
+from s5.challenge.rules import soundscapes
 from s5.data import DataDir, Row, audio_info, read_audio, write_data_dir
 from s5.data.header import _crc8
-from s5.decode import separate_file
-from s5.errors import InputError
-from s5.scene import audio, bad_audio, material
+from s5.inference.stages import separate_file
+from s5.scene import audio, bad_audio, pool
 from s5.separation import windows
-from s5.submission_rules import soundscapes
+from s5.utils.errors import InputError
 
 FS = 16000
 SAMPLES = (0.3 * np.random.default_rng(0).standard_normal(4000)).clip(-1, 1)
@@ -175,7 +175,7 @@ def complaint_of(read, path):
         data_directory,
         lambda path: bad_audio.examine(str(path)),
         lambda path: audio.clip(str(path)),
-        lambda path: material._measure(str(path), "x.wav"),
+        lambda path: pool._measure(str(path), "x.wav"),
         lambda path: list(windows._read(path)),
         seconds,
         lambda path: soundscapes(path.parent),

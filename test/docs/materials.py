@@ -4,7 +4,7 @@
 
 makes there
 
-    replica2026, replica2025    the challenge's data in miniature (test/corpus/replica.py)
+    replica2026, replica2025    the challenge's data in miniature (test/challenge/corpus/replica.py)
     web/<host>/...              the same as the archives that are published, with what Zenodo's API says about them, and
                                 the baselines' checkpoints, whose tensors have the official names and shapes
     recordings                  three classes, two channels, 24 kHz, in the layout of docs/new_recipe.md
@@ -50,7 +50,7 @@ CHECKPOINTS = {
 
 
 def _replica_module():
-    spec = importlib.util.spec_from_file_location("s5_docs_replica", ROOT / "test/corpus/replica.py")
+    spec = importlib.util.spec_from_file_location("s5_docs_replica", ROOT / "test/challenge/corpus/replica.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

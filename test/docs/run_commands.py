@@ -34,7 +34,7 @@ IMPORTS = """
 import matplotlib.pyplot, torch.utils.tensorboard, torch
 with torch.device("meta"):
     torch.hann_window(4)
-import s5.archive, s5.decode, s5.report.all_figures, s5.report.stage, s5.scene.simulate, s5.tuning
+import s5.system.archive, s5.inference.stages, s5.report.all_plots, s5.report.stage, s5.scene.simulate, s5.tuning
 from s5.tasks import launch
 for name in ("tagging", "separation"):
     launch._task(name)

@@ -16,8 +16,8 @@ import pytest
 import soundfile as sf
 import yaml
 
-from s5.errors import InputError
 from s5.labels import DCASE_LABELS, LabelSet
+from s5.utils.errors import InputError
 
 RECIPE = Path(__file__).resolve().parents[2] / "egs" / "mini_s5"
 ARCHIVE = RECIPE / "local" / "mini_s5.tar.gz"
@@ -259,7 +259,7 @@ def test_a_room_decays_with_its_rt60_and_is_the_same_each_time():
 
 
 def test_sofa_file_is_read_by_the_renderer(tmp_path):
-    from s5.scene.room import SofaRoom
+    from s5.scene.rendering.room import SofaRoom
 
     room = rooms.Room("train", "small", [3.0, 2.6, 2.4], 0.25, 2, 5)
     responses = np.zeros((2, 4, 40), np.float32)

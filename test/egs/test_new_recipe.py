@@ -11,8 +11,8 @@ import pytest
 import soundfile
 import yaml
 
-from s5.config import ROOT, load_inherited
 from s5.data import DataDir, audio_info
+from s5.utils.config import ROOT, load_inherited
 
 FS, CHANNELS, LABELS = 24000, 2, ("Bell", "Dog", "Voice")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from s5.errors import InputError
 from s5.fusion import GateConfig, gate, level
+from s5.utils.errors import InputError
 
 SILENCE = np.array([[0.1, 0.7, 0.4], [0.3, 0.5, 0.2]])  # of two taggers in three slots
 LEVELS = np.array([-20.0, -25.0, -60.0])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from s5.errors import InputError
 from s5.fusion import FusionConfig, GroupConfig, fuse
+from s5.utils.errors import InputError
 
 RANDOM = np.random.default_rng(0)
 

@@ -184,8 +184,8 @@ def _wav_samples(data: bytes) -> tuple[int, int] | None:
     while at + 8 <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         if name == b"fmt ":
-            align = int.from_bytes(data[at + 20 : at + 22], "little")
-            if int.from_bytes(data[at + 8 : at + 10], "little") not in (1, 3, 0xFFFE):
+            kind, channels, align, bits = (int.from_bytes(data[at + i : at + i + 2], "little") for i in (8, 10, 20, 22))
+            if kind not in (1, 3, 0xFFFE) or align != channels * bits // 8:
                 return None
         if name == b"data":
             open_end = size == 0 or size >= 0x7FFF0000
@@ -195,16 +195,16 @@ def _wav_samples(data: bytes) -> tuple[int, int] | None:
 
 
 def _run_audio(mutant: Mutant) -> Any:
-    from s5 import decode
     from s5.data import DataDir, audio_info
+    from s5.inference import stages
     from s5.scene import Scene
-    from s5.scene.render import render
+    from s5.scene.rendering.cpu import render
 
     name = mutant.file
     how = mutant.rng.choice(("separate", "separate", "windows", "data", "scene", "score"))
     if how in ("separate", "windows"):
         window, overlap = (10.0, 2.0) if how == "separate" else (0.3, 0.1)
-        decode.separate_file(_system(mutant.world), name, "out", window, overlap, ["Speech"])
+        stages.separate_file(_system(mutant.world), name, "out", window, overlap, ["Speech"])
         return soundfile.info(next(Path("out").glob("*.wav"))).frames
     if how == "data":
         Path("data").mkdir()
@@ -341,7 +341,7 @@ def _run_sofa(mutant: Mutant) -> Any:
     Path("2026.json").write_text(Path("2026.json").read_text().replace("raw/room_ir/a.sofa", name))
     if mutant.rng.random() < 0.5:
         return _simulate(mutant, "--scenes", "2026.json")
-    from s5.scene.room import SofaRoom
+    from s5.scene.rendering.room import SofaRoom
 
     room = SofaRoom(name)
     for i in range(min(room.n_positions, 1000)):
@@ -387,7 +387,7 @@ def _run_system(mutant: Mutant) -> Any:
 
     name = mutant.file
     if name == "authors.yaml":
-        from s5.submission import Details
+        from s5.challenge.submission import Details
 
         return Details.load(name)
     if name in ("parent.yaml", "named.yaml") or mutant.rng.random() < 0.2:
@@ -403,7 +403,8 @@ def _run_system(mutant: Mutant) -> Any:
 
 def _run_archive(mutant: Mutant) -> Any:
     from s5 import S5System
-    from s5.archive import describe, open_archive
+    from s5.system.archive import describe
+    from s5.system.hub import open_archive
 
     describe("tiny.s5")
     folder = open_archive("tiny.s5")
@@ -510,11 +511,10 @@ _CHECKPOINTS = ("plain.safetensors", "legacy.pth", "lightning.ckpt", "checkpoint
 
 
 def _run_checkpoint(mutant: Mutant) -> Any:
-    from s5.report.reporter import read_reporter
 
+    from s5.challenge.baselines import download_models
     from s5.checkpoints import read_tensors
-    from s5.experiment import load_experiment
-    from s5.official import download_models
+    from s5.system.model import load_model
     from s5.tasks.checkpoint import Checkpoints
 
     name = mutant.file
@@ -533,7 +533,7 @@ def _run_checkpoint(mutant: Mutant) -> Any:
         return None
     if name.startswith("exp/"):
         kind = name.split("/")[1]
-        loaded = load_experiment(Path("exp", kind), None, kind)
+        loaded = load_model(Path("exp", kind), None, kind)
         label = loaded.labels.names[0]
         outputs = loaded.posterior(_noise()) if kind == "tagger" else loaded.separate(_noise(), [label])
         if not np.isfinite(outputs).all():
@@ -542,7 +542,6 @@ def _run_checkpoint(mutant: Mutant) -> Any:
             return read_tensors(name)
         return None
     if name == "checkpoint.pth" and mutant.rng.random() < 0.6:
-        read_reporter(Path(name))
         state = Checkpoints(Path()).load()
         return None if state is None else state.get("model") if isinstance(state, dict) else None
     return read_tensors(name)
@@ -760,7 +759,7 @@ def _judge_submission(mutant: Mutant, found: Any) -> None:
 
 def _run_download(mutant: Mutant) -> Any:
     from s5.bin import verify
-    from s5.corpus.archives import unpack
+    from s5.challenge.corpus.archives import unpack
 
     name = mutant.file
     if name.startswith("a."):

@@ -98,8 +98,8 @@ def _experiments(root: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from s5.archive import pack
     from s5.separation import SEPARATORS
+    from s5.system.archive import pack
     from s5.tagging import TAGGERS
 
     (root / "system/exp").mkdir(parents=True)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from s5.metrics import Bootstrap
-from s5.metrics.terms import Terms
+from s5.metrics.terms import PartialSums
 
 
 def mean_of(values):
     values = np.asarray(values, dtype=float)[:, None]
-    return Terms(("mean",), values, np.ones_like(values))
+    return PartialSums(("mean",), values, np.ones_like(values))
 
 
 def test_interval_of_a_mean_is_that_of_its_standard_error():
@@ -31,8 +31,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 def test_mixtures_are_drawn_not_sources():
     """A mixture of four sources stays together: its spread is that of one draw, not of four."""
     right = np.repeat([0.0, 4.0], 50)
-    of_mixtures = Terms(("accuracy",), right[:, None], np.full((100, 1), 4.0))
-    of_sources = Terms(("accuracy",), np.repeat(right / 4, 4)[:, None], np.ones((400, 1)))
+    of_mixtures = PartialSums(("accuracy",), right[:, None], np.full((100, 1), 4.0))
+    of_sources = PartialSums(("accuracy",), np.repeat(right / 4, 4)[:, None], np.ones((400, 1)))
     wide, narrow = (np.ptp(Bootstrap().intervals(terms)["accuracy"]) for terms in (of_mixtures, of_sources))
     assert wide == pytest.approx(2 * narrow, rel=0.15)
 
@@ -51,7 +51,7 @@ def test_many_mixtures_are_drawn_in_parts(monkeypatch):
 
 
 def test_what_counts_in_one_mixture_only_has_no_interval():
-    terms = Terms(("some", "none"), np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 0.0]]))
+    terms = PartialSums(("some", "none"), np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 0.0]]))
     assert Bootstrap().intervals(terms) == {"some": None, "none": None}
     assert terms.values() == {"some": 1.0, "none": None}
 

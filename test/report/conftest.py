@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from s5.bin.report import main
-from s5.training_log import write_epochs
+from s5.system.training_log import write_epochs
 
 FS, N = 8000, 8000
 MIXTURES = {  # utt -> (references, labels of the system); the others are right

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5.bin import refine as command
-from s5.corpus.refine import read_drop_list
-from s5.errors import InputError
+from s5.bin import find_outliers as command
+from s5.challenge.corpus.curation import read_drop_list
 from s5.report.candidates import encoder_embedding, propose
+from s5.utils.errors import InputError
 
 
 @pytest.fixture

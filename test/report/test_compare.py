@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from s5.bin.compare import main
-from s5.errors import InputError
 from s5.metrics import Bootstrap, Scorer
 from s5.report.compare import comparable, compare
+from s5.utils.errors import InputError
 
 
 def scored(gain, n=40, missed=0, room=None, seed=0, **options):

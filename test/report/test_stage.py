@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5.archive import pack
 from s5.bin.report import main
-from s5.errors import InputError
 from s5.report import stage
+from s5.system.archive import pack
+from s5.utils.errors import InputError
 
 PAGE = Path("exp/small/test/report")
 

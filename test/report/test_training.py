@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from s5.report.training import find_trainings
-from s5.training_log import FILE, write_epochs
+from s5.system.training_log import FILE, write_epochs
 
 CONFIG = "max_epoch: 4\nbatch_size: 8\nseed: 3\nbest_model_criterion:\n-   - valid\n    - loss\n    - min\n"
 
@@ -69,5 +69,5 @@ def test_other_folders_are_no_models(model):
 
 
 def test_a_report_on_trainings_needs_no_torch():
-    code = "import sys, s5.report.training, s5.report.history; sys.exit('torch' in sys.modules)"
+    code = "import sys, s5.report.training, s5.report.curves; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from s5.bin.simulate import main
-from s5.errors import InputError
 from s5.scene import Sampler
+from s5.utils.errors import InputError
 
 
 @pytest.fixture

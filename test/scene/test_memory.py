@@ -19,7 +19,7 @@ def resident_mb() -> float:
 
 def soak(root, config, keep) -> float:
     """MB that this process grows by over 160 scenes, after 40; ``keep``: it leaks what it rendered."""
-    importlib.import_module("s5.scene.render").spectra.resize(1_000_000)
+    importlib.import_module("s5.scene.rendering.cpu").spectra.resize(1_000_000)
     sampler = Sampler(config, root)
     sizes, kept = [], []
     for item in range(200):

@@ -14,11 +14,11 @@ import yaml
 from s5.bin.simulate import main
 from s5.scene import Sampler, Scene, audio, render
 from s5.scene import prepare as module
-from s5.scene.device import DeviceRenderer
-from s5.scene.plan import plan
 from s5.scene.prepare import of_sampler, of_scenes, prepare
 from s5.scene.ready import folder_of
-from s5.scene.room import SofaRoom
+from s5.scene.rendering.gpu import DeviceRenderer
+from s5.scene.rendering.plan import plan
+from s5.scene.rendering.room import SofaRoom
 from s5.tasks.data import VirtualScenes
 
 

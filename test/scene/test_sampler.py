@@ -11,10 +11,11 @@ import pytest
 import soundfile
 import yaml
 
-from s5.config import load_inherited, parse
-from s5.errors import InputError
 from s5.scene import Sampler, SamplerConfig, Scene, render, scene_seed
-from s5.scene.sampler import Subset, fingerprint
+from s5.scene.config import Subset
+from s5.scene.sampler import fingerprint
+from s5.utils.config import load_inherited, parse
+from s5.utils.errors import InputError
 
 N = 400
 

@@ -12,10 +12,10 @@ import yaml
 
 from s5.bin.simulate import main
 from s5.data import DataDir
-from s5.errors import InputError
 from s5.scene import Sampler, Scene, audio, render
 from s5.scene.bad_audio import examine
 from s5.tasks.data import VirtualScenes
+from s5.utils.errors import InputError
 
 RATE = 8000
 
@@ -218,10 +218,8 @@ def test_bad_files_may_have_any_name(recipe):
     name = os.fsdecode(b"raw/sound_event/Bell/caf\xe9.wav")
     os.rename(write("Bell", "bad", np.zeros(RATE)), name)
     sampler = simulate("--virtual", "--on_bad_audio", "skip").sampler
-    assert (
-        Path("data/test/bad_audio.tsv").read_bytes()
-        == b"raw/sound_event/Bell/caf\xe9.wav\ta file that libsndfile cannot read\n"
-    )
+    report = Path("data/test/bad_audio.tsv").read_bytes()
+    assert report == b"raw/sound_event/Bell/caf\xe9.wav\ta file that libsndfile cannot read\n"
     assert [os.path.normpath(path) for path in sampler.excluded] == [name]
 
 

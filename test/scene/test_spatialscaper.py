@@ -19,12 +19,12 @@ import yaml
 
 from s5.bin.simulate import main
 from s5.data import DataDir
-from s5.errors import InputError
 from s5.scene import Sampler, Scene, open_room, render
 from s5.scene import spatialscaper as backend
 from s5.scene.backends import simulator
-from s5.scene.motion import fade_weights
-from s5.scene.room import SofaRoom
+from s5.scene.rendering.motion import fade_weights
+from s5.scene.rendering.room import SofaRoom
+from s5.utils.errors import InputError
 
 RATE = 8000
 TOLERANCE = 1e-6

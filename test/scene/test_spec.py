@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from s5.errors import InputError
 from s5.scene import Scene
+from s5.utils.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scenes"
 SCENES = sorted(GOLDEN.glob("*.json"))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from s5.errors import InputError
 from s5.separation import ESPnetSeparator
+from s5.utils.errors import InputError
 
 TFGRIDNET = {
     "separator": "tfgridnetv2_separator.TFGridNetV2",

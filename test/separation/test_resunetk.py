@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from s5.checkpoints import load_official
-from s5.errors import InputError
 from s5.separation import ResUNetK
 from s5.separation.resunetk import band_matrix
+from s5.utils.errors import InputError
 
 SMALL = {"n_labels": 3, "n_fft": 64, "hop_length": 32, "widths": (4, 6), "condition_dim": 8}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from s5.errors import InputError
 from s5.separation.sharpen import sharpen, sharpen_spectrum
+from s5.utils.errors import InputError
 
 
 def spectra(seed=0):

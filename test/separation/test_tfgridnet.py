@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from s5.errors import InputError
 from s5.separation import TFGridNet
 from s5.separation.losses import ca_pi_sdr
+from s5.utils.errors import InputError
 
 SMALL = {
     "n_labels": 3,

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 import torch
 
-from s5.errors import InputError
 from s5.labels import LabelSet
 from s5.separation import ResUNetK
 from s5.separation.windows import Track, fade_in, separate_long_file, separate_windows
+from s5.utils.errors import InputError
 
 RATE = 1000
 

@@ -24,7 +24,7 @@ state() { find "$1" -printf '%p %s %T@\n' | sort | sha256sum; }
 # evaluation mixtures.
 walk() {
   local year=$1 recipe=$copy/egs/dcase${1}_task4 replica=$scratch/replica$1 before stages file set
-  PYTHONPATH=$copy "$python" "$repo/test/corpus/replica.py" --year "$year" "$replica"
+  PYTHONPATH=$copy "$python" "$repo/test/challenge/corpus/replica.py" --year "$year" "$replica"
   ln -s "$replica" "$links/$year"
   before=$(state "$replica")
   stages=("$recipe/run.sh" --stage 1 --stop_stage 2)

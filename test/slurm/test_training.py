@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from s5.config import load_inherited
 from s5.separation import ResUNetK
 from s5.tasks.checkpoint import NEWEST
 from s5.tasks.launch import train_model
+from s5.utils.config import load_inherited
 
 OPTIONS = ("--num_scenes", "24", "--batch_size", "4", "--log_interval", "1", "--num_workers", "1", "--ema_decay", "0.9")
 

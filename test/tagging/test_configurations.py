@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from s5.config import ROOT, load_inherited, resolve
 from s5.labels import DCASE_LABELS
-from s5.system import SystemConfig
+from s5.system.config import SystemConfig
 from s5.tasks.launch import _task
+from s5.utils.config import ROOT, load_inherited, resolve
 
 TUNING = ROOT / "conf/tuning"
 BASES = {"tagger_official", "tagger_m2d_official", "tagger_tiny", "tagger_m2d_base_tiny"}

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from s5.errors import InputError
 from s5.tagging.decision import MultiHotDecision, decide_multihot, decide_tracks
+from s5.utils.errors import InputError
 
 
 def test_a_label_may_win_several_tracks():

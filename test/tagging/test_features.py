@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from s5.errors import InputError
 from s5.tagging.features import Chroma, SpectralRolloff, chroma_filters
+from s5.utils.errors import InputError
 
 librosa = pytest.importorskip("librosa")
 

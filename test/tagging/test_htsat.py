@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from s5.checkpoints import convert_htsat
-from s5.errors import InputError
 from s5.tagging import Tagger
 from s5.tagging.htsat import RELEASES, FrontEnd, HTSATEncoder, LogMelDecibel, input_windows
+from s5.utils.errors import InputError
 
 SIZES = {"image_size": 64, "dim": 8, "depths": (2, 2), "heads": (2, 4), "window_size": 4}
 TINY = {

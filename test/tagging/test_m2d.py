@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from s5.errors import InputError
 from s5.tagging.m2d import M2DEncoder, release_sizes
+from s5.utils.errors import InputError
 
 SMALL = {"sampling_rate": 16000, "input_size": (32, 65), "dim": 8, "depth": 3, "heads": 2}
 
@@ -106,7 +106,7 @@ def test_release_weights_and_their_statistics_are_loaded(release, caplog):
 def test_weights_are_looked_up_in_the_repository_too(release, tmp_path, monkeypatch):
     tensors, save = release
     save()
-    monkeypatch.setattr("s5.config.ROOT", tmp_path)
+    monkeypatch.setattr("s5.utils.config.ROOT", tmp_path)
     encoder = small(weights="weights.pth")
     encoder.load_weights()
     assert torch.equal(encoder.cls_token, tensors["cls_token"])

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from s5.checkpoints import load_official
-from s5.errors import InputError
 from s5.tagging import M2DTagger, Tagger
+from s5.utils.errors import InputError
 
 SMALL = {"sampling_rate": 16000, "input_size": (80, 101), "dim": 8, "depth": 3, "heads": 2}
 

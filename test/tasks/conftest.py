@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from s5.tasks.checkpoint import NEWEST
-from s5.tasks.distributed import Place
+from s5.tasks.distributed import ProcessGroup
 
 
 class At(logging.Handler):
@@ -63,7 +63,7 @@ class Processes:
     def __init__(self, size, folder, function):
         self.logs = [folder / f"log.{time.monotonic_ns()}.{rank}" for rank in range(size)]
         init = f"file://{folder}/init.{time.monotonic_ns()}"
-        self.pids = [self._fork(Place(rank, rank, size, init), function) for rank in range(size)]
+        self.pids = [self._fork(ProcessGroup(rank, rank, size, init), function) for rank in range(size)]
 
     def _fork(self, place, function):
         if pid := os.fork():

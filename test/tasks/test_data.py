@@ -8,10 +8,10 @@ import soundfile
 import torch
 import yaml
 
-from s5.errors import InputError
 from s5.labels import LabelSet
-from s5.scene.device import DeviceRenderer
+from s5.scene.rendering.gpu import DeviceRenderer
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes
+from s5.utils.errors import InputError
 
 LABELS = LabelSet(("Cough", "Percussion", "Speech"))
 

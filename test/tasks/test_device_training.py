@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from s5.errors import InputError
 from s5.tasks.launch import train, train_model
+from s5.utils.errors import InputError
 
 
 def losses(folder):

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from s5.config import load_inherited
-from s5.errors import InputError
 from s5.separation import SEPARATORS
 from s5.tagging import TAGGERS
 from s5.tasks.data import SceneIterFactory, VirtualScenes
-from s5.tasks.distributed import INIT, Place, places_here, run_processes, slurm_init_method
+from s5.tasks.distributed import INIT, ProcessGroup, places_here, run_processes, slurm_init_method
 from s5.tasks.launch import train_model
-from s5.tasks.signals import REQUEUE
+from s5.tasks.preemption import REQUEUE
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 
 
 def frozen_norms(model):
@@ -123,16 +123,19 @@ def test_a_set_smaller_than_the_processes_is_refused(recipe):
 
 def test_places_follow_the_environment():
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1", "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
-    assert places_here(1, {}) == [Place()]
-    assert places_here(2, {}) == [Place(0, 0, 2), Place(1, 1, 2)]
-    assert places_here(1, slurm) == [Place()]  # a batch script of two tasks that runs one
+    assert places_here(1, {}) == [ProcessGroup()]
+    assert places_here(2, {}) == [ProcessGroup(0, 0, 2), ProcessGroup(1, 1, 2)]
+    assert places_here(1, slurm) == [ProcessGroup()]  # a batch script of two tasks that runs one
     step = slurm | {"SLURM_STEP_NUM_TASKS": "2"}
-    assert places_here(1, step) == [Place(1, 0, 2)]
-    assert places_here(2, step | {INIT: "file:///x"}) == [Place(2, 0, 4, "file:///x"), Place(3, 1, 4, "file:///x")]
-    told = Place(3, 1, 4, "file:///x")
-    assert Place.find(told.environment()) == told == places_here(8, told.environment())[0]
+    assert places_here(1, step) == [ProcessGroup(1, 0, 2)]
+    assert places_here(2, step | {INIT: "file:///x"}) == [
+        ProcessGroup(2, 0, 4, "file:///x"),
+        ProcessGroup(3, 1, 4, "file:///x"),
+    ]
+    told = ProcessGroup(3, 1, 4, "file:///x")
+    assert ProcessGroup.find(told.environment()) == told == places_here(8, told.environment())[0]
     torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    assert Place.find(torchrun) == Place(1, 1, 2, "env://")
+    assert ProcessGroup.find(torchrun) == ProcessGroup(1, 1, 2, "env://")
 
 
 def test_every_start_of_a_job_meets_elsewhere(tmp_path):

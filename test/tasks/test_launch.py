@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from s5.config import load_inherited
-from s5.errors import InputError
-from s5.experiment import load_experiment
+from s5.system.model import load_model
+from s5.system.trained import best_checkpoint
 from s5.tasks.launch import train, train_model
-from s5.trained import best_checkpoint
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 
 
 def run(recipe, model, expdir, *extra, phase="train"):
@@ -47,8 +47,8 @@ def test_fine_tuning_starts_from_the_first_phase_and_moves_the_head_alone(traine
 
 
 def test_trained_models_load_and_run(trained, monkeypatch):
-    tagger = load_experiment(trained / "tagger_ft", None, "tagger")
-    separator = load_experiment(trained / "separator", None, "separator")
+    tagger = load_model(trained / "tagger_ft", None, "tagger")
+    separator = load_model(trained / "separator", None, "separator")
     mixture = np.random.default_rng(0).standard_normal((4, 16000)).astype(np.float32)
     posterior = tagger.posterior(mixture)
     assert posterior.shape == (3, 4) and np.allclose(posterior.sum(1), 1, atol=1e-5)
@@ -94,6 +94,14 @@ def test_a_checkpoint_that_runs_code_is_refused(trained, recipe, tmp_path, capsy
         ({"network_conf": {"widths": "wide"}}, r"network_conf: key widths: found 'wide'"),
         ({"network_conf": {"n_fft": 128, "widths": [2, 3], "pools": [[2, 2]]}}, "pools: found 1 of them"),
         ({"scene_conf": {"n_event": [1, 2]}}, r"key n_event: found an unknown key, expected n_events"),
+        ({"scene_conf": 3}, r"key scene_conf: found 3, expected a mapping of keys"),
+        ({"network_conf": None}, r"key network_conf: found None, expected a mapping of keys"),
+        (
+            {"best_model_criterion": [["valid", "sdri"]]},
+            r"key best_model_criterion: found \['valid', 'sdri'\], expected",
+        ),
+        ({"best_model_criterion": 3}, r"key best_model_criterion: found 3, expected lists"),
+        ({1: 2}, r"key 1: found an unknown key"),
         ({"loss_conf": {"normalise": "slots"}}, r"loss_conf: key normalise: found an unknown key, expected normalize"),
     ],
 )
@@ -135,4 +143,4 @@ def test_a_truncated_checkpoint_is_named(trained, tmp_path):
     path = tmp_path / "separator/valid.sdri.ave.pth"
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match=r"valid\.sdri\.ave\.pth: found an unreadable checkpoint"):
-        load_experiment(tmp_path / "separator", None, "separator")
+        load_model(tmp_path / "separator", None, "separator")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from s5.config import load_inherited
-from s5.errors import InputError
 from s5.tasks.launch import train_model
 from s5.tasks.resolved import RESOLVED, check_same, differences, resolved
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 
 BASE = {"max_epoch": 40, "batch_size": 4, "optim_conf": {"lr": 1e-3, "betas": [0.9, 0.99]}, "num_workers": 2}
 

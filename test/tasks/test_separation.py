@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from s5.config import load_inherited
-from s5.errors import InputError
-from s5.experiment import load_experiment
+from s5.system.model import load_model
+from s5.system.trained import best_checkpoint
 from s5.tasks.launch import train, train_model
-from s5.trained import best_checkpoint
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 
 NETWORKS = yaml.safe_load((Path(__file__).parent / "networks.yaml").read_text())
 TFGRIDNET, IFASNET = NETWORKS["tfgridnet"], NETWORKS["espnet"]
@@ -48,7 +48,7 @@ def statistics(folder):
 @pytest.mark.parametrize("network", [TFGRIDNET, IFASNET], ids=["tfgridnet", "espnet"])
 def test_other_networks_train_and_decode(recipe, tmp_path, network):
     folder = run(tmp_path, "--bf16", "true", num_scenes=2, **network)
-    separator = load_experiment(folder, None, "separator")
+    separator = load_model(folder, None, "separator")
     mixture = np.random.default_rng(0).standard_normal((4, 8000)).astype(np.float32)
     sources = separator.separate(mixture, ["Cough", "Speech"])
     assert sources.shape == (3, 8000) and sources[:2].any(axis=1).all() and not sources[2].any()
@@ -78,7 +78,7 @@ def test_random_permutations_are_those_of_the_seed(recipe, tmp_path):
 def test_single_query_networks_train_with_one_source_at_a_time(recipe, tmp_path):
     conf = {**load_inherited("separator.yaml")["network_conf"], "single_query": True}
     folder = run(tmp_path, num_scenes=2, network="resunetk", network_conf=conf, queries="one", loss="snr")
-    separator = load_experiment(folder, None, "separator")
+    separator = load_model(folder, None, "separator")
     mixture = np.random.default_rng(0).standard_normal((4, 8000)).astype(np.float32)
     both, one = (separator.separate(mixture, labels) for labels in (["Cough", "Speech"], ["Speech"]))
     assert both.shape == (3, 8000) and not both[2].any()
@@ -97,7 +97,7 @@ def test_average_of_the_weights(recipe, tmp_path):
             first, second, third = (step[key] for step in steps)
             expected = torch.lerp(torch.lerp(first, second, 1 - 2 / 11), third, 1 - 3 / 12)
             torch.testing.assert_close(saved[key], expected, rtol=1e-5, atol=1e-7)
-    network = load_experiment(folder, None, "separator").network.state_dict()
+    network = load_model(folder, None, "separator").network.state_dict()
     assert all(torch.equal(network[key], saved[f"network.{key}"]) for key in network)
 
 
@@ -162,10 +162,10 @@ def test_what_cannot_be_trained_is_named(recipe, tmp_path, changes, message):
 
 def test_every_separator_of_the_repository_is_a_valid_configuration(recipe):
     """Keys, arguments, criteria and sizes, for the challenge's 18 labels."""
-    from s5.config import ROOT
     from s5.labels import DCASE_LABELS
     from s5.tasks.launch import _check_config
     from s5.tasks.separation import SeparationTask
+    from s5.utils.config import ROOT
 
     configs = {path.stem: load_inherited(path) for path in sorted((ROOT / "conf/tuning").glob("separator_*.yaml"))}
     facts = {"labels": list(DCASE_LABELS), "n_slots": 3, "sampling_rate": 32000}

@@ -7,20 +7,20 @@ import soundfile
 import torch
 import yaml
 
-from s5.config import load_inherited
 from s5.data import DataDir
-from s5.decode import tag
-from s5.errors import InputError
-from s5.experiment import load_experiment
+from s5.inference.stages import tag
 from s5.labels import LabelSet
-from s5.system import S5System
+from s5.system.model import load_model
+from s5.system.system import S5System
+from s5.system.trained import best_checkpoint
 from s5.tagging.decision import decide_multihot
 from s5.tagging.losses import multi_hot_bce, pit_cross_entropy
 from s5.tagging.m2d import M2DEncoder
-from s5.tasks.figures import FIGURES, batch_counts, figures
 from s5.tasks.launch import train
 from s5.tasks.models import TaggingModel
-from s5.trained import best_checkpoint
+from s5.tasks.valid_metrics import FIGURES, batch_counts, figures
+from s5.utils.config import load_inherited
+from s5.utils.errors import InputError
 
 ENCODER = {"kind": "m2d", "sampling_rate": 8000, "input_size": [80, 201], "dim": 8, "depth": 2, "heads": 2}
 FEATURES = [{"kind": k, "n_fft": 200, "hop_length": 80, "width": 4} for k in ("rolloff", "chroma")]
@@ -52,7 +52,7 @@ def test_multi_hot_tagger_trains_and_reports_exact_figures(recipe, tmp_path):
     folder = run(path, tmp_path / "exp")
     assert best_checkpoint(folder).name == "valid.accuracy_src.ave.pth"
     stats = torch.load(folder / "checkpoint.pth", weights_only=False)["reporter"]["stats"][1]["valid"]
-    experiment = load_experiment(folder, "1epoch.pth", "tagger")
+    experiment = load_model(folder, "1epoch.pth", "tagger")
     data, labels = DataDir.load("data/valid"), experiment.labels
     predicted, truth = [], []
     for utt in data.utts:
@@ -138,7 +138,7 @@ def test_pretrained_weights_are_read_when_a_training_starts_and_never_again(reci
     run(head, first, "--max_epoch", "2")
     tune = config(tmp_path / "ft.yaml", network_conf={**network, "trainable": "1_blocks"}, max_epoch=1)
     second = run(tune, tmp_path / "ft", "--init_param", f"{best_checkpoint(first)}:network:network")
-    tuned = load_experiment(second, None, "tagger").network.state_dict()
+    tuned = load_model(second, None, "tagger").network.state_dict()
     assert torch.equal(tuned["encoder.norm_stats"], released["norm_stats"])
     assert torch.equal(tuned["encoder.blocks.0.attn.qkv.weight"], released["blocks.0.attn.qkv.weight"])
 
@@ -219,4 +219,4 @@ def test_a_start_with_other_labels_keys_or_shapes_is_refused(trained, recipe, tm
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"labels": ["Percussion", "Cough", "Speech"]}))
     with pytest.raises(InputError, match=r"config\.yaml: key labels: found Percussion Cough Speech, expected those"):
         run("tagger.yaml", tmp_path / "exp", "--init_param", str(tmp_path / "1epoch.pth"))
-    assert LabelSet(("Cough", "Percussion", "Speech")) == load_experiment(trained / "tagger", None, "tagger").labels
+    assert LabelSet(("Cough", "Percussion", "Speech")) == load_model(trained / "tagger", None, "tagger").labels

@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 import yaml
 
-from s5 import S5System, decode
+from s5 import S5System
 from s5.bin.tune import main
-from s5.config import parse
 from s5.data import DataDir
-from s5.errors import InputError
 from s5.fusion import GateConfig, VoteConfig, decide
+from s5.inference import stages
 from s5.labels import LabelSet
 from s5.metrics import capi_sdri
-from s5.system import SystemConfig
+from s5.system.config import SystemConfig
 from s5.tuning import Cache, Setting, Space, collect, tune, vote_settings
 from s5.tuning.cache import Item
 from s5.tuning.result import as_table, write_yaml
 from s5.tuning.search import _Search
 from s5.tuning.space import decisions
+from s5.utils.config import parse
+from s5.utils.errors import InputError
 
 SYSTEM = """
 taggers:
@@ -96,7 +97,7 @@ def test_the_networks_run_once(system, data, tmp_path, caplog):
         assert (a.utt, a.ref_labels, a.n_samples) == (b.utt, b.ref_labels, b.n_samples)
         for key in a.products:
             np.testing.assert_array_equal(a.products[key], b.products[key])
-    part = collect(again, decode.spread(data, 2), tmp_path / "part", SPACE)
+    part = collect(again, stages.spread(data, 2), tmp_path / "part", SPACE)
     assert [item.utt for item in part.items] == [data.utts[0], data.utts[-1]]
     changed = dataclasses.replace(SPACE, gamma=[0.1])
     assert collect(again, data, tmp_path, changed).settings != first.settings

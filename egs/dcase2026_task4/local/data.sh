@@ -21,7 +21,7 @@ options=(
   "timeout|60|number|seconds without a byte after which a download connects anew"
   "retries|8|number|tries in a row that bring nothing, for each address"
   "keep_archives|true|flag|keep downloads when they are unpacked"
-  "refine||text|YAML of a refinement of the training events, e.g. conf/refine/park2025.yaml"
+  "refine||text|YAML of a refinement of the training events, e.g. conf/curation/park2025.yaml"
   "on_missing|stop|stop,warn|what to do where the data are not complete in the end"
 )
 . "$root/utils/log.sh"

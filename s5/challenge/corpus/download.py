@@ -1,0 +1,421 @@
+"""Files from the network: resumed, verified, several at once, from mirrors; a file has its name only when it is whole.
+
+<folder>/<name>              complete: its size and checksum were found right
+<folder>/<name>.part         so far; the next run goes on from its end
+<folder>/<name>.part.json    of which version of the file, for servers that may have changed it since
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from s5.data import write_bytes
+from s5.utils.errors import InputError
+from s5.utils.progress import LOG_INTERVAL
+
+BLOCK = 1 << 18
+"""Bytes that are read at a time."""
+
+KEPT_FREE = 1 << 30
+"""Bytes of the disk that are left free."""
+
+GONE = (400, 401, 403, 404, 405, 410, 451)
+"""HTTP statuses that another try will not change."""
+
+TEMPORARY = (".part", ".part.json")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to download."""
+
+    name: str
+    urls: tuple[str, ...]
+    """Tried in this order."""
+    size: int | None = None
+    """Bytes, if published."""
+    checksum: str | None = None
+    """``md5:<hex>`` or ``sha256:<hex>``, if published."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When to give up."""
+
+    timeout: float = 60.0
+    """Seconds without a byte after which a connection counts as stalled."""
+    retries: int = 8
+    """Tries in a row that bring nothing new, before the next address is tried."""
+    first_wait: float = 1.0
+    """Seconds before the second try; they double with each further one."""
+    longest_wait: float = 60.0
+
+
+PATIENT = Patience()
+
+
+class _Broken(Exception):
+    """This try failed; another may not. ``wait``: seconds that the server asks for."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class _Refused(Exception):
+    """This address will not give the file."""
+
+
+class _Stopped(Exception):
+    """Another file failed, or the user has had enough."""
+
+
+@dataclass
+class _Meter:
+    """Bytes of all files, a log line a minute."""
+
+    total: int | None
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.last = self.began
+
+    def add(self, n: int) -> None:
+        with self.lock:
+            self.done += n
+            now = time.monotonic()
+            if now - self.last < LOG_INTERVAL:
+                return
+            self.last = now
+            of = f" of {in_words(self.total)}" if self.total else ""
+            logging.info("download: %s%s, %s/s", in_words(self.done), of, in_words(self.done / (now - self.began)))
+
+
+def in_words(n_bytes: float) -> str:
+    """A number of bytes for people.
+
+    Example:
+        >>> in_words(512), in_words(2_500_000), in_words(31e9)
+        ('512 B', '2.5 MB', '31.0 GB')
+    """
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.1f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def download(
+    files: Sequence[File], folder: str | Path, jobs: int = 4, patience: Patience = PATIENT, recheck: bool = False
+) -> list[Path]:
+    """Downloads files, or what is missing of them.
+
+    Args:
+        files: to download; those that are there by name and size are left alone.
+        folder: where to.
+        jobs: files at a time.
+        patience: when to give up.
+        recheck: compute the checksums of files that are there, too.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        InputError: a file that no address gives, one that is there and differs from what is published, or a disk
+            without enough space (nothing is downloaded then). What was downloaded so far stays.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [file for file in files if not _is_there(file, folder, recheck)]
+    for file in missing:
+        for url in file.urls:
+            if urlsplit(url).scheme not in ("http", "https"):
+                raise InputError(file.name, f"address {url}", "one that begins with http:// or https://")
+    left = bytes_left(missing, folder)
+    check_space(folder, left, f"{len(missing)} files")
+    if missing:
+        logging.info("download: %d files, %s, to %s", len(missing), in_words(left) if left else "sizes unknown", folder)
+    meter, stop = _Meter(left or None), threading.Event()
+    with ThreadPoolExecutor(max(1, min(jobs, len(missing)))) as pool:
+        futures = [pool.submit(_Transfer(file, folder, patience, meter, stop).run) for file in missing]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # After a failure or Ctrl-C the others end soon; what they have stays in their .part files.
+            if not all(future.done() and future.exception() is None for future in futures):
+                stop.set()
+            wait(futures)
+        errors = [e for f in futures if (e := f.exception()) is not None and not isinstance(e, _Stopped)]
+        if errors:
+            raise errors[0]
+    return [folder / file.name for file in files]
+
+
+def bytes_left(files: Iterable[File], folder: Path) -> int:
+    """Bytes of files that are not in a folder yet, as far as their sizes are known."""
+    return sum(
+        max(0, (file.size or 0) - _size(folder / f"{file.name}.part"))
+        for file in files
+        if not (folder / file.name).exists()
+    )
+
+
+def check_space(folder: Path, n_bytes: int, what: str) -> None:
+    """Raises InputError if a folder's disk has not so many bytes free, and a GiB more."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes and free < n_bytes + KEPT_FREE:
+        raise InputError(folder, f"{in_words(free)} free", f"{in_words(n_bytes + KEPT_FREE)} for {what}")
+
+
+def published(record: str, memory: Path, patience: Patience = PATIENT) -> dict[str, tuple[int, str]]:
+    """Sizes and checksums of a Zenodo record's files, from the service or as remembered.
+
+    Args:
+        record: address of the record, e.g. ``https://zenodo.org/api/records/19328046``.
+        memory: file in which they are kept.
+        patience: when to give up.
+
+    Returns:
+        Name -> (bytes, checksum).
+
+    Raises:
+        InputError: no answer, or another one than expected.
+    """
+    try:
+        return _listing(json.loads(memory.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    name = f"record_{record.rstrip('/').rpartition('/')[2]}"
+    short = replace(patience, retries=min(patience.retries, 3))
+    found = download([File(name, (record,))], memory.parent, patience=short)[0]
+    try:
+        listing = _listing(json.loads(found.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as e:
+        found.unlink()
+        raise InputError(record, "an answer without a list of files", "a record of Zenodo's API") from e
+    os.replace(found, memory)
+    return listing
+
+
+def _listing(data: Any) -> dict[str, tuple[int, str]]:
+    return {file["key"]: (int(file["size"]), str(file["checksum"])) for file in data["files"]}
+
+
+def checksum(path: Path, kind: str) -> str:
+    """``<kind>:<hex>`` of a file, kind being md5 or sha256."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return f"{kind}:{digest.hexdigest()}"
+
+
+def addresses(bases: Iterable[str], name: str) -> tuple[str, ...]:
+    """Addresses of a file in several folders."""
+    return tuple(f"{base.rstrip('/')}/{quote(name)}" for base in bases)
+
+
+def _is_there(file: File, folder: Path, recheck: bool) -> bool:
+    path = folder / file.name
+    if not path.is_file():
+        return False
+    if file.size is not None and path.stat().st_size != file.size:
+        raise InputError(path, f"{path.stat().st_size} bytes", f"{file.size}, as published (move it away)")
+    if recheck and file.checksum is not None:
+        found = checksum(path, file.checksum.partition(":")[0])
+        if found != file.checksum:
+            raise InputError(path, found, f"{file.checksum}, as published (move it away)")
+    return True
+
+
+class _Transfer:
+    """One file."""
+
+    def __init__(self, file: File, folder: Path, patience: Patience, meter: _Meter, stop: threading.Event) -> None:
+        self.file, self.patience, self.meter, self.stop = file, patience, meter, stop
+        self.path = folder / file.name
+        self.part, self.note = (folder / f"{file.name}{suffix}" for suffix in TEMPORARY)
+
+    def run(self) -> None:
+        reasons = []
+        for url in self.file.urls:
+            try:
+                self._persist(url)
+            except _Refused as e:
+                host = urlsplit(url).netloc
+                reasons.append(f"{host}: {e}")
+                logging.warning("%s: %s gives up: %s", self.file.name, host, e)
+                continue
+            os.replace(self.part, self.path)
+            self.note.unlink(missing_ok=True)
+            logging.info("%s: complete, %s", self.file.name, in_words(self.path.stat().st_size))
+            return
+        raise InputError(self.file.name, "; ".join(reasons) or "no address", "a download (--mirrors names other hosts)")
+
+    def _persist(self, url: str) -> None:
+        """Tries one address until the file is whole. Raises _Refused when that is of no use."""
+        fruitless, damaged, most = 0, 0, _size(self.part)
+        while True:
+            pause = 0.0
+            try:
+                self._transfer(url)
+                self._check()
+                return
+            except _Broken as e:
+                reason, pause = str(e), e.wait
+            except _Damaged as e:
+                # From its beginning, once more: a resumed file may have been of two versions.
+                self._restart()
+                reason, damaged, most = str(e), damaged + 1, 0
+                if damaged > 1:
+                    raise _Refused(reason) from e
+            fruitless = 0 if _size(self.part) > most else fruitless + 1
+            most = max(most, _size(self.part))
+            if fruitless > self.patience.retries:
+                raise _Refused(f"{reason} ({fruitless} tries)")
+            pause = min(max(pause, self.patience.first_wait * 2 ** max(0, fruitless - 1)), self.patience.longest_wait)
+            logging.info("%s: %s; again in %.0f s from byte %d", self.file.name, reason, pause, _size(self.part))
+            if self.stop.wait(pause):
+                raise _Stopped
+
+    def _transfer(self, url: str) -> None:
+        """One connection."""
+        have = self._resumable(url)
+        if have and have == self.file.size:
+            return
+        headers = {"User-Agent": "s5", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if (validator := self._noted().get("validator")) and self._noted().get("url") == url:
+                headers["If-Range"] = validator
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310  (download() allows http and https only)
+        try:
+            response = urllib.request.urlopen(request, timeout=self.patience.timeout)  # noqa: S310
+        except urllib.error.HTTPError as e:
+            with e:
+                self._refuse(e, have)
+            return
+        except (OSError, http.client.HTTPException) as e:
+            raise _Broken(_reason(e)) from e
+        with response:
+            start, total = _extent(response, have)
+            if start not in (0, have):
+                self._restart()
+                raise _Broken(f"bytes from {start} instead of {have}")
+            if self.file.size is not None and total is not None and total != self.file.size:
+                raise _Refused(f"{total} bytes instead of {self.file.size}")
+            if not start:
+                self._restart()
+                check_space(self.path.parent, total or 0, self.file.name)
+            tag = response.headers.get("ETag", "")
+            strong = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+            write_bytes(self.note, json.dumps({"url": url, "validator": strong}).encode())
+            self._receive(response, total)
+
+    def _receive(self, response: http.client.HTTPResponse, total: int | None) -> None:
+        with self.part.open("ab") as out:
+            while True:
+                if self.stop.is_set():
+                    raise _Stopped
+                try:
+                    block = response.read1(BLOCK)
+                except (OSError, http.client.HTTPException) as e:
+                    raise _Broken(_reason(e)) from e
+                if not block:
+                    break
+                out.write(block)
+                self.meter.add(len(block))
+        have = _size(self.part)
+        if total is not None and have < total:
+            raise _Broken(f"the connection ended after {have} of {total} bytes")
+
+    def _refuse(self, answer: urllib.error.HTTPError, have: int) -> None:
+        """Raises what an HTTP error means."""
+        if answer.code == 416 and have:  # nothing behind what is there: it may be all, or of another version
+            if self.file.size is None and answer.headers.get("Content-Range") == f"bytes */{have}":
+                return
+            self._restart()
+            raise _Broken("a partial file that is longer than the server's")
+        words = f"HTTP {answer.code} {answer.reason}"
+        if answer.code in GONE:
+            raise _Refused(words)
+        after = answer.headers.get("Retry-After", "")
+        raise _Broken(words, float(after) if after.isdigit() else 0.0)
+
+    def _resumable(self, url: str) -> int:
+        """Bytes that are there and can be gone on from: if nothing tells the end result, only of the same version."""
+        have = _size(self.part)
+        if have and self.file.checksum is None:
+            noted = self._noted()
+            if noted.get("url") != url or not noted.get("validator"):
+                self._restart()
+                return 0
+        if self.file.size is not None and have > self.file.size:
+            self._restart()
+            return 0
+        return have
+
+    def _noted(self) -> Mapping[str, Any]:
+        try:
+            data = json.loads(self.note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+    def _restart(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        have = _size(self.part)
+        if self.file.size is not None and have != self.file.size:
+            raise _Damaged(f"{have} bytes instead of {self.file.size}")
+        if self.file.checksum is not None:
+            found = checksum(self.part, self.file.checksum.partition(":")[0])
+            if found != self.file.checksum:
+                raise _Damaged(f"{found} instead of {self.file.checksum}")
+
+
+class _Damaged(Exception):
+    """All bytes are there, but not the right ones."""
+
+
+def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+    """First byte of an answer, and bytes of the whole file if it says so."""
+    length = response.headers.get("Content-Length", "")
+    if response.status != 206:
+        return 0, int(length) if length.isdigit() else None
+    span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+    start = span.partition("-")[0]
+    return int(start) if start.isdigit() else -1, int(total) if total.isdigit() else None
+
+
+def _reason(error: Exception) -> str:
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, TimeoutError):
+        return "stalled"
+    return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

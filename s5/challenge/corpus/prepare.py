@@ -1,0 +1,240 @@
+"""Stage 1 of the challenge recipes: parts, additions and refinement put together by links, and data directories.
+
+data/raw/unpacked/<part>/     what was downloaded; nothing where the user has it
+data/raw/added/               sounds of other corpora, converted
+data/raw/dev_set/             the development set as the challenge's scripts leave it: links to the files above
+data/raw/eval_set             a link
+data/dev_set, data/eval_set   links to those two: scenes name their files from here
+data/<set>/                   data directories of ready-made mixtures
+data/raw/refinement.md        counts of training events
+data/raw/.content             what scenes are made of, as one sum: run.sh makes them again if it changes
+data/raw/.sources             the user's folders that are read, a line each: run.sh does the stage again if files change
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from s5.challenge.corpus import additions
+from s5.challenge.corpus.config import DEV, Addition, Corpus
+from s5.challenge.corpus.curation import Refined, Refinement, counts_table, external_items, refine
+from s5.challenge.corpus.paths import CorpusPaths, is_added, unpack_part
+from s5.challenge.corpus.sets import mixture_rows
+from s5.data import write_bytes, write_data_dir
+from s5.data.datadir import CONTENT
+from s5.labels import LabelSet
+from s5.utils.config import resolve
+from s5.utils.errors import InputError
+
+MERGED = ("sound_event", "interference")
+"""Folders of the development set that additions join."""
+
+TRAIN = "sound_event/train/"
+REPORT = "refinement.md"
+SOURCES = ".sources"
+
+
+def prepare(
+    places: CorpusPaths,
+    parts: Sequence[str],
+    refinement: Refinement | None = None,
+    nj: int = 1,
+    keep_archives: bool = True,
+    data: Path = Path("data"),
+) -> None:
+    """Makes everything that the later stages read.
+
+    Args:
+        places: where things lie.
+        parts: names of the parts that are wanted.
+        refinement: of the training events.
+        nj: processes.
+        keep_archives: whether downloads stay when they are unpacked.
+        data: folder of data directories and links.
+
+    Raises:
+        InputError: something is missing or bad; what is there from an earlier run stays.
+    """
+    corpus = places.corpus
+    labels = LabelSet.load(resolve(corpus.labels))
+    folders = {}
+    for name in sorted(parts, key=lambda name: name != DEV):  # what is taken from others is known then
+        if places.find(name) is not None or name in places.needed([name]):
+            folders[name] = unpack_part(places, name, nj, keep_archives)
+    if DEV in folders:
+        files = _merged(places, folders, nj)
+        if refinement is not None:
+            files = _refine(places, files, refinement, labels, nj)
+        _link_tree(folders[DEV], files, places.raw / DEV)
+        _write_content(corpus, places.raw, folders[DEV], files)
+    for name, folder in folders.items():
+        if any(s.part == name for s in corpus.sets.values()) and name != DEV:
+            _link(places.raw / name, folder)
+    for name in folders:
+        if (places.raw / name).exists():
+            _link(data / name, places.raw / name)
+    _write_sets(corpus, folders, labels, data)
+    users = [str(folder) for folder in folders.values() if not _is_below(folder, places.raw)]
+    write_bytes(places.raw / SOURCES, "".join(f"{folder}\n" for folder in users).encode())
+
+
+def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[str, str]:
+    """Path in the development set -> file, of the folders that additions join, additions included."""
+    dev = folders[DEV]
+    files = {path: str(dev / path) for top in MERGED for path in _walk(dev, top)}
+    for addition in places.corpus.additions:
+        if addition.part not in folders:
+            known = is_added(addition, dev)
+            logging.log(
+                logging.INFO if known else logging.WARNING,
+                "%s: %s",
+                addition.name,
+                "in the development set already" if known else f"not added, as {addition.part} is not wanted",
+            )
+            continue
+        items = [item for item in items_of(addition, folders[addition.part], dev) if item.target not in files]
+        if not items:
+            logging.info("%s: all files are in the development set already", addition.name)
+            continue
+        out = places.raw / "added"
+        counts = additions.convert(addition.name, items, out, places.corpus.keep, nj)
+        _say(addition.name, counts)
+        files |= _kept(addition.name, items, out)
+    return files
+
+
+def items_of(addition: Addition, part: Path, dev: Path) -> list[additions.Item]:
+    """The files of an addition."""
+    source = part if addition.folder == "." else part / addition.folder
+    if addition.picks is not None:
+        return additions.picked(addition, source, dev / addition.picks)
+    return additions.of_classes(addition, source)
+
+
+def _kept(name: str, items: Sequence[additions.Item], out: Path) -> dict[str, str]:
+    status = additions.statuses(name, out)
+    targets = [item.target for item in items if status[item.target].startswith(additions.SELECTED)]
+    return {target: str(out / target) for target in targets}
+
+
+def _say(name: str, counts: Mapping[str, int]) -> None:
+    found = additions.summary(counts)
+    words = ", ".join(f"{status} {n}" for status, n in found["statuses"].items())
+    logging.info(
+        "%s: %d files, %d kept, %d left out (%s)", name, found["files"], found["kept"], found["removed"], words
+    )
+
+
+def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, labels: LabelSet, nj: int) -> dict[str, str]:
+    """The files with the training events refined; writes the table of counts."""
+    out = places.raw / "added"
+    external: dict[str, str] = {}
+    for source in rules.external:
+        name = f"external_{Path(source.manifest).stem}"
+        items = external_items(source, labels.names, TRAIN.rstrip("/"))
+        counts = additions.convert(name, items, out, places.corpus.keep, nj)
+        _say(name, counts)
+        for target, file in _kept(name, items, out).items():
+            if external.setdefault(target.removeprefix(TRAIN), file) != file:
+                raise InputError(source.manifest, f"{target} of two manifests", "file names that differ")
+    train = {path.removeprefix(TRAIN): file for path, file in files.items() if path.startswith(TRAIN)}
+    refined = refine(train, rules, external)
+    _write_report(places.raw / REPORT, refined, labels, rules.min_duration)
+    rest = {path: file for path, file in files.items() if not path.startswith(TRAIN)}
+    return rest | {TRAIN + path: file for path, file in refined.files.items()}
+
+
+def _write_report(path: Path, refined: Refined, labels: LabelSet, min_duration: float) -> None:
+    table = counts_table(refined, labels.names, min_duration)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, table.encode())
+    logging.info("training events:\n%s", table)
+
+
+def _write_content(corpus: Corpus, raw: Path, part: Path, files: Mapping[str, str]) -> None:
+    """Writes the sum over names and sizes of the development set's files, ready-made mixtures left out.
+
+    Of the user's own files, which may be edited at the same size, the time counts too.
+
+    Where they lie does not count, nor what else stage 1 was asked for: an evaluation set that joins later, or another
+    number of downloads at a time, makes nothing be trained again.
+    """
+    dev = raw / DEV
+    mixtures = {Path(s.mixtures).parts[0] for s in corpus.sets.values() if s.part == DEV}
+    digest, n = hashlib.sha256(), 0
+    for top in sorted(name for name in os.listdir(dev) if name not in mixtures):
+        for path in sorted(_walk(dev, top)) if (dev / top).is_dir() else [top]:
+            found = (dev / path).stat() if (dev / path).is_file() else None
+            line = f"{path}\t{found.st_size if found else None}"
+            if found and not _is_below(Path(files.get(path, part / path)), raw):
+                line += f"\t{int(found.st_mtime)}"
+            digest.update(f"{line}\n".encode())
+            n += 1
+    write_bytes(raw / CONTENT, f"{n} files, {digest.hexdigest()}\n".encode())
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return os.path.abspath(path).startswith(f"{os.path.abspath(folder)}{os.sep}")
+
+
+def _walk(folder: Path, top: str) -> Iterator[str]:
+    """Files below ``folder/top``, relative to ``folder``, hidden ones left out."""
+    for parent, folders, names in os.walk(folder / top, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.relpath(os.path.join(parent, name), folder)
+
+
+def _link_tree(dev: Path, files: Mapping[str, str], out: Path) -> None:
+    """A folder of links: to ``files`` by their paths, and to what else is in ``dev``. Complete, or as it was before."""
+    new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
+    shutil.rmtree(new, ignore_errors=True)
+    for name in sorted(os.listdir(dev)):
+        if name not in MERGED and not name.startswith("."):
+            _link(new / name, dev / name)
+    for path, file in files.items():
+        _link(new / path, Path(file))
+    shutil.rmtree(old, ignore_errors=True)
+    if out.is_symlink():
+        out.unlink()
+    elif out.exists():
+        os.replace(out, old)
+    os.replace(new, out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _link(link: Path, target: Path) -> None:
+    """A symbolic link, relative where both lie in the recipe folder; an older link is replaced, nothing else is.
+
+    Raises:
+        InputError: something else is there.
+    """
+    link.parent.mkdir(parents=True, exist_ok=True)
+    here = Path.cwd()
+    text = str(target.absolute())
+    if target.absolute().is_relative_to(here):
+        text = os.path.relpath(target.absolute(), link.parent.absolute())
+    if link.is_symlink():
+        if os.readlink(link) == text:
+            return
+        link.unlink()
+    elif link.exists():
+        raise InputError(link, "a folder or file", "nothing, or a link (move it away and name it by --data_root)")
+    link.symlink_to(text)
+
+
+def _write_sets(corpus: Corpus, folders: Mapping[str, Path], labels: LabelSet, data: Path) -> None:
+    for name, found in corpus.sets.items():
+        if found.part not in folders:
+            continue
+        base = data / found.part
+        sources = None if found.sources is None else base / found.sources
+        rows = mixture_rows(base / found.mixtures, sources, labels, corpus.n_slots)
+        write_data_dir(data / name, rows, corpus.n_slots)
+        logging.info("%s: %d mixtures, %d sources", data / name, len(rows), sum(len(row.sources) for row in rows))

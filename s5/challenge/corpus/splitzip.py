@@ -1,0 +1,222 @@
+"""Split zip archives (``a.z01``, ``a.z02``, ... ``a.zip``) as one archive, read where they lie.
+
+Python's zipfile does not read them, and joining them first (``zip -s 0``) takes their size in disk once more. In a
+split archive every entry of the central directory says on which part it begins and where in that part. So the parts are
+seen here as one file, with that directory written anew: places counted from the first part's beginning.
+
+Formats: PKWARE's APPNOTE.TXT, sections 4.3.12 to 4.3.16 and 4.5.3 (zip64), 8.4 and 8.5 (splitting).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from s5.utils.errors import InputError
+
+END = struct.Struct("<4s4H2LH")
+"""Of the archive: signature; this part, the directory's first part; entries in this part, in all; the directory's bytes
+and place; bytes of the comment."""
+
+END64 = struct.Struct("<4sQ2H2L4Q")
+LOCATOR = struct.Struct("<4sLQL")
+ENTRY = struct.Struct("<4s6H3L5H2L")
+"""Of the directory: signature; versions, flags, method, time, date; CRC, packed and unpacked bytes; lengths of name,
+extra fields and comment; part; attributes; place in the part."""
+
+FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
+ZIP64 = 1
+"""Kind of the extra field with what does not fit into 32 bits."""
+
+
+class Joined(io.RawIOBase):
+    """Files one behind the other, and some bytes behind ``cut`` instead of theirs, as one file to read.
+
+    Args:
+        paths: the files.
+        cut: bytes of them that count; all by default.
+        tail: bytes that follow.
+    """
+
+    def __init__(self, paths: Sequence[Path], cut: int | None = None, tail: bytes = b"") -> None:
+        self._files = [path.open("rb") for path in paths]
+        self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
+        self._cut = self.starts[-1] if cut is None else cut
+        self._tail, self._place = tail, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Place of the next byte."""
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes to a place."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._cut + len(self._tail)}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+        """Reads what one file has, at most."""
+        view = memoryview(buffer).cast("B")
+        if self._place >= self._cut:
+            block = self._tail[self._place - self._cut :][: len(view)]
+        else:
+            i = bisect_right(self.starts, self._place) - 1
+            file = self._files[i]
+            file.seek(self._place - self.starts[i])
+            block = file.read(min(len(view), self.starts[i + 1] - self._place, self._cut - self._place))
+        view[: len(block)] = block
+        self._place += len(block)
+        return len(block)
+
+    def read_at(self, place: int, n: int) -> bytes:
+        """n bytes from a place, fewer at the end."""
+        self.seek(place)
+        blocks = []
+        while n and (block := self.read(n)):
+            blocks.append(block)
+            n -= len(block)
+        return b"".join(blocks)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._files:
+            file.close()
+        super().close()
+
+
+def parts(path: str | Path) -> list[Path]:
+    """Files of an archive, named by its last, ``a.zip``: ``a.z01`` .. and itself; itself alone if it is not split.
+
+    Raises:
+        InputError: one is missing, or it is no zip archive.
+    """
+    path = Path(path)
+    number = _end(path)[1]
+    names = []
+    for i in range(1, number + 1):
+        name = path.with_suffix(f".z{i:02d}")
+        if not name.is_file():
+            raise InputError(name, "no file", f"part {i} of the {number + 1} parts of {path.name}")
+        names.append(name)
+    return [*names, path]
+
+
+def open_zip(path: str | Path) -> zipfile.ZipFile:
+    """Opens a zip archive, split or not, for a :class:`s5.utils.zips.ZipReader`, which names what is damaged.
+
+    Args:
+        path: the archive; of a split one its last part, which ends in .zip.
+
+    Raises:
+        InputError: a part is missing, or it is no zip archive.
+    """
+    files = parts(path)
+    if len(files) == 1:
+        return zipfile.ZipFile(path)
+    with Joined(files) as raw:
+        cut, tail = _rewritten(raw)
+    return zipfile.ZipFile(io.BufferedReader(Joined(files, cut, tail), 1 << 18))
+
+
+def _end(path: Path) -> tuple[int, int]:
+    """Place of the end record in a file, and the number of the last part (0: not split)."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(max(0, size - END.size - FULL16))
+            data = file.read()
+    except OSError as e:
+        raise InputError(path, e.strerror or "no file", "a zip archive") from e
+    place = data.rfind(b"PK\x05\x06")
+    if place < 0 or len(data) < place + END.size:
+        raise InputError(path, "no end of an archive", "a complete zip archive")
+    number = END.unpack_from(data, place)[1]
+    # More than 32 bits' worth: the locator before it says how many parts there are.
+    if number == FULL16 and place >= LOCATOR.size:
+        locator = LOCATOR.unpack_from(data, place - LOCATOR.size)
+        number = max(0, locator[3] - 1) if locator[0] == b"PK\x06\x07" else 0
+    return size - len(data) + place, number
+
+
+def _rewritten(raw: Joined) -> tuple[int, bytes]:
+    """Place of the central directory over all parts, and the directory and end records of an archive in one part."""
+    last = Path(str(raw._files[-1].name))
+    place = raw.starts[-2] + _end(last)[0]
+    _, _, disk, _, count, size, offset, _ = END.unpack(raw.read_at(place, END.size))
+    locator = LOCATOR.unpack(raw.read_at(place - LOCATOR.size, LOCATOR.size))
+    if locator[0] == b"PK\x06\x07":
+        end = END64.unpack(raw.read_at(raw.starts[locator[1]] + locator[2], END64.size))
+        if end[0] != b"PK\x06\x06":
+            raise ValueError("no zip64 end record where it should be")
+        _, _, _, _, _, disk, _, count, size, offset = end
+    begin = raw.starts[disk] + offset
+    entries = list(_entries(raw.read_at(begin, size), raw.starts))
+    if len(entries) != count:
+        raise ValueError(f"{len(entries)} entries instead of {count}")
+    directory = b"".join(entries)
+    where = begin + len(directory)
+    end64 = END64.pack(b"PK\x06\x06", END64.size - 12, 45, 45, 0, 0, len(entries), len(entries), len(directory), begin)
+    locator64 = LOCATOR.pack(b"PK\x06\x07", 0, where, 1)
+    end32 = END.pack(b"PK\x05\x06", 0, 0, FULL16, FULL16, FULL32, FULL32, 0)
+    return begin, directory + end64 + locator64 + end32
+
+
+def _entries(data: bytes, starts: Sequence[int]) -> Iterator[bytes]:
+    """Entries of a central directory with places counted from the first part's beginning."""
+    at = 0
+    while at < len(data):
+        fields = list(ENTRY.unpack_from(data, at))
+        if fields[0] != b"PK\x01\x02":
+            raise ValueError("no entry of the directory where it should be")
+        n_name, n_extra, n_comment = fields[10:13]
+        name_end = at + ENTRY.size + n_name
+        name, extra = data[at + ENTRY.size : name_end], data[name_end : name_end + n_extra]
+        comment = data[name_end + n_extra : name_end + n_extra + n_comment]
+        at = name_end + n_extra + n_comment
+        rest, wide = _split_extra(extra)
+        # What is full in the entry stands in the zip64 field, in this order.
+        packed, unpacked, part, offset = fields[8], fields[9], fields[13], fields[16]
+        values = []
+        for value, full, form in (
+            (unpacked, FULL32, "<Q"),
+            (packed, FULL32, "<Q"),
+            (offset, FULL32, "<Q"),
+            (part, FULL16, "<L"),
+        ):
+            if value == full:
+                value, wide = struct.unpack_from(form, wide)[0], wide[struct.calcsize(form) :]
+            values.append(value)
+        unpacked, packed, offset, part = values
+        offset += starts[part]
+        large = [value for value in (unpacked, packed, offset) if value >= FULL32]
+        if large:
+            rest += struct.pack(f"<2H{len(large)}Q", ZIP64, 8 * len(large), *large)
+        fields[8], fields[9] = min(packed, FULL32), min(unpacked, FULL32)
+        fields[11], fields[13], fields[16] = len(rest), 0, min(offset, FULL32)
+        yield ENTRY.pack(*fields) + name + rest + comment
+
+
+def _split_extra(extra: bytes) -> tuple[bytes, bytes]:
+    """Extra fields without the zip64 one, and that one's content."""
+    rest, wide, at = b"", b"", 0
+    while at + 4 <= len(extra):
+        kind, n = struct.unpack_from("<2H", extra, at)
+        if kind == ZIP64:
+            wide = extra[at + 4 : at + 4 + n]
+        else:
+            rest += extra[at : at + 4 + n]
+        at += 4 + n
+    return rest, wide

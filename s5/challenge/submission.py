@@ -1,0 +1,322 @@
+"""Stage 13: the challenge's submission: the zip of estimates and results, the meta file, the list of audio addresses.
+
+<Author>_<Affiliation>_task4_<n>_out.zip      holds a folder of that name with
+    eval_out/<soundscape>_<slot>_<Label>.wav      16 bit, silent slots left out
+    eval_results.json                             parameters, labels and probabilities of every soundscape
+    dev_set_test_results.json                     figures and labels of the development set's test part
+<Author>_<Affiliation>_task4_<n>.meta.yaml
+<Author>_<Affiliation>_task4.audio_url.txt
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import tempfile
+import typing
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from s5.data import DataDir, write_bytes
+from s5.data.names import source_name
+from s5.inference.stages import FINAL_LABELS, FINAL_PROBABILITIES, read_rows
+from s5.labels import SILENCE, LabelSet
+from s5.system.config import SystemConfig, system_name
+from s5.utils.config import load_yaml, parse
+from s5.utils.errors import InputError
+from s5.utils.text import read_json
+
+AUDIO, EVAL_JSON, TEST_JSON = "eval_out", "eval_results.json", "dev_set_test_results.json"
+MOST = 4
+"""Systems that a team may submit; they are numbered from 1."""
+
+
+@dataclass
+class Affiliation:
+    """Where an author works."""
+
+    abbreviation: str
+    institute: str
+    location: str
+    """City, country."""
+    department: str = ""
+
+
+@dataclass
+class Author:
+    """One of the authors."""
+
+    lastname: str
+    firstname: str
+    email: str
+    affiliation: Affiliation
+    corresponding: bool = False
+
+
+@dataclass
+class Submission:
+    """Who submits what; conf/submission.yaml shows all keys."""
+
+    number: int
+    """1 to 4."""
+    name: str
+    abbreviation: str
+    """Of at most 10 characters, for tables."""
+    authors: list[Author]
+    audio_url: str
+    """Address that the organisers fetch the zip from."""
+
+
+@dataclass
+class Details:
+    """The authors' YAML."""
+
+    submission: Submission
+    system: dict[str, Any] = field(default_factory=dict)
+    """What the organisers' form asks about the system; goes into the meta file as it is."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Details:
+        """Reads and checks it. Raises InputError that names all missing fields, or the first wrong one."""
+        data = load_yaml(path)
+        absent = missing_fields(cls, data)
+        if absent:
+            raise InputError(path, f"nothing under {', '.join(absent)}", "a value")
+        details: Details = parse(cls, data, path)
+        about = details.submission
+        corresponding = [author for author in about.authors if author.corresponding]
+        if len(corresponding) != 1:
+            found = f"{len(corresponding)} corresponding authors"
+            raise InputError(f"{path}: key submission.authors", found, "one")
+        if not 1 <= about.number <= MOST:
+            raise InputError(f"{path}: key submission.number", about.number, f"1 to {MOST}")
+        if len(about.abbreviation) > 10:
+            raise InputError(f"{path}: key submission.abbreviation", repr(about.abbreviation), "at most 10 characters")
+        for author in about.authors:
+            if not re.fullmatch(r"[^@\s]+@[^@\s]+", author.email):
+                raise InputError(f"{path}: key submission.authors: email", repr(author.email), "name@host")
+        if not re.match(r"https?://\S+$", about.audio_url):
+            raise InputError(f"{path}: key submission.audio_url", repr(about.audio_url), "an address, https://...")
+        if not re.fullmatch(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+", details.team):
+            raise InputError(
+                f"{path}: last name and abbreviated affiliation", details.team, "letters and digits in both"
+            )
+        return details
+
+    @property
+    def team(self) -> str:
+        """``<Author>_<Affiliation>`` of the corresponding author, without spaces and accents."""
+        author = next(author for author in self.submission.authors if author.corresponding)
+        return f"{_plain(author.lastname)}_{_plain(author.affiliation.abbreviation)}"
+
+    @property
+    def label(self) -> str:
+        """``<Author>_<Affiliation>_task4_<n>``."""
+        return f"{self.team}_task4_{self.submission.number}"
+
+
+def missing_fields(schema: Any, data: Any, prefix: str = "") -> list[str]:
+    """Keys without a value that a dataclass asks for, at any depth, in its order.
+
+    Example:
+        >>> missing_fields(Author, {"lastname": "A", "email": None, "affiliation": {"institute": "B", "location": "C"}})
+        ['firstname', 'email', 'affiliation.abbreviation']
+    """
+    if not isinstance(data, Mapping):
+        return []
+    absent = []
+    hints = typing.get_type_hints(schema)
+    for item in dataclasses.fields(schema):
+        key, value = f"{prefix}{item.name}", data.get(item.name)
+        needed = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if value in (None, "", []):
+            absent += [key] if needed else []
+            continue
+        hint = hints[item.name]
+        inner = next((h for h in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(h)), None)
+        if inner is not None:
+            parts = enumerate(value) if isinstance(value, list) else [(None, value)]
+            for i, part in parts:
+                absent += missing_fields(inner, part, f"{key}." if i is None else f"{key}.{i}.")
+    return absent
+
+
+def make_submission(
+    details: Details,
+    system: str | Path,
+    eval_data: str | Path,
+    eval_results: str | Path,
+    scores: str | Path,
+    n_parameters: int,
+    out: str | Path,
+    labels: LabelSet,
+    n_slots: int = 3,
+) -> Path:
+    """Writes the zip, the meta file and the list of addresses.
+
+    Args:
+        details: of the authors.
+        system: the system's YAML.
+        eval_data: data directory of the evaluation set.
+        eval_results: what stages 7 to 10 made of it: ``estimates/``, ``final_labels``, ``final_probabilities``.
+        scores: scores.json of the development set's test part (stage 11).
+        n_parameters: of all networks.
+        out: folder for the three files.
+        labels: the label set.
+        n_slots: K.
+
+    Returns:
+        The zip.
+
+    Raises:
+        InputError: something is missing, or does not fit together.
+    """
+    config = {"system": system_name(system), **dataclasses.asdict(SystemConfig.load(system))}
+    listed, audio = _evaluation(DataDir.load(eval_data).utts, Path(eval_results))
+    evaluation = {"nparams": n_parameters, "probabilities": listed, "config": config}
+    test, figures = _test_results(Path(scores), n_parameters, config, labels, n_slots)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    name = f"{details.label}_out"
+    path = out / f"{name}.zip"
+    _write_zip(path, name, audio, {EVAL_JSON: evaluation, TEST_JSON: test})
+    about = details.submission
+    people = [dataclasses.asdict(author) for author in about.authors]
+    meta = {
+        "submission": {
+            "label": details.label,
+            "name": about.name,
+            "abbreviation": about.abbreviation,
+            "authors": people,
+        },
+        "system": {**details.system, "complexity": {"total_parameters": n_parameters}},
+        "results": {"development_test": figures},
+    }
+    text = yaml.safe_dump(meta, sort_keys=False, allow_unicode=True)
+    write_bytes(out / f"{details.label}.meta.yaml", text.encode())
+    _add_address(out / f"{details.team}_task4.audio_url.txt", path.name, about.audio_url)
+    return path
+
+
+def count_parameters(system: str | Path, expdir: str | Path) -> int:
+    """Parameters of all networks of a system, each experiment once."""
+    from s5.system.model import load_model
+
+    config = SystemConfig.load(system)
+    models = {(m.folder(), m.checkpoint): kind for kind in ("tagger", "separator") for m in config.models(kind)}
+    networks = [load_model(Path(expdir) / folder, file, kind).network for (folder, file), kind in models.items()]
+    return sum(p.numel() for network in networks for p in network.parameters())
+
+
+def _plain(name: str) -> str:
+    """A name for a file's name: letters, digits and hyphens."""
+    import unicodedata
+
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9-]", "", letters)
+
+
+def _evaluation(utts: Sequence[str], results: Path) -> tuple[list[dict[str, Any]], list[Path]]:
+    """The part ``probabilities`` of eval_results.json, and the audio files."""
+    rows, shares = read_rows(results / FINAL_LABELS), read_rows(results / FINAL_PROBABILITIES)
+    listed, audio = [], []
+    for utt in utts:
+        if utt not in rows or utt not in shares:
+            raise InputError(
+                results / FINAL_LABELS, f"no {utt}", "every mixture of the evaluation set (stages 7 to 10)"
+            )
+        estimate = []
+        for slot, (label, probability) in enumerate(zip(rows[utt], shares[utt], strict=True)):
+            path = results / "estimates" / source_name(utt, slot, label)
+            if not path.is_file():
+                raise InputError(path, "no such file", f"an estimate of each label in {results / FINAL_LABELS}")
+            audio.append(path)
+            estimate.append({"filename": path.name, "label": label, "probability": float(probability)})
+        listed.append({"soundscape": utt, "estimate": estimate})
+    return listed, audio
+
+
+def _test_results(
+    file: Path, n_parameters: int, config: Mapping[str, Any], labels: LabelSet, n_slots: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """dev_set_test_results.json, and its totals for the meta file."""
+    try:
+        scores = read_json(file, "what stage 11 wrote")
+        rows, metrics, oracle = scores["mixtures"], scores["metrics"], scores["oracle_labels"]
+    except (KeyError, TypeError) as e:
+        raise InputError(file, f"no scores ({e})", "what stage 11 wrote") from None
+    if oracle:
+        raise InputError(file, "scores with the true labels", "those of the system's own")
+    details = []
+    for row in rows:
+        est, ref = (_padded(row[key], n_slots, SILENCE) for key in ("est_labels", "ref_labels"))
+        labels.indices(est, n_slots, f"{file}: {row['utt']}")
+        counts = {key: row[key] for key in ("tp", "fp", "fn")}
+        details.append(
+            {
+                "soundscape": row["utt"],
+                "ref_labels": ref,
+                "est_labels": est,
+                "probabilities": _padded(row.get("probabilities") or [], n_slots, 0.0),
+                "metrics": [
+                    {"metric": "CAPI-SDRi", "value": row["CAPI-SDRi"]},
+                    {"metric": "label_metrics", "value": {"acc": counts["fp"] + counts["fn"] == 0, **counts}},
+                ],
+            }
+        )
+    accuracies = {key: metrics[key] for key in ("accuracy_mix", "accuracy_src")}
+    content = {
+        "CAPI-SDRi": {"mean": metrics["CAPI-SDRi"]},
+        "label_metrics": accuracies,
+        "nparams": n_parameters,
+        "details": details,
+        "config": config,
+    }
+    return content, {"CAPI-SDRi": metrics["CAPI-SDRi"], **accuracies}
+
+
+def _padded(values: Sequence[Any], n_slots: int, filling: Any) -> list[Any]:
+    return [*values, *[filling] * (n_slots - len(values))]
+
+
+def _write_zip(path: Path, folder: str, audio: Sequence[Path], documents: Mapping[str, Any]) -> None:
+    """The zip under a temporary name first; one file after the other goes through memory."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with (
+            os.fdopen(handle, "wb") as target,
+            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as z,
+        ):
+            for name, content in documents.items():
+                text = json.dumps(content, indent=1, allow_nan=False)
+                z.writestr(_entry(f"{folder}/{name}"), text)
+            z.writestr(_entry(f"{folder}/{AUDIO}/"), "")
+            for file in audio:
+                z.writestr(_entry(f"{folder}/{AUDIO}/{file.name}"), file.read_bytes())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Of a fixed date: the same estimates give the same file."""
+    info = zipfile.ZipInfo(name)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
+    return info
+
+
+def _add_address(file: Path, name: str, url: str) -> None:
+    """One line a submission of the team, ``<zip> <address>``; the others' lines stay."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    kept = [line for line in lines if line.split()[:1] != [name]]
+    write_bytes(file, "".join(f"{line}\n" for line in sorted([*kept, f"{name} {url}"])).encode())

@@ -1,0 +1,318 @@
+"""Scoring of a folder of estimates against a test set: finds and reads the files, scores in parallel, prints, writes.
+
+The estimates may come from any system: files named as in the challenge, <utt>_<slot>_<Label>.wav
+(2025: <utt>_<Label>.wav). The metrics themselves are in ``s5.metrics``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from s5.data import DataDir, read_audio, write_bytes
+from s5.data.names import SourceFile, audio_files, find_source_files, source_name
+from s5.labels import SILENCE, LabelSet
+from s5.metrics import active, score_mixture
+from s5.utils.errors import InputError
+from s5.utils.parallel import in_processes
+from s5.utils.text import read_text
+
+if TYPE_CHECKING:
+    from s5.scene.spec import Event, Scene
+
+Slots = list[SourceFile | None]
+"""The sources of a mixture by slot; None is a silent slot before the last active one."""
+
+
+class References(Protocol):
+    """A test set: the names of its mixtures, their labels, and what one of them holds."""
+
+    utts: list[str]
+
+    def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
+        """Reference channel [samples], sampling rate, labels, dry sources [n, samples]."""
+
+    def scene(self, utt: str) -> Scene | None:
+        """How the mixture was made; None where that is not known."""
+
+    def expects(self, utt: str) -> bool:
+        """Whether the mixture has a source."""
+
+
+class DataDirReferences:
+    """References in a data directory."""
+
+    def __init__(self, path: Path, labels: LabelSet) -> None:
+        self._data = DataDir.load(path, labels)
+        if not self._data.has_sources:
+            raise InputError(path, "no labels with dry sources", "a data directory with references")
+        self.utts = list(self._data.utts)
+
+    def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
+        """See :class:`References`."""
+        mixture, fs = self._data.mixture(utt)
+        labels = list(self._data.labels[utt])
+        return mixture[0], fs, labels, self._data.sources(utt, (mixture.shape[1], fs))[: len(labels)]
+
+    def scene(self, utt: str) -> Scene | None:
+        """See :class:`References`."""
+        path = self._data.scene_path(utt)
+        return None if path is None else _load_scene(path)
+
+    def expects(self, utt: str) -> bool:
+        """See :class:`References`."""
+        return bool(self._data.labels[utt])
+
+
+class ChallengeReferences:
+    """References in the challenge's layout: ``soundscape/<utt>.wav``, ``oracle_target/<utt>_<slot>_<Label>.wav``.
+
+    Args:
+        path: the folder of both.
+        labels: the label set.
+        metadata: the set's list of scenes (``metadata/valid.json``), in the order of the mixtures' names; optional.
+
+    Raises:
+        InputError: no mixture, a target whose name fits none, a slot without a file before one that has one, or a list
+            of another length.
+    """
+
+    def __init__(self, path: Path, labels: LabelSet, metadata: Path | None = None) -> None:
+        self._mixtures = audio_files(path / "soundscape")
+        if not self._mixtures:
+            raise InputError(path / "soundscape", "no wav file", "one for each mixture")
+        self.utts = list(self._mixtures)
+        self._sources = find_sources(path / "oracle_target", self.utts, labels)
+        for utt, slots in self._sources.items():
+            if None in slots:
+                missing = source_name(utt, slots.index(None), "<Label>")
+                raise InputError(path / "oracle_target" / missing, "no such file", f"one, as {utt} has a later slot")
+        self._scenes: dict[str, Path] = {} if metadata is None else self._list_scenes(metadata)
+
+    def _list_scenes(self, metadata: Path) -> dict[str, Path]:
+        from s5.scene.formats.lists import MetadataList
+
+        scenes = MetadataList.load(metadata)
+        if len(scenes) != len(self.utts):
+            raise InputError(metadata, f"{len(scenes)} scenes", f"{len(self.utts)}, one for each mixture")
+        return {u: scenes.folder / entry.metadata_path for u, entry in zip(self.utts, scenes.entries, strict=True)}
+
+    def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
+        """See :class:`References`."""
+        mixture, fs = read_audio(self._mixtures[utt])
+        slots = self._sources[utt]
+        return mixture[0], fs, slot_labels(slots), read_sources(slots, mixture.shape[1], fs)
+
+    def scene(self, utt: str) -> Scene | None:
+        """See :class:`References`."""
+        return _load_scene(self._scenes[utt]) if utt in self._scenes else None
+
+    def expects(self, utt: str) -> bool:
+        """See :class:`References`."""
+        return bool(self._sources[utt])
+
+
+def _load_scene(path: Path) -> Scene:
+    from s5.scene.spec import Scene
+
+    return Scene.load(path)
+
+
+def conditions(scene: Scene, ref_labels: Sequence[str], where: object) -> dict[str, Any]:
+    """What a scene tells about a mixture and its references, as :func:`s5.metrics.score_mixture` takes it.
+
+    Args:
+        scene: the scene.
+        ref_labels: labels of the references. A scene may have the events of several classes in another order (2025:
+            labels in class order); those of one class keep theirs.
+        where: what complaints name.
+
+    Raises:
+        InputError: the scene has other labels.
+    """
+    targets = scene.targets
+    if Counter(active(ref_labels)) != Counter(str(event.label) for event in targets):
+        raise InputError(where, f"a scene of {' '.join(scene.labels) or 'silence'}", " ".join(ref_labels) or "silence")
+    by_label: dict[str, list[Event]] = {}
+    for event in targets:
+        by_label.setdefault(str(event.label), []).append(event)
+    angles = [a for group in by_label.values() for a in angles_between([e.event_position or [] for e in group])]
+    queues = {label: iter(group) for label, group in by_label.items()}
+    events = [None if label == SILENCE else next(queues[label]) for label in ref_labels]
+    return {
+        "room": Path(scene.room.sofa_path).stem,
+        "snr": [None if event is None else float(event.snr) for event in events],
+        "angle": round(min(angles), 3) if angles else None,
+    }
+
+
+def angles_between(positions: Sequence[Sequence[Sequence[float]]]) -> list[float]:
+    """Angles in degrees between all pairs of sources, seen from the microphone.
+
+    Args:
+        positions: of each source its points [x, y, z]; of a moving one their mean counts.
+
+    Example:
+        >>> angles_between([[[1, 0, 0]], [[0, 2, 0]], [[-3, 0, 0]]])
+        [90.0, 180.0, 90.0]
+    """
+    points = [np.mean(np.asarray(path, dtype=float).reshape(-1, 3), axis=0) for path in positions if len(path)]
+    units = [point / max(float(np.linalg.norm(point)), 1e-12) for point in points]
+    return [
+        float(np.degrees(np.arccos(np.clip(units[i] @ units[j], -1.0, 1.0))))
+        for i in range(len(units))
+        for j in range(i + 1, len(units))
+    ]
+
+
+def open_references(path: Path, labels: LabelSet, metadata: Path | None = None) -> References:
+    """The references in a folder, whichever of both layouts it has; only the challenge's takes a list of scenes."""
+    if (path / "wav.scp").is_file():
+        if metadata is not None:
+            raise InputError(metadata, "a list of scenes", f"none: {path} has its own (scene.scp)")
+        return DataDirReferences(path, labels)
+    if (path / "soundscape").is_dir():
+        return ChallengeReferences(path, labels, metadata)
+    found = "neither wav.scp nor soundscape/" if path.is_dir() else "no such folder"
+    raise InputError(path, found, "a data directory, or a folder with soundscape/ and oracle_target/")
+
+
+def find_sources(folder: Path, utts: Sequence[str], labels: LabelSet) -> dict[str, Slots]:
+    """The sources of each mixture in a folder, as :func:`s5.data.names.find_source_files` has them.
+
+    Raises:
+        InputError: as there, or an unknown label.
+    """
+    numbered = find_source_files(folder, utts)
+    for slots in numbered.values():
+        for file in slots.values():
+            if labels.index(file.label, file.path) == labels.silence_index:
+                raise InputError(file.path, f"label {file.label}", "no file for a silent slot")
+    return {utt: [found.get(i) for i in range(max(found, default=-1) + 1)] for utt, found in numbered.items()}
+
+
+def slot_labels(slots: Slots) -> list[str]:
+    """Labels by slot, ``silence`` where there is no file."""
+    return [SILENCE if file is None else file.label for file in slots]
+
+
+def without_estimate(references: References, estimates: dict[str, Slots]) -> list[str]:
+    """Mixtures with a source for which there is no file at all: a system that heard nothing, or files that are lost."""
+    return [utt for utt in references.utts if references.expects(utt) and not estimates[utt]]
+
+
+def read_sources(slots: Slots, n_samples: int, fs: int) -> np.ndarray:
+    """Waveforms [slots, samples] float32 of single-channel files, which have to agree with the mixture."""
+    waveforms = np.zeros((len(slots), n_samples), dtype=np.float32)
+    for waveform, file in zip(waveforms, slots, strict=True):
+        if file is None:
+            continue
+        samples, _ = read_audio(file.path, fs)
+        if samples.shape != (1, n_samples):
+            expected = f"1 channel of {n_samples} samples, as its mixture"
+            raise InputError(file.path, f"{samples.shape[0]} channel(s) of {samples.shape[1]} samples", expected)
+        waveform[:] = samples[0]
+    return waveforms
+
+
+def read_probabilities(path: Path, estimates: dict[str, Slots]) -> dict[str, list[float]]:
+    """Confidence of each estimate from a file of lines ``<utt> <p> ...``: one for each slot after the vote.
+
+    What lies behind the last estimate's slot (silenced after the vote) is left out.
+    """
+    lines = read_text(path, "lines of <utt> <probability> ...").splitlines()
+    found: dict[str, list[float]] = {}
+    for number, line in enumerate(lines, 1):
+        utt, *words = line.split() or [""]
+        if not utt:
+            continue
+        where = f"{path}:{number}"
+        if utt not in estimates or utt in found:
+            raise InputError(where, f"mixture {utt}" + " again" * (utt in found), "each of the references once")
+        n = len(estimates[utt])
+        if len(words) < n:
+            raise InputError(where, f"{len(words)} probabilities", f"one for each of {n} slots of {utt}")
+        found[utt] = [_probability(where, word) for word in words][:n]
+    for utt, slots in estimates.items():
+        if slots and utt not in found:
+            raise InputError(path, f"no line for {utt}", f"probabilities of its {len(slots)} slots")
+    return found
+
+
+def _probability(where: str, word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
+        raise InputError(where, word, "a probability from 0 to 1")
+    return value
+
+
+def score_one(
+    references: References,
+    estimates: dict[str, Slots],
+    probabilities: dict[str, list[float]] | None,
+    options: dict[str, Any],
+    utt: str,
+) -> dict[str, Any]:
+    """Reads one mixture's files, each once, and scores it; a row of :func:`s5.metrics.score_mixture`."""
+    mixture, fs, ref_labels, ref = references.read(utt)
+    slots = estimates[utt]
+    est = read_sources(slots, len(mixture), fs)
+    confidence = None if probabilities is None else probabilities.get(utt, [])
+    scene = references.scene(utt)
+    known = None if scene is None else conditions(scene, ref_labels, f"scene of {utt}")
+    return score_mixture(utt, slot_labels(slots), est, ref_labels, ref, mixture, confidence, scene=known, **options)
+
+
+def score_all(job: partial[dict[str, Any]], utts: Sequence[str], n_jobs: int) -> Iterator[dict[str, Any]]:
+    """Rows of all mixtures in their order, from ``n_jobs`` processes."""
+    if n_jobs == 1:
+        yield from map(job, utts)
+        return
+    # A thread for each process: the processes share the cores already. They read this when they start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    yield from in_processes(job, utts, n_jobs, "score", [__name__], chunk=4)
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The main figures as text: the whole set, by number of sources, by subset."""
+    columns = ("CAPI-SDRi", "SDRi", "accuracy_mix", "accuracy_src")
+    heads = ("mixtures", "CAPI-SDRi dB", "SDRi dB", "mixture acc. %", "source acc. %")
+    parts = {"all": {**scores["counts"], **scores["metrics"]}}
+    for n, part in scores["by_n_sources"].items():
+        parts[f"{n} source" + ("" if n == "1" else "s")] = part
+    parts.update(scores["by_subset"])
+    lines = [f"{'':<10}" + "".join(f"{head:>{len(head) + 2}}" for head in heads)]
+    for name, part in parts.items():
+        cells = [str(part["mixtures"]), *(_figure(part[column]) for column in columns)]
+        lines.append(
+            f"{name:<10}" + "".join(f"{cell:>{len(head) + 2}}" for cell, head in zip(cells, heads, strict=True))
+        )
+    metrics = scores["metrics"]
+    lines.append("")
+    if interval := scores.get("intervals", {}).get("metrics", {}).get("CAPI-SDRi"):
+        level, (low, high) = scores["intervals"]["level"], interval
+        lines.append(f"CAPI-SDRi {_figure(metrics['CAPI-SDRi'])} dB, {level:g} % interval {low:.2f} to {high:.2f} dB")
+    lines.append(", ".join(f"{name} {_figure(metrics[name])} %" for name in ("precision", "recall", "Acc2", "Acc3")))
+    lines.append(", ".join(f"{name} {_figure(metrics[name])} dB" for name in ("CA-SDRi", "PI-SDRi")))
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file under a temporary name first, so that a file of this name is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

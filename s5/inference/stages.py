@@ -1,0 +1,537 @@
+"""The decoding stages over a data directory: tag, vote, separate, fuse. Each writes its output whole or not at all.
+
+The same system, weights and audio give the same bytes, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import kaldiio
+import numpy as np
+
+from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write_bytes
+from s5.data.kaldi import check_posterior, read_n_slots, read_scp
+from s5.data.names import source_name
+from s5.fusion import Counts
+from s5.labels import LabelSet
+from s5.system.system import Result, S5System
+from s5.utils.errors import InputError
+from s5.utils.parallel import run_jobs
+from s5.utils.shards import Shards, results, whole_folder
+from s5.utils.text import read_text
+
+Rows = dict[str, list[str]]
+
+_NO_ARRAY = (ValueError, SyntaxError, TypeError, MemoryError, OverflowError, TokenError, BadZipFile)
+"""What numpy raises at a file of samples that is none."""
+
+FINAL_LABELS, FINAL_PROBABILITIES = "final_labels", "final_probabilities"
+"""Files of the labels behind ``estimates/``: those of the vote, less what a gate silenced, refined if asked."""
+
+
+def spread(data: DataDir, num: int | None) -> DataDir:
+    """So many mixtures of a data directory, spread evenly over it; all of them for None or more than there are."""
+    if num is None or num >= len(data.utts):
+        return data
+    places = np.linspace(0, len(data.utts) - 1, num).round().astype(int)
+    return replace(data, utts=[data.utts[i] for i in places])
+
+
+def tag(
+    system: S5System,
+    data: DataDir,
+    out: str | Path,
+    utts: Sequence[str] | None = None,
+    nj: int = 1,
+    shards: Shards | None = None,
+) -> None:
+    """Writes ``posteriors/<tagger>.ark`` and ``.scp``: K x (C + 1) matrices, or 1 x C of multi-hot taggers.
+
+    The label set and K stand beside them, in ``labels.txt`` and ``n_slots``.
+    """
+    utts = list(utts or data.utts)
+    folder = Path(out, "posteriors")
+    tables: dict[str, dict[str, np.ndarray]] = {m.name: {} for m in system.config.taggers}
+    job = _Tag(system, data)
+    found = results(
+        shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "tag"), _from_arrays, _to_arrays
+    )
+    if found is None:
+        return
+    for utt, posteriors in zip(utts, found, strict=True):
+        for name, posterior in posteriors.items():
+            tables[name][utt] = posterior
+    with whole_folder(folder) as partial:
+        for name, table in tables.items():
+            kaldiio.save_ark(str(partial / f"{name}.ark"), table, scp=str(partial / f"{name}.scp"))
+            lines = (partial / f"{name}.scp").read_text(encoding="utf-8").replace(str(partial), str(folder))
+            (partial / f"{name}.scp").write_text(lines, encoding="utf-8")
+        system.labels.save(partial / "labels.txt")
+        (partial / "n_slots").write_text(f"{system.n_slots}\n", encoding="utf-8")
+
+
+def vote(system: S5System, out: str | Path) -> None:
+    """Reads ``posteriors/``, writes ``labels`` and ``probabilities``."""
+    tables = Posteriors.load(system, out)
+    rows: Rows = {}
+    shares: Rows = {}
+    for utt in tables.utts:
+        voted, probabilities = system.vote(tables.of(utt), tables.labels, tables.n_slots)
+        rows[utt], shares[utt] = voted, _as_text(probabilities)
+    _write_rows(Path(out, "probabilities"), shares)
+    _write_rows(Path(out, "labels"), rows)
+
+
+def copy_oracle_labels(data: DataDir, out: str | Path) -> None:
+    """Writes ``labels`` and ``probabilities`` from the references instead of a vote."""
+    Path(out).mkdir(parents=True, exist_ok=True)
+    _write_rows(Path(out, "probabilities"), {utt: ["1.000000"] * len(data.labels[utt]) for utt in data.utts})
+    _write_rows(Path(out, "labels"), {utt: list(data.labels[utt]) for utt in data.utts})
+
+
+def separate(
+    system: S5System,
+    data: DataDir,
+    out: str | Path,
+    utts: Sequence[str] | None = None,
+    nj: int = 1,
+    shards: Shards | None = None,
+) -> None:
+    """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
+    utts = list(utts or data.utts)
+    rows = _rows_of(utts, Path(out, "labels"), data)
+    with whole_folder(Path(out, "separated"), shards) as partial:
+        for model in system.config.separators:
+            (partial / model.name).mkdir(exist_ok=True)
+        job = _Separate(system, data, rows, partial)
+        for _ in results(shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "separate")) or ():
+            pass
+
+
+def fuse(
+    system: S5System,
+    data: DataDir,
+    out: str | Path,
+    utts: Sequence[str] | None = None,
+    nj: int = 1,
+    oracle: bool = False,
+    shards: Shards | None = None,
+) -> Counts | None:
+    """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots).
+
+    A system with a gate or a refinement reads ``posteriors/`` too; a refinement runs the networks. The labels that this
+    leaves stand in ``final_labels`` and ``final_probabilities``. Estimates that 16 bits clip are named in the log.
+
+    Args:
+        oracle: the labels were given: neither gate nor refinement.
+
+    Returns:
+        What the refinement did, which is in the log too; None without one, and of a shard.
+    """
+    utts = list(utts or data.utts)
+    rows = _rows_of(utts, Path(out, "labels"), data)
+    shares = _probabilities_of(utts, Path(out, "probabilities"), data, rows)
+    config = system.config
+    posteriors = None if oracle or not (config.gate or config.refine) else Posteriors.load(system, out)
+    final: Rows = {}
+    final_shares: Rows = {}
+    counts, gated = Counts(), 0
+    with whole_folder(Path(out, "estimates"), shards) as partial:
+        job = _Fuse(system, data, rows, shares, posteriors, Path(out, "separated"), partial)
+        networks = bool(posteriors and config.refine)
+        n_processes = processes(system, nj) if networks else nj
+        found = results(
+            shards,
+            utts,
+            lambda part: run_jobs(job, part, n_processes, "fuse", networks or job.sharpens),
+            _from_fused,
+            _to_fused,
+        )
+        if found is None:
+            return None
+        for utt, (result, clipped) in zip(utts, found, strict=True):
+            for name, what in clipped.items():
+                _say_clipped(name, what, str(data.mixture_path(utt)))
+            final[utt], final_shares[utt] = result.labels, _as_text(result.probabilities)
+            gated += result.gated
+            if result.counts:
+                counts.add(result.counts)
+    _write_rows(Path(out, FINAL_PROBABILITIES), final_shares)
+    _write_rows(Path(out, FINAL_LABELS), final)
+    if posteriors and config.gate:
+        logging.info("gate: %d of %d slots silenced", gated, sum(map(len, rows.values())))
+    if not (posteriors and config.refine):
+        return None
+    logging.info(
+        "refine: %d labels removed, %d restored, in %d of %d mixtures; %d loops, %d queries, %d sources tagged again; "
+        "%d mixtures still changed in their last loop",
+        *(counts.removed, counts.restored, counts.changed, counts.mixtures),
+        *(counts.loops, counts.queries, counts.tagged, counts.unsettled),
+    )
+    return counts
+
+
+class Written(NamedTuple):
+    """A source that was written to a file."""
+
+    path: Path
+    label: str
+    probability: float
+
+
+WINDOW, OVERLAP = 10.0, 2.0
+"""Seconds of the windows in which longer recordings are separated, and of their overlap."""
+
+
+def separate_file(
+    system: S5System,
+    recording: str | Path,
+    folder: str | Path,
+    window: float = WINDOW,
+    overlap: float = OVERLAP,
+    labels: Sequence[str] | None = None,
+) -> list[Written]:
+    """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
+
+    They take the place of all files of this form and name that an earlier run left, once all of them are written. What
+    lies beyond full scale is clipped, and the log names the file.
+
+    A recording longer than a window is separated window by window, in memory that does not grow with it: a file holds
+    one source followed through all windows, and its probability is the highest of its label.
+
+    Args:
+        system: the system.
+        recording: WAV, FLAC or Ogg with as many channels as the system needs, of any sampling rate and length.
+        folder: where the results go; made if it is not there.
+        window: seconds.
+        overlap: seconds, at most half a window.
+        labels: of the sources, the same ones in every window; by default each window is tagged.
+
+    Raises:
+        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many; an
+            overlap that does not fit the window.
+    """
+    if not 0 < overlap <= window / 2 < float("inf"):
+        raise InputError("overlap", f"{overlap:g} s of windows of {window:g} s", "more than 0, at most half a window")
+    channels, n_samples, fs = audio_info(recording)
+    if channels != system.n_channels:
+        raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
+    folder, name = Path(folder), Path(recording).stem
+    if n_samples > window * fs:
+        with _outputs(folder, name) as partial:
+            results = _separate_long(system, recording, partial, window, overlap, labels)
+    else:
+        mixture, fs = read_audio(recording)
+        sources = system(mixture, fs, labels)
+        results = []
+        with _outputs(folder, name) as partial:
+            for slot, source in enumerate(sources):
+                path = partial / source_name(name, slot, source.label)
+                clipped = write_audio(path, source.waveform[None], fs, subtype="PCM_16")
+                results.append((Written(path, source.label, source.probability), clipped))
+    for written, clipped in results:
+        _say_clipped(written.path.name, clipped, str(recording))
+    return [written._replace(path=folder / written.path.name) for written, _ in results]
+
+
+@contextmanager
+def _outputs(folder: Path, name: str) -> Iterator[Path]:
+    """A folder to fill with ``<name>_<slot>_<Label>.wav``, which take the place of those in ``folder`` in the end.
+
+    Labels have no underscore: the outputs of a recording ``<name>_0`` are of another form, and stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as partial:
+        yield Path(partial)
+        made = sorted(os.listdir(partial))
+        for file in made:
+            os.replace(Path(partial, file), folder / file)
+    form = re.compile(re.escape(name) + r"_(0|[1-9][0-9]*)_[^_\s]+\.wav")
+    for old in folder.iterdir():
+        if form.fullmatch(old.name) and old.name not in made and old.is_file():
+            old.unlink()
+
+
+def _say_clipped(name: str, clipped: Clipped, recording: str) -> None:
+    """Names an output of 16 bits that is clipped in the log, with what to do about it."""
+    if clipped.samples:
+        factor = f"{0.95 / clipped.peak:.2g}"  # rounding adds less than a twentieth
+        logging.warning("%s: %s; multiply %s by %s or less and separate it again", name, clipped, recording, factor)
+
+
+def _separate_long(
+    system: S5System,
+    recording: str | Path,
+    folder: Path,
+    window: float,
+    overlap: float,
+    labels: Sequence[str] | None,
+) -> list[tuple[Written, Clipped]]:
+    from s5.separation.windows import separate_long_file
+
+    best: dict[str, float] = {}
+
+    def one_window(samples: np.ndarray, fs: int) -> tuple[list[str], list[np.ndarray]]:
+        sources = system(samples, fs, labels)
+        for source in sources:
+            best[source.label] = max(best.get(source.label, 0.0), source.probability)
+        return [s.label for s in sources], [s.waveform for s in sources]
+
+    files = separate_long_file(recording, folder, one_window, window, overlap)
+    return [(Written(file.path, file.track.label, best[file.track.label]), file.clipped) for file in files]
+
+
+@dataclass
+class Posteriors:
+    """What stage 7 wrote.
+
+    Attributes:
+        tables: posteriors by tagger and utterance.
+        labels: the label set.
+        n_slots: K.
+    """
+
+    tables: dict[str, dict[str, np.ndarray]]
+    labels: LabelSet
+    n_slots: int
+
+    @classmethod
+    def load(cls, system: S5System, out: str | Path) -> Posteriors:
+        """Reads ``<out>/posteriors`` of all taggers of a system.
+
+        Raises:
+            InputError: they are missing, or not of the same utterances.
+        """
+        folder = Path(out, "posteriors")
+        labels = LabelSet.load(folder / "labels.txt")
+        names = [m.name for m in system.config.taggers]
+        tables = {name: dict(read_scp(folder / f"{name}.scp", "posteriors (stage 7)")) for name in names}
+        for name, table in tables.items():
+            for one, other in ((name, names[0]), (names[0], name)):
+                for utt in tables[other]:
+                    if utt not in tables[one]:
+                        raise InputError(folder / f"{one}.scp", f"no {utt}", f"the utterances of {other}.scp")
+            for utt, posterior in table.items():
+                check_posterior(posterior, len(labels), f"{folder / name}.scp: {utt}")
+        n_slots = read_n_slots(folder / "n_slots")
+        return cls(tables, labels, n_slots)
+
+    @property
+    def utts(self) -> list[str]:
+        """The utterances."""
+        return list(next(iter(self.tables.values())))
+
+    def of(self, utt: str) -> dict[str, np.ndarray]:
+        """Posteriors of one utterance by tagger."""
+        for name, table in self.tables.items():
+            if utt not in table:
+                raise InputError("posteriors", f"none of {name} for {utt}", "all utterances (stage 7)")
+        return {name: table[utt] for name, table in self.tables.items()}
+
+
+@dataclass
+class _Tag:
+    """Posteriors of one utterance."""
+
+    system: S5System
+    data: DataDir
+
+    def __call__(self, utt: str) -> dict[str, np.ndarray]:
+        with _named(self.data, utt):
+            return self.system.tag(_mixture(self.system, self.data, utt))
+
+
+@dataclass
+class _Separate:
+    """Writes the separated sources of one utterance."""
+
+    system: S5System
+    data: DataDir
+    rows: Rows
+    folder: Path
+
+    def __call__(self, utt: str) -> None:
+        mixture = _mixture(self.system, self.data, utt)
+        with _named(self.data, utt):
+            separated = self.system.separate(mixture, self.rows[utt])
+        for name, sources in separated.items():
+            content = io.BytesIO()
+            np.save(content, sources)
+            write_bytes(self.folder / name / f"{utt}.npy", content.getvalue())
+
+
+class _Fused(NamedTuple):
+    """The final labels of an utterance, and by name the estimates that were clipped."""
+
+    result: Result
+    clipped: dict[str, Clipped]
+
+
+@dataclass
+class _Fuse:
+    """Writes the estimates of one utterance; returns its final labels."""
+
+    system: S5System
+    data: DataDir
+    rows: Rows
+    shares: Rows
+    posteriors: Posteriors | None
+    separated: Path
+    folder: Path
+
+    @property
+    def sharpens(self) -> bool:
+        """Whether masks are sharpened."""
+        return any(self.system.config.fusion.sharpen.values())
+
+    def __call__(self, utt: str) -> _Fused:
+        labels, probabilities = self.rows[utt], [float(p) for p in self.shares[utt]]
+        mixture, fs = self.data.mixture(utt)
+        outputs = {}
+        for model in self.system.config.separators:
+            path = self.separated / model.name / f"{utt}.npy"
+            outputs[model.name] = _read_separated(path, len(labels), mixture.shape[1])
+        given = self.posteriors
+        result = self.system.finish(
+            mixture,
+            labels,
+            probabilities,
+            outputs,
+            given.of(utt) if given else None,
+            given.labels if given else None,
+        )
+        clipped = {}
+        for slot, label in enumerate(result.labels):
+            name = source_name(utt, slot, label)
+            clipped[name] = write_audio(self.folder / name, result.sources[slot][None], fs, subtype="PCM_16")
+        result.sources = result.sources[:0]  # written; the rest goes back to the main process
+        return _Fused(result, {name: what for name, what in clipped.items() if what.samples})
+
+
+def processes(system: S5System, nj: int) -> int:
+    """Number of processes to run networks in: one on a GPU, which more of them would only contend for."""
+    if nj > 1 and system.device != "cpu":
+        logging.info("one process instead of %d: the networks run on %s", nj, system.device)
+        return 1
+    return nj
+
+
+def _as_text(probabilities: Sequence[float]) -> list[str]:
+    return [f"{p:.6f}" for p in probabilities]
+
+
+def _rows_of(utts: Sequence[str], path: Path, data: DataDir) -> Rows:
+    """The lines of some utterances."""
+    rows = read_rows(path)
+    for utt in utts:
+        if utt not in rows:
+            raise InputError(path, f"no {utt}", f"the utterances of {data.path}")
+    return {utt: rows[utt] for utt in utts}
+
+
+def _probabilities_of(utts: Sequence[str], path: Path, data: DataDir, labels: Rows) -> Rows:
+    """The lines of some utterances in ``probabilities``: a number from 0 to 1 for each label."""
+    rows = _rows_of(utts, path, data)
+    for utt, row in rows.items():
+        if len(row) != len(labels[utt]):
+            raise InputError(
+                f"{path}: {utt}", f"{len(row)} probabilities", f"{len(labels[utt])}, one a label (stage 8)"
+            )
+        for word in row:
+            try:
+                fits = 0 <= float(word) <= 1
+            except ValueError:
+                fits = False
+            if not fits:
+                raise InputError(f"{path}: {utt}", word, "a probability from 0 to 1")
+    return rows
+
+
+def _read_separated(path: Path, n_labels: int, n_samples: int) -> np.ndarray:
+    """[K, samples] float32 of one utterance and separator."""
+    try:
+        sources = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, *_NO_ARRAY) as e:
+        reason = getattr(e, "strerror", None) or "nothing that can be read"
+        raise InputError(path, reason, "separated sources (stage 9)") from e
+    shape = f"float32 sources of {n_labels} labels and {n_samples} samples, as labels and mixture have them (stage 9)"
+    if not isinstance(sources, np.ndarray) or sources.dtype != np.float32:
+        raise InputError(path, getattr(sources, "dtype", "several arrays"), shape)
+    if sources.ndim != 2 or len(sources) < n_labels or sources.shape[1] != n_samples:
+        raise InputError(path, f"shape {list(sources.shape)}", shape)
+    if not np.isfinite(sources).all():
+        raise InputError(path, "samples that are not finite", "separated sources (stage 9)")
+    return sources
+
+
+def read_rows(path: str | Path) -> Rows:
+    """Reads ``<key> <token> ...`` lines.
+
+    Raises:
+        InputError: a missing file, one that is no UTF-8, an empty line, or a key that stands twice.
+    """
+    rows: Rows = {}
+    text = read_text(path, "a file of '<utt> <Label> ...' lines")
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        if not line.strip():
+            raise InputError(f"{path}:{number}", "an empty line", "an utterance")
+        key, *tokens = line.split()
+        if key in rows:
+            raise InputError(f"{path}:{number}", f"{key} twice", "each utterance once")
+        rows[key] = tokens
+    return rows
+
+
+def _write_rows(path: Path, rows: Rows) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text("".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()), encoding="utf-8")
+    partial.replace(path)
+
+
+def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:
+    mixture, fs = data.mixture(utt)
+    if fs != system.sampling_rate:
+        raise InputError(f"{data.path}: {utt}", f"{fs} Hz", f"{system.sampling_rate} Hz, as the models were trained")
+    return mixture
+
+
+@contextmanager
+def _named(data: DataDir, utt: str) -> Iterator[None]:
+    """Puts the recording in front of what is said about it."""
+    try:
+        yield
+    except InputError as e:
+        raise InputError.at(f"{data.path}: {utt}", e) from None
+
+
+def _from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in arrays.items()}
+
+
+def _to_arrays(lists: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.array(rows, dtype=np.float32) for name, rows in lists.items()}
+
+
+def _from_fused(fused: _Fused) -> dict[str, Any]:
+    result = fused.result
+    counts = None if result.counts is None else vars(result.counts)
+    return {"result": {**vars(result), "sources": [], "counts": counts}, "clipped": fused.clipped}
+
+
+def _to_fused(found: dict[str, Any]) -> _Fused:
+    given = found["result"]
+    counts = None if given["counts"] is None else Counts(**given["counts"])
+    result = Result(**{**given, "sources": np.zeros((0, 0), np.float32), "counts": counts})
+    return _Fused(result, {name: Clipped(*what) for name, what in found["clipped"].items()})

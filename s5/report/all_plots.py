@@ -1,0 +1,108 @@
+"""All figures of a system, drawn into its folder ``report/figures``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from s5.data import DataDir
+from s5.report.plots import draw_results, taggers_by_subset
+from s5.report.results import Result, by_set
+from s5.report.taggers import TaggerAccuracy, tagger_accuracies
+from s5.utils.errors import InputError
+from s5.utils.plotting import save
+
+KINDS = ("results", "taggers", "learning", "features")
+"""``results``: what the scores tell; ``taggers``: Table 1 of Nguyen et al., from the posteriors of all systems;
+``learning``: curves of all models; ``features``: a mixture as taggers see it."""
+
+Figures = dict[str, dict[str, Path]]
+"""Data set -> what a figure shows -> its file; for ``""``: model -> its learning curves."""
+
+
+def figure_folder(expdir: str | Path, system: str) -> Path:
+    """Where the figures of a system are."""
+    return Path(expdir) / system / "report" / "figures"
+
+
+def draw_all(
+    system: str,
+    results: Sequence[Result],
+    expdir: str | Path,
+    data_root: str | Path = "data",
+    folder: str | Path | None = None,
+    kinds: Collection[str] = KINDS,
+    mixture: str | None = None,
+    taggers: Sequence[TaggerAccuracy] | None = None,
+) -> Figures:
+    """Draws figures.
+
+    Args:
+        system: name of the system.
+        results: all results of the experiment folder.
+        expdir: the experiment folder.
+        data_root: folder of the data directories, for ``features``.
+        folder: where the figures go; by default :func:`figure_folder`.
+        kinds: of :data:`KINDS`.
+        mixture: the one to draw the features of; by default one with two classes that was separated well. It has to
+            be in one of the system's data sets.
+        taggers: accuracies of every tagger, where they are known already.
+
+    Raises:
+        InputError: the mixture is in none of them.
+    """
+    folder = Path(folder) if folder else figure_folder(expdir, system)
+    sets = by_set(results)
+    own = {name: [row for row in rows if row.system == system] for name, rows in sets.items()}
+    own = {name: rows for name, rows in own.items() if rows}
+    figures: Figures = {}
+    if "results" in kinds:
+        for name, rows in own.items():
+            figures.setdefault(name, {}).update(draw_results(rows, sets[name], folder))
+    if "taggers" in kinds:
+        found = tagger_accuracies(results, expdir) if taggers is None else taggers
+        for name in own:
+            figures.setdefault(name, {}).update(_taggers([t for t in found if t.set == name], folder))
+    if "learning" in kinds:
+        figures[""] = _learning(Path(expdir), folder)
+    if "features" in kinds:
+        for name, path in _features(own, Path(data_root), folder, mixture).items():
+            figures.setdefault(name, {})["a mixture as the taggers see it"] = path
+    return figures
+
+
+def _taggers(taggers: Sequence[TaggerAccuracy], folder: Path) -> dict[str, Path]:
+    figure = taggers_by_subset(taggers)
+    if figure is None:
+        return {}
+    path = folder / f"{taggers[0].set}_taggers.png"
+    save(figure, path)
+    return {"taggers alone": path}
+
+
+def _learning(expdir: Path, folder: Path) -> dict[str, Path]:
+    from s5.report.curves import draw_curves
+    from s5.report.training import find_trainings
+
+    drawn = {}
+    for training in find_trainings(expdir):
+        path = folder / f"learning_{training.name}.png"
+        if draw_curves(expdir / training.name, path):
+            drawn[training.name] = path
+    return drawn
+
+
+def _features(own: dict[str, list[Result]], data_root: Path, folder: Path, mixture: str | None) -> dict[str, Path]:
+    from s5.report.features import choose_mixture, draw_features
+
+    drawn = {}
+    for name, rows in own.items():
+        mixtures = rows[0].scores["mixtures"]
+        utt = choose_mixture(mixtures) if mixture is None else mixture
+        if utt in [row["utt"] for row in mixtures]:
+            assert utt is not None
+            drawn[name] = folder / f"{name}_features_{utt}.png"
+            draw_features(DataDir.load(data_root / name), utt, drawn[name])
+    if mixture is not None and not drawn:
+        raise InputError("--mixture", mixture, f"one of {' or '.join(own)}")
+    return drawn

@@ -1,0 +1,438 @@
+"""Figures of what a system reached: by class, by number of sources, by scene, confusions, and a map of all systems.
+
+All of them are drawn from ``scores.json`` alone. They are told apart by marks, hatching and words, not by colour, and
+carry bootstrap intervals where stage 11 computed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s5.labels import SILENCE
+from s5.report.results import Result, by_set
+from s5.utils.plotting import (
+    ACCENT,
+    DARK,
+    HATCHES,
+    LIGHT,
+    MARKERS,
+    MIDDLE,
+    errors,
+    label_offsets,
+    new_figure,
+    save,
+    tidy,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from s5.report.taggers import TaggerAccuracy
+
+SHADES = (MIDDLE, LIGHT, DARK)
+SUBSETS = ("DupSet", "NoDupSet", "all")
+
+Parts = Mapping[str, Mapping[str, Any]]
+
+
+def draw_results(own: Sequence[Result], everything: Sequence[Result], folder: Path) -> dict[str, Path]:
+    """Draws all figures of one system on one data set that its scores allow.
+
+    Args:
+        own: results of the system on the set, with tagged labels, with oracle labels, or both.
+        everything: all results on the set, for the map of systems.
+        folder: where the files go.
+
+    Returns:
+        What a figure shows -> its file.
+    """
+    name, first = own[0].set, own[0]
+    drawn: dict[str, Path] = {}
+
+    def add(title: str, file: str, figure: Any) -> None:
+        if figure is not None:
+            path = folder / f"{name}_{file}.png"
+            save(figure, path)
+            drawn[title] = path
+
+    add("SDRi by class", "sdri_by_class", sdri_by_class(own))
+    add("SDRi by number of sources and subset", "sdri_by_n_sources", sdri_by_n_sources(own))
+    if not first.oracle:
+        add("accuracy by class", "accuracy_by_class", accuracy_by_class(first))
+        add("confusions", "confusion", confusion(first))
+    add("SDRi by SNR, angle and room", "sdri_by_scene", sdri_by_scene(own))
+    add("map of systems", "systems", system_map(everything))
+    return drawn
+
+
+def sdri_by_class(results: Sequence[Result]) -> Any:
+    """SDRi of the sources of each class that were given their label, best class on top."""
+    known = [r for r in results if r.scores.get("by_class")]
+    if not known:
+        return None
+    order = known[-1].scores["by_class"]  # oracle labels, where there are: every source counts
+    classes = [name for name, part in order.items() if part.get("SDRi") is not None]
+    classes.sort(key=lambda name: order[name]["SDRi"])
+    if not classes:
+        return None
+    figure = new_figure(6.4, 1.3 + 0.36 * len(classes), f"{_who(known[0])}: SDRi by class")
+    axes = figure.add_subplot()
+    for i, result in enumerate(known):
+        offset = 0.16 * (len(known) - 1) * (1 - 2 * i)
+        values, places, bars, counts = [], [], [], []
+        for y, label in enumerate(classes):
+            part = result.scores["by_class"].get(label, {})
+            if part.get("SDRi") is not None:
+                values.append(part["SDRi"])
+                places.append(y + offset)
+                bars.append(_interval(result, "by_class", label, "SDRi"))
+                counts.append(part.get("tp"))
+        style: dict[str, Any] = {
+            "fmt": MARKERS[i],
+            "color": (DARK, ACCENT)[i % 2],
+            "markersize": 5,
+            "capsize": 2,
+            "linewidth": 1,
+        }
+        axes.errorbar(values, places, xerr=errors(values, bars), label=f"{result.labels} labels", **style)
+        for value, place, interval, count in zip(values, places, bars, counts, strict=True):
+            right = interval[1] if interval else value
+            text = f"{value:.1f}" + (f" (n = {count})" if count is not None else "")
+            axes.annotate(
+                text, (right, place), (4, 0), textcoords="offset points", va="center", fontsize=6.5, color="0.25"
+            )
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("SDRi of the sources with a right label (dB)")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.margins(x=0.16)
+    tidy(axes, "x")
+    _legend(axes, known)
+    return figure
+
+
+def sdri_by_n_sources(results: Sequence[Result]) -> Any:
+    """CAPI-SDRi, and SDRi of the sources with a right label, by number of sources and subset."""
+    known = [r for r in results if r.scores.get("by_n_sources")]
+    if not known:
+        return None
+    groups = [("by_n_sources", key, f"{key} source{'s' if key != '1' else ''}") for key in _numbers(known)]
+    groups += [("by_subset", key, key) for key in ("DupSet", "NoDupSet")]
+    figure = new_figure(8.4, 3.4, f"{_who(known[0])}: improvement by number of sources and subset")
+    all_axes = figure.subplots(1, 2)
+    for axes, metric in zip(all_axes, ("CAPI-SDRi", "SDRi"), strict=True):
+        _bars(axes, known, groups, metric)
+        axes.set_ylabel(f"{metric} (dB)")
+        axes.set_title(
+            {"CAPI-SDRi": "wrong and missed labels count as 0 dB", "SDRi": "sources with a right label"}[metric]
+        )
+        tidy(axes, "y")
+    _legend(all_axes[0], known)
+    return figure
+
+
+def sdri_by_scene(results: Sequence[Result]) -> Any:
+    """SDRi by SNR of the source, angle between sources of a class and room; None where the scenes are not known."""
+    known = [r for r in results if r.scores.get("by_snr")]
+    if not known:
+        return None
+    panels = [
+        ("by_snr", "SDRi", "SNR of the source over the background (dB)", "SDRi, right labels (dB)"),
+        ("by_angle", "CAPI-SDRi", "smallest angle between sources\nof one class (degrees)", "CAPI-SDRi (dB)"),
+        ("by_room", "CAPI-SDRi", "room", "CAPI-SDRi (dB)"),
+    ]
+    panels = [panel for panel in panels if known[0].scores.get(panel[0])]
+    sizes = [max(2, len(known[0].scores[group])) for group, *_ in panels]
+    figure = new_figure(1.5 + 0.85 * sum(sizes), 3.4, f"{_who(known[0])}: improvement by scene")
+    all_axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=sizes)[0]
+    for axes, (group, metric, x_label, y_label) in zip(all_axes, panels, strict=True):
+        keys = known[0].scores[group]
+        _bars(axes, known, [(group, key, key.replace("..", "–")) for key in keys], metric)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        tidy(axes, "y")
+    _legend(all_axes[0], known)
+    return figure
+
+
+def accuracy_by_class(result: Result) -> Any:
+    """Source accuracy of each class as a bar, recall and precision as marks."""
+    parts: Parts = result.scores.get("by_class") or {}
+    classes = sorted(
+        (c for c in parts if parts[c].get("accuracy_src") is not None), key=lambda c: parts[c]["accuracy_src"]
+    )
+    if not classes:
+        return None
+    figure = new_figure(6.4, 1.4 + 0.32 * len(classes), f"{_who(result)}: accuracy by class")
+    axes = figure.add_subplot()
+    values = [parts[label]["accuracy_src"] for label in classes]
+    spans = errors(values, [_interval(result, "by_class", label, "accuracy_src") for label in classes])
+    places = np.arange(len(classes))
+    style: dict[str, Any] = {"color": LIGHT, "edgecolor": DARK, "hatch": "//", "linewidth": 0.6}
+    axes.barh(
+        places, values, 0.62, xerr=spans, label="source accuracy TP / (TP + FP + FN)", ecolor="0.3", capsize=2, **style
+    )
+    for key, marker, color in (("recall", "o", DARK), ("precision", "D", ACCENT)):
+        points = [(parts[label][key], y) for y, label in enumerate(classes) if parts[label].get(key) is not None]
+        style = {"marker": marker, "color": color, "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
+        axes.scatter([x for x, _ in points], [y for _, y in points], s=26, label=key, **style)
+    for y, label in enumerate(classes):
+        counts = parts[label]
+        axes.annotate(
+            f"{counts['accuracy_src']:.0f} %  ({counts['tp']} found, {counts['fn']} missed, {counts['fp']} false)",
+            (102, y),
+            va="center",
+            fontsize=6.5,
+            color="0.25",
+            annotation_clip=False,
+        )
+    axes.set_yticks(places, classes)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("%")
+    tidy(axes, "x")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=7.5, frameon=False)
+    return figure
+
+
+def confusion(result: Result) -> Any:
+    """The confusion matrix (:func:`s5.metrics.confusion_matrix`): counts, shaded by the share of the row."""
+    matrix = result.scores.get("confusion")
+    if not matrix or len(matrix["labels"]) < 2:
+        return None
+    labels, counts = matrix["labels"], np.array(matrix["counts"])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = 2.6 + 0.42 * len(labels)
+    figure = new_figure(size + 0.6, size, f"{_who(result)}: what is taken for what")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="equal")
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        axes.text(
+            j,
+            i,
+            str(counts[i, j]),
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color="white" if shares[i, j] > 0.55 else "black",
+        )
+    last = len(labels) - 1
+    for line in (axes.axhline, axes.axvline):
+        line(last - 0.5, color="black", linewidth=1)
+    axes.set_xticks(range(len(labels)), [*labels[:-1], "missed"], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), [*labels[:-1], "false alarm"])
+    assert labels[-1] == SILENCE
+    axes.set_xlabel("label of the estimate")
+    axes.set_ylabel("class of the reference")
+    axes.tick_params(labelsize=8, length=0)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6)
+    bar.set_label("share of the row", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
+    """Table 1 of Nguyen et al. as a figure: accuracies of every tagger alone, by subset; None without any.
+
+    Args:
+        taggers: of one data set.
+    """
+    known = [t for t in taggers if t.mixture["Total"] is not None]
+    if not known:
+        return None
+    known.sort(key=lambda t: (t.mixture["Total"], t.source["Total"], t.name))
+    names = [t.name if t.channels is None else f"{t.name} ({t.channels} ch.)" for t in known]
+    figure = new_figure(8.4, 1.8 + 0.28 * len(known), f"{known[0].set}: every tagger by itself")
+    all_axes = figure.subplots(1, 2, sharey=True)
+    panels = {"source accuracy TP / (TP + FP + FN) (%)": "source", "mixtures with all labels right (%)": "mixture"}
+    marks = {"DupSet": ("s", DARK), "NoDupSet": ("o", "white"), "Total": ("D", ACCENT)}
+    for axes, (title, part) in zip(all_axes, panels.items(), strict=True):
+        figures = [getattr(t, part) for t in known]
+        for y, found in enumerate(figures):
+            values = [value for value in found.values() if value is not None]
+            axes.plot([min(values), max(values)], [y, y], color=MIDDLE, linewidth=1, zorder=1)
+            beside: dict[str, Any] = {
+                "xycoords": ("axes fraction", "data"),
+                "textcoords": "offset points",
+                "va": "center",
+            }
+            axes.annotate(f"{found['Total']:.1f}", (1, y), (4, 0), fontsize=7, **beside)
+        for subset, (marker, face) in marks.items():
+            points = [(found[subset], y) for y, found in enumerate(figures) if found[subset] is not None]
+            style: dict[str, Any] = {"marker": marker, "facecolors": face, "edgecolors": "black", "linewidths": 0.7}
+            axes.scatter([x for x, _ in points], [y for _, y in points], s=30, label=subset, zorder=2, **style)
+        axes.set_xlabel(title)
+        axes.set_title("Total", loc="right", fontsize=8)
+        axes.set_xlim(-3, 103)
+        tidy(axes, "x")
+    all_axes[0].set_yticks(range(len(known)), names)
+    figure.legend(
+        *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5, frameon=False
+    )
+    return figure
+
+
+def system_map(results: Sequence[Result]) -> Any:
+    """A map of systems like Fig. 5 of Nguyen et al.; None for fewer than two systems.
+
+    A system's place is the source accuracy of its labels and the CAPI-SDRi that its separators reach with oracle
+    labels; the size of its mark is the CAPI-SDRi of the whole, which the list beside the map tells. Systems that were
+    not scored with oracle labels too have no place.
+    """
+    rows = next(iter(by_set(results).values()), [])
+    oracle = {r.system: r for r in rows if r.oracle}
+    pairs = [(r, oracle[r.system]) for r in rows if not r.oracle and r.system in oracle]
+    if len(pairs) < 2:
+        return None
+    pairs.sort(key=lambda pair: -(pair[0].scores["metrics"].get("CAPI-SDRi") or 0.0))  # 1 is the best
+    height = 3.6 + 0.13 * max(0, len(pairs) - 14)
+    figure = new_figure(11.0, height, f"{rows[0].set}: systems")
+    all_axes = figure.subplots(1, 3)
+    wholes = [[_subset(r, subset).get("CAPI-SDRi") for r, _ in pairs] for subset in SUBSETS]
+    levels = [value for values in wholes for value in values if value is not None]
+    low, high = min(levels, default=0.0), max(levels, default=1.0)
+    for axes, subset, values in zip(all_axes, SUBSETS, wholes, strict=True):
+        marks = []
+        for number, ((tagged, true), value) in enumerate(zip(pairs, values, strict=True), 1):
+            x, y = _subset(tagged, subset).get("accuracy_src"), _subset(true, subset).get("CAPI-SDRi")
+            if x is not None and y is not None and value is not None:
+                marks.append((number, x, y, 60 + 260 * (value - low) / max(high - low, 1e-9)))
+        _map_marks(axes, marks, (160.0, 72 * height - 80))
+        axes.set_title({"all": "all mixtures"}.get(subset, subset))
+        axes.set_xlabel("source accuracy of the labels (%)")
+        tidy(axes, "both")
+    all_axes[0].set_ylabel("CAPI-SDRi with oracle labels (dB)")
+    key = [f"{number}  {r.system}  {r.scores['metrics']['CAPI-SDRi']:.2f}" for number, (r, _) in enumerate(pairs, 1)]
+    if without := len([r for r in rows if not r.oracle]) - len(pairs):
+        key.append(f"(not scored with oracle labels: {without} more)")
+    figure.legend(
+        [],
+        [],
+        loc="outside right upper",
+        title="Size of a mark: CAPI-SDRi of the system\non these mixtures. On all of them, in dB:\n\n" + "\n".join(key),
+        title_fontsize=7,
+        frameon=False,
+        alignment="left",
+    )
+    return figure
+
+
+def _map_marks(axes: Axes, marks: Sequence[tuple[int, float, float, float]], extent: tuple[float, float]) -> None:
+    """Numbered marks whose numbers do not cover each other.
+
+    Args:
+        axes: where to draw.
+        marks: number, x, y and area of each.
+        extent: about the size of the axes, in typographic points.
+    """
+    if not marks:
+        return
+    places = np.array([[x, y] for _, x, y, _ in marks])
+    spread = places.max(axis=0) - places.min(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    style: dict[str, Any] = {"color": LIGHT, "edgecolors": DARK, "linewidths": 1, "alpha": 0.8, "zorder": 2}
+    axes.scatter(places[:, 0], places[:, 1], s=[area for *_, area in marks], **style)
+    margin = 0.2
+    axes.margins(margin)
+    in_points = (places - places.min(axis=0)) / spread * np.array(extent) / (1 + 2 * margin)
+    for (number, *_), place, offset in zip(marks, places, label_offsets(in_points, (11.0, 9.0)), strict=True):
+        line = (
+            {"arrowstyle": "-", "color": "0.4", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0} if offset.any() else None
+        )
+        axes.annotate(
+            str(number),
+            tuple(place),
+            tuple(offset),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=7,
+            zorder=3,
+            arrowprops=line if offset.any() else None,
+        )
+
+
+def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str, str]], metric: str) -> None:
+    """Bars of each group beside each other, one of every result, with values and intervals.
+
+    Args:
+        axes: where to draw.
+        results: told apart by shade and hatching.
+        groups: (breakdown, key in it, name below the bars).
+        metric: the figure.
+    """
+    width = 0.8 / len(results)
+    for i, result in enumerate(results):
+        values: list[float] = []
+        bars: list[Sequence[float] | None] = []
+        places: list[float] = []
+        for x, (group, key, _) in enumerate(groups):
+            value = (result.scores.get(group) or {}).get(key, {}).get(metric)
+            if value is not None:
+                values.append(value)
+                bars.append(_interval(result, group, key, metric))
+                places.append(x + (i - (len(results) - 1) / 2) * width)
+        style: dict[str, Any] = {
+            "color": SHADES[i % 3],
+            "hatch": HATCHES[i % len(HATCHES)],
+            "edgecolor": "black",
+            "linewidth": 0.6,
+        }
+        spans = errors(values, bars)
+        axes.bar(
+            places,
+            values,
+            0.94 * width,
+            yerr=spans,
+            ecolor="black",
+            capsize=2,
+            label=f"{result.labels} labels",
+            **style,
+        )
+        for place, value, span in zip(places, values, bars, strict=True):
+            top = max(span[1] if span else value, value)
+            axes.annotate(
+                f"{value:.1f}", (place, max(top, 0)), (0, 2), textcoords="offset points", ha="center", fontsize=6.5
+            )
+    first = results[0].scores
+    names = []
+    for group, key, name in groups:
+        part = (first.get(group) or {}).get(key, {})
+        count = part.get("mixtures", part.get("sources"))
+        names.append(name if count is None else f"{name}\n(n = {count})")
+    axes.set_xticks(range(len(groups)), names)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.margins(y=0.12)
+
+
+def _legend(axes: Axes, results: Sequence[Result]) -> None:
+    """A legend below the figure, which says what the bars with caps are, if there are any."""
+    handles, names = axes.get_legend_handles_labels()
+    level = results[0].scores.get("intervals", {}).get("level")
+    title = f"{level:g} % intervals by bootstrap over mixtures" if level else None
+    style: dict[str, Any] = {"fontsize": 7.5, "title_fontsize": 7, "frameon": False}
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(handles, names, loc="outside lower center", ncols=2, title=title, **style)
+
+
+def _interval(result: Result, group: str, key: str, metric: str) -> Sequence[float] | None:
+    """[low, high] of a figure, where stage 11 computed it."""
+    return result.scores.get("intervals", {}).get(group, {}).get(key, {}).get(metric)
+
+
+def _subset(result: Result, subset: str) -> Mapping[str, Any]:
+    if subset == "all":
+        return result.scores["metrics"]
+    return (result.scores.get("by_subset") or {}).get(subset, {})
+
+
+def _numbers(results: Sequence[Result]) -> list[str]:
+    """Numbers of sources that occur, but for none: nothing can improve there."""
+    return sorted({key for r in results for key in r.scores["by_n_sources"]} - {"0"}, key=int)
+
+
+def _who(result: Result) -> str:
+    return f"{result.system} on {result.set}"

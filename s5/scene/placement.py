@@ -1,0 +1,287 @@
+"""The random choices of a scene, by the rules of DCASE 2026 (SpAudSyn with the baseline's data set) and of 2025.
+
+How many events, repeats and interferers there are is given; what they are, where and when is drawn here. A draw that
+cannot be completed raises :class:`RejectedDraw` with the reason; the sampler tries again or refuses the request.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s5.scene.formats import scaper2025
+from s5.scene.pool import AudioFile, RoomInfo, SourcePool
+from s5.scene.silence import cut_with_sound
+from s5.scene.spec import ROOM_MODULE, Event, Room, Scene, SceneConfig
+from s5.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from s5.scene.config import SamplerConfig
+
+INCREMENT_2025 = 0.1
+"""Step in s at which the rules of 2025 look at the overlap, and how much longer they take the other events to be."""
+
+TRIES_2025 = 100
+"""Onsets that the rules of 2025 try for an event."""
+
+
+class RejectedDraw(Exception):
+    """A draw that cannot be completed; the reason in words."""
+
+
+class PlacementRules2026:
+    """Scenes by the rules of DCASE 2026.
+
+    Args:
+        config: the sampler's, checked.
+        material: what there is to choose from.
+    """
+
+    def __init__(self, config: SamplerConfig, material: SourcePool) -> None:
+        self.config, self.material = config, material
+
+    def scene(self, rng: np.random.Generator, n_events: int, n_repeats: int, n_interferers: int) -> Scene:
+        """Draws a scene of ``n_events`` events, ``n_repeats`` of them of a label that another one has.
+
+        Raises:
+            Impossible: no file, position or onset is left for an event.
+            InputError: a background does not fit the rooms.
+        """
+        config, material = self.config, self.material
+        room = choose(rng, material.rooms)
+        events: list[Event] = []
+        if n_events - n_repeats > len(config.labels):
+            raise RejectedDraw(f"{n_events - n_repeats} different labels out of {len(config.labels)}")
+        for i in rng.permutation(len(config.labels))[: n_events - n_repeats]:
+            label = str(config.labels[i])
+            file = choose(rng, material.events[label])
+            events.append(self._event(rng, label, file, self._position(rng, room), events, "foreground"))
+        chosen = [event.label for event in events]
+        for _ in range(n_repeats):
+            label = str(choose(rng, chosen))
+            same = [event for event in events if event.label == label]
+            file = choose(rng, self._unused(label, same))
+            events.append(self._event(rng, label, file, self._apart(rng, room, same), events, "foreground"))
+        interferers: list[Event] = []
+        for _ in range(n_interferers):
+            kind = choose(rng, list(material.interference))
+            file = choose(rng, material.interference[kind])
+            interferers.append(self._event(rng, kind, file, self._position(rng, room), interferers, "interference"))
+        backgrounds = [self._background(rng, room)] if material.noise else []
+        return self._scene(room, events, backgrounds, interferers)
+
+    def _event(
+        self,
+        rng: np.random.Generator,
+        label: str,
+        file: AudioFile,
+        position: np.ndarray,
+        others: list[Event],
+        role: str,
+    ) -> Event:
+        config = self.config
+        duration, source_time = file.duration, 0.0
+        if duration > config.max_event_duration:
+            source_time = float(rng.uniform(0, duration - config.max_event_duration))
+            duration = config.max_event_duration
+            folder = config.dirs.sound_event if role == "foreground" else config.dirs.interference
+            path = os.path.join(self.material.root, str(folder), file.name)
+            source_time = cut_with_sound(rng, path, duration, source_time)
+        low, high = config.event_snr if role == "foreground" else config.interference_snr
+        return Event(
+            label=label,
+            source_file=file.name,
+            source_time=source_time,
+            event_time=self._onset(rng, duration, others),
+            event_duration=duration,
+            event_position=[position.tolist()],
+            snr=float(rng.uniform(low, high)),
+            role=role,
+        )
+
+    def _position(self, rng: np.random.Generator, info: RoomInfo) -> np.ndarray:
+        return info.room.positions[rng.integers(info.room.n_positions)]
+
+    def _onset(self, rng: np.random.Generator, duration: float, others: Sequence[Event]) -> float:
+        return onset_2026(rng, self.config.duration, duration, others, self.config.max_event_overlap)
+
+    def _unused(self, label: str, used: Sequence[Event]) -> list[AudioFile]:
+        """Files of a label from other source folders than those used; one that lies above them excludes itself."""
+        depth = self.config.same_class_folder_depth
+        names = {event.source_file for event in used}
+        files = self.material.events[label]
+        folders = {file.source_folder(depth) for file in files if file.name in names} - {None}
+        files = [file for file in files if file.name not in names and file.source_folder(depth) not in folders]
+        if not files:
+            raise RejectedDraw(f"no other source folder of {label}" if depth else f"no other file of {label}")
+        return files
+
+    def _apart(self, rng: np.random.Generator, info: RoomInfo, events: Sequence[Event]) -> np.ndarray:
+        """A position whose direction differs from all those of the events by more than the minimum angle."""
+        taken = np.array([event.event_position[0] for event in events if event.event_position])
+        distance = np.linalg.norm(taken, axis=1, keepdims=True)
+        cosine = info.directions @ (taken / np.where(distance > 0, distance, np.inf)).T
+        angle = np.arccos(np.clip(cosine, -1, 1))
+        # Further apart, not equally: rounding must not let in a neighbour at exactly the angle (on one machine only).
+        least = math.radians(self.config.same_class_min_angle) + 1e-9
+        free = np.flatnonzero((angle > least).all(axis=1))
+        if not len(free):
+            raise RejectedDraw(f"{info.path}: no position {self.config.same_class_min_angle:g} degrees away")
+        return info.room.positions[free[rng.integers(len(free))]]
+
+    def _background(self, rng: np.random.Generator, info: RoomInfo) -> Event:
+        file, duration = choose(rng, self.material.noise), self.config.duration
+        if file.channels != info.room.n_channels:
+            path = os.path.join(self.material.root, str(self.config.dirs.noise), file.name)
+            raise InputError(path, f"{file.channels} channels", f"{info.room.n_channels}, as {info.path} has")
+        longer = file.duration > duration
+        return Event(
+            label=None,
+            source_file=file.name,
+            source_time=math.floor(rng.uniform(0, file.duration - duration)) if longer else None,
+            event_time=0,
+            event_duration=duration,
+            event_position=None,
+            snr=0,
+            role="background",
+        )
+
+    def _scene(self, info: RoomInfo, events: list[Event], backgrounds: list[Event], others: list[Event]) -> Scene:
+        config, room = self.config, info.room
+        window = list(config.direct_range_ms)
+        return Scene(
+            config=SceneConfig(
+                duration=config.duration,
+                sr=config.sampling_rate,
+                max_event_overlap=config.max_event_overlap,
+                max_event_dur=config.max_event_duration,
+                ref_db=config.ref_db,
+                foreground_dir=config.dirs.sound_event,
+                background_dir=config.dirs.noise,
+                interference_dir=config.dirs.interference,
+                room_config={
+                    "module": ROOM_MODULE,
+                    "main": "SofaRoom",
+                    "args": {"path": config.dirs.room_ir, "direct_range_ms": list(window)},
+                },
+            ),
+            fg_events=sorted(events, key=lambda event: event.event_time),
+            bg_events=backgrounds,
+            int_events=sorted(others, key=lambda event: event.event_time),
+            room=Room(
+                sofa_path=info.path,
+                sr=int(room.sampling_rate) if room.sampling_rate.is_integer() else room.sampling_rate,
+                nchan=room.n_channels,
+                nrir=room.n_positions,
+                rir_len=room.rir_length,
+                direct_range_ms=window,
+            ),
+        )
+
+
+class PlacementRules2025(PlacementRules2026):
+    """Scenes by the rules of DCASE 2025: distinct labels in class order, positions in the SOFA file's coordinates."""
+
+    def _position(self, rng: np.random.Generator, info: RoomInfo) -> np.ndarray:
+        return info.room.own_positions[rng.integers(info.room.n_positions)]
+
+    def _onset(self, rng: np.random.Generator, duration: float, others: Sequence[Event]) -> float:
+        return onset_2025(rng, self.config.duration, duration, others, self.config.max_event_overlap)
+
+    def _scene(self, info: RoomInfo, events: list[Event], backgrounds: list[Event], others: list[Event]) -> Scene:
+        config = self.config
+        scaper: dict[str, Any] = {"foreground_dir": config.dirs.sound_event}
+        for key, folder in (("background_dir", config.dirs.noise), ("interference_dir", config.dirs.interference)):
+            if folder is not None:
+                scaper[key] = folder
+        scaper |= {
+            "rir_dir": os.path.dirname(info.path),
+            "duration": config.duration,
+            "sr": config.sampling_rate,
+            "max_event_overlap": config.max_event_overlap,
+            "max_event_dur": config.max_event_duration,
+            "ref_db": config.ref_db,
+            "return_dry": True,
+            "return_wet": False,
+            "return_ir": False,
+            "return_background": False,
+            "ref_channel": 0,
+            "spatialize_direct_path_time_ms": list(config.direct_range_ms),
+        }
+        for event in others:
+            event.role = "foreground"  # so the Scaper calls them
+        return scaper2025.new_scene(
+            scaper,
+            os.path.basename(info.path),
+            sorted(events, key=lambda event: event.event_time),
+            backgrounds,
+            others,
+            sorted((str(event.label) for event in events), key=config.labels.index),
+        )
+
+
+def choose(rng: np.random.Generator, items: Sequence[Any]) -> Any:
+    """One of the items, all equally likely."""
+    return items[int(rng.integers(len(items)))]
+
+
+def onset_2026(rng: np.random.Generator, length: float, duration: float, others: Sequence[Event], limit: int) -> float:
+    """An onset (s) at which at no time more than ``limit`` events sound.
+
+    Uniform where fewer than ``limit`` others are there. Else, as SpAudSyn does, one of the stretches of time that are
+    free is chosen, the short ones as often as the long ones, and the event is placed in it uniformly.
+
+    Args:
+        rng: source of randomness.
+        length: of the scene.
+        duration: of the event.
+        others: that are there already.
+        limit: most events that sound at once.
+
+    Raises:
+        Impossible: the event fits into no free stretch.
+    """
+    if len(others) < limit:
+        return float(rng.uniform(0, length - duration))
+    free: list[tuple[float, float]] = []
+    count, start = 0, 0.0
+    for time, change in [*_changes(others), (length, limit)]:
+        before, count = count, count + change
+        if before < limit <= count and time - start >= duration:
+            free.append((start, time))
+        elif count < limit <= before:
+            start = time
+    if duration == length or not free:
+        raise RejectedDraw(f"no onset for {duration:g} s under the overlap limit of {limit}")
+    start, end = choose(rng, free)
+    return float(start + rng.uniform(0, end - start - duration))
+
+
+def onset_2025(rng: np.random.Generator, length: float, duration: float, others: Sequence[Event], limit: int) -> float:
+    """An onset (s), uniform over those at which the rules of 2025 see no more than ``limit`` events at once.
+
+    They look every 0.1 s and take the other events to be 0.1 s longer at both ends.
+
+    Args, Raises: as :func:`onset_2026`.
+    """
+    for _ in range(TRIES_2025):
+        onset = float(rng.uniform(0, length - duration))
+        times = np.arange(onset, onset + duration, INCREMENT_2025)
+        sounding = np.zeros(len(times), dtype=int)
+        for other in others:
+            end = other.event_time + other.event_duration
+            sounding += (times >= other.event_time - INCREMENT_2025) & (times <= end + INCREMENT_2025)
+        if not (sounding >= limit).any():
+            return onset
+    raise RejectedDraw(f"no onset for {duration:g} s under the overlap limit of {limit} in {TRIES_2025} tries")
+
+
+def _changes(events: Sequence[Event]) -> list[tuple[float, int]]:
+    """When an event starts (1) or ends (-1), in order; at one time the starts first."""
+    starts = [(event.event_time, 1) for event in events]
+    ends = [(event.event_time + event.event_duration, -1) for event in events]
+    return sorted(starts + ends, key=lambda change: (change[0], -change[1]))

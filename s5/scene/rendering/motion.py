@@ -1,0 +1,59 @@
+"""Moving events: which impulse response a source goes through at what time.
+
+A moving event has several positions and passes them at equal intervals of its duration. Between two positions their
+impulse responses fade into each other, by the time at which the sound leaves the source: the source is split into one
+part a position, each is convolved with its position's impulse response, and all are added. The parts' weights are those
+of SpatialScaper's ``spatialize`` (frames of 512 samples under a squared sine, half overlapped, with linear weights from
+frame to frame), so that both give the same samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from s5.utils.errors import InputError
+
+HOP = 256
+"""Samples from frame to frame."""
+
+
+def fade_frames(n_samples: int, n_positions: int, where: object = "event_position") -> np.ndarray:
+    """The frames [K] in which a source of ``n_samples`` is at its positions.
+
+    Raises:
+        InputError: more positions than frames.
+    """
+    # Half rounds to even one frame later, as the frame of time zero is the library's number 1.
+    frames = np.round(np.linspace(0, n_samples, n_positions) / HOP + 1) - 1
+    if (np.diff(frames) < 1).any():
+        found = f"{n_positions} positions in {n_samples} samples"
+        raise InputError(where, found, f"at most one in {HOP} samples")
+    return frames
+
+
+def fade_weights(n_samples: int, n_positions: int, where: object = "event_position") -> np.ndarray:
+    """How much of a source sounds from each position at each sample.
+
+    Args:
+        n_samples: n, of the source.
+        n_positions: K.
+        where: what complaints name.
+
+    Returns:
+        [K, n] float64, non-negative; they add up to 1 at every sample.
+
+    Raises:
+        InputError: more positions than frames.
+
+    Example:
+        >>> fade_weights(1025, 3)[:, ::256].round(2).tolist()
+        [[1.0, 0.5, 0.0, 0.0, 0.0], [0.0, 0.5, 1.0, 0.5, 0.0], [0.0, 0.0, 0.0, 0.5, 1.0]]
+    """
+    if n_positions == 1:
+        return np.ones((1, n_samples))
+    nodes = fade_frames(n_samples, n_positions, where)
+    frames = np.arange(n_samples // HOP + 2)
+    at_frames = np.stack([np.interp(frames, nodes, unit) for unit in np.eye(n_positions)])
+    frame, phase = np.divmod(np.arange(n_samples), HOP)
+    rise = np.sin(np.pi / 2 * phase / HOP) ** 2
+    return at_frames[:, frame] * (1 - rise) + at_frames[:, frame + 1] * rise

@@ -1,0 +1,186 @@
+"""Scene -> plan: which samples of which files, which impulse responses, where and how loud.
+
+All that needs the scene's text and the files' headers is done here, so that the renderers only read and compute
+(:mod:`s5.scene.rendering.cpu` on the CPU, :mod:`s5.scene.rendering.gpu` in batches). A plan is small and can be
+pickled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from s5.scene.audio import Clip, clip
+from s5.scene.limits import MAX_SAMPLES
+from s5.scene.rendering.room import SofaRoom, open_room
+from s5.scene.rendering.rules import RenderRules
+from s5.scene.spec import Event, Scene
+from s5.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Response:
+    """An impulse response of a room's file at the scene's rate. Hashable: a cache's key."""
+
+    path: str
+    stamp: tuple[int, int]
+    index: int
+    rate: int
+    ready: str = ""
+    """Folder of prepared material; nothing: there is none."""
+
+
+@dataclass(frozen=True)
+class PlannedEvent:
+    """A target or an interferer.
+
+    Attributes:
+        clip: its source.
+        length: samples that a resampled source is cut to; None: it stays as it is.
+        responses: one, or those that a moving event passes at equal intervals.
+        onset: sample.
+        level: dB, of the whole wet signal: 10 log10 of the mean square over channels and samples, tail included.
+        slot: of a target; None for an interferer.
+    """
+
+    clip: Clip
+    length: int | None
+    responses: tuple[Response, ...]
+    onset: int
+    level: float
+    slot: int | None
+
+
+@dataclass(frozen=True)
+class PlannedBackground:
+    """A background.
+
+    Attributes:
+        clip: what is read.
+        fill: whether it is made as long as the scene by the rules; else it has that length, but for one sample.
+        level: dB.
+    """
+
+    clip: Clip
+    fill: bool
+    level: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scene, ready to be rendered.
+
+    Attributes:
+        rate: Hz.
+        n_samples: T.
+        n_channels: M.
+        labels: of the targets, by slot.
+        events: in the order in which they are added up.
+        backgrounds: before them.
+        rules: of the scene.
+        direct_range_ms: of the scene.
+    """
+
+    rate: int
+    n_samples: int
+    n_channels: int
+    labels: tuple[str, ...]
+    events: tuple[PlannedEvent, ...]
+    backgrounds: tuple[PlannedBackground, ...]
+    rules: RenderRules
+    direct_range_ms: tuple[float, float]
+
+    def with_slots(self, order: Sequence[int]) -> Plan:
+        """The same scene, its slot k taken from the present slot ``order[k]``."""
+        slot = {int(old): new for new, old in enumerate(order)}
+        events = (e if e.slot is None else replace(e, slot=slot[e.slot]) for e in self.events)
+        return replace(self, labels=tuple(self.labels[int(old)] for old in order), events=tuple(events))
+
+
+def plan(scene: Scene, root: str | Path = ".", ready: str = "") -> Plan:
+    """Reads what a scene refers to, as far as headers tell.
+
+    Args:
+        scene: what to render.
+        root: folder that the scene's relative paths start from.
+        ready: folder of prepared material (:mod:`s5.scene.ready`).
+
+    Raises:
+        InputError: a file is missing or unreadable, or does not fit the scene.
+    """
+    config = scene.config
+    room = open_room(os.path.join(root, scene.room.sofa_path))
+    if room.rir_length * room.n_channels * config.sr / room.sampling_rate > MAX_SAMPLES:
+        found = f"{room.rir_length} samples at {room.sampling_rate:g} Hz for a scene at {config.sr} Hz"
+        raise InputError(f"{room.path}: Data.IR", found, f"at most {MAX_SAMPLES} samples of all channels")
+    backgrounds = [_background(event, scene, room.n_channels, root, ready) for event in scene.bg_events]
+    events = [
+        _event(event, scene, room, event_path(root, config.foreground_dir, event), slot, ready)
+        for slot, event in enumerate(scene.targets)
+    ]
+    others = sorted(scene.int_events, key=lambda event: event.event_time)
+    events += [
+        _event(event, scene, room, event_path(root, config.interference_dir, event), None, ready) for event in others
+    ]
+    before, after = scene.room.direct_range_ms
+    return Plan(
+        rate=config.sr,
+        n_samples=config.n_samples,
+        n_channels=room.n_channels,
+        labels=tuple(scene.labels),
+        events=tuple(events),
+        backgrounds=tuple(backgrounds),
+        rules=scene.rules,
+        direct_range_ms=(before, after),
+    )
+
+
+def _held(wanted: Clip, rate: int) -> Clip:
+    """A clip that memory can hold at a rate. Raises InputError for a longer one."""
+    seconds = wanted.n_frames / wanted.info.rate
+    if max(wanted.info.rate, rate) * seconds > MAX_SAMPLES:
+        expected = f"at most {MAX_SAMPLES} samples at a time"
+        raise InputError(wanted.path, f"{seconds:.0f} s at {wanted.info.rate} Hz for a scene at {rate} Hz", expected)
+    return wanted
+
+
+def event_path(root: str | Path, folder: str | None, event: Event) -> str:
+    """Where an event's file is: SpAudSyn accepts names with or without their folder in front."""
+    if folder is not None and not event.source_file.startswith(folder):
+        return os.path.join(root, folder, event.source_file)
+    return os.path.join(root, event.source_file)
+
+
+def _event(event: Event, scene: Scene, room: SofaRoom, path: str, slot: int | None, ready: str) -> PlannedEvent:
+    rate = scene.config.sr
+    points = event.event_position or []
+    found = _held(clip(path, event.source_time or 0, event.event_duration, ready), rate)
+    length = None
+    if found.info.rate != rate:
+        length = scene.rules.source_length(event.event_duration, rate)
+    return PlannedEvent(
+        clip=found,
+        length=length,
+        responses=tuple(Response(room.path, room.stamp, scene.rules.find(room, p), rate, ready) for p in points),
+        onset=int(event.event_time * rate),
+        level=scene.config.ref_db + event.snr,
+        slot=slot,
+    )
+
+
+def _background(event: Event, scene: Scene, n_channels: int, root: str | Path, ready: str) -> PlannedBackground:
+    config = scene.config
+    path = event_path(root, config.background_dir, event)
+    fill = event.source_time is None
+    duration = None if fill else event.event_duration
+    found = _held(clip(path, event.source_time or 0, duration, ready), config.sr)
+    if found.info.channels not in (1, n_channels):
+        expected = f"{n_channels}, as the room's impulse responses have"
+        raise InputError(path, f"{found.info.channels} channels", expected)
+    # One sample less may be left where times were truncated twice.
+    if not fill and found.n_frames * config.sr / found.info.rate + 1 < config.n_samples:
+        reached = int((event.source_time or 0) * found.info.rate) + int(event.event_duration * found.info.rate)
+        raise InputError(path, f"{found.info.n_frames} frames", f"{reached}, which the scene's background reaches")
+    return PlannedBackground(found, fill, config.ref_db + event.snr)

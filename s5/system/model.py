@@ -1,0 +1,146 @@
+"""Trained models out of their experiment folders, ready to run. Needs no ESPnet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from s5.checkpoints import check_weights, read_tensors
+from s5.labels import LabelSet
+from s5.system.trained import best_checkpoint, read_config
+from s5.utils.config import build
+from s5.utils.errors import InputError, one_of
+
+
+class TrainedModel:
+    """A trained network with what it was trained for.
+
+    Args:
+        network: in evaluation mode.
+        labels: its label set.
+        n_slots: K.
+        sampling_rate: in Hz.
+        name: what complaints name.
+    """
+
+    def __init__(self, network: torch.nn.Module, labels: LabelSet, n_slots: int, sampling_rate: int, name: str) -> None:
+        self.network, self.labels, self.n_slots, self.sampling_rate = network, labels, n_slots, sampling_rate
+        self.name = name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def n_channels(self) -> int:
+        """Channels that a mixture needs to have for this model: a tagger takes the first ones."""
+        part = self.network if hasattr(self.network, "n_channels") else getattr(self.network, "encoder", None)
+        return int(getattr(part, "n_channels", 1))
+
+    @torch.inference_mode()
+    def posterior(self, mixture: np.ndarray, bf16: bool = False) -> np.ndarray:
+        """Of a tagger: [M, samples] -> posteriors float32: [K, C + 1], rows sum to 1; of a multi-hot one [1, C].
+
+        Several mixtures of one length, [B, M, samples], give [B, K, C + 1] or [B, 1, C].
+        """
+        batch = self._tensor(mixture if mixture.ndim == 3 else mixture[None])
+        logits = self._run(bf16, batch).float()
+        multi_hot = getattr(self.network, "multi_hot", False)
+        posterior = (logits.sigmoid()[:, None] if multi_hot else torch.softmax(logits, dim=-1)).cpu().numpy()
+        return posterior if mixture.ndim == 3 else posterior[0]
+
+    @torch.inference_mode()
+    def separate(self, mixture: np.ndarray, labels: Sequence[Any], bf16: bool = False) -> np.ndarray:
+        """Of a separator: [M, samples] and at most K labels -> sources [K, samples] float32.
+
+        Several mixtures of one length, [B, M, samples], with a list of labels each, give [B, K, samples].
+        """
+        several = mixture.ndim == 3
+        queries = [self.labels.query(row, self.n_slots, self.name) for row in (labels if several else [labels])]
+        batch = self._tensor(mixture if several else mixture[None])
+        sources = self._run(bf16, batch, self._tensor(np.stack(queries))).float().cpu().numpy()
+        return sources if several else sources[0]
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        # A copy in torch's own memory: aligned alike in every process, so that the same kernels run.
+        return torch.tensor(array, dtype=torch.float32, device=self.device)
+
+    def _run(self, bf16: bool, *inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                return self.network(*inputs)
+        except InputError as e:
+            raise InputError.at(self.name, e) from None
+
+
+N = TypeVar("N", bound=torch.nn.Module)
+
+MOST_PARAMETERS = 20_000
+"""Tensors of a network: a number of layers that nobody means would be built until memory ends."""
+
+
+def build_network(network: Callable[..., N], conf: Mapping[str, Any], where: object, n_labels: int, n_slots: int) -> N:
+    """A network of random weights.
+
+    Args:
+        network: its class.
+        conf: its configured arguments.
+        where: file and key that complaints name.
+        n_labels: C.
+        n_slots: K, unless ``conf`` says it.
+
+    Raises:
+        InputError: arguments that are unknown, of a wrong type, or do not fit together.
+    """
+    n = 0
+
+    def count(*_: Any) -> None:
+        nonlocal n
+        n += 1
+        if n > MOST_PARAMETERS:
+            raise ValueError(f"more than {MOST_PARAMETERS} tensors of weights")
+
+    counting = torch.nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        return build(network, {"n_slots": n_slots, **conf}, where, n_labels=n_labels)
+    finally:
+        counting.remove()
+
+
+def load_model(folder: str | Path, checkpoint: str | None, kind: str, device: str = "cpu") -> TrainedModel:
+    """Loads a trained model.
+
+    Args:
+        folder: ``exp/<name>`` with config.yaml and checkpoints.
+        checkpoint: file in it; None: :func:`s5.system.trained.best_checkpoint`.
+        kind: ``tagger`` or ``separator``.
+        device: torch device.
+
+    Raises:
+        InputError: no such experiment, or weights that do not fit its configuration.
+    """
+    from s5.separation import SEPARATORS, memory_format
+    from s5.tagging import TAGGERS
+
+    folder = Path(folder)
+    config = read_config(folder)
+    tables: dict[str, dict[str, Any]] = {"tagger": dict(TAGGERS), "separator": dict(SEPARATORS)}
+    table = tables[kind]
+    if config.network not in table:
+        raise InputError(f"{folder}/config.yaml: key network", config.network, one_of(table, config.network))
+    arguments = (config.network_conf, f"{folder}/config.yaml: network_conf", len(config.labels), config.n_slots)
+    path = best_checkpoint(folder, checkpoint)
+    tensors = {k.removeprefix("network."): v for k, v in read_tensors(path).items()}
+    with torch.device("meta"):  # takes no memory: sizes are held against the file's before
+        expected = build_network(table[config.network], *arguments).state_dict()
+    for key, value in expected.items():
+        check_weights(tensors.get(key), value, f"{path}: key {key}")
+    network = build_network(table[config.network], *arguments)
+    network.load_state_dict({key: tensors[key] for key in expected})
+    network = memory_format(network).to(device).eval()
+    return TrainedModel(network, LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate, str(folder))

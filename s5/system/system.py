@@ -1,0 +1,485 @@
+"""A system: taggers, their vote, separators and their fusion, from one YAML; the Python API.
+
+Example:
+    system = S5System.from_yaml("conf/systems/mini.yaml")
+    for source in system(mixture, fs):
+        print(source.label, source.probability, source.waveform.shape)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s5.fusion import (
+    Counts,
+    Decision,
+    class_scores,
+    decide,
+    fuse,
+    gate,
+    is_multi_hot,
+    level,
+    refine,
+)
+from s5.labels import DCASE_LABELS, LabelSet
+from s5.system.config import SystemConfig
+from s5.utils.config import load_inherited, origins, resolve
+from s5.utils.errors import InputError, one_of
+
+SHORTEST = 0.5
+"""Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
+
+
+def system_origins(path: str | Path) -> dict[str, Any]:
+    """:func:`system_keys` of a sound system with, in the place of each value, the file that it comes from."""
+    data, files = load_inherited(path), origins(path)
+    known = files.pop("models", {})
+    for kind in ("taggers", "separators"):
+        own = files[kind]
+        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in data[kind]]
+        files[kind] = [{**known.get(entry.get("name"), {}), **dict.fromkeys(entry, own)} for entry in entries]
+    return files
+
+
+@dataclass
+class Source:
+    """One separated source.
+
+    Attributes:
+        label: its class.
+        probability: of the label, 0 to 1.
+        waveform: [samples] float32, at the sampling rate of the mixture.
+    """
+
+    label: str
+    probability: float
+    waveform: np.ndarray
+
+
+@dataclass
+class Result:
+    """What a system makes of one mixture.
+
+    Attributes:
+        labels: of the active sources, possibly none.
+        probabilities: of the labels.
+        sources: [n, samples] float32.
+        counts: what the refinement did, if there was one.
+        gated: slots that a gate silenced.
+    """
+
+    labels: list[str]
+    probabilities: list[float]
+    sources: np.ndarray
+    counts: Counts | None = None
+    gated: int = 0
+
+
+class S5System:
+    """Tags, votes, separates, fuses and refines. Networks are loaded on first use.
+
+    Args:
+        config: a :class:`SystemConfig`.
+        expdir: folder of the experiments.
+        device: torch device; by default the GPU if there is one.
+        where: what complaints name, e.g. the YAML file.
+        bf16: run the networks in bfloat16 or not; by default as the configuration says.
+
+    Raises:
+        InputError: a device that torch cannot compute on here.
+    """
+
+    def __init__(
+        self,
+        config: SystemConfig,
+        expdir: str | Path = "exp",
+        device: str | None = None,
+        where: object = "system",
+        bf16: bool | None = None,
+    ) -> None:
+        if device is not None:
+            from s5.utils.device import check_device
+
+            check_device(device)
+        self.config, self.expdir, self.where = config, Path(expdir), where
+        self._device = device
+        self.bf16 = config.bf16 if bf16 is None else bf16
+
+    @classmethod
+    def from_yaml(
+        cls, path: str | Path, expdir: str | Path = "exp", device: str | None = None, bf16: bool | None = None
+    ) -> S5System:
+        """A system from its YAML and the experiments that it names.
+
+        Raises:
+            InputError: unknown key or model in the YAML. Missing experiments are refused on first use.
+        """
+        return cls(SystemConfig.load(path), expdir, device, resolve(path), bf16)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, device: str | None = None, bf16: bool | None = None, revision: str | None = None
+    ) -> S5System:
+        """A system from a model archive (``python -m s5.bin.pack``), with its weights.
+
+        Args:
+            source: the archive, the folder of an unpacked one, or its repository on the hub, ``user/name``.
+            device: torch device; by default the GPU if there is one.
+            bf16: run the networks in bfloat16 or not; by default as the archive says.
+            revision: of the repository.
+
+        Raises:
+            InputError: no such archive, or a damaged one.
+        """
+        from s5.system.hub import open_archive
+
+        folder = open_archive(source, revision)
+        return cls.from_yaml(folder / "system.yaml", folder / "models", device, bf16)
+
+    @classmethod
+    def open(
+        cls, source: str | Path, expdir: str | Path = "exp", device: str | None = None, bf16: bool | None = None
+    ) -> S5System:
+        """:meth:`from_yaml` of a YAML file, :meth:`from_pretrained` of anything else."""
+        if Path(source).suffix in (".yaml", ".yml"):
+            return cls.from_yaml(source, expdir, device, bf16)
+        return cls.from_pretrained(source, device, bf16)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without the networks, which it loads itself."""
+        return {k: v for k, v in vars(self).items() if k not in ("taggers", "separators")}
+
+    @cached_property
+    def device(self) -> str:
+        """Torch device that the networks run on."""
+        import torch
+
+        return self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def taggers(self) -> dict[str, Any]:
+        """Loaded taggers by name."""
+        return self._load("tagger")
+
+    @cached_property
+    def separators(self) -> dict[str, Any]:
+        """Loaded separators by name."""
+        return self._load("separator")
+
+    def _load(self, kind: str) -> dict[str, Any]:
+        from s5.system.model import load_model
+
+        models = self.config.models(kind)
+        loaded = {m.name: load_model(self.expdir / m.folder(), m.checkpoint, kind, self.device) for m in models}
+        others = self.__dict__.get("separators" if kind == "tagger" else "taggers", {})
+        first = next(iter([*others.values(), *loaded.values()]))
+        for name, model in loaded.items():
+            for key in ("labels", "n_slots", "sampling_rate"):
+                if getattr(model, key) != getattr(first, key):
+                    raise InputError(f"{self.expdir}/{name}: {key}", getattr(model, key), getattr(first, key))
+        for label in self.config.fusion.rules():  # labels of the challenge may be missing in a smaller label set
+            if label not in first.labels and label not in DCASE_LABELS:
+                raise InputError(f"{self.where}: key fusion", f"label {label}", one_of(first.labels.names, label))
+        return loaded
+
+    def _any(self) -> Any:
+        """What all models share, of one that is loaded, else as the first tagger's experiment says."""
+        for kind in ("separators", "taggers"):
+            for model in self.__dict__.get(kind, {}).values():
+                return model
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> Any:
+        from s5.system.trained import read_meta
+
+        return read_meta(self.expdir / self.config.taggers[0].folder())
+
+    @property
+    def labels(self) -> LabelSet:
+        """The label set of the models."""
+        return self._any().labels
+
+    @property
+    def n_slots(self) -> int:
+        """K, sources a mixture at most."""
+        return self._any().n_slots
+
+    @property
+    def sampling_rate(self) -> int:
+        """In Hz, of the models."""
+        return self._any().sampling_rate
+
+    @property
+    def n_channels(self) -> int:
+        """M, channels that a mixture needs: the most that a model takes."""
+        return max(model.n_channels for model in [*self.taggers.values(), *self.separators.values()])
+
+    def tag(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
+        """Posteriors of every tagger.
+
+        Args:
+            mixture: [M, samples] float32 at the models' sampling rate, or several of one length [B, M, samples].
+
+        Returns:
+            By tagger name float32 [K, C + 1], rows that sum to 1 (tracks), or [1, C] (multi-hot); [B, ...] of several.
+        """
+        mixture = self._long_enough(mixture)
+        return {name: model.posterior(mixture, self.bf16) for name, model in self.taggers.items()}
+
+    def decide(self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None) -> Decision:
+        """Classes of the active slots from the taggers' posteriors; see :func:`s5.fusion.decide`."""
+        weights = self.config.weights()
+        if set(posteriors) != set(weights):
+            raise InputError("posteriors", " ".join(sorted(posteriors)), f"those of {' '.join(weights)}")
+        given = [posteriors[name] for name in weights]
+        # Multi-hot posteriors do not tell K: the separators do. Tracks do.
+        n_slots = n_slots or (self.n_slots if is_multi_hot(given, len(labels)) else len(given[0]))
+        return decide(given, list(weights.values()), self.config.vote, len(labels), n_slots)
+
+    def vote(
+        self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None
+    ) -> tuple[list[str], list[float]]:
+        """Labels of the active slots and their probabilities.
+
+        Args:
+            posteriors: [K, C + 1] or [1, C] by tagger name.
+            labels: the label set.
+            n_slots: K; by default the models'.
+        """
+        decision = self.decide(posteriors, labels, n_slots)
+        return [labels.name(i) for i in decision.index], [float(p) for p in decision.probability]
+
+    def separate(self, mixture: np.ndarray, labels: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Every separator's sources for the given labels.
+
+        Args:
+            mixture: [M, samples] float32 at the models' sampling rate, or several of one length [B, M, samples].
+            labels: at most K labels, active slots only; of several mixtures a list of them each.
+
+        Returns:
+            [K, samples] float32 by separator name, zeros in the slots behind the labels; [B, K, samples] of several.
+        """
+        length, mixture = mixture.shape[-1], self._long_enough(mixture)
+        outputs = {name: model.separate(mixture, labels, self.bf16) for name, model in self.separators.items()}
+        return {name: output[..., :length] for name, output in outputs.items()}
+
+    def _long_enough(self, mixture: np.ndarray) -> np.ndarray:
+        """[..., samples], with zeros behind a recording that is shorter than :data:`SHORTEST`."""
+        missing = max(0, round(SHORTEST * self.sampling_rate) - mixture.shape[-1])
+        return np.pad(mixture, [(0, 0)] * (mixture.ndim - 1) + [(0, missing)]) if missing else mixture
+
+    def fuse(
+        self, outputs: Mapping[str, np.ndarray], labels: Sequence[str], mixture: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The final sources [K, samples] float32 from the separators' outputs.
+
+        Args:
+            outputs: [K, samples] by separator.
+            labels: of the active slots.
+            mixture: [M, samples]; needed for mask sharpening.
+        """
+        config = self.config.fusion
+        given = {m.name: outputs[m.name] for m in self.config.separators}
+        for name, strength in config.sharpen.items():
+            if strength and mixture is None:
+                raise ValueError("mask sharpening needs the mixture")
+            if strength and mixture is not None:
+                given[name] = self.sharpen(given[name], mixture, strength)
+        default = config.default or {self.config.separators[0].name: 1.0}
+        return fuse(given, labels, default, config.rules())
+
+    @staticmethod
+    def sharpen(output: np.ndarray, mixture: np.ndarray, strength: float) -> np.ndarray:
+        """A separator's sources [K, samples] with their masks sharpened; 0 leaves them as they are."""
+        if not strength:
+            return output
+        from s5.separation.sharpen import sharpen
+
+        return sharpen(output, mixture[0], strength)
+
+    def finish(
+        self,
+        mixture: np.ndarray,
+        labels: Sequence[str],
+        probabilities: Sequence[float],
+        outputs: Mapping[str, np.ndarray],
+        posteriors: Mapping[str, np.ndarray] | None = None,
+        label_set: LabelSet | None = None,
+    ) -> Result:
+        """From the separators' outputs to the final sources: fusion, gate, refinement.
+
+        Args:
+            mixture: [M, samples] at the models' sampling rate.
+            labels: of the active slots, as voted or given.
+            probabilities: of the labels.
+            outputs: [K, samples] by separator; may be empty if there is no label.
+            posteriors: by tagger; None with given labels: then they are final.
+            label_set: the label set; by default the models' (which loads them).
+
+        Raises:
+            InputError: labels that are not those of the vote, where a gate has to know the slots.
+        """
+        labels, probabilities = list(labels), list(probabilities)
+        n_samples = mixture.shape[-1]
+        sources = self.fuse(outputs, labels, mixture)[: len(labels)] if labels else np.zeros((0, n_samples), np.float32)
+        result = Result(labels, probabilities, sources)
+        if posteriors is not None and self.config.gate is not None and labels:
+            result = self._gate(result, mixture, posteriors, label_set or self.labels)
+        if posteriors is not None and self.config.refine is not None:
+            result = self._refine(result, mixture, posteriors)
+        return result
+
+    def _gate(
+        self, result: Result, mixture: np.ndarray, posteriors: Mapping[str, np.ndarray], label_set: LabelSet
+    ) -> Result:
+        config = self.config.gate
+        assert config is not None
+        decision = self.decide(posteriors, label_set, len(result.labels))  # as many as there are: K need not be known
+        voted = [label_set.name(i) for i in decision.index]
+        if voted != result.labels:
+            raise InputError("labels", " ".join(result.labels), f"those of the vote, {' '.join(voted)}, for the gate")
+        silence = decision.silence
+        if silence is not None and config.taggers is not None:
+            names = [m.name for m in self.config.taggers]
+            silence = silence[[names.index(name) for name in config.taggers]]
+        keep = gate(config, silence, level(result.sources), float(level(mixture[0])), f"{self.where}: key gate")
+        slots = np.flatnonzero(keep)
+        labels, probabilities = [result.labels[k] for k in slots], [result.probabilities[k] for k in slots]
+        return Result(labels, probabilities, result.sources[slots], gated=len(keep) - len(slots))
+
+    def _refine(self, result: Result, mixture: np.ndarray, posteriors: Mapping[str, np.ndarray]) -> Result:
+        config, label_set = self.config.refine, self.labels
+        assert config is not None
+        first = tuple(label_set.index(name) for name in result.labels)
+        weights = list(self.config.weights().values())
+        given = [posteriors[m.name] for m in self.config.taggers]
+
+        def separate(index: tuple[int, ...]) -> np.ndarray:
+            # What a gate silenced was in the query of the others; a verification takes their sources as they are.
+            if index == first and (not result.gated or not config.separate_again):
+                return result.sources
+            names = [label_set.name(i) for i in index]
+            return self.fuse(self.separate(mixture, names), names, mixture)[: len(names)]
+
+        def rescore(sources: np.ndarray) -> np.ndarray:
+            tables = self.tag(np.repeat(sources[:, None], self.n_channels, axis=1))
+            rows = [[tables[m.name][i] for m in self.config.taggers] for i in range(len(sources))]
+            return np.stack([class_scores(row, weights, len(label_set)) for row in rows])
+
+        scores = class_scores(given, weights, len(label_set))
+        distinct = is_multi_hot(given, len(label_set))
+        refined = refine(first, scores, separate, rescore, config, self.n_slots, distinct)
+        labels = [label_set.name(i) for i in refined.index]
+        sources = refined.sources if labels else result.sources[:0]
+        return Result(labels, refined.probability, sources, refined.counts, result.gated)
+
+    def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
+        """Separates one recording.
+
+        Args:
+            mixture: [M, samples] float.
+            fs: its sampling rate in Hz; another one than the models' is converted, there and back.
+            labels: of its sources, where they are known: nothing is tagged then, and every probability is 1.
+
+        Returns:
+            The active sources, possibly none, each as long as the mixture.
+
+        Raises:
+            InputError: a wrong shape, values that are not finite, unknown labels or more than K of them.
+        """
+        mixture = np.asarray(mixture)
+        if mixture.ndim != 2:
+            raise InputError("mixture", f"shape {list(mixture.shape)}", "[channels, samples]")
+        return self.batch([mixture], fs, None if labels is None else [labels])[0]
+
+    def batch(
+        self,
+        mixtures: Sequence[np.ndarray] | np.ndarray,
+        fs: int,
+        labels: Sequence[Sequence[str]] | None = None,
+    ) -> list[list[Source]]:
+        """Separates several recordings of one length, the networks running on all of them at once.
+
+        Args:
+            mixtures: [B, M, samples], or a list of [M, samples].
+            fs: their sampling rate in Hz.
+            labels: of the sources of each, where they are known.
+
+        Returns:
+            The sources of each, as of a single call (up to rounding).
+
+        Raises:
+            InputError: a wrong shape, recordings of different shapes, or values that are not finite.
+        """
+        x = self._checked(mixtures, fs)
+        if not len(x):
+            return []
+        length = x.shape[2]
+        x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
+        x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may be none at ours
+        given: list[dict[str, np.ndarray] | None]
+        if labels is None:
+            posteriors = self.tag(x)
+            given = [{name: table[i] for name, table in posteriors.items()} for i in range(len(x))]
+            votes = [self.vote(one, self.labels, self.n_slots) for one in given if one is not None]
+        else:
+            given = [None] * len(x)
+            votes = [(names, [1.0] * len(names)) for names in (self._known(row) for row in labels)]
+        active = [i for i, (names, _) in enumerate(votes) if names]
+        found = self.separate(x[active], [votes[i][0] for i in active]) if active else {}
+        results = []
+        for i, (names, probabilities) in enumerate(votes):
+            outputs = {name: table[active.index(i)] for name, table in found.items()} if i in active else {}
+            result = self.finish(x[i], names, probabilities, outputs, given[i], self.labels)
+            results.append(self._sources(result, fs, length))
+        return results
+
+    def _checked(self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int) -> np.ndarray:
+        """[B, M, samples] float32, or a complaint."""
+        if not 0 < fs < float("inf"):
+            raise InputError("fs", fs, "a sampling rate in Hz")
+        shapes = {np.shape(mixture) for mixture in mixtures}
+        if len(shapes) > 1:
+            raise InputError("mixtures", " and ".join(str(list(s)) for s in sorted(shapes)), "one shape")
+        x = np.asarray(mixtures)
+        if len(x) == 0:
+            return x
+        if not np.issubdtype(x.dtype, np.floating):
+            raise InputError("mixture", f"samples of type {x.dtype}", "floating point, full scale 1")
+        x = x.astype(np.float32)
+        if x.ndim != 3 or (x.shape[1] != self.n_channels and x.shape[1] > x.shape[2]):
+            raise InputError("mixture", f"shape {list(x.shape[1:])}", "[channels, samples]")
+        if x.shape[1] != self.n_channels:
+            raise InputError("mixture", f"{x.shape[1]} channels", f"{self.n_channels}, as the models were trained with")
+        if not np.isfinite(x).all():
+            raise InputError("mixture", "NaN or infinite samples", "finite ones")
+        return x
+
+    def _known(self, names: Sequence[str]) -> list[str]:
+        """Labels that somebody gives, or a complaint."""
+        for i in self.labels.indices(names, self.n_slots, "labels")[: len(names)]:
+            if i == self.labels.silence_index:
+                raise InputError("labels", "silence", "labels of active sources")
+        return list(names)
+
+    def _sources(self, result: Result, fs: int, length: int) -> list[Source]:
+        """Sources at the recording's own sampling rate and length."""
+        waveforms = _resample(result.sources, self.sampling_rate, fs) if len(result.sources) else result.sources
+        waveforms = np.pad(waveforms, ((0, 0), (0, max(0, length - waveforms.shape[1]))))[:, :length]
+        return [Source(*parts) for parts in zip(result.labels, result.probabilities, waveforms, strict=True)]
+
+
+def _resample(x: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """[n, samples] at another sampling rate, soxr high quality."""
+    if rate == new_rate:
+        return x
+    import soxr
+
+    return soxr.resample(x.T, rate, new_rate).T

@@ -1,0 +1,97 @@
+"""The training log of an experiment: one JSON object a line for each epoch, in ``exp/<name>/epochs.jsonl``.
+
+    {"epoch": 3, "parameters": 1132435, "trainable_parameters": 1132435,
+     "train": {"loss": -4.1, "optim0_lr0": 0.001, "seconds": 38.2}, "valid": {"loss": -3.9, "seconds": 2.0}}
+
+The trainer rewrites the file after every epoch, and when it resumes, from what its checkpoint knows. So an epoch that
+was interrupted and run again stands there once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from s5.data import write_bytes
+from s5.utils.errors import InputError
+
+FILE = "epochs.jsonl"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a training.
+
+    Attributes:
+        epoch: number, from 1.
+        parameters: of the network.
+        trainable_parameters: those that are not frozen.
+        train: figures of the training pass by name; ``seconds`` is its time.
+        valid: figures of the validation pass.
+    """
+
+    epoch: int
+    parameters: int
+    trainable_parameters: int
+    train: dict[str, float]
+    valid: dict[str, float]
+
+    @property
+    def time(self) -> timedelta:
+        """Time of training and validation together, without interruptions."""
+        return timedelta(seconds=self.train.get("seconds", 0.0) + self.valid.get("seconds", 0.0))
+
+
+def write_epochs(
+    folder: str | Path, stats: Mapping[int, Mapping[str, Mapping[str, Any]]], parameters: int, trainable: int
+) -> None:
+    """Writes the log, under a temporary name first.
+
+    Args:
+        folder: experiment folder.
+        stats: epoch -> ``train`` or ``valid`` -> name -> value, as ESPnet's reporter keeps them; ``time`` is a
+            timedelta.
+        parameters: number of the network's parameters.
+        trainable: number of those that are not frozen.
+    """
+    lines = []
+    for number, parts in sorted(stats.items()):
+        line: dict[str, Any] = {"epoch": number, "parameters": parameters, "trainable_parameters": trainable}
+        line |= {part: _figures(parts.get(part, {})) for part in ("train", "valid")}
+        lines.append(json.dumps(line, allow_nan=False) + "\n")
+    write_bytes(Path(folder, FILE), "".join(lines).encode())
+
+
+def read_epochs(folder: str | Path) -> list[Epoch]:
+    """The epochs of an experiment folder in order; none where nothing was trained.
+
+    Raises:
+        InputError: a line that is no epoch.
+    """
+    file = Path(folder, FILE)
+    if not file.is_file():
+        return []
+    epochs = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            fields = json.loads(line)
+            for part in ("train", "valid"):
+                fields[part] = {name: math.nan if v is None else float(v) for name, v in fields[part].items()}
+            epochs.append(Epoch(**fields))
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise InputError(f"{file}:{number}", f"no epoch ({e})", "a JSON object as the trainer writes it") from None
+    return epochs
+
+
+def _figures(part: Mapping[str, Any]) -> dict[str, float | None]:
+    """Plain numbers; null for NaN and infinity, which JSON does not have."""
+    found = {name: float(value) for name, value in part.items() if isinstance(value, Real)}
+    if isinstance(part.get("time"), timedelta):
+        found["seconds"] = part["time"].total_seconds()
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}

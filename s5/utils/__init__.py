@@ -1,0 +1,1 @@
+"""Helpers that know nothing of the field: configuration, errors, files, processes, progress."""

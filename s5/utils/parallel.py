@@ -1,0 +1,258 @@
+"""Work item by item in several processes, with results that do not depend on how many there are."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import IO, Any, TypeVar
+
+from s5.utils.progress import progress
+
+PRELOAD, NETWORKS = ("s5.inference.stages",), ("s5.system.model", "s5.tagging.tagger", "s5.separation")
+"""Modules that all jobs use, and those that run networks."""
+
+Item = TypeVar("Item")
+Out = TypeVar("Out")
+
+NUM_THREADS = 1
+"""Torch's threads of each process: sums over more of them are rounded otherwise."""
+
+CHUNK = 2
+"""Items that a process takes at once."""
+
+PATIENCE = 10.0
+"""Seconds that processes have to end what they are at, after an error in one."""
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
+"""Where Linux keeps what processes share by name."""
+
+
+def run_jobs(
+    job: Callable[[Item], Out], items: Sequence[Item], nj: int, what: str, networks: bool = True
+) -> Iterator[Out]:
+    """Results of ``job`` for all items in their order, from ``nj`` processes, with a progress bar.
+
+    Each process gets a copy of the job when it starts (so what it pickles should be small and load the rest on first
+    use) and computes with one thread. With one process the work is done in this one.
+
+    Args:
+        job: called with each item; has to be picklable if ``nj`` is more than 1.
+        items: what to work on.
+        nj: number of processes.
+        what: name of the work, for the progress bar.
+        networks: whether the job needs torch, which takes its time to import.
+    """
+    nj = min(nj, len(items))
+    if nj <= 1:
+        with reproducible() if networks else nullcontext():
+            yield from progress(map(job, items), len(items), what)
+        return
+    modules, prepare = (*PRELOAD, *(NETWORKS if networks else ())), _make_reproducible if networks else None
+    yield from progress(in_processes(job, items, nj, what, modules, prepare, CHUNK), len(items), what)
+
+
+def in_processes(
+    job: Callable[[Item], Out],
+    items: Sequence[Item],
+    nj: int,
+    what: str,
+    modules: Sequence[str] = (),
+    prepare: Callable[[], None] | None = None,
+    chunk: int = 1,
+) -> Iterator[Out]:
+    """Results of ``job`` for all items in their order, from ``nj`` processes.
+
+    Each process has a pipe of its own, and nothing else is shared: when one is killed, its pipe ends, whatever it was
+    at. They end themselves when this process is gone.
+
+    Args:
+        job: called with each item; has to be picklable.
+        items: what to work on.
+        nj: number of processes.
+        what: name of the work, for errors.
+        modules: what the processes need. They fork from a server that has imported it, instead of importing it each.
+            Not from this process: forking one with threads (a progress bar's, say) may block the child.
+        prepare: called once in each process.
+        chunk: items that a process takes at once.
+
+    Raises:
+        ChildProcessError: a process was killed, or has ended itself.
+        Exception: what the job raised, for the first item where it did.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *modules])
+    chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
+    processes: dict[Connection, BaseProcess] = {}
+    done: dict[int, tuple[list[Out], Exception | None]] = {}
+    todo = iter(enumerate(chunks))
+    try:
+        for first in islice(todo, nj):
+            mine, its = context.Pipe()
+            processes[mine] = context.Process(target=_work, args=(its, job, prepare), daemon=True)
+            processes[mine].start()
+            its.close()
+            _send(mine, processes[mine], what, first)
+        for number in range(len(chunks)):
+            while True:
+                # In any case: the processes shall not wait for whoever takes the results.
+                for ready in wait(list(processes), 0 if number in done else None):
+                    assert isinstance(ready, Connection)
+                    try:
+                        at, outs, error = ready.recv()
+                    except (EOFError, OSError):
+                        raise _lost(processes[ready], what) from None
+                    done[at] = outs, error
+                    if (following := next(todo, None)) is not None:
+                        _send(ready, processes[ready], what, following)
+                if number in done:
+                    break
+            outs, error = done.pop(number)
+            yield from outs
+            if error is not None:
+                raise error
+    finally:
+        for mine in processes:
+            mine.close()
+        until = time.monotonic() + PATIENCE
+        for process in processes.values():
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()
+
+
+def _send(connection: Connection, process: BaseProcess, what: str, message: Any) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        raise _lost(process, what) from None
+
+
+def _lost(process: BaseProcess, what: str) -> ChildProcessError:
+    process.join(PATIENCE)
+    return ChildProcessError(errno.ECHILD, fate(f"a process of '{what}'", process.exitcode))
+
+
+def _work(mine: Connection, job: Callable[[Any], Any], prepare: Callable[[], None] | None) -> None:
+    """What a process does."""
+    _end_with_parent()
+    if prepare is not None:
+        prepare()
+    with suppress(EOFError, OSError, KeyboardInterrupt):  # the one that started it needs nothing more
+        while True:
+            number, items = mine.recv()
+            outs: list[Any] = []
+            error = None
+            try:
+                for item in items:
+                    outs.append(job(item))
+            except Exception as e:
+                error = _portable(e)
+            mine.send((number, outs, error))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_for_it() -> None:
+        parent.join()
+        os._exit(1)  # nothing must go on writing
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as another process can raise it, with the place where it was raised."""
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
+
+
+def fate(who: str, *codes: int | None) -> str:
+    """What became of a process that ended too early, and what can be done about it.
+
+    Args:
+        who: a name for the process.
+        codes: exit statuses of it and of others like it, negative for a signal.
+    """
+    # Others may have been ended since, or have ended by themselves.
+    code = min((code for code in codes if code is not None), key=(0).__eq__, default=None)
+    if code is None or code >= 0:
+        status = "nothing that says why" if code is None else f"exit status {code}"
+        return f"{who} ended before its work did: found {status} (what it said itself stands above)"
+    name = signal.Signals(-code).name
+    if name == "SIGKILL":
+        return (
+            f"{who} was killed by SIGKILL, as the kernel does where memory runs out: take fewer processes or smaller "
+            f"batches, or ask for more memory"
+        )
+    if name == "SIGBUS":
+        return (
+            f"{who} was killed by SIGBUS, as happens where {SHARED_MEMORY} is full or a file was cut while it was "
+            f"read: {_shared_memory()} (docker run --shm-size=8g enlarges it)"
+        )
+    return f"{who} was killed by {name}"
+
+
+def _shared_memory() -> str:
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError as e:
+        return f"found no {SHARED_MEMORY} ({e.strerror})"
+    size, free = (_megabytes(blocks * status.f_frsize) for blocks in (status.f_blocks, status.f_bavail))
+    return f"found {free} of {size} free there"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size >> 20} MB"
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Torch computes with :data:`NUM_THREADS` threads on the CPU, and by deterministic algorithms on a GPU."""
+    import torch
+
+    before = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    _make_reproducible()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.backends.cudnn.deterministic = before[1]
+
+
+def _make_reproducible() -> None:
+    import torch
+
+    torch.set_num_threads(NUM_THREADS)
+    torch.backends.cudnn.deterministic = True
+
+
+def file_in_memory() -> IO[bytes]:
+    """An unnamed file that lies in memory alone and needs no room in /dev/shm. Raises OSError if there is no memory."""
+    # Not os.memfd_create, which Pythons that are built for older systems lack.
+    create = getattr(ctypes.CDLL(None, use_errno=True), "memfd_create", None)
+    if create is None:
+        return tempfile.TemporaryFile(buffering=0)  # another system: on disk, kept in memory if it can
+    close_on_exec = 1
+    file = create(b"s5", close_on_exec)
+    if file < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "memfd_create")
+    return os.fdopen(file, "w+b", buffering=0)

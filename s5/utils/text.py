@@ -1,0 +1,54 @@
+"""Text files in: UTF-8, with or without the byte order mark that editors put in front of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from s5.utils.errors import InputError
+
+
+def read_text(path: str | Path, expected: str) -> str:
+    """Content of a text file.
+
+    Args:
+        path: the file.
+        expected: what complaints say the file should be.
+
+    Raises:
+        InputError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as e:  # ValueError: no name of a file
+        raise InputError(path, getattr(e, "strerror", None) or e, expected) from e
+    return parse_text(content, path, expected)
+
+
+def parse_text(content: bytes, where: object, expected: str) -> str:
+    """Text of a file that has been read. Raises InputError naming ``where`` if it is not UTF-8."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(where, "no text in UTF-8", expected) from e
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: str | Path, expected: str) -> Any:
+    """Content of a JSON file. Raises InputError as :func:`read_text`, and where the file is no JSON."""
+    return _json(read_text(path, expected), path, expected)
+
+
+def parse_json(content: bytes, where: object, expected: str) -> Any:
+    """Content of a JSON file that has been read. Raises InputError naming ``where`` if it is no JSON."""
+    return _json(parse_text(content, where, expected), where, expected)
+
+
+def _json(text: str, where: object, expected: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InputError(where, "no JSON (nested too deeply)", expected) from None
+    except ValueError as e:
+        raise InputError(where, f"no JSON ({e})", expected) from e

@@ -1,0 +1,110 @@
+"""Archives in: what a damaged zip or tar file does to Python's libraries, in one line that names the file."""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from lzma import LZMAError
+from pathlib import Path
+from typing import Self
+
+from s5.utils.errors import InputError
+
+_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, struct.error)
+DAMAGED = (*_ERRORS, EOFError, OSError, ValueError, IndexError, OverflowError, RuntimeError)
+"""What reading a damaged, encrypted or unknown kind of archive raises. OSError: a place before the file's beginning, or
+bzip2's and gzip's own; ValueError: a name that is no text; RuntimeError: encrypted, or not implemented."""
+
+BLOCK = 1 << 20
+
+
+@contextmanager
+def telling_damage(path: str | Path, expected: str, name: str = "") -> Iterator[None]:
+    """Turns what reading a damaged archive raises into an InputError. Only reading belongs inside, not writing.
+
+    Args:
+        path: the archive.
+        expected: what complaints say that it should be.
+        name: of the member that is read.
+    """
+    try:
+        yield
+    except DAMAGED as e:
+        why = getattr(e, "strerror", None) or str(e) or type(e).__name__
+        inside = f" in {name!r}" if name else ""
+        raise InputError(path, f"a damaged file ({why}{inside})", expected) from None
+
+
+def check_zip(path: str | Path, expected: str) -> None:
+    """Reads all of a zip file once. Raises InputError for one that is damaged anywhere."""
+    with ZipReader(path, expected) as archive:
+        for info in archive.infos:
+            for _ in archive.blocks(info):
+                pass
+
+
+class ZipReader:
+    """A zip file to read, each of whose complaints is an InputError.
+
+    Args:
+        path: the file.
+        expected: what complaints say that it should be.
+        opener: what opens it.
+
+    Raises:
+        InputError: no such file, or no zip file.
+
+    Example:
+        with ZipReader("a.zip", "a submission") as archive:
+            for info in archive.infos:
+                content = archive.read(info)
+    """
+
+    def __init__(
+        self, path: str | Path, expected: str, opener: Callable[[str | Path], zipfile.ZipFile] = zipfile.ZipFile
+    ) -> None:
+        self.path, self.expected = path, expected
+        if not Path(path).is_file():
+            raise InputError(path, "no such file", expected)
+        with telling_damage(path, expected):
+            self._zip = opener(path)
+            self.infos = self._zip.infolist()
+
+    def read(self, info: zipfile.ZipInfo) -> bytes:
+        """Content of a file in it. Raises InputError for damaged content."""
+        return b"".join(self.blocks(info))
+
+    def blocks(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
+        """The same, a piece at a time; the last comes once the checksum is found right."""
+        left, held = info.file_size, b""
+        with self._reading(info):
+            source = self._zip.open(info)
+        with source:
+            while True:
+                with self._reading(info):
+                    block = source.read(BLOCK)
+                    left -= len(block)
+                    if left and not block:
+                        raise zipfile.BadZipFile(f"{info.file_size - left} bytes instead of {info.file_size}")
+                if held:
+                    yield held
+                if not block:
+                    return
+                held = block
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._zip.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _reading(self, info: zipfile.ZipInfo) -> AbstractContextManager[None]:
+        return telling_damage(self.path, self.expected, info.filename)

@@ -1,0 +1,144 @@
+"""The systems in conf/systems: they load, name trainings that there are, and have the reports' weights."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from s5.labels import DCASE_LABELS
+from s5.system.config import SystemConfig, system_name
+from s5.utils.config import ROOT, load_inherited, yaml_chain
+
+SYSTEMS = ROOT / "conf/systems"
+READY = sorted(p for p in SYSTEMS.rglob("*.yaml") if p.parent.name != "parts")
+REPORTS = [p for p in READY if p.parent != SYSTEMS]
+FULL = [p for p in REPORTS if not p.stem.endswith("_mini")]
+
+
+def load(name):
+    return SystemConfig.load(SYSTEMS / f"{name}.yaml")
+
+
+def folders(system):
+    return [[m.folder() for m in models] for models in (system.taggers, system.separators)]
+
+
+@pytest.mark.parametrize("path", READY, ids=system_name)
+def test_a_system_names_trainings_that_there_are(path):
+    config = SystemConfig.load(path)
+    for model in [*config.taggers, *config.separators]:
+        for training in model.phases().values():
+            assert all(file.is_file() for file in yaml_chain(ROOT / training))
+            assert load_inherited(ROOT / training)["network"]
+
+
+def test_names_of_systems_and_of_experiments_are_told_apart():
+    names = [system_name(path) for path in READY]
+    assert len(names) == len(set(names))
+    trainings = {}
+    for path in READY:
+        config = SystemConfig.load(path)
+        for model in [*config.taggers, *config.separators]:
+            for phase, training in model.phases().items():
+                known = trainings.setdefault(model.folder(phase), training)
+                assert known == training, f"{path}: {model.folder(phase)} is trained by {known} elsewhere"
+    assert not set(names) & set(trainings)  # both have their folders in exp/
+
+
+@pytest.mark.parametrize("path", FULL, ids=system_name)
+def test_the_mini_variant_differs_in_the_size_of_its_models_alone(path):
+    full, mini = SystemConfig.load(path), SystemConfig.load(path.with_name(f"{path.stem}_mini.yaml"))
+    assert [m.name for m in full.taggers] == [m.name for m in mini.taggers]
+    assert [m.name for m in full.separators] == [m.name for m in mini.separators]
+    assert (full.weights(), full.fusion, full.gate) == (mini.weights(), mini.fusion, mini.gate)
+    assert (full.vote.rule, full.vote.gamma, full.vote.threshold) == (
+        mini.vote.rule,
+        mini.vote.gamma,
+        mini.vote.threshold,
+    )
+    assert (full.refine is None) == (mini.refine is None)
+    for a, b in zip([*full.taggers, *full.separators], [*mini.taggers, *mini.separators], strict=True):
+        assert len(a.phases()) == len(b.phases()) and "_tiny" in b.folder() and "_tiny" not in a.folder()
+        assert all("_tiny" in Path(training).stem for training in b.phases().values())
+
+
+# Deng et al..
+
+
+def test_the_vote_of_deng2026():
+    for row in ("vote", "silence_gate", "clap_gate", "finetuned", "tfgridnet", "final"):
+        config = load(f"deng2026/{row}")
+        assert config.weights() == {"m2d_bigru": 0.52, "m2d_fc_4c": 0.16, "clap_fc": 0.32}
+        assert (config.vote.rule, config.vote.gamma, config.refine) == ("vote", 0.5, None)
+
+
+def test_the_fusion_weights_of_table_2():
+    config = load("deng2026/final")
+    assert config.fusion.default == {"resunetk_ft": 1.0, "tfgridnet": 0.0}
+    groups = {
+        "VacuumCleaner MechanicalFans HairDryer": [0.95, 0.05],
+        "Typing Blender": [0.99, 0.01],
+        "Percussion Cough Clapping AlarmClock MusicalKeyboard Buzzer": [0.995, 0.005],
+    }
+    expected = {label: weights for labels, weights in groups.items() for label in labels.split()}
+    found = {label: [w["resunetk_ft"], w["tfgridnet"]] for label, w in config.fusion.rules().items()}
+    assert found == expected and set(found) <= set(DCASE_LABELS)
+
+
+def test_the_rows_of_table_1_add_one_thing_each():
+    rows = {row: load(f"deng2026/{row}") for row in ("baseline", "vote", "silence_gate", "clap_gate", "finetuned")}
+    rows |= {row: load(f"deng2026/{row}") for row in ("tfgridnet", "final", "verification")}
+    assert folders(rows["baseline"]) == [["m2d_fc_1c_ft"], ["resunetk"]]
+    assert folders(rows["vote"])[1] == ["resunetk"] and rows["vote"].gate is None
+    assert rows["silence_gate"].gate.taggers is None and rows["clap_gate"].gate.taggers == ["clap_fc"]
+    assert folders(rows["finetuned"])[1] == ["resunetk_ft2"] and rows["finetuned"].gate is None
+    assert folders(rows["tfgridnet"])[1] == ["resunetk_ft2", "tfgridnet"] and not rows["tfgridnet"].fusion.sharpen
+    assert set(rows["final"].fusion.sharpen) == {"resunetk_ft"} and rows["final"].fusion.sharpen["resunetk_ft"] > 0
+    assert rows["verification"].refine.candidates is None and not rows["verification"].refine.separate_again
+
+
+# Nguyen et al..
+
+
+def test_the_systems_of_nguyen2026_differ_in_tagger_or_loss():
+    losses = {}
+    for row in ("ca_pi_sdr", "ca_sdr", "pi_sdr", "4c"):
+        (separator,) = load(f"nguyen2026/{row}").separators
+        losses[row] = load_inherited(ROOT / separator.train)["loss"]
+    assert losses == {"ca_pi_sdr": "ca_pi_sdr", "ca_sdr": "ca_sdr", "pi_sdr": "pi_sdr", "4c": "ca_pi_sdr"}
+    channels = {}
+    for row in ("1c", "4c"):
+        (tagger,) = load(f"nguyen2026/{row}").taggers
+        channels[row] = load_inherited(ROOT / tagger.train)["network_conf"]["encoder"]["n_channels"]
+    assert channels == {"1c": 1, "4c": 4}
+
+
+# Park et al..
+
+ROWS = ("baseline", "retrained_tagger", "retrained", "rolloff", "chroma", "rolloff_chroma", "ensemble")
+
+
+def test_the_fourteen_rows_of_park2025():
+    for row in ROWS:
+        plain, agent = load(f"park2025/{row}"), load(f"park2025/{row}_agent")
+        assert plain.refine is None and folders(plain) == folders(agent)
+        assert (agent.refine.candidates.threshold, agent.refine.candidates.top, agent.refine.n_min) == (0.5, None, 1)
+        assert (agent.refine.disagreement, agent.refine.loops, agent.refine.mixture_weight) == ("remove", 1, 0.0)
+        assert (plain.vote.rule, plain.vote.threshold, plain.vote.n_min) == ("average", 0.5, 1)
+    separators = [folders(load(f"park2025/{row}"))[1] for row in ROWS]
+    assert separators == [["resunetk_2025"]] * 2 + [["resunetk_2025_ft"]] * 5
+
+
+def test_the_ensemble_of_park2025():
+    weights = {"m2d_rolloff_chroma": 0.35, "m2d_chroma": 0.30, "m2d_rolloff": 0.20, "m2d_dual": 0.15}
+    assert load("park2025/ensemble").weights() == weights
+
+
+def test_the_yaml_of_the_documentation_is_one(tmp_path):
+    text = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/systems.md").read_text(), re.S)[1]
+    (tmp_path / "other.yaml").write_text(f"inherit: {SYSTEMS / 'parts/full.yaml'}\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/mini.yaml").write_text("models: {}\n")
+    (tmp_path / "system.yaml").write_text(text)
+    config = SystemConfig.load(tmp_path / "system.yaml")
+    assert config.weights() == {"m2d_fc": 0.16, "clap_fc": 1.0} and config.refine.candidates.top == 3
