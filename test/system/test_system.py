@@ -140,9 +140,7 @@ def test_a_batch_gives_what_single_calls_give(system):
         loud(system).batch([mixtures[0], mixtures[1][:, 1:]], 8000)
 
 
-def test_bfloat16_is_near_float32(system, monkeypatch):
-    # Where a CPU is slow in it, narrow convolutions stay in float32.
-    monkeypatch.setattr("s5.separation.fused.cpu_is_slow_in_bfloat16", lambda: False)
+def test_bfloat16_is_near_float32(system):
     mixture = noise(4, 16000)
     single = loud(system)(mixture, 8000)
     half = Loud(system.config, system.expdir, "cpu", bf16=True)
