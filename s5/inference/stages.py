@@ -21,13 +21,14 @@ from zipfile import BadZipFile
 import kaldiio
 import numpy as np
 
-from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write_bytes
+from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio
 from s5.data.kaldi import check_posterior, read_n_slots, read_scp
 from s5.data.names import source_name
 from s5.fusion import Counts
 from s5.labels import LabelSet
 from s5.system.system import Result, S5System
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes
 from s5.utils.parallel import run_jobs
 from s5.utils.shards import Shards, results, whole_folder
 from s5.utils.text import read_text

@@ -7,8 +7,6 @@ labels, and, as size and colour, the CAPI-SDRi of both together.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from s5.report.markdown import number, table
 from s5.system.config import ModelConfig, SystemConfig
 from s5.system.system import S5System
 from s5.utils.errors import InputError, one_of
+from s5.utils.files import atomic_write, write_json, write_text
 from s5.utils.parallel import run_jobs
 
 SUBSETS = ("DupSet", "NoDupSet", "Total")
@@ -125,10 +124,8 @@ def write_study(points: Sequence[Point], folder: str | Path, title: str, accurac
     folder.mkdir(parents=True, exist_ok=True)
     text = _markdown(points, title)
     _draw(points, title, accuracy, folder / f"{NAME}.png")
-    for suffix, content in (("json", json.dumps([dataclasses.asdict(p) for p in points], indent=1)), ("md", text)):
-        partial = folder / f".{NAME}.{suffix}.partial"
-        partial.write_text(content + "\n", encoding="utf-8")
-        os.replace(partial, folder / f"{NAME}.{suffix}")
+    write_json(folder / f"{NAME}.json", [dataclasses.asdict(p) for p in points], indent=1)
+    write_text(folder / f"{NAME}.md", text + "\n")
     return text
 
 
@@ -235,6 +232,5 @@ def _draw(points: Sequence[Point], title: str, accuracy: str, path: Path) -> Non
     bar = figure.colorbar(drawn, ax=list(all_axes))
     bar.set_label("both: CAPI-SDRi (dB)", fontsize=8)
     figure.suptitle(title, fontsize=10)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")

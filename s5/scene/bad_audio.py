@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from s5.data import next_frames, open_audio, write_bytes
+from s5.data import next_frames, open_audio
 from s5.scene import audio
 from s5.scene.config import SamplerConfig
 from s5.scene.pool import AUDIO, SOFA, room_names
@@ -26,6 +26,7 @@ from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.silence import STRETCH, is_silent, sounds
 from s5.scene.spec import Scene
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 from s5.utils.progress import progress
 
 REPORT = "bad_audio.tsv"
@@ -162,7 +163,7 @@ def find_bad_audio(files: Mapping[str, Use], memory: Path | None = None, mapping
     if memory is not None and unknown:
         memory.parent.mkdir(parents=True, exist_ok=True)
         content = {key: [stamp, asdict(found)] for key, (stamp, found) in sorted(known.items())}
-        write_bytes(memory, json.dumps(content, indent=0).encode())
+        write_text(memory, json.dumps(content, indent=0))
     return [
         Finding(path, reason, reason in SILENT)
         for path, use in sorted(files.items())
@@ -225,7 +226,7 @@ def write_report(findings: Sequence[Finding], out: Path) -> Path:
     report = out / REPORT
     if findings:
         out.mkdir(parents=True, exist_ok=True)
-        write_bytes(report, "".join(f"{f.name}\t{f.reason}\n" for f in findings).encode())
+        write_text(report, "".join(f"{f.name}\t{f.reason}\n" for f in findings))
     else:
         report.unlink(missing_ok=True)
     return report
@@ -235,7 +236,7 @@ def write_excluded(paths: Sequence[str], out: Path) -> None:
     """Writes down what a virtual set does without; removes an older list where it is nothing."""
     if paths:
         out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / EXCLUDED, "".join(f"{path}\n" for path in paths).encode())
+        write_text(out / EXCLUDED, "".join(f"{path}\n" for path in paths))
     else:
         (out / EXCLUDED).unlink(missing_ok=True)
 

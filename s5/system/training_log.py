@@ -18,8 +18,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from s5.data import write_bytes
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 
 FILE = "epochs.jsonl"
 
@@ -65,7 +65,7 @@ def write_epochs(
         line: dict[str, Any] = {"epoch": number, "parameters": parameters, "trainable_parameters": trainable}
         line |= {part: _figures(parts.get(part, {})) for part in ("train", "valid")}
         lines.append(json.dumps(line, allow_nan=False) + "\n")
-    write_bytes(Path(folder, FILE), "".join(lines).encode())
+    write_text(Path(folder, FILE), "".join(lines))
 
 
 def read_epochs(folder: str | Path) -> list[Epoch]:

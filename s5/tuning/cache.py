@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from s5.data import DataDir
-from s5.data.audio import write_bytes
 from s5.fusion import is_multi_hot
 from s5.inference import stages
 from s5.labels import LabelSet
 from s5.system.system import S5System
 from s5.tuning.space import Setting, Space, decisions, vote_settings
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes
 from s5.utils.parallel import run_jobs
 
 FILE = "tuning.npz"

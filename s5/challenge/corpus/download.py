@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from s5.data import write_bytes
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 from s5.utils.progress import LOG_INTERVAL
 
 BLOCK = 1 << 18
@@ -326,7 +326,7 @@ class _Transfer:
                 check_space(self.path.parent, total or 0, self.file.name)
             tag = response.headers.get("ETag", "")
             strong = tag if tag.startswith('"') else response.headers.get("Last-Modified")
-            write_bytes(self.note, json.dumps({"url": url, "validator": strong}).encode())
+            write_text(self.note, json.dumps({"url": url, "validator": strong}))
             self._receive(response, total)
 
     def _receive(self, response: http.client.HTTPResponse, total: int | None) -> None:

@@ -25,11 +25,12 @@ from s5.challenge.corpus.config import DEV, Addition, Corpus
 from s5.challenge.corpus.curation import Refined, Refinement, counts_table, external_items, refine
 from s5.challenge.corpus.paths import CorpusPaths, is_added, unpack_part
 from s5.challenge.corpus.sets import mixture_rows
-from s5.data import write_bytes, write_data_dir
+from s5.data import write_data_dir
 from s5.data.datadir import CONTENT
 from s5.labels import LabelSet
 from s5.utils.config import resolve
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 
 MERGED = ("sound_event", "interference")
 """Folders of the development set that additions join."""
@@ -80,7 +81,7 @@ def prepare(
             _link(data / name, places.raw / name)
     _write_sets(corpus, folders, labels, data)
     users = [str(folder) for folder in folders.values() if not _is_below(folder, places.raw)]
-    write_bytes(places.raw / SOURCES, "".join(f"{folder}\n" for folder in users).encode())
+    write_text(places.raw / SOURCES, "".join(f"{folder}\n" for folder in users))
 
 
 def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[str, str]:
@@ -152,7 +153,7 @@ def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, label
 def _write_report(path: Path, refined: Refined, labels: LabelSet, min_duration: float) -> None:
     table = counts_table(refined, labels.names, min_duration)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, table.encode())
+    write_text(path, table)
     logging.info("training events:\n%s", table)
 
 
@@ -175,7 +176,7 @@ def _write_content(corpus: Corpus, raw: Path, part: Path, files: Mapping[str, st
                 line += f"\t{int(found.st_mtime)}"
             digest.update(f"{line}\n".encode())
             n += 1
-    write_bytes(raw / CONTENT, f"{n} files, {digest.hexdigest()}\n".encode())
+    write_text(raw / CONTENT, f"{n} files, {digest.hexdigest()}\n")
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from s5.tasks.preemption import REQUEUE
 from s5.utils.errors import InputError
+from s5.utils.files import write_json
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -79,9 +79,7 @@ class Tensorboard(Board):
     def keep(self, facts: list[dict[str, Any]]) -> None:
         """Once all that was given is in the files."""
         self.writer.flush()
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        write_json(self.path, facts, indent=2, ensure_ascii=False)
 
 
 class WandB(Board):
