@@ -26,7 +26,7 @@ from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.silence import STRETCH, is_silent, sounds
 from s5.scene.spec import Scene
 from s5.utils.errors import InputError
-from s5.utils.files import write_text
+from s5.utils.files import write_bytes, write_text
 from s5.utils.progress import progress
 
 REPORT = "bad_audio.tsv"
@@ -226,7 +226,7 @@ def write_report(findings: Sequence[Finding], out: Path) -> Path:
     report = out / REPORT
     if findings:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(report, "".join(f"{f.name}\t{f.reason}\n" for f in findings))
+        write_bytes(report, os.fsencode("".join(f"{f.name}\t{f.reason}\n" for f in findings)))
     else:
         report.unlink(missing_ok=True)
     return report
@@ -236,7 +236,7 @@ def write_excluded(paths: Sequence[str], out: Path) -> None:
     """Writes down what a virtual set does without; removes an older list where it is nothing."""
     if paths:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / EXCLUDED, "".join(f"{path}\n" for path in paths))
+        write_bytes(out / EXCLUDED, os.fsencode("".join(f"{path}\n" for path in paths)))
     else:
         (out / EXCLUDED).unlink(missing_ok=True)
 
@@ -244,7 +244,7 @@ def write_excluded(paths: Sequence[str], out: Path) -> None:
 def read_excluded(out: Path) -> list[str]:
     """What a virtual set does without."""
     try:
-        return (out / EXCLUDED).read_text(encoding="utf-8").splitlines()
+        return os.fsdecode((out / EXCLUDED).read_bytes()).splitlines()
     except FileNotFoundError:
         return []
 
