@@ -262,17 +262,28 @@ def _check_end(opened: tarfile.TarFile) -> None:
 
 
 def _refuse_outside(info: tarfile.TarInfo, name: str, out: Path, archive: Path) -> None:
-    """What ``tarfile.data_filter`` refuses, which Python has from 3.11.4 on: links to elsewhere, devices, pipes."""
-    expected = "files inside of the archive's folder"
+    """Refuses links to elsewhere, devices and pipes."""
+    try:
+        data_filter(info, str(out))
+    except tarfile.TarError as e:
+        raise InputError(archive, f"{name!r}: {e}", "files inside of the archive's folder") from e
+
+
+def own_filter(info: tarfile.TarInfo, out: str) -> None:
+    """What ``tarfile.data_filter`` refuses, for Pythons without it. Raises TarError."""
     if not (info.isreg() or info.issym() or info.islnk()):
-        raise InputError(archive, f"{name!r}: a device or a pipe", expected)
-    target = info.linkname if not info.isreg() else name
+        raise tarfile.TarError("a device or a pipe")
+    target = info.linkname if not info.isreg() else info.name
     if info.issym():
-        target = os.path.join(os.path.dirname(name), target)
+        target = os.path.join(os.path.dirname(info.name), target)
     root = os.path.realpath(out)
-    for path in (name, target):
+    for path in (info.name, target):
         if os.path.isabs(path) or os.path.commonpath([os.path.realpath(os.path.join(root, path)), root]) != root:
-            raise InputError(archive, f"{name!r}: leads outside, to {path!r}", expected)
+            raise tarfile.TarError(f"leads outside, to {path!r}")
+
+
+data_filter: Callable[[tarfile.TarInfo, str], Any] = getattr(tarfile, "data_filter", own_filter)
+"""Python has it from 3.11.4 on; Debian 12 has 3.11.2."""
 
 
 def _link(member: Member, out: Path, archive: Path) -> None:
