@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from s5.data.datadir import CONTENT
 from s5.utils.config import load_yaml
 from s5.utils.errors import InputError
 from s5.utils.files import write_json
+from s5.utils.text import read_json
 
 FILES = ".files"
 """In data/raw: names, sizes and times of all recordings, written by run.sh."""
@@ -63,8 +63,8 @@ def write_content(path: str | Path) -> None:
 def _recorded(path: Path) -> str | None:
     """The sum over recordings that was noted when the set was made."""
     try:
-        return str(json.loads((path / CONTENT).read_text(encoding="utf-8"))["recordings"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(path / CONTENT, "the content of a data directory")["recordings"])
+    except (InputError, KeyError, TypeError):
         return None
 
 

@@ -28,6 +28,7 @@ from s5.scene.spec import Scene
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes, write_text
 from s5.utils.progress import progress
+from s5.utils.text import read_json
 
 REPORT = "bad_audio.tsv"
 """In a data directory: a bad file and what is wrong with it, tab between them, a line."""
@@ -283,7 +284,7 @@ def _stamp(path: str) -> str:
 def _remembered(memory: Path | None) -> dict[str, tuple[str, Examined]]:
     """Earlier results; none where the file is missing or not ours, which costs time only."""
     try:
-        data = json.loads(memory.read_text(encoding="utf-8")) if memory is not None else {}
+        data = read_json(memory, "earlier results") if memory is not None else {}
         return {path: (str(stamp), Examined(**found)) for path, (stamp, found) in data.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (InputError, ValueError, TypeError, AttributeError):
         return {}

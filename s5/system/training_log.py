@@ -20,6 +20,7 @@ from typing import Any
 
 from s5.utils.errors import InputError
 from s5.utils.files import write_text
+from s5.utils.text import read_text
 
 FILE = "epochs.jsonl"
 
@@ -78,7 +79,7 @@ def read_epochs(folder: str | Path) -> list[Epoch]:
     if not file.is_file():
         return []
     epochs = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file, "a line an epoch").splitlines(), 1):
         try:
             fields = json.loads(line)
             for part in ("train", "valid"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 from s5.tasks.preemption import REQUEUE
 from s5.utils.errors import InputError
 from s5.utils.files import write_json
+from s5.utils.text import read_json
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -72,8 +72,8 @@ class Tensorboard(Board):
     def holds(self, facts: list[dict[str, Any]]) -> bool:
         """Whether the files of this or an earlier start of the training hold it."""
         try:
-            return json.loads(self.path.read_text(encoding="utf-8")) == facts
-        except (OSError, ValueError):
+            return read_json(self.path, "what stays of the examples") == facts
+        except InputError:
             return False
 
     def keep(self, facts: list[dict[str, Any]]) -> None:
