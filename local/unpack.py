@@ -24,7 +24,7 @@ from s5.bin.command import Parser, run
 from s5.data import audio_info
 from s5.data.datadir import CONTENT
 from s5.utils.errors import InputError
-from s5.utils.files import write_text
+from s5.utils.files import write_bytes, write_text
 
 MEMBER = re.compile(r"(sound_event|interference|noise)/(train|valid|test)(/[A-Za-z0-9][A-Za-z0-9_-]*){1,3}\.(ogg|flac)")
 PLACE = {"sound_event": "sound_event", "interference": "interference", "noise": "ambience"}
@@ -84,7 +84,7 @@ def unpack(archive: Path, out: Path) -> bool:
                 (out / place).rename(old)
             (partial / place).rename(out / place)
     shutil.rmtree(partial)
-    stamp.write_text(version, encoding="utf-8")
+    write_text(stamp, version)
     return True
 
 
@@ -99,9 +99,7 @@ def _restore(path: Path, data: bytes) -> bool:
     if path.is_file() and path.read_bytes() == data:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_bytes(path, data)
     return True
 
 

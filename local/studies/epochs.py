@@ -21,7 +21,7 @@ from s5.inference import stages
 from s5.metrics import Scorer, score_mixture
 from s5.report.markdown import number, table
 from s5.system.config import ModelConfig, SystemConfig
-from s5.system.system import S5System
+from s5.system.system import NETWORKS, S5System
 from s5.utils.errors import InputError, one_of
 from s5.utils.files import atomic_write, write_json, write_text
 from s5.utils.parallel import run_jobs
@@ -94,12 +94,14 @@ def evaluate(
     nj = stages.processes(system, nj)
     labels: Labels = {ORACLE: {utt: list(data.labels[utt]) for utt in data.utts}}
     for name in taggers:
-        found = run_jobs(_Vote(_at(system, "tagger", name), data), data.utts, nj, f"tagger {name}")
+        found = run_jobs(_Vote(_at(system, "tagger", name), data), data.utts, nj, f"tagger {name}", NETWORKS)
         labels[name] = dict(zip(data.utts, found, strict=True))
     points = []
     for name in separators:
         scorers = {source: Scorer() for source in labels}
-        found_rows = run_jobs(_Score(_at(system, "separator", name), data, labels), data.utts, nj, f"separator {name}")
+        found_rows = run_jobs(
+            _Score(_at(system, "separator", name), data, labels), data.utts, nj, f"separator {name}", NETWORKS
+        )
         for rows in found_rows:
             for source, row in rows.items():
                 scorers[source].rows.append(row)

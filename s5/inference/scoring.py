@@ -280,7 +280,7 @@ def score_all(job: partial[dict[str, Any]], utts: Sequence[str], n_jobs: int) ->
         return
     # A thread for each process: the processes share the cores already. They read this when they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    yield from in_processes(job, utts, n_jobs, "score", [__name__], chunk=4)
+    yield from in_processes(job, utts, n_jobs, "score", chunk=4)
 
 
 def table(scores: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ and a run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,6 +54,7 @@ from s5.utils.files import leftovers, write_json, write_text
 from s5.utils.parallel import in_processes
 from s5.utils.progress import progress
 from s5.utils.shards import Shards, results
+from s5.utils.text import read_json
 
 SUBTYPES = {"float": "FLOAT", "16": "PCM_16", "24": "PCM_24"}
 FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}
@@ -426,11 +426,11 @@ def _prepare(work: _Work) -> None:
 
 
 def _made_with(path: Path) -> Mapping[str, str]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:  # of sets that are older than this file
+    if not path.exists():  # of sets that are older than this file
         return {"simulator": "native", **asdict(AudioForm())}
-    except (OSError, ValueError):
+    try:
+        return read_json(path, "what a set was made with")
+    except InputError:
         return {}
 
 
@@ -459,6 +459,6 @@ def _spread(nj: int) -> Map:
             yield from map(job, items)
             return
         chunk = max(1, min(16, len(items) // (4 * nj)))
-        yield from in_processes(job, items, nj, "simulate", [__name__], chunk=chunk)
+        yield from in_processes(job, items, nj, "simulate", chunk=chunk)
 
     return mapping

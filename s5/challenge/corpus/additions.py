@@ -215,7 +215,7 @@ def convert(name: str, items: Sequence[Item], out: str | Path, rules: KeepRules,
     todo = [(item, stamp) for item, stamp in zip(items, stamps, strict=True) if item.target not in status]
     if todo:
         logging.info("%s: %d files, %d of them to convert", name, len(items), len(todo))
-        results = run_jobs(Convert(str(out), rules), [item for item, _ in todo], nj, name, networks=False)
+        results = run_jobs(Convert(str(out), rules), [item for item, _ in todo], nj, name)
         with log.open("a", encoding="utf-8") as lines:
             for (item, stamp), result in zip(todo, results, strict=True):
                 status[item.target] = result
