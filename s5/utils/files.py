@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,28 @@ def atomic_write(path: str | Path, durable: bool = False) -> Iterator[IO[bytes]]
         if isinstance(e, OSError) and e.errno and e.filename in (None, str(partial)):
             raise OSError(e.errno, e.strerror, str(path)) from None
         raise
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of ``path`` when the block ends. If the block fails, it is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, old = _temporary(path), _temporary(path)
+    folder.mkdir()
+    try:
+        yield folder
+        if os.path.lexists(path):
+            os.replace(path, old)
+        try:
+            os.replace(folder, path)
+        except BaseException:
+            if os.path.lexists(old):
+                os.replace(old, path)
+            raise
+    finally:
+        for left in (folder, old):
+            left.unlink() if left.is_symlink() else shutil.rmtree(left, ignore_errors=True)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

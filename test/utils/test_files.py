@@ -7,7 +7,17 @@ import sys
 
 import pytest
 
-from s5.utils.files import PARTIAL, atomic_write, hard_link, leftovers, link, write_bytes, write_json, write_text
+from s5.utils.files import (
+    PARTIAL,
+    atomic_folder,
+    atomic_write,
+    hard_link,
+    leftovers,
+    link,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -89,3 +99,24 @@ def test_links_point_to_the_latest_target(tmp_path):
 def test_json_has_a_last_line_end(tmp_path):
     write_json(tmp_path / "a.json", {"ä": 1}, indent=1, ensure_ascii=False)
     assert (tmp_path / "a.json").read_bytes() == '{\n "ä": 1\n}\n'.encode()
+
+
+def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path):
+    out = tmp_path / "deep" / "out"
+    for content in ("first", "second"):
+        with atomic_folder(out) as folder:
+            write_text(folder / content, content)
+        assert names(out) == [content] and names(out.parent) == ["out"]
+    with pytest.raises(KeyboardInterrupt), atomic_folder(out):
+        raise KeyboardInterrupt
+    assert names(out) == ["second"] and names(out.parent) == ["out"]
+
+
+def test_a_link_in_a_folders_place_is_replaced_and_what_it_points_to_stays(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a").touch()
+    (tmp_path / "out").symlink_to("elsewhere")
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "b").touch()
+    assert names(tmp_path) == ["elsewhere", "out"] and names(tmp_path / "out") == ["b"]
+    assert names(tmp_path / "elsewhere") == ["a"]

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from s5.data.datadir import CONTENT
 from s5.labels import LabelSet
 from s5.utils.config import resolve
 from s5.utils.errors import InputError
-from s5.utils.files import write_text
+from s5.utils.files import atomic_folder, write_text
 
 MERGED = ("sound_event", "interference")
 """Folders of the development set that additions join."""
@@ -194,20 +193,12 @@ def _walk(folder: Path, top: str) -> Iterator[str]:
 
 def _link_tree(dev: Path, files: Mapping[str, str], out: Path) -> None:
     """A folder of links: to ``files`` by their paths, and to what else is in ``dev``. Complete, or as it was before."""
-    new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
-    shutil.rmtree(new, ignore_errors=True)
-    for name in sorted(os.listdir(dev)):
-        if name not in MERGED and not name.startswith("."):
-            _link(new / name, dev / name)
-    for path, file in files.items():
-        _link(new / path, Path(file))
-    shutil.rmtree(old, ignore_errors=True)
-    if out.is_symlink():
-        out.unlink()
-    elif out.exists():
-        os.replace(out, old)
-    os.replace(new, out)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(out) as new:
+        for name in sorted(os.listdir(dev)):
+            if name not in MERGED and not name.startswith("."):
+                _link(new / name, dev / name)
+        for path, file in files.items():
+            _link(new / path, Path(file))
 
 
 def _link(link: Path, target: Path) -> None:
