@@ -21,13 +21,14 @@ from zipfile import BadZipFile
 import kaldiio
 import numpy as np
 
-from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write_bytes
+from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio
 from s5.data.kaldi import check_posterior, read_n_slots, read_scp
 from s5.data.names import source_name
 from s5.fusion import Counts
 from s5.labels import LabelSet
-from s5.system.system import Result, S5System
+from s5.system.system import NETWORKS, Result, S5System
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes, write_text
 from s5.utils.parallel import run_jobs
 from s5.utils.shards import Shards, results, whole_folder
 from s5.utils.text import read_text
@@ -66,7 +67,7 @@ def tag(
     tables: dict[str, dict[str, np.ndarray]] = {m.name: {} for m in system.config.taggers}
     job = _Tag(system, data)
     found = results(
-        shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "tag"), _from_arrays, _to_arrays
+        shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "tag", NETWORKS), _from_arrays, _to_arrays
     )
     if found is None:
         return
@@ -116,7 +117,9 @@ def separate(
         for model in system.config.separators:
             (partial / model.name).mkdir(exist_ok=True)
         job = _Separate(system, data, rows, partial)
-        for _ in results(shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "separate")) or ():
+        for _ in (
+            results(shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "separate", NETWORKS)) or ()
+        ):
             pass
 
 
@@ -155,7 +158,7 @@ def fuse(
         found = results(
             shards,
             utts,
-            lambda part: run_jobs(job, part, n_processes, "fuse", networks or job.sharpens),
+            lambda part: run_jobs(job, part, n_processes, "fuse", NETWORKS if networks or job.sharpens else ()),
             _from_fused,
             _to_fused,
         )
@@ -495,9 +498,7 @@ def read_rows(path: str | Path) -> Rows:
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()))
 
 
 def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:

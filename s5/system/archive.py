@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from s5.data import write_bytes
 from s5.system.config import WEIGHTS, SystemConfig, system_name
 from s5.utils.config import ROOT, load_yaml, parse, read_yaml
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes
 from s5.utils.text import parse_json, parse_text, read_json
 from s5.utils.zips import ZipReader
 

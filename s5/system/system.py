@@ -32,6 +32,9 @@ from s5.system.config import SystemConfig
 from s5.utils.config import load_inherited, origins, resolve
 from s5.utils.errors import InputError, one_of
 
+NETWORKS = ("s5.system.model", "s5.tagging.tagger", "s5.separation")
+"""Modules that a system imports when it first runs a network."""
+
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
 

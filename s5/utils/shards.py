@@ -8,7 +8,6 @@ becomes the stage's folder in the end. Whatever the number of shards, the outcom
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_write
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
@@ -118,14 +118,9 @@ class Shards:
     @staticmethod
     def _write(file: Path, contents: Iterable[Any]) -> None:
         # Another run of the same job, on a node that was thought to be dead, may write too.
-        partial = file.with_name(f".{file.name}.{os.uname().nodename}.{os.getpid()}")
-        try:
-            with open(partial, "w", encoding="utf-8") as f:
-                for content in contents:
-                    f.write(json.dumps(content, default=_plain) + "\n")
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_write(file) as lines:
+            for content in contents:
+                lines.write(f"{json.dumps(content, default=_plain)}\n".encode())
 
 
 def results(
