@@ -19,6 +19,7 @@ def loaded(code, module):
     return bool(subprocess.run([sys.executable, "-c", test], capture_output=True).returncode)
 
 
+@pytest.mark.slow
 def test_adapters_import_transformers_unless_they_are_kept_out():
     assert loaded("import espnet2.layers.create_adapter_fn", "transformers")
     kept_out = (
