@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from s5.bin.command import Parser, run
-from s5.system.config import SystemConfig, system_keys
-from s5.system.system import system_origins
-from s5.utils.config import ROOT, load_inherited, origins
+from s5.bin.command import Parser, add_system, run
+from s5.system.config import SystemConfig
+from s5.system.sizes import split_size, system_keys, system_origins, training_keys, training_origins
+from s5.utils.config import ROOT
 from s5.utils.errors import InputError
 
 COLUMN = 60
@@ -25,7 +25,7 @@ COLUMN = 60
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    add_system(parser)
     parser.add_argument("--model", metavar="NAME", help="a tagger or separator of it")
     parser.add_argument("--phase", default="train", help="train, finetune, finetune2, ...")
     parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory that it trains with")
@@ -56,10 +56,11 @@ def _all(system: str) -> tuple[dict[str, Any], dict[str, Any]]:
     config = SystemConfig.load(system)
     values, files = system_keys(system), system_origins(system)
     values["trainings"], files["trainings"] = {}, {}
+    size = split_size(system)[1]
     for model in [*config.taggers, *config.separators]:
-        for phase, file in model.phases().items():
-            values["trainings"][model.folder(phase)] = load_inherited(file)
-            files["trainings"][model.folder(phase)] = origins(file)
+        for phase in model.phases():
+            values["trainings"][model.folder(phase)] = training_keys(model.files(phase), size)
+            files["trainings"][model.folder(phase)] = training_origins(model.files(phase), size)
     return values, files
 
 
@@ -74,7 +75,6 @@ def _lines(value: dict[str, Any], file: Any, indent: str = "") -> Iterator[tuple
             yield f"{indent}{_plain(key)}:", None
             for i, entry in enumerate(part):
                 own = origin[i] if isinstance(origin, list) else _everywhere(entry, origin)
-                entry = dict(sorted(entry.items(), key=lambda item: item[0] != "name"))
                 for n, (line, name) in enumerate(_lines(entry, own, f"{indent}  ")):
                     yield (line if n else f"{indent}- {line.removeprefix(f'{indent}  ')}"), name
         else:

@@ -6,7 +6,7 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,16 @@ def train_model(
     """
     found = phase_of(system, name, phase)
     options = [*extra, *start_options(found, expdir)]
-    train(TASK_OF_KIND[found.kind], found.config, train_data, valid_data, Path(expdir) / found.folder, ngpu, options)
+    train(
+        TASK_OF_KIND[found.kind],
+        found.file,
+        train_data,
+        valid_data,
+        Path(expdir) / found.folder,
+        ngpu,
+        options,
+        found.config,
+    )
 
 
 def train(
@@ -69,13 +78,25 @@ def train(
     output_dir: str | Path,
     ngpu: int = -1,
     extra: Sequence[str] = (),
+    keys: Mapping[str, Any] | None = None,
 ) -> None:
     """Runs an ESPnet task; see :func:`train_model`.
+
+    Args:
+        task: ``tagging`` or ``separation``.
+        config_path: training YAML, which complaints name.
+        train_data: data directory.
+        valid_data: data directory.
+        output_dir: folder of the experiment.
+        ngpu: number of GPUs.
+        extra: ESPnet options.
+        keys: of the training; by default those of the YAML.
 
     Raises:
         InputError: also where the folder holds a model of another training.
     """
-    config = load_inherited(config_path)
+    keys = load_inherited(config_path) if keys is None else keys
+    config = dict(keys)
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
             raise InputError(data, "no such folder", "a data directory (stages 1 and 2)")
@@ -93,8 +114,8 @@ def train(
     elif ngpu > torch.cuda.device_count():
         raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
-    now = resolved(config_path, train_data, valid_data, extra)
-    check_same(output_dir, now, config_path)
+    now = resolved(keys, train_data, valid_data, extra)
+    check_same(output_dir, now, keys)
     check_goes_on(output_dir)
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)

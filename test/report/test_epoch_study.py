@@ -13,7 +13,7 @@ from s5.metrics import capi_sdri
 from s5.report.epoch_study import ORACLE, Point, epochs_of, evaluate, write_study
 from s5.utils.errors import InputError
 
-PLAIN = "taggers: [{name: tagger, train: tagger.yaml}]\nseparators: [{name: separator, train: separator.yaml}]\n"
+PLAIN = "taggers: {tagger: {train: tagger.yaml}}\nseparators: {separator: {train: separator.yaml}}\n"
 
 
 @pytest.fixture
