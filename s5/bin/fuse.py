@@ -26,11 +26,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5 import S5System
     from s5.data import DataDir
     from s5.inference import stages
+    from s5.system.origins import write_system
     from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)
     system = S5System.open(args.system, args.expdir, args.device, args.bf16)
     stages.fuse(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards, oracle=args.oracle_labels)
+    if args.shard is None:
+        write_system(args.out, args.system, system.where)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import yaml
 
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
+from s5.system.origins import describe, write_origins
 from s5.tasks.distributed import ProcessGroup, remove_stale_inits, report_lost_workers, slurm_init_method
 from s5.tasks.espnet_patches import import_without_transformers, load_only_weights
 from s5.tasks.init_checks import check_start
 from s5.tasks.logging.boards import check_wandb
 from s5.tasks.preemption import handle_signals
-from s5.tasks.resolved import check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
-from s5.utils.config import check_arguments, load_inherited, load_yaml, parse
+from s5.tasks.resolved import Phase, check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
+from s5.utils.config import check_arguments, load_inherited, load_yaml, origins, parse
 from s5.utils.errors import InputError, one_of
 
 TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
@@ -66,7 +67,7 @@ def train_model(
         Path(expdir) / found.folder,
         ngpu,
         options,
-        found.config,
+        found,
     )
 
 
@@ -78,7 +79,7 @@ def train(
     output_dir: str | Path,
     ngpu: int = -1,
     extra: Sequence[str] = (),
-    keys: Mapping[str, Any] | None = None,
+    phase: Phase | None = None,
 ) -> None:
     """Runs an ESPnet task; see :func:`train_model`.
 
@@ -90,12 +91,13 @@ def train(
         output_dir: folder of the experiment.
         ngpu: number of GPUs.
         extra: ESPnet options.
-        keys: of the training; by default those of the YAML.
+        phase: what the training is; by default what the YAML says.
 
     Raises:
         InputError: also where the folder holds a model of another training.
     """
-    keys = load_inherited(config_path) if keys is None else keys
+    keys = load_inherited(config_path) if phase is None else phase.config
+    files = origins(config_path) if phase is None else phase.origins
     config = dict(keys)
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
@@ -122,6 +124,7 @@ def train(
     check_wandb(args)
     if ProcessGroup.find().rank == 0:
         write_resolved(output_dir, now)
+        write_origins(output_dir, describe(keys, files))
     _fill_schedule(args, config_path)
     _take_place(args, Path(output_dir))
     if ngpu == 0:

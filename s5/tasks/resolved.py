@@ -17,7 +17,7 @@ import yaml
 
 from s5.data import data_content, write_bytes
 from s5.system.config import SystemConfig
-from s5.system.sizes import split_size, training_keys
+from s5.system.sizes import split_size, training_keys, training_origins
 from s5.system.trained import best_checkpoint
 from s5.utils.config import load_yaml, merge, parse_value
 from s5.utils.errors import InputError, one_of
@@ -65,6 +65,7 @@ class Phase(NamedTuple):
         kind: ``tagger`` or ``separator``.
         file: the training's YAML, which complaints name.
         config: all keys of the training.
+        origins: the file that each of them comes from.
         folder: below the folder of the experiments.
         before: the folder of the phase that it starts from, if it does.
         checkpoint: the file there that the system names, if it does.
@@ -73,6 +74,7 @@ class Phase(NamedTuple):
     kind: str
     file: str
     config: dict[str, Any]
+    origins: dict[str, Any]
     folder: str
     before: str | None
     checkpoint: str | None
@@ -85,9 +87,15 @@ def phase_of(system: str | Path, name: str, phase: str) -> Phase:
     if phase not in phases:
         raise InputError(f"{system}: {name}", f"no {phase} phase", one_of(phases, phase))
     before = model.phase_before(phase)
-    keys = training_keys(model.files(phase), split_size(system)[1])
+    files, size = model.files(phase), split_size(system)[1]
     return Phase(
-        kind, phases[phase], keys, model.folder(phase), model.folder(before) if before else None, model.checkpoint
+        kind,
+        phases[phase],
+        training_keys(files, size),
+        training_origins(files, size),
+        model.folder(phase),
+        model.folder(before) if before else None,
+        model.checkpoint,
     )
 
 

@@ -7,6 +7,7 @@ import yaml
 
 from s5.bin.config import main
 from s5.system.config import SystemConfig
+from s5.system.origins import write_system
 from s5.system.sizes import system_keys, training_keys, with_size
 from s5.utils.config import ROOT
 from s5.utils.errors import InputError
@@ -60,3 +61,13 @@ def test_it_starts_quickly(recipe, trained):
     code = "import sys; from s5.bin.config import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     words = ["--system", "system.yaml", "--model", "tagger", "--phase", "finetune"]
     assert os.spawnvp(os.P_WAIT, "python", ["python", "-c", code, *words]) == 0
+
+
+def test_experiments_and_results_keep_what_they_were_made_of(recipe, trained, tmp_path):
+    kept = (trained / "tagger_ft/origins.yaml").read_text()
+    config = yaml.safe_load((trained / "tagger_ft/resolved.yaml").read_text())["config"]
+    config.pop("init_param")
+    assert {key: yaml.safe_load(kept)[key] for key in config} == config and "# tagger_ft.yaml" in kept
+    write_system(tmp_path, "system.yaml", "system")
+    text = (tmp_path / "origins.yaml").read_text()
+    assert yaml.safe_load(text)["trainings"]["tagger_ft"] == yaml.safe_load(kept) and "# system.yaml" in text
