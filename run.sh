@@ -88,10 +88,8 @@ of_system=(--system "$system" --size "$size")
 plan=$(python -m s5.bin.models "${of_system[@]}") || exit 1
 name='' system_deps=()
 while read_fields; do
-  case ${field[what]} in
-    system) name=${field[name]} ;;
-    file) system_deps+=(--dep "${field[path]}") ;;
-  esac
+  name=${field[name]:-$name}
+  if [ -n "${field[path]:-}" ]; then system_deps+=(--dep "${field[path]}"); fi
 done <<<"$plan"
 results=$expdir/$name
 # Scoring is cheap, and asked for by its number it is wanted.
@@ -189,13 +187,10 @@ own=() true_labels=()
 
 # marker_of SET: what tells a data set from another: what stage 2 says of its content; wav.scp where local/data.sh made it.
 marker_of() {
-  if [ ! -e "data/$1/.done" ] && [ -e "data/$1/wav.scp" ]; then
-    echo "data/$1/wav.scp"
-  elif [ -e "data/$1/.done" ] && [ -e "data/$1/.content" ]; then
-    echo "data/$1/.content"
-  else
-    echo "data/$1/.done"
-  fi
+  local file=.done
+  if [ ! -e "data/$1/.done" ] && [ -e "data/$1/wav.scp" ]; then file=wav.scp; fi
+  if [ -e "data/$1/.done" ] && [ -e "data/$1/.content" ]; then file=.content; fi
+  echo "data/$1/$file"
 }
 
 # Stage 7: what every tagger hears in each slot, as probabilities: votes of all kinds can be taken from them.
