@@ -29,7 +29,7 @@ from s5.fusion import (
 )
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
-from s5.utils.config import load_inherited, origins, resolve
+from s5.system.sizes import split_size
 from s5.utils.errors import InputError, one_of
 
 NETWORKS = ("s5.system.model", "s5.tagging.tagger", "s5.separation")
@@ -37,17 +37,6 @@ NETWORKS = ("s5.system.model", "s5.tagging.tagger", "s5.separation")
 
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
-
-
-def system_origins(path: str | Path) -> dict[str, Any]:
-    """:func:`system_keys` of a sound system with, in the place of each value, the file that it comes from."""
-    data, files = load_inherited(path), origins(path)
-    known = files.pop("models", {})
-    for kind in ("taggers", "separators"):
-        own = files[kind]
-        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in data[kind]]
-        files[kind] = [{**known.get(entry.get("name"), {}), **dict.fromkeys(entry, own)} for entry in entries]
-    return files
 
 
 @dataclass
@@ -123,7 +112,7 @@ class S5System:
         Raises:
             InputError: unknown key or model in the YAML. Missing experiments are refused on first use.
         """
-        return cls(SystemConfig.load(path), expdir, device, resolve(path), bf16)
+        return cls(SystemConfig.load(path), expdir, device, path, bf16)
 
     @classmethod
     def from_pretrained(
@@ -140,17 +129,18 @@ class S5System:
         Raises:
             InputError: no such archive, or a damaged one.
         """
+        from s5.system.archive import read_system
         from s5.system.hub import open_archive
 
         folder = open_archive(source, revision)
-        return cls.from_yaml(folder / "system.yaml", folder / "models", device, bf16)
+        return cls(read_system(folder), folder / "models", device, folder / "system.yaml", bf16)
 
     @classmethod
     def open(
         cls, source: str | Path, expdir: str | Path = "exp", device: str | None = None, bf16: bool | None = None
     ) -> S5System:
         """:meth:`from_yaml` of a YAML file, :meth:`from_pretrained` of anything else."""
-        if Path(source).suffix in (".yaml", ".yml"):
+        if split_size(source)[0].endswith((".yaml", ".yml")):
             return cls.from_yaml(source, expdir, device, bf16)
         return cls.from_pretrained(source, device, bf16)
 
