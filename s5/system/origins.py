@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from s5.data import write_bytes
 from s5.system.config import SystemConfig
 from s5.system.sizes import split_size, system_keys, system_origins, training_keys, training_origins
 from s5.utils.config import ROOT, resolve
+from s5.utils.files import write_text
 from s5.utils.text import read_text
 
 FILE = "origins.yaml"
@@ -54,7 +54,7 @@ def write_system(folder: str | Path, system: str | Path, where: object) -> None:
 def write_origins(folder: str | Path, text: str) -> None:
     """Writes ``origins.yaml``."""
     title = "# Each key with the file that says it (python -m s5.bin.config).\n"
-    write_bytes(Path(folder, FILE), (title + text).encode())
+    write_text(Path(folder, FILE), title + text)
 
 
 def _all(system: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

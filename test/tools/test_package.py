@@ -99,7 +99,7 @@ def test_what_lies_in_the_repository_alone_is_missed_in_one_line(installed, tmp_
     done = python(installed, tmp_path, "-m", "s5.bin.models", "--system", "conf/systems/mini.yaml")
     assert done.returncode == 1
     assert done.stderr == "error: conf/systems/mini.yaml: found No such file or directory, expected a YAML file\n"
-    (tmp_path / "system.yaml").write_text("taggers: [{name: a, train: a}]\nseparators: [{name: b, train: b}]\n")
+    (tmp_path / "system.yaml").write_text("taggers: {a: {train: a}}\nseparators: {b: {train: b}}\n")
     done = python(installed, tmp_path, "-m", "s5.bin.pack", "--system", "system.yaml", "--out", "a.s5")
     assert done.stderr.startswith("error: licence: found none") and done.stderr.count("\n") == 1
 
