@@ -4,6 +4,7 @@ from s5.fusion.gates import GateConfig, gate, level
 from s5.fusion.label_correction import CandidateConfig, Counts, RefineConfig, refine
 from s5.fusion.voting import (
     Decision,
+    Vote,
     VoteConfig,
     align_all,
     align_slots,
@@ -25,6 +26,7 @@ __all__ = [
     "GateConfig",
     "GroupConfig",
     "RefineConfig",
+    "Vote",
     "VoteConfig",
     "align_all",
     "align_slots",

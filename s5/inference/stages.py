@@ -5,7 +5,6 @@ The same system, weights and audio give the same bytes, whatever the number of p
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
@@ -14,31 +13,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
-import kaldiio
 import numpy as np
 
-from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write_bytes
-from s5.data.kaldi import check_posterior, read_n_slots, read_scp
+from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio
 from s5.data.names import source_name
-from s5.fusion import Counts
-from s5.labels import LabelSet
+from s5.fusion import Counts, Vote
+from s5.inference.results import Estimates, Posteriors, Results, Rows, Separated, Tables
 from s5.system.system import Result, S5System
 from s5.utils.errors import InputError
 from s5.utils.parallel import run_jobs
-from s5.utils.shards import Shards, results, whole_folder
-from s5.utils.text import read_text
-
-Rows = dict[str, list[str]]
-
-_NO_ARRAY = (ValueError, SyntaxError, TypeError, MemoryError, OverflowError, TokenError, BadZipFile)
-"""What numpy raises at a file of samples that is none."""
-
-FINAL_LABELS, FINAL_PROBABILITIES = "final_labels", "final_probabilities"
-"""Files of the labels behind ``estimates/``: those of the vote, less what a gate silenced, refined if asked."""
+from s5.utils.shards import Shards, whole_folder
+from s5.utils.shards import results as shard_results
 
 
 def spread(data: DataDir, num: int | None) -> DataDir:
@@ -62,10 +49,10 @@ def tag(
     The label set and K stand beside them, in ``labels.txt`` and ``n_slots``.
     """
     utts = list(utts or data.utts)
-    folder = Path(out, "posteriors")
+    folder = Results(out).posteriors.folder
     tables: dict[str, dict[str, np.ndarray]] = {m.name: {} for m in system.config.taggers}
     job = _Tag(system, data)
-    found = results(
+    found = shard_results(
         shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "tag"), _from_arrays, _to_arrays
     )
     if found is None:
@@ -74,31 +61,22 @@ def tag(
         for name, posterior in posteriors.items():
             tables[name][utt] = posterior
     with whole_folder(folder) as partial:
-        for name, table in tables.items():
-            kaldiio.save_ark(str(partial / f"{name}.ark"), table, scp=str(partial / f"{name}.scp"))
-            lines = (partial / f"{name}.scp").read_text(encoding="utf-8").replace(str(partial), str(folder))
-            (partial / f"{name}.scp").write_text(lines, encoding="utf-8")
-        system.labels.save(partial / "labels.txt")
-        (partial / "n_slots").write_text(f"{system.n_slots}\n", encoding="utf-8")
+        Posteriors(partial).write(tables, folder)
+        Posteriors(partial).write_facts(system.labels, system.n_slots)
 
 
 def vote(system: S5System, out: str | Path) -> None:
-    """Reads ``posteriors/``, writes ``labels`` and ``probabilities``."""
-    tables = Posteriors.load(system, out)
-    rows: Rows = {}
-    shares: Rows = {}
-    for utt in tables.utts:
-        voted, probabilities = system.vote(tables.of(utt), tables.labels, tables.n_slots)
-        rows[utt], shares[utt] = voted, _as_text(probabilities)
-    _write_rows(Path(out, "probabilities"), shares)
-    _write_rows(Path(out, "labels"), rows)
+    """Reads ``posteriors/``, writes ``labels``, ``probabilities`` and ``silence/``."""
+    results, taggers = Results(out), [model.name for model in system.config.taggers]
+    tables = results.posteriors.load(taggers)
+    votes = {utt: system.vote(tables.of(utt), tables.labels, tables.n_slots) for utt in tables.utts}
+    results.write_votes(votes, taggers)
 
 
 def copy_oracle_labels(data: DataDir, out: str | Path) -> None:
     """Writes ``labels`` and ``probabilities`` from the references instead of a vote."""
-    Path(out).mkdir(parents=True, exist_ok=True)
-    _write_rows(Path(out, "probabilities"), {utt: ["1.000000"] * len(data.labels[utt]) for utt in data.utts})
-    _write_rows(Path(out, "labels"), {utt: list(data.labels[utt]) for utt in data.utts})
+    labels = {utt: list(data.labels[utt]) for utt in data.utts}
+    Results(out).write_votes({utt: Vote(row, [1.0] * len(row)) for utt, row in labels.items()})
 
 
 def separate(
@@ -111,12 +89,13 @@ def separate(
 ) -> None:
     """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
     utts = list(utts or data.utts)
-    rows = _rows_of(utts, Path(out, "labels"), data)
-    with whole_folder(Path(out, "separated"), shards) as partial:
+    results = Results(out)
+    rows = results.labels(utts)
+    with whole_folder(results.separated.folder, shards) as partial:
         for model in system.config.separators:
             (partial / model.name).mkdir(exist_ok=True)
-        job = _Separate(system, data, rows, partial)
-        for _ in results(shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "separate")) or ():
+        job = _Separate(system, data, rows, Separated(partial))
+        for _ in shard_results(shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "separate")) or ():
             pass
 
 
@@ -131,7 +110,7 @@ def fuse(
 ) -> Counts | None:
     """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots).
 
-    A system with a gate or a refinement reads ``posteriors/`` too; a refinement runs the networks. The labels that this
+    A system with a refinement reads ``posteriors/`` too, and runs the networks. The labels that this
     leaves stand in ``final_labels`` and ``final_probabilities``. Estimates that 16 bits clip are named in the log.
 
     Args:
@@ -141,18 +120,18 @@ def fuse(
         What the refinement did, which is in the log too; None without one, and of a shard.
     """
     utts = list(utts or data.utts)
-    rows = _rows_of(utts, Path(out, "labels"), data)
-    shares = _probabilities_of(utts, Path(out, "probabilities"), data, rows)
-    config = system.config
-    posteriors = None if oracle or not (config.gate or config.refine) else Posteriors.load(system, out)
+    results, config = Results(out), system.config
+    gate, refine = (None, None) if oracle else (config.gate, config.refine)
+    votes = results.votes(utts, system.gate_taggers() if gate else (), given=oracle)
+    tables = results.posteriors.load([model.name for model in config.taggers]) if refine else None
     final: Rows = {}
-    final_shares: Rows = {}
+    shares: dict[str, list[float]] = {}
     counts, gated = Counts(), 0
-    with whole_folder(Path(out, "estimates"), shards) as partial:
-        job = _Fuse(system, data, rows, shares, posteriors, Path(out, "separated"), partial)
-        networks = bool(posteriors and config.refine)
+    with whole_folder(results.estimates.folder, shards) as partial:
+        job = _Fuse(system, data, votes, tables, results.separated, Estimates(partial))
+        networks = refine is not None
         n_processes = processes(system, nj) if networks else nj
-        found = results(
+        found = shard_results(
             shards,
             utts,
             lambda part: run_jobs(job, part, n_processes, "fuse", networks or job.sharpens),
@@ -164,15 +143,14 @@ def fuse(
         for utt, (result, clipped) in zip(utts, found, strict=True):
             for name, what in clipped.items():
                 _say_clipped(name, what, str(data.mixture_path(utt)))
-            final[utt], final_shares[utt] = result.labels, _as_text(result.probabilities)
+            final[utt], shares[utt] = result.labels, result.probabilities
             gated += result.gated
             if result.counts:
                 counts.add(result.counts)
-    _write_rows(Path(out, FINAL_PROBABILITIES), final_shares)
-    _write_rows(Path(out, FINAL_LABELS), final)
-    if posteriors and config.gate:
-        logging.info("gate: %d of %d slots silenced", gated, sum(map(len, rows.values())))
-    if not (posteriors and config.refine):
+    results.write_final(final, shares)
+    if gate:
+        logging.info("gate: %d of %d slots silenced", gated, sum(len(vote.labels) for vote in votes.values()))
+    if not refine:
         return None
     logging.info(
         "refine: %d labels removed, %d restored, in %d of %d mixtures; %d loops, %d queries, %d sources tagged again; "
@@ -294,54 +272,6 @@ def _separate_long(
 
 
 @dataclass
-class Posteriors:
-    """What stage 7 wrote.
-
-    Attributes:
-        tables: posteriors by tagger and utterance.
-        labels: the label set.
-        n_slots: K.
-    """
-
-    tables: dict[str, dict[str, np.ndarray]]
-    labels: LabelSet
-    n_slots: int
-
-    @classmethod
-    def load(cls, system: S5System, out: str | Path) -> Posteriors:
-        """Reads ``<out>/posteriors`` of all taggers of a system.
-
-        Raises:
-            InputError: they are missing, or not of the same utterances.
-        """
-        folder = Path(out, "posteriors")
-        labels = LabelSet.load(folder / "labels.txt")
-        names = [m.name for m in system.config.taggers]
-        tables = {name: dict(read_scp(folder / f"{name}.scp", "posteriors (stage 7)")) for name in names}
-        for name, table in tables.items():
-            for one, other in ((name, names[0]), (names[0], name)):
-                for utt in tables[other]:
-                    if utt not in tables[one]:
-                        raise InputError(folder / f"{one}.scp", f"no {utt}", f"the utterances of {other}.scp")
-            for utt, posterior in table.items():
-                check_posterior(posterior, len(labels), f"{folder / name}.scp: {utt}")
-        n_slots = read_n_slots(folder / "n_slots")
-        return cls(tables, labels, n_slots)
-
-    @property
-    def utts(self) -> list[str]:
-        """The utterances."""
-        return list(next(iter(self.tables.values())))
-
-    def of(self, utt: str) -> dict[str, np.ndarray]:
-        """Posteriors of one utterance by tagger."""
-        for name, table in self.tables.items():
-            if utt not in table:
-                raise InputError("posteriors", f"none of {name} for {utt}", "all utterances (stage 7)")
-        return {name: table[utt] for name, table in self.tables.items()}
-
-
-@dataclass
 class _Tag:
     """Posteriors of one utterance."""
 
@@ -360,16 +290,14 @@ class _Separate:
     system: S5System
     data: DataDir
     rows: Rows
-    folder: Path
+    folder: Separated
 
     def __call__(self, utt: str) -> None:
         mixture = _mixture(self.system, self.data, utt)
         with _named(self.data, utt):
             separated = self.system.separate(mixture, self.rows[utt])
         for name, sources in separated.items():
-            content = io.BytesIO()
-            np.save(content, sources)
-            write_bytes(self.folder / name / f"{utt}.npy", content.getvalue())
+            self.folder.write(name, utt, sources)
 
 
 class _Fused(NamedTuple):
@@ -385,11 +313,10 @@ class _Fuse:
 
     system: S5System
     data: DataDir
-    rows: Rows
-    shares: Rows
-    posteriors: Posteriors | None
-    separated: Path
-    folder: Path
+    votes: dict[str, Vote]
+    tables: Tables | None
+    separated: Separated
+    folder: Estimates
 
     @property
     def sharpens(self) -> bool:
@@ -397,25 +324,17 @@ class _Fuse:
         return any(self.system.config.fusion.sharpen.values())
 
     def __call__(self, utt: str) -> _Fused:
-        labels, probabilities = self.rows[utt], [float(p) for p in self.shares[utt]]
+        vote = self.votes[utt]
         mixture, fs = self.data.mixture(utt)
-        outputs = {}
-        for model in self.system.config.separators:
-            path = self.separated / model.name / f"{utt}.npy"
-            outputs[model.name] = _read_separated(path, len(labels), mixture.shape[1])
-        given = self.posteriors
-        result = self.system.finish(
-            mixture,
-            labels,
-            probabilities,
-            outputs,
-            given.of(utt) if given else None,
-            given.labels if given else None,
-        )
+        outputs = {
+            model.name: self.separated.read(model.name, utt, len(vote.labels), mixture.shape[1])
+            for model in self.system.config.separators
+        }
+        result = self.system.finish(mixture, vote, outputs, self.tables.of(utt) if self.tables else None)
         clipped = {}
         for slot, label in enumerate(result.labels):
-            name = source_name(utt, slot, label)
-            clipped[name] = write_audio(self.folder / name, result.sources[slot][None], fs, subtype="PCM_16")
+            name = self.folder.path(utt, slot, label).name
+            clipped[name] = self.folder.write(utt, slot, label, result.sources[slot], fs)
         result.sources = result.sources[:0]  # written; the rest goes back to the main process
         return _Fused(result, {name: what for name, what in clipped.items() if what.samples})
 
@@ -426,78 +345,6 @@ def processes(system: S5System, nj: int) -> int:
         logging.info("one process instead of %d: the networks run on %s", nj, system.device)
         return 1
     return nj
-
-
-def _as_text(probabilities: Sequence[float]) -> list[str]:
-    return [f"{p:.6f}" for p in probabilities]
-
-
-def _rows_of(utts: Sequence[str], path: Path, data: DataDir) -> Rows:
-    """The lines of some utterances."""
-    rows = read_rows(path)
-    for utt in utts:
-        if utt not in rows:
-            raise InputError(path, f"no {utt}", f"the utterances of {data.path}")
-    return {utt: rows[utt] for utt in utts}
-
-
-def _probabilities_of(utts: Sequence[str], path: Path, data: DataDir, labels: Rows) -> Rows:
-    """The lines of some utterances in ``probabilities``: a number from 0 to 1 for each label."""
-    rows = _rows_of(utts, path, data)
-    for utt, row in rows.items():
-        if len(row) != len(labels[utt]):
-            raise InputError(
-                f"{path}: {utt}", f"{len(row)} probabilities", f"{len(labels[utt])}, one a label (stage 8)"
-            )
-        for word in row:
-            try:
-                fits = 0 <= float(word) <= 1
-            except ValueError:
-                fits = False
-            if not fits:
-                raise InputError(f"{path}: {utt}", word, "a probability from 0 to 1")
-    return rows
-
-
-def _read_separated(path: Path, n_labels: int, n_samples: int) -> np.ndarray:
-    """[K, samples] float32 of one utterance and separator."""
-    try:
-        sources = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, *_NO_ARRAY) as e:
-        reason = getattr(e, "strerror", None) or "nothing that can be read"
-        raise InputError(path, reason, "separated sources (stage 9)") from e
-    shape = f"float32 sources of {n_labels} labels and {n_samples} samples, as labels and mixture have them (stage 9)"
-    if not isinstance(sources, np.ndarray) or sources.dtype != np.float32:
-        raise InputError(path, getattr(sources, "dtype", "several arrays"), shape)
-    if sources.ndim != 2 or len(sources) < n_labels or sources.shape[1] != n_samples:
-        raise InputError(path, f"shape {list(sources.shape)}", shape)
-    if not np.isfinite(sources).all():
-        raise InputError(path, "samples that are not finite", "separated sources (stage 9)")
-    return sources
-
-
-def read_rows(path: str | Path) -> Rows:
-    """Reads ``<key> <token> ...`` lines.
-
-    Raises:
-        InputError: a missing file, one that is no UTF-8, an empty line, or a key that stands twice.
-    """
-    rows: Rows = {}
-    text = read_text(path, "a file of '<utt> <Label> ...' lines")
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
-        if not line.strip():
-            raise InputError(f"{path}:{number}", "an empty line", "an utterance")
-        key, *tokens = line.split()
-        if key in rows:
-            raise InputError(f"{path}:{number}", f"{key} twice", "each utterance once")
-        rows[key] = tokens
-    return rows
-
-
-def _write_rows(path: Path, rows: Rows) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()), encoding="utf-8")
-    partial.replace(path)
 
 
 def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:

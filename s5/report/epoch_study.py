@@ -149,7 +149,7 @@ class _Vote:
 
     def __call__(self, utt: str) -> list[str]:
         mixture, _ = self.data.mixture(utt, self.system.sampling_rate)
-        return self.system.vote(self.system.tag(mixture), self.system.labels, self.system.n_slots)[0]
+        return self.system.vote(self.system.tag(mixture), self.system.labels, self.system.n_slots).labels
 
 
 @dataclass

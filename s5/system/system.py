@@ -19,6 +19,7 @@ import numpy as np
 from s5.fusion import (
     Counts,
     Decision,
+    Vote,
     class_scores,
     decide,
     fuse,
@@ -244,17 +245,29 @@ class S5System:
         return decide(given, list(weights.values()), self.config.vote, len(labels), n_slots)
 
     def vote(
-        self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None
-    ) -> tuple[list[str], list[float]]:
-        """Labels of the active slots and their probabilities.
+        self, posteriors: Mapping[str, np.ndarray], labels: LabelSet | None = None, n_slots: int | None = None
+    ) -> Vote:
+        """Labels of the active slots, their probabilities, and what the taggers give silence there.
 
         Args:
             posteriors: [K, C + 1] or [1, C] by tagger name.
-            labels: the label set.
+            labels: the label set; by default the models'.
             n_slots: K; by default the models'.
         """
+        labels = labels or self.labels
         decision = self.decide(posteriors, labels, n_slots)
-        return [labels.name(i) for i in decision.index], [float(p) for p in decision.probability]
+        names, probabilities = [labels.name(i) for i in decision.index], [float(p) for p in decision.probability]
+        silence = None
+        if decision.silence is not None:
+            silence = dict(zip(self.config.weights(), decision.silence, strict=True))
+        return Vote(names, probabilities, silence)
+
+    def gate_taggers(self) -> list[str]:
+        """The taggers whose silence posteriors the gate asks; none without such a gate."""
+        config = self.config.gate
+        if config is None or config.silence is None:
+            return []
+        return config.taggers or [model.name for model in self.config.taggers]
 
     def separate(self, mixture: np.ndarray, labels: Sequence[Any]) -> dict[str, np.ndarray]:
         """Every separator's sources for the given labels.
@@ -307,48 +320,39 @@ class S5System:
     def finish(
         self,
         mixture: np.ndarray,
-        labels: Sequence[str],
-        probabilities: Sequence[float],
+        vote: Vote,
         outputs: Mapping[str, np.ndarray],
         posteriors: Mapping[str, np.ndarray] | None = None,
-        label_set: LabelSet | None = None,
     ) -> Result:
         """From the separators' outputs to the final sources: fusion, gate, refinement.
 
         Args:
             mixture: [M, samples] at the models' sampling rate.
-            labels: of the active slots, as voted or given.
-            probabilities: of the labels.
+            vote: labels of the active slots, their probabilities, and what a gate asks. Given ones are final.
             outputs: [K, samples] by separator; may be empty if there is no label.
-            posteriors: by tagger; None with given labels: then they are final.
-            label_set: the label set; by default the models' (which loads them).
+            posteriors: by tagger; a refinement needs them.
 
         Raises:
-            InputError: labels that are not those of the vote, where a gate has to know the slots.
+            InputError: a gate that asks for silence posteriors, and a vote without them.
         """
-        labels, probabilities = list(labels), list(probabilities)
+        labels = list(vote.labels)
         n_samples = mixture.shape[-1]
         sources = self.fuse(outputs, labels, mixture)[: len(labels)] if labels else np.zeros((0, n_samples), np.float32)
-        result = Result(labels, probabilities, sources)
-        if posteriors is not None and self.config.gate is not None and labels:
-            result = self._gate(result, mixture, posteriors, label_set or self.labels)
-        if posteriors is not None and self.config.refine is not None:
+        result = Result(labels, list(vote.probabilities), sources)
+        if self.config.gate is not None and labels and not vote.given:
+            result = self._gate(result, mixture, vote)
+        if self.config.refine is not None and not vote.given:
+            if posteriors is None:
+                raise InputError("posteriors", "none", "those of all taggers: a refinement needs them")
             result = self._refine(result, mixture, posteriors)
         return result
 
-    def _gate(
-        self, result: Result, mixture: np.ndarray, posteriors: Mapping[str, np.ndarray], label_set: LabelSet
-    ) -> Result:
+    def _gate(self, result: Result, mixture: np.ndarray, vote: Vote) -> Result:
         config = self.config.gate
         assert config is not None
-        decision = self.decide(posteriors, label_set, len(result.labels))  # as many as there are: K need not be known
-        voted = [label_set.name(i) for i in decision.index]
-        if voted != result.labels:
-            raise InputError("labels", " ".join(result.labels), f"those of the vote, {' '.join(voted)}, for the gate")
-        silence = decision.silence
-        if silence is not None and config.taggers is not None:
-            names = [m.name for m in self.config.taggers]
-            silence = silence[[names.index(name) for name in config.taggers]]
+        silence = None
+        if vote.silence is not None and (names := self.gate_taggers()):
+            silence = np.stack([vote.silence[name] for name in names])
         keep = gate(config, silence, level(result.sources), float(level(mixture[0])), f"{self.where}: key gate")
         slots = np.flatnonzero(keep)
         labels, probabilities = [result.labels[k] for k in slots], [result.probabilities[k] for k in slots]
@@ -378,7 +382,8 @@ class S5System:
         refined = refine(first, scores, separate, rescore, config, self.n_slots, distinct)
         labels = [label_set.name(i) for i in refined.index]
         sources = refined.sources if labels else result.sources[:0]
-        return Result(labels, refined.probability, sources, refined.counts, result.gated)
+        probabilities = [min(p, 1.0) for p in refined.probability]  # a mean of ones may be rounded to more
+        return Result(labels, probabilities, sources, refined.counts, result.gated)
 
     def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
         """Separates one recording.
@@ -431,13 +436,13 @@ class S5System:
             votes = [self.vote(one, self.labels, self.n_slots) for one in given if one is not None]
         else:
             given = [None] * len(x)
-            votes = [(names, [1.0] * len(names)) for names in (self._known(row) for row in labels)]
-        active = [i for i, (names, _) in enumerate(votes) if names]
-        found = self.separate(x[active], [votes[i][0] for i in active]) if active else {}
+            votes = [Vote(names, [1.0] * len(names), given=True) for names in (self._known(row) for row in labels)]
+        active = [i for i, vote in enumerate(votes) if vote.labels]
+        found = self.separate(x[active], [votes[i].labels for i in active]) if active else {}
         results = []
-        for i, (names, probabilities) in enumerate(votes):
+        for i, vote in enumerate(votes):
             outputs = {name: table[active.index(i)] for name, table in found.items()} if i in active else {}
-            result = self.finish(x[i], names, probabilities, outputs, given[i], self.labels)
+            result = self.finish(x[i], vote, outputs, given[i])
             results.append(self._sources(result, fs, length))
         return results
 

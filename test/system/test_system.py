@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from s5 import S5System
-from s5.fusion import CandidateConfig, GateConfig, RefineConfig
+from s5.fusion import CandidateConfig, GateConfig, RefineConfig, Vote
 from s5.inference import stages
 from s5.system.config import SystemConfig, system_name
 from s5.utils.config import load_inherited
@@ -221,13 +221,17 @@ def test_a_gate_silences_slots(system):
 def test_the_clap_gate_asks_one_tagger_alone(system):
     posteriors = {"tagger": np.array([[0.5, 0.1, 0.1, 0.3], [0.1, 0.1, 0.1, 0.7], [0.4, 0.2, 0.1, 0.3]], np.float32)}
     outputs = {"separator": 0.1 * noise(3, 100)}
-    finish = (noise(4, 100), ["Cough", "Cough"], [0.5, 0.4], outputs, posteriors, system.labels)
+    voted = loud(system).vote(posteriors)
+    assert voted.labels == ["Cough", "Cough"]
+    np.testing.assert_array_equal(voted.silence["tagger"], posteriors["tagger"][[0, 2], 3])
+    finish = (noise(4, 100), voted, outputs)
     gated = loud(system, gate=GateConfig(silence=0.2, taggers=["tagger"])).finish(*finish)
     assert (gated.labels, gated.gated) == ([], 2)
     assert loud(system, gate=GateConfig(silence=0.4)).finish(*finish).labels == ["Cough", "Cough"]
-    with pytest.raises(InputError, match="found Speech, expected those of the vote, Cough Cough"):
-        loud(system, gate=GateConfig(silence=0.4)).finish(finish[0], ["Speech"], [0.5], *finish[3:])
-    given = loud(system, gate=GateConfig(silence=0.2)).finish(*finish[:4])
+    with pytest.raises(InputError, match="key silence: found multi-hot taggers, which know no silence"):
+        loud(system, gate=GateConfig(silence=0.4)).finish(finish[0], Vote(["Speech"], [0.5]), outputs)
+    given = Vote(["Cough", "Cough"], [1.0, 1.0], given=True)
+    given = loud(system, gate=GateConfig(silence=0.2)).finish(finish[0], given, outputs)
     assert given.labels == ["Cough", "Cough"]  # labels that were given are final
 
 
@@ -235,15 +239,17 @@ def test_refinement_tags_separated_sources_again(system):
     mixture = noise(4, 8000)
     refined = loud(system, refine=RefineConfig(disagreement="relabel", loops=3))
     posteriors = refined.tag(mixture)
-    labels, shares = refined.vote(posteriors, system.labels)
-    outputs = refined.separate(mixture, labels)
-    result = refined.finish(mixture, labels, shares, outputs, posteriors)
+    vote = refined.vote(posteriors)
+    outputs = refined.separate(mixture, vote.labels)
+    result = refined.finish(mixture, vote, outputs, posteriors)
     # By hand: the first loop's labels are the top classes of the separated sources.
     first = [refined.tag(np.repeat(s[None], 4, 0))["tagger"][:, :-1].max(0).argmax() for s in outputs["separator"]]
     assert result.counts.loops >= 1 and result.counts.tagged >= 3
     if result.counts.loops == 1 or result.counts.changed == 0:
         assert sorted(result.labels) == sorted(system.labels.name(int(c)) for c in first)
-    again = refined.finish(mixture, labels, shares, outputs, posteriors)
+    again = refined.finish(mixture, vote, outputs, posteriors)
+    with pytest.raises(InputError, match="posteriors: found none, expected those of all taggers"):
+        refined.finish(mixture, vote, outputs)
     assert again.labels == result.labels
     np.testing.assert_array_equal(again.sources, result.sources)
 
