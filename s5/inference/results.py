@@ -17,6 +17,7 @@ Numbers in text keep every bit: what a stage reads is what the one before comput
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +110,15 @@ class Results:
     def _silence(self, tagger: str) -> Path:
         return self.path / "silence" / tagger
 
-    def write_final(self, labels: Rows, probabilities: Mapping[str, Sequence[float]]) -> None:
+    def write_final(self, final: Mapping[str, Vote]) -> None:
         """Writes ``final_labels`` and ``final_probabilities``, as stage 10 does."""
-        write_rows(self.final_probabilities_file, {utt: as_text(row) for utt, row in probabilities.items()})
-        write_rows(self.final_labels_file, labels)
+        write_rows(self.final_probabilities_file, {utt: as_text(vote.probabilities) for utt, vote in final.items()})
+        write_rows(self.final_labels_file, {utt: vote.labels for utt, vote in final.items()})
+
+    def join_final(self, parts: Sequence[Path]) -> None:
+        """Puts these files of several results folders one behind the other."""
+        for file in (self.final_probabilities_file, self.final_labels_file):
+            write_bytes(file, b"".join((part / file.name).read_bytes() for part in parts))
 
     def final(self, utts: Iterable[str] | None = None) -> dict[str, Vote]:
         """Labels and probabilities of the estimates, of some or of all utterances.
@@ -149,6 +155,25 @@ class Posteriors:
             kaldiio.save_ark(str(ark), dict(table), scp=str(scp))
             lines = scp.read_text(encoding="utf-8").replace(f" {self.folder}/", f" {final or self.folder}/")
             scp.write_text(lines, encoding="utf-8")
+
+    def join(self, parts: Sequence[Path], taggers: Sequence[str], final: Path) -> None:
+        """Puts the archives of several folders one behind the other: the same bytes as of one :meth:`write` of all.
+
+        Args:
+            parts: the folders.
+            taggers: of each of them.
+            final: where this folder will be.
+        """
+        for name in taggers:
+            with open(self.folder / f"{name}.ark", "wb") as ark, open(self.folder / f"{name}.scp", "w") as scp:
+                for part in parts:
+                    start = ark.tell()
+                    with open(part / f"{name}.ark", "rb") as one:
+                        shutil.copyfileobj(one, ark)
+                    for line in read_text(part / f"{name}.scp", "posteriors of a shard").splitlines():
+                        head, _, offset = line.rpartition(":")
+                        utt = head.partition(" ")[0]
+                        scp.write(f"{utt} {final}/{name}.ark:{start + int(offset)}\n")
 
     def write_facts(self, labels: LabelSet, n_slots: int) -> None:
         """Writes the label set and K."""

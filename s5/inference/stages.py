@@ -13,19 +13,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio
 from s5.data.names import source_name
 from s5.fusion import Counts, Vote
-from s5.inference.results import Estimates, Posteriors, Results, Rows, Separated, Tables
+from s5.inference.results import (
+    Estimates,
+    Posteriors,
+    Results,
+    Rows,
+    Separated,
+    Tables,
+    read_rows,
+    write_rows,
+)
 from s5.system.system import Result, S5System
 from s5.utils.errors import InputError
 from s5.utils.parallel import run_jobs
 from s5.utils.shards import Shards, whole_folder
-from s5.utils.shards import results as shard_results
+
+CHANGES = "changes"
+"""Table of a shard of stage 10: slots that the gate silenced, then the refinement's counts."""
 
 
 def spread(data: DataDir, num: int | None) -> DataDir:
@@ -49,19 +60,22 @@ def tag(
     The label set and K stand beside them, in ``labels.txt`` and ``n_slots``.
     """
     utts = list(utts or data.utts)
-    folder = Results(out).posteriors.folder
-    tables: dict[str, dict[str, np.ndarray]] = {m.name: {} for m in system.config.taggers}
-    job = _Tag(system, data)
-    found = shard_results(
-        shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "tag"), _from_arrays, _to_arrays
-    )
-    if found is None:
+    folder, taggers = Results(out).posteriors.folder, [model.name for model in system.config.taggers]
+
+    def write(items: Sequence[str], part: Path) -> None:
+        found = list(run_jobs(_Tag(system, data), items, processes(system, nj), "tag"))
+        tables = {name: {utt: one[name] for utt, one in zip(items, found, strict=True)} for name in taggers}
+        Posteriors(part).write(tables, folder)
+
+    if shards and not shards.joins:
+        with shards.writing(utts) as part:
+            write(shards.part(utts, shards.index or 0), part)
         return
-    for utt, posteriors in zip(utts, found, strict=True):
-        for name, posterior in posteriors.items():
-            tables[name][utt] = posterior
     with whole_folder(folder) as partial:
-        Posteriors(partial).write(tables, folder)
+        if shards:
+            Posteriors(partial).join(list(shards.parts(utts)), taggers, folder)
+        else:
+            write(utts, partial)
         Posteriors(partial).write_facts(system.labels, system.n_slots)
 
 
@@ -95,8 +109,19 @@ def separate(
         for model in system.config.separators:
             (partial / model.name).mkdir(exist_ok=True)
         job = _Separate(system, data, rows, Separated(partial))
-        for _ in shard_results(shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "separate")) or ():
-            pass
+
+        def write(items: Sequence[str]) -> None:
+            for _ in run_jobs(job, items, processes(system, nj), "separate"):
+                pass
+
+        if shards is None:
+            write(utts)
+        elif shards.joins:
+            for _ in shards.parts(utts):
+                pass
+        else:
+            with shards.writing(utts):
+                write(shards.part(utts, shards.index or 0))
 
 
 def fuse(
@@ -123,31 +148,37 @@ def fuse(
     results, config = Results(out), system.config
     gate, refine = (None, None) if oracle else (config.gate, config.refine)
     votes = results.votes(utts, system.gate_taggers() if gate else (), given=oracle)
-    tables = results.posteriors.load([model.name for model in config.taggers]) if refine else None
-    final: Rows = {}
-    shares: dict[str, list[float]] = {}
-    counts, gated = Counts(), 0
-    with whole_folder(results.estimates.folder, shards) as partial:
-        job = _Fuse(system, data, votes, tables, results.separated, Estimates(partial))
-        networks = refine is not None
-        n_processes = processes(system, nj) if networks else nj
-        found = shard_results(
-            shards,
-            utts,
-            lambda part: run_jobs(job, part, n_processes, "fuse", networks or job.sharpens),
-            _from_fused,
-            _to_fused,
-        )
-        if found is None:
-            return None
-        for utt, (result, clipped) in zip(utts, found, strict=True):
+    posteriors = results.posteriors.load([model.name for model in config.taggers]) if refine else None
+
+    def write(items: Sequence[str], estimates: Path, tables: Path) -> Rows:
+        """Writes estimates, and final labels into another folder; what gate and refinement did by utterance."""
+        job = _Fuse(system, data, votes, posteriors, results.separated, Estimates(estimates))
+        n_processes = processes(system, nj) if refine else nj
+        found = run_jobs(job, items, n_processes, "fuse", bool(refine) or job.sharpens)
+        final, changes = {}, {}
+        for utt, (result, clipped) in zip(items, found, strict=True):
             for name, what in clipped.items():
                 _say_clipped(name, what, str(data.mixture_path(utt)))
-            final[utt], shares[utt] = result.labels, result.probabilities
-            gated += result.gated
-            if result.counts:
-                counts.add(result.counts)
-    results.write_final(final, shares)
+            final[utt] = Vote(result.labels, result.probabilities)
+            changes[utt] = [str(n) for n in (result.gated, *vars(result.counts or Counts()).values())]
+        Results(tables).write_final(final)
+        return changes
+
+    with whole_folder(results.estimates.folder, shards) as partial:
+        if shards is None:
+            changes = write(utts, partial, results.path)
+        elif shards.joins:
+            parts = list(shards.parts(utts))
+            results.join_final(parts)
+            changes = {utt: row for part in parts for utt, row in read_rows(part / CHANGES).items()}
+        else:
+            with shards.writing(utts) as part:
+                write_rows(part / CHANGES, write(shards.part(utts, shards.index or 0), partial, part))
+            return None
+    gated, counts = 0, Counts()
+    for silenced, *refined in (map(int, row) for row in changes.values()):
+        gated += silenced
+        counts.add(Counts(*refined))
     if gate:
         logging.info("gate: %d of %d slots silenced", gated, sum(len(vote.labels) for vote in votes.values()))
     if not refine:
@@ -361,24 +392,3 @@ def _named(data: DataDir, utt: str) -> Iterator[None]:
         yield
     except InputError as e:
         raise InputError.at(f"{data.path}: {utt}", e) from None
-
-
-def _from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {name: array.tolist() for name, array in arrays.items()}
-
-
-def _to_arrays(lists: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.array(rows, dtype=np.float32) for name, rows in lists.items()}
-
-
-def _from_fused(fused: _Fused) -> dict[str, Any]:
-    result = fused.result
-    counts = None if result.counts is None else vars(result.counts)
-    return {"result": {**vars(result), "sources": [], "counts": counts}, "clipped": fused.clipped}
-
-
-def _to_fused(found: dict[str, Any]) -> _Fused:
-    given = found["result"]
-    counts = None if given["counts"] is None else Counts(**given["counts"])
-    result = Result(**{**given, "sources": np.zeros((0, 0), np.float32), "counts": counts})
-    return _Fused(result, {name: Clipped(*what) for name, what in found["clipped"].items()})
