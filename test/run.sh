@@ -46,7 +46,7 @@ count() {
 
 # Every shell script that is not ignored by git, by its name or its first line.
 shell_files() {
-  find . -path ./tools/venv -prune -o -path ./tools/.uv -prune -o -path ./.git -prune -o -name data -prune -o -name exp -prune \
+  find . -path ./tools/venv -prune -o -path ./tools/.uv -prune -o -path ./tools/.python -prune -o -path ./.git -prune -o -name data -prune -o -name exp -prune \
     -o -type f \( -name '*.sh' -o -path './.ci/run' -o -path './test/shell/*' \) -print0
 }
 
@@ -89,7 +89,7 @@ copy_repository() {
   mkdir -p "$1"
   {
     git ls-files --cached --others --exclude-standard -z 2>/dev/null ||
-      find . -name .git -prune -o -path ./tools/venv -prune -o -path ./tools/.uv -prune -o -name data -prune -o -name exp -prune \
+      find . -name .git -prune -o -path ./tools/venv -prune -o -path ./tools/.uv -prune -o -path ./tools/.python -prune -o -name data -prune -o -name exp -prune \
         -o -type f -print0
   } | tar --create --null --files-from - --ignore-failed-read 2>/dev/null | tar --extract --directory "$1"
   ln -s "$root/tools/venv" "$1/tools/venv"

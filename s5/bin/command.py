@@ -99,7 +99,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
-    """Adds what stages share that several jobs can do together: --shard, --join, --parts; see :mod:`s5.utils.shards`."""
+    """Adds the options of stages that several jobs do together: --shard, --join, --parts (:mod:`s5.utils.shards`)."""
     group = parser.add_argument_group("several jobs, each with a part of the items, and one that joins what they made")
     group.add_argument("--shard", metavar="I/N", help="do the I-th of N parts, from 1")
     group.add_argument("--join", type=count, metavar="N", help="join N parts")

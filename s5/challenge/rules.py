@@ -380,7 +380,7 @@ def _test_results(data: Any, rules: Rules) -> Iterator[str]:
         if not bad:
             utt = entry["soundscape"]
             seen[utt] += 1
-            if rules.tests is not None and utt not in rules.tests:
+            if not re.fullmatch(r"\S+", utt) or (rules.tests is not None and utt not in rules.tests):
                 yield _line(place, f"soundscape {utt}", "one of the development set's test part")
             bad = list(_details(f"{where}: {utt}", entry, rules))
             whole.append(entry)

@@ -72,7 +72,7 @@ def open_audio(path: str | Path, content: bytes | None = None) -> soundfile.Soun
             except BaseException:
                 sound.close()
                 raise
-    except (soundfile.LibsndfileError, OSError) as e:
+    except (soundfile.LibsndfileError, OSError, UnicodeError) as e:  # UnicodeError: a name that is no UTF-8
         raise InputError(path, "a file that libsndfile cannot read", "an audio file") from e
     return sound
 

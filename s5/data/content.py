@@ -108,5 +108,5 @@ def _sum_of_files(paths: Iterable[Path]) -> str:
 def _sum(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(f"{line}\n".encode())
+        digest.update(os.fsencode(f"{line}\n"))
     return digest.hexdigest()

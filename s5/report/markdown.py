@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from s5.data.names import shortened
 from s5.metrics import Bootstrap, mixture_terms
@@ -19,6 +16,7 @@ from s5.report.results import Result, by_set
 from s5.report.taggers import SUBSETS, TaggerAccuracy
 from s5.report.training import Training
 from s5.system.archive import Description
+from s5.utils.config import ROOT, load_yaml
 
 _SUBSETS = ("DupSet", "NoDupSet")
 _MAIN = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
@@ -423,7 +421,10 @@ def _of_subset(subsets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[s
 
 @cache
 def _published_figures() -> dict[str, Any]:
-    return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+    path = ROOT / "local/published.yaml"
+    if not path.is_file():  # the package alone, without the repository
+        return {"challenge": [], "reports": []}
+    return load_yaml(path)
 
 
 def number(value: Any, digits: int = 1) -> str:

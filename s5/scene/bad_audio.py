@@ -225,7 +225,7 @@ def write_report(findings: Sequence[Finding], out: Path) -> Path:
     report = out / REPORT
     if findings:
         out.mkdir(parents=True, exist_ok=True)
-        write_bytes(report, "".join(f"{f.name}\t{f.reason}\n" for f in findings).encode())
+        write_bytes(report, os.fsencode("".join(f"{f.name}\t{f.reason}\n" for f in findings)))
     else:
         report.unlink(missing_ok=True)
     return report
@@ -235,7 +235,7 @@ def write_excluded(paths: Sequence[str], out: Path) -> None:
     """Writes down what a virtual set does without; removes an older list where it is nothing."""
     if paths:
         out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / EXCLUDED, "".join(f"{path}\n" for path in paths).encode())
+        write_bytes(out / EXCLUDED, os.fsencode("".join(f"{path}\n" for path in paths)))
     else:
         (out / EXCLUDED).unlink(missing_ok=True)
 
@@ -243,7 +243,7 @@ def write_excluded(paths: Sequence[str], out: Path) -> None:
 def read_excluded(out: Path) -> list[str]:
     """What a virtual set does without."""
     try:
-        return (out / EXCLUDED).read_text(encoding="utf-8").splitlines()
+        return os.fsdecode((out / EXCLUDED).read_bytes()).splitlines()
     except FileNotFoundError:
         return []
 

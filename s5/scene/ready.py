@@ -4,8 +4,8 @@
 
 <name>.frames     the frames of a compressed recording, [n, C] of the samples' type
 <name>.source     a recording of another rate, mixed down and resampled, [n] float32
-<name>.room       a room's impulse responses as :func:`s5.scene.rendering.cpu.load_response` gives them: the lengths [P] int32
-                  without trailing zeros, then [P, M, N] float32
+<name>.room       a room's impulse responses as :func:`s5.scene.rendering.cpu.load_response` gives them: the lengths
+                  [P] int32 without trailing zeros, then [P, M, N] float32
 
 These are arrays without a header, read by slice: the system keeps in memory what is used often, once for all processes.
 A name stands for a path, and for the time and size of the file there: what changed is not found, and made again by the

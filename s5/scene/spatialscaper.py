@@ -8,7 +8,7 @@ Who decides what:
 * ``Scaper``: onset (under the overlap limit), SNR, and the position or, for a moving event, the trajectory. It draws
   points in the box around a room's positions; the nearest impulse responses count, and the scene holds their positions;
 * ``spatialize``: every convolution, for moving events the one with impulse responses that fade into each other;
-* the rules of a scene (:func:`s5.scene.rendering.cpu`): levels, onsets, the dry target. Where ``Scaper.generate`` differs (it
+* the rules of a scene (:func:`s5.scene.render`): levels, onsets, the dry target. Where ``Scaper.generate`` differs (it
   cuts the reverberation at the source's end and sets levels by mean magnitude), the scene's rules hold.
 
 So the native renderer gives the same samples for the same scene.

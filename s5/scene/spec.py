@@ -2,8 +2,8 @@
 
 A scene fully determines a mixture. Its JSON is that of SpAudSyn (the synthesiser of DCASE 2026 Task 4), so the metadata
 of the official validation set load as they are and come out of :meth:`Scene.save` unchanged. Keys that we do not know
-are kept. :meth:`Scene.load` reads the format of 2025 too (:mod:`s5.scene.formats.scaper2025`); lists of scenes are read by
-:mod:`s5.scene.formats.lists`. One foreground event as it stands in a file:
+are kept. :meth:`Scene.load` reads the format of 2025 too (:mod:`s5.scene.formats.scaper2025`); lists of scenes are
+read by :mod:`s5.scene.formats.lists`. One foreground event as it stands in a file:
 
     {
         "label": "Speech",
@@ -332,7 +332,7 @@ class SceneFormat(NamedTuple):
 
 
 FORMATS: dict[str, SceneFormat] = {}
-"""Formats by the name of the rendering rules that their scenes follow. Each module of :mod:`s5.scene.formats` adds its own."""
+"""Formats by the name of the rendering rules that their scenes follow; :mod:`s5.scene.formats` fills it."""
 
 
 def save_json(data: Any, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Configuration of a system: which taggers and separators it has, how each is trained, and how their outputs are fused."""
+"""Configuration of a system: its taggers and separators, how each is trained, and how their outputs are fused."""
 
 from __future__ import annotations
 

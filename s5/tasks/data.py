@@ -285,7 +285,7 @@ class SceneIterFactory(AbsIterFactory):
             batch_sampler=self.batches,
             collate_fn=_pack if num_workers else collate,
             num_workers=num_workers,
-            # Forks share the recordings that are loaded already.
+            # Forks share what is loaded already.
             multiprocessing_context="fork" if num_workers else None,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,

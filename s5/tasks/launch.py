@@ -225,7 +225,7 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
         raise InputError(where, ascii(value)[:80], "a mapping of keys")
     if action.choices is not None and value is not None and value not in action.choices:
         raise InputError(where, value, one_of(map(str, action.choices), str(value)))
-    if action.type in (int, float) and value is not None and not isinstance(value, list):
+    if action.type in (int, float) and value is not None and not (isinstance(value, list) and action.nargs):
         try:
             assert not isinstance(value, bool) and math.isfinite(action.type(str(value)))
         except (ValueError, AssertionError):

@@ -32,7 +32,7 @@ def install_handlers() -> None:
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """:func:`install_handlers` for a while; outside the main thread, where signals cannot be caught, nothing changes."""
+    """:func:`install_handlers` for a while; outside the main thread, which alone catches signals, nothing changes."""
     global _stop_signal
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     with suppress(ValueError):

@@ -220,6 +220,10 @@ BROKEN = {
     ),
     "a key twice": (put(TEST, '{"nparams": 1, "nparams": 2}'), r"found no JSON \(key nparams 2 times\)"),
     "brackets without end": (put(EVAL, "[" * 100_000), r"eval_results\.json: found no JSON"),
+    "a test soundscape without a name": (
+        lambda files: files[TEST]["details"][0].update(soundscape=" "),
+        r"details\.0: found soundscape , expected one of the development set's test part",
+    ),
     "metrics twice": (
         lambda files: files[TEST]["details"][0]["metrics"].append({"metric": "CAPI-SDRi", "value": 9.5}),
         "t_0: metrics: found CAPI-SDRi, label_metrics, CAPI-SDRi, expected CAPI-SDRi and label_metrics, once each",

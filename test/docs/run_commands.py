@@ -49,8 +49,8 @@ LONGEST = 600
 def own_files() -> list[str]:
     """The repository's own files: those that git knows or would; without git all but environment and results."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode == 0:
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True) if shutil.which("git") else None
+    if listed and listed.returncode == 0:
         return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     left_out = re.compile(r"(^|/)(\.\w+|venv|data|exp|__pycache__)/")
     names = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]

@@ -123,5 +123,6 @@ for job in "${!running[@]}"; do
   grep -E '^setup: (making|tools/venv is ready)|; [0-9]+ min' "$scratch/$suite.log"
   check "$suite: a clone runs ./run.sh" exits 0
   check "$suite: it leaves scores" has_scores "$suite"
+  check "$suite: it changes nothing that git knows" test -z "$(git -C "$roots/$suite/s5" status --porcelain)"
 done
 finish

@@ -1,7 +1,6 @@
 """The table of mechanisms: its rows are systems that there are, and it runs on the smallest models."""
 
 import dataclasses
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -12,25 +11,17 @@ from s5.system.config import SystemConfig
 from s5.utils.config import ROOT
 from s5.utils.errors import InputError
 
-FILE = Path(__file__).parents[1] / "bench" / "mechanisms.py"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "local/studies"))
+import mechanisms
 
 
 @pytest.fixture(scope="module")
-def mechanisms():
-    spec = importlib.util.spec_from_file_location("mechanisms", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["mechanisms"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def rows(mechanisms):
+def rows():
     return {row.name: row for table in mechanisms.load() for row in table.rows}
 
 
 @pytest.fixture(scope="module")
-def configs(mechanisms, rows, tmp_path_factory):
+def configs(rows, tmp_path_factory):
     bench = mechanisms.Bench(None, tmp_path_factory.mktemp("bench"), "exp", 1, "cpu", None)
     return {name: SystemConfig.load(bench.system_of(dataclasses.replace(row, tune=[]))) for name, row in rows.items()}
 
@@ -75,7 +66,7 @@ ROWS = """
 """
 
 
-def test_it_runs_on_the_smallest_models(mechanisms, recipe, trained, tmp_path, monkeypatch, capsys):
+def test_it_runs_on_the_smallest_models(recipe, trained, tmp_path, monkeypatch, capsys):
     (tmp_path / "rows.yaml").write_text(ROWS)
     (tmp_path / "space.yaml").write_text("gate_margin: [null, 100]\n")
     argv = ["--rows", str(tmp_path / "rows.yaml"), "--expdir", str(trained), "--data", "data/valid", "--out"]

@@ -2,7 +2,6 @@
 
 import sys
 from datetime import timedelta
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +15,12 @@ from s5.tasks.checkpoint import read
 from s5.tasks.valid_metrics import batch_counts, figures
 from s5.utils.errors import InputError
 
-SOURCE = Path(__file__).parents[1] / "bench/tagger_variants.py"
-
-
-@pytest.fixture(scope="module")
-def bench():
-    spec = spec_from_file_location("tagger_variants", SOURCE)
-    module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "local/studies"))
+import tagger_variants as bench
 
 
 @pytest.fixture
-def table(bench, recipe, trained, tmp_path, capsys):
+def table(recipe, trained, tmp_path, capsys):
     """What the command prints for the recipe's tagger, and for a vote of it before and after its second training."""
     system = yaml.safe_load((recipe / "system.yaml").read_text())
     (tuned,) = system["taggers"]
@@ -50,7 +42,7 @@ def test_figures_are_those_of_the_posteriors(table, recipe, trained):
         assert table["tagger"][column] == f"{100 * expected[name]:.1f}"
 
 
-def test_budgets_are_those_of_the_folders(bench, table, recipe, trained):
+def test_budgets_are_those_of_the_folders(table, recipe, trained):
     assert table["first"]["scenes"] == "8"  # two epochs of four
     assert table["tagger"]["scenes"] == "12"  # and one more of fine-tuning
     assert table["ensemble of both"]["scenes"] == "2 x 8 / 12"
@@ -64,11 +56,11 @@ def test_budgets_are_those_of_the_folders(bench, table, recipe, trained):
     assert table["tagger"]["training"] == f"{found.time.total_seconds() / 60:.1f} min"
 
 
-def test_an_unfinished_training_is_named(bench, recipe, trained, tmp_path):
+def test_an_unfinished_training_is_named(recipe, trained, tmp_path):
     config = yaml.safe_load((trained / "tagger/config.yaml").read_text())
     (tmp_path / "tagger").mkdir()
     (tmp_path / "tagger/config.yaml").write_text(yaml.safe_dump({**config, "max_epoch": 5}))
-    for name in ("checkpoint.pth", "valid.acc3.best.pth"):
+    for name in ("epochs.jsonl", "valid.acc3.best.pth"):
         (tmp_path / "tagger" / name).write_bytes((trained / "tagger" / name).read_bytes())
     model = bench.ModelConfig(name="tagger", train="tagger.yaml")
     with pytest.raises(InputError, match=r"tagger: found 2 epochs, expected 5 \(run.sh --stop_stage 4, or --train\)"):

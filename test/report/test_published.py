@@ -12,7 +12,7 @@ from s5.report.results import Result
 from s5.system.config import system_name
 from s5.utils.config import ROOT
 
-FIGURES = yaml.safe_load((ROOT / "s5/report/published.yaml").read_text())
+FIGURES = yaml.safe_load((ROOT / "local/published.yaml").read_text())
 
 
 def result(system, **metrics):

@@ -1,6 +1,7 @@
 """A labelled target is never silence: what is left of a file after the mix-down and the cut has to sound."""
 
 import json
+import os
 from pathlib import Path
 
 import h5py
@@ -211,6 +212,15 @@ def test_a_room_without_its_reference_channel_is_refused_by_the_renderers(recipe
     with pytest.raises(InputError, match=r"a.sofa: Data.IR\[\d+\]: found zeros in the reference channel 0, expected"):
         render(scene)
     render(scene, sources=False)
+
+
+def test_bad_files_may_have_any_name(recipe):
+    name = os.fsdecode(b"raw/sound_event/Bell/caf\xe9.wav")
+    os.rename(write("Bell", "bad", np.zeros(RATE)), name)
+    sampler = simulate("--virtual", "--on_bad_audio", "skip").sampler
+    report = Path("data/test/bad_audio.tsv").read_bytes()
+    assert report == b"raw/sound_event/Bell/caf\xe9.wav\ta file that libsndfile cannot read\n"
+    assert [os.path.normpath(path) for path in sampler.excluded] == [name]
 
 
 def test_rooms_and_recordings_are_found_in_upper_case(recipe):

@@ -51,7 +51,7 @@ for script in test/run.sh utils/{new_recipe,run_local}.sh utils/run_slurm.py too
   check "$script refuses an unknown option" test "$status" -ne 0
   check "in one line" one_line
 done
-run "$repo/egs/mini_s5/local/data.sh" --jn 2
+run "$repo/local/data.sh" --jn 2
 check "data.sh names the right option" says "unknown option --jn (did you mean --nj?)"
 
 # The parser itself.

@@ -270,7 +270,8 @@ wait_for test -s "$FAKE/hanging"
 run as_other_machine
 check "another machine is refused" says "exp/.lock: found locked by process $pid on $(uname -n) since"
 rm "$FAKE/hang"
-group=$(ps -o pgid= -p "$(cat "$FAKE/hanging")")
+# After the name in parentheses: state, parent, group. A bare machine has no ps.
+read -r _ _ group _ < <(sed 's/.*) //' "/proc/$(<"$FAKE/hanging")/stat")
 kill -KILL "$pid" && kill -KILL -- "-${group// /}"
 wait "$pid" 2>/dev/null
 run as_other_machine

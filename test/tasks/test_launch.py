@@ -94,6 +94,7 @@ def test_a_checkpoint_that_runs_code_is_refused(trained, recipe, tmp_path, capsy
         ({"network_conf": {"widths": "wide"}}, r"network_conf: key widths: found 'wide'"),
         ({"network_conf": {"n_fft": 128, "widths": [2, 3], "pools": [[2, 2]]}}, "pools: found 1 of them"),
         ({"scene_conf": {"n_event": [1, 2]}}, r"key n_event: found an unknown key, expected n_events"),
+        ({"num_threads": [2, 3]}, r"key num_threads: found \[2, 3\], expected a number"),
         ({"scene_conf": 3}, r"key scene_conf: found 3, expected a mapping of keys"),
         ({"network_conf": None}, r"key network_conf: found None, expected a mapping of keys"),
         (

@@ -56,7 +56,7 @@ def test_scenes(material, config, tmp_path):
 
 def test_what_is_no_text_is_named_in_one_line(tmp_path):
     (tmp_path / "a").write_bytes("Cough".encode("utf-16"))
-    with pytest.raises(InputError, match=r"a: found no UTF-8 text, expected labels$"):
+    with pytest.raises(InputError, match=r"a: found no text in UTF-8, expected labels$"):
         read_text(tmp_path / "a", "labels")
     with pytest.raises(InputError, match=r"b: found No such file or directory, expected labels$"):
         read_text(tmp_path / "b", "labels")

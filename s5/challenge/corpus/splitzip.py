@@ -115,7 +115,7 @@ def parts(path: str | Path) -> list[Path]:
 
 
 def open_zip(path: str | Path) -> zipfile.ZipFile:
-    """Opens a zip archive, split or not, for a :class:`s5.utils.zips.ZipReader`, which says what is wrong with a damaged one.
+    """Opens a zip archive, split or not, for a :class:`s5.utils.zips.ZipReader`, which names what is damaged.
 
     Args:
         path: the archive; of a split one its last part, which ends in .zip.

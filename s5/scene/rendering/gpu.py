@@ -1,8 +1,8 @@
 """A batch of scenes -> samples, on the device that trains: the renderer of ``renderer: device``.
 
-The same samples as :func:`s5.scene.rendering.cpu` up to rounding, from the same plans (:mod:`s5.scene.rendering.plan`), in one set of
-transforms a batch. Sources, backgrounds and impulse responses are kept on the device as far as a budget goes, so that
-after a while nothing but plans crosses from the host. torch is imported when a renderer is made.
+The same samples as :func:`s5.scene.render` up to rounding, from the same plans (:mod:`s5.scene.rendering.plan`), in
+one set of transforms a batch. Sources, backgrounds and impulse responses are kept on the device as far as a budget
+goes, so that after a while nothing but plans crosses from the host. torch is imported when a renderer is made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Scene -> plan: which samples of which files, which impulse responses, where and how loud.
 
-All that needs the scene's text and the files' headers is done here, so that the renderers (:mod:`s5.scene.rendering.cpu` on
-the CPU, :mod:`s5.scene.rendering.gpu` in batches) only read and compute. A plan is small and can be pickled.
+All that needs the scene's text and the files' headers is done here, so that the renderers only read and compute
+(:mod:`s5.scene.rendering.cpu` on the CPU, :mod:`s5.scene.rendering.gpu` in batches). A plan is small and can be
+pickled.
 """
 
 from __future__ import annotations

@@ -291,7 +291,8 @@ def open_room(path: str | Path) -> SofaRoom:
 def _text(value: Any) -> str:
     if isinstance(value, np.ndarray):
         value = value.ravel()[0]
-    return (value.decode() if isinstance(value, bytes) else str(value)).strip().lower()
+    found = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
+    return found.decode(errors="replace").strip().lower()
 
 
 def _field(error: Exception) -> str:

@@ -341,3 +341,12 @@ def test_a_field_that_holds_no_numbers_is_named(tmp_path, write_room, name, kind
     with pytest.raises(InputError, match=r"a\.sofa: (found no readable|Data\.IR: found values of type)") as error:
         SofaRoom(tmp_path / "a.sofa")
     assert "\n" not in str(error.value)
+
+
+def test_a_type_that_is_no_text_is_named(tmp_path, write_room):
+    write_room(tmp_path / "a.sofa")
+    with h5py.File(tmp_path / "a.sofa", "r+") as file:
+        file["SourcePosition"].attrs["Type"] = np.bytes_(b"\xff")
+    with pytest.raises(InputError, match=r"SourcePosition: found type .*, expected cartesian or spherical") as error:
+        SofaRoom(tmp_path / "a.sofa")
+    assert str(error.value).encode()

@@ -1,7 +1,6 @@
-"""The study of separation losses of Nguyen et al. (section 4.3, Fig. 4), on the scenes of any recipe.
+"""Trains one separator with the three losses of Nguyen et al. and draws their Fig. 4: PI-SDRi on DupSet and NoDupSet.
 
-Separators that differ in their loss alone are given the true labels of mixtures with and without sources of one class
-(DupSet, NoDupSet) and compared by PI-SDRi, on the same mixtures each.
+Run it in a recipe folder whose stages 1 and 2 are done. A model that is trained already is not trained again.
 """
 
 from __future__ import annotations
@@ -15,11 +14,91 @@ from typing import Any
 
 import numpy as np
 
+from s5.bin.command import Parser, run
 from s5.metrics import capi_sdri, pi_sdri
 from s5.report.markdown import table
 from s5.scene import Sampler, render, scene_seed
-from s5.utils.config import load_yaml
+from s5.tasks.launch import train
+from s5.utils.config import load_inherited, load_yaml
 from s5.utils.errors import InputError
+
+CONFIGS = {
+    "ca_pi_sdr": "conf/tuning/separator_resunetk_tiny.yaml",
+    "ca_sdr": "conf/tuning/separator_resunetk_ca_sdr_tiny.yaml",
+    "pi_sdr": "conf/tuning/separator_resunetk_pi_sdr_tiny.yaml",
+}
+
+
+OWN = ("loss", "best_model_criterion")
+"""Keys in which the configurations may differ."""
+
+FINISHED = ".done"
+"""Marker that the recipe leaves in the folder of a training that it has finished."""
+
+
+def train_losses(
+    configs: Sequence[str | Path],
+    train_data: str,
+    valid_data: str,
+    expdir: str | Path,
+    ngpu: int = -1,
+    extra: Sequence[str] = (),
+) -> dict[str, Path]:
+    """Trains one separator a configuration; a training that is finished, here or by the recipe, is left as it is.
+
+    Args:
+        configs: training YAMLs; the folder is named after the file, without ``separator_``.
+        train_data: data directory, usually virtual.
+        valid_data: data directory.
+        expdir: folder of the experiments.
+        ngpu: number of GPUs; -1: all that there are.
+        extra: further ESPnet options for all.
+
+    Returns:
+        Experiment folder by the name of the loss.
+
+    Raises:
+        InputError: two configurations with one loss, or configurations or trained models that differ in more than that.
+    """
+    loaded: dict[str, tuple[str | Path, dict[str, Any]]] = {}
+    for path in configs:
+        config = load_inherited(path)
+        loss = config.get("loss", "ca_pi_sdr")
+        if loss in loaded:
+            raise InputError(f"{path}: key loss", f"{loss}, as in {loaded[loss][0]}", "another loss a configuration")
+        loaded[loss] = (path, {key: value for key, value in config.items() if key not in OWN})
+    first_path, first = next(iter(loaded.values()))
+    for path, config in loaded.values():
+        for key in sorted(set(first) | set(config)):
+            if first.get(key) != config.get(key):
+                raise InputError(f"{path}: key {key}", config.get(key), f"{first.get(key)}, as in {first_path}")
+    folders = {}
+    for loss, (path, _) in loaded.items():
+        folders[loss] = Path(expdir, Path(path).stem.removeprefix("separator_"))
+        if not (folders[loss] / FINISHED).is_file():
+            train("separation", path, train_data, valid_data, folders[loss], ngpu, extra)
+    check_alike(folders, list(first))
+    return folders
+
+
+def check_alike(folders: Mapping[str, Path], keys: Sequence[str]) -> None:
+    """Refuses trained models that do not compare: another loss than is said, or another value of one of the keys.
+
+    Args:
+        folders: experiment folder by the name of the loss.
+        keys: of the training configuration.
+    """
+    found = {loss: folder / "config.yaml" for loss, folder in folders.items()}
+    trained = {loss: load_yaml(path) for loss, path in found.items()}
+    reference = next(iter(folders))
+    for loss, config in trained.items():
+        if config.get("loss") != loss:
+            raise InputError(f"{found[loss]}: key loss", config.get("loss"), loss)
+        for key in keys:
+            if config.get(key) != trained[reference].get(key):
+                expected = f"{trained[reference].get(key)}, as in {found[reference]}"
+                raise InputError(f"{found[loss]}: key {key}", config.get(key), expected)
+
 
 SUBSETS = {"DupSet": ((2, 1.0), (3, 1.0)), "NoDupSet": ((1, 0.0), (2, 0.0), (3, 0.0))}
 """Parts of each subset, as many mixtures each: number of sources, probability that a class repeats (section 4.1)."""
@@ -198,3 +277,38 @@ def _draw(study: Study, title: str, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, format="png")
     os.replace(partial, path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--configs", nargs="+", default=list(CONFIGS.values()), metavar="YAML", help="training YAMLs, one a loss"
+    )
+    parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")
+    parser.add_argument("--valid", default="data/valid", metavar="DIR", help="data directory")
+    parser.add_argument(
+        "--scenes", default="conf/scenes/test.yaml", metavar="YAML", help="YAML of the test set's sampler"
+    )
+    parser.add_argument("--num_scenes", type=int, default=100, help="mixtures of each number of sources in a subset")
+    parser.add_argument(
+        "--expdir", default="exp", metavar="DIR", help="folder of the models, named as their YAMLs without separator_"
+    )
+    parser.add_argument("--out", default="exp/loss_study", metavar="DIR", help="folder of table and figure")
+    parser.add_argument("--ngpu", type=int, default=-1, help="GPUs; -1: all that there are")
+    parser.add_argument("--title", default="", help="title of the figure; by default the recipe folder's name")
+    parser.add_argument("espnet", nargs="*", help="further ESPnet options for every training, after --")
+    args = parser.parse_args(argv)
+    if args.num_scenes < 2:
+        parser.error(f"--num_scenes: found {args.num_scenes}, expected at least 2")
+
+    folders = train_losses(args.configs, args.train, args.valid, args.expdir, args.ngpu, args.espnet)
+    from s5.system.model import load_model
+
+    models = {loss: load_model(folder, None, "separator") for loss, folder in folders.items()}
+    study = evaluate(models, args.scenes, args.num_scenes)
+    print(write_study(study, args.out, args.title or Path.cwd().name))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -2,7 +2,7 @@
 
 Run it in a recipe folder whose models are trained (./run.sh --system ... --stop_stage 6 for each):
 
-    python ../../test/bench/mechanisms.py --expdir exp --data data/test --valid data/valid --nj 2
+    python ../../local/studies/mechanisms.py --expdir exp --data data/test --valid data/valid --nj 2
 
 Each system is decoded by the recipe's own stages 7 to 10 and scored as in stage 11. What systems have in common
 (posteriors, separated sources) is made once; a row's time is that of all its stages all the same, the start of the

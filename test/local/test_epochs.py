@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from s5 import S5System
-from s5.bin.epoch_study import main
 from s5.data import DataDir
 from s5.metrics import capi_sdri
-from s5.report.epoch_study import ORACLE, Point, epochs_of, evaluate, write_study
 from s5.utils.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "local/studies"))
+from epochs import ORACLE, Point, epochs_of, evaluate, main, write_study
 
 PLAIN = "taggers: [{name: tagger, train: tagger.yaml}]\nseparators: [{name: separator, train: separator.yaml}]\n"
 

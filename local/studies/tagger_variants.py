@@ -2,7 +2,7 @@
 
     ./run.sh --system conf/systems/mini_taggers.yaml --stop_stage 4
     ./run.sh --system conf/systems/mini_taggers_multihot.yaml --stop_stage 4
-    python test/bench/tagger_variants.py
+    python local/studies/tagger_variants.py
 
 The models and what their training took are read from the experiment folder: scenes seen in all trainings of a model,
 and the wall time of their epochs (training and validation), which depends on the machine that they ran on. Nothing is

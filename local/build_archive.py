@@ -654,7 +654,7 @@ def main() -> None:
     parser.add_argument("--archive", type=Path, default=HERE / "mini_s5.tar.gz", help="archive to write")
     parser.add_argument("--licenses", action="store_true", help="only write LICENSES.md")
     args = parser.parse_args()
-    licenses(HERE.parent / "LICENSES.md")
+    licenses(HERE.parent / "egs/mini_s5/LICENSES.md")
     if not args.licenses:
         if args.work is None:
             parser.error("--work: the folder for downloaded packages is needed")

@@ -4,9 +4,8 @@
 # there already is not made again.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
-local=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(CDPATH='' cd "$local/../../.." && pwd)
-[ -e "$root/utils/log.sh" ] || root=$S5_ROOT # a recipe folder that is a link
+local=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+root=$(dirname "$local")
 
 usage='Makes data/raw of the archive beside this script. Called in the recipe folder.'
 options=("nj|2|number|processes")
