@@ -30,9 +30,9 @@ from s5.inference.results import (
     read_rows,
     write_rows,
 )
-from s5.system.system import Result, S5System
+from s5.system.system import Result, S5System, Windows
 from s5.utils.errors import InputError
-from s5.utils.parallel import run_jobs
+from s5.utils.parallel import run_batches, run_jobs
 from s5.utils.shards import Shards, whole_folder
 
 CHANGES = "changes"
@@ -63,7 +63,7 @@ def tag(
     folder, taggers = Results(out).posteriors.folder, [model.name for model in system.config.taggers]
 
     def write(items: Sequence[str], part: Path) -> None:
-        found = list(run_jobs(_Tag(system, data), items, processes(system, nj), "tag"))
+        found = list(run_batches(_Tag(system, data), items, system.batch_size, processes(system, nj), "tag"))
         tables = {name: {utt: one[name] for utt, one in zip(items, found, strict=True)} for name in taggers}
         Posteriors(part).write(tables, folder)
 
@@ -111,7 +111,7 @@ def separate(
         job = _Separate(system, data, rows, Separated(partial))
 
         def write(items: Sequence[str]) -> None:
-            for _ in run_jobs(job, items, processes(system, nj), "separate"):
+            for _ in run_batches(job, items, system.batch_size, processes(system, nj), "separate"):
                 pass
 
         if shards is None:
@@ -200,16 +200,10 @@ class Written(NamedTuple):
     probability: float
 
 
-WINDOW, OVERLAP = 10.0, 2.0
-"""Seconds of the windows in which longer recordings are separated, and of their overlap."""
-
-
 def separate_file(
     system: S5System,
     recording: str | Path,
     folder: str | Path,
-    window: float = WINDOW,
-    overlap: float = OVERLAP,
     labels: Sequence[str] | None = None,
 ) -> list[Written]:
     """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
@@ -217,30 +211,25 @@ def separate_file(
     They take the place of all files of this form and name that an earlier run left, once all of them are written. What
     lies beyond full scale is clipped, and the log names the file.
 
-    A recording longer than a window is separated window by window, in memory that does not grow with it: a file holds
+    A recording longer than a window of ``system.decode`` is separated window by window, in memory that does not grow with it: a file holds
     one source followed through all windows, and its probability is the highest of its label.
 
     Args:
         system: the system.
         recording: WAV, FLAC or Ogg with as many channels as the system needs, of any sampling rate and length.
         folder: where the results go; made if it is not there.
-        window: seconds.
-        overlap: seconds, at most half a window.
         labels: of the sources, the same ones in every window; by default each window is tagged.
 
     Raises:
-        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many; an
-            overlap that does not fit the window.
+        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many.
     """
-    if not 0 < overlap <= window / 2 < float("inf"):
-        raise InputError("overlap", f"{overlap:g} s of windows of {window:g} s", "more than 0, at most half a window")
     channels, n_samples, fs = audio_info(recording)
     if channels != system.n_channels:
         raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
     folder, name = Path(folder), Path(recording).stem
-    if n_samples > window * fs:
+    if n_samples > system.decode.window * fs:
         with _outputs(folder, name) as partial:
-            results = _separate_long(system, recording, partial, window, overlap, labels)
+            results = _separate_long(system, recording, partial, fs, labels)
     else:
         mixture, fs = read_audio(recording)
         sources = system(mixture, fs, labels)
@@ -281,54 +270,48 @@ def _say_clipped(name: str, clipped: Clipped, recording: str) -> None:
 
 
 def _separate_long(
-    system: S5System,
-    recording: str | Path,
-    folder: Path,
-    window: float,
-    overlap: float,
-    labels: Sequence[str] | None,
+    system: S5System, recording: str | Path, folder: Path, fs: int, labels: Sequence[str] | None
 ) -> list[tuple[Written, Clipped]]:
     from s5.separation.windows import separate_long_file
 
-    best: dict[str, float] = {}
-
-    def one_window(samples: np.ndarray, fs: int) -> tuple[list[str], list[np.ndarray]]:
-        sources = system(samples, fs, labels)
-        for source in sources:
-            best[source.label] = max(best.get(source.label, 0.0), source.probability)
-        return [s.label for s in sources], [s.waveform for s in sources]
-
-    files = separate_long_file(recording, folder, one_window, window, overlap)
-    return [(Written(file.path, file.track.label, best[file.track.label]), file.clipped) for file in files]
+    decode, windows = system.decode, Windows(system, fs, labels)
+    files = separate_long_file(recording, folder, windows, decode.window, decode.overlap, system.batch_size)
+    return [(Written(file.path, file.track.label, windows.best[file.track.label]), file.clipped) for file in files]
 
 
 @dataclass
 class _Tag:
-    """Posteriors of one utterance."""
+    """Posteriors of some utterances."""
 
     system: S5System
     data: DataDir
 
-    def __call__(self, utt: str) -> dict[str, np.ndarray]:
-        with _named(self.data, utt):
-            return self.system.tag(_mixture(self.system, self.data, utt))
+    def __call__(self, utts: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for group, mixtures in _by_shape(self.system, self.data, utts):
+            with _named(self.data, group[0]):
+                tables = self.system.tag(mixtures)
+            found |= {utt: {name: table[i] for name, table in tables.items()} for i, utt in enumerate(group)}
+        return [found[utt] for utt in utts]
 
 
 @dataclass
 class _Separate:
-    """Writes the separated sources of one utterance."""
+    """Writes the separated sources of some utterances."""
 
     system: S5System
     data: DataDir
     rows: Rows
     folder: Separated
 
-    def __call__(self, utt: str) -> None:
-        mixture = _mixture(self.system, self.data, utt)
-        with _named(self.data, utt):
-            separated = self.system.separate(mixture, self.rows[utt])
-        for name, sources in separated.items():
-            self.folder.write(name, utt, sources)
+    def __call__(self, utts: Sequence[str]) -> list[None]:
+        for group, mixtures in _by_shape(self.system, self.data, utts):
+            with _named(self.data, group[0]):
+                separated = self.system.separate(mixtures, [self.rows[utt] for utt in group])
+            for name, sources in separated.items():
+                for utt, one in zip(group, sources, strict=True):
+                    self.folder.write(name, utt, one)
+        return [None] * len(utts)
 
 
 class _Fused(NamedTuple):
@@ -376,6 +359,16 @@ def processes(system: S5System, nj: int) -> int:
         logging.info("one process instead of %d: the networks run on %s", nj, system.device)
         return 1
     return nj
+
+
+def _by_shape(system: S5System, data: DataDir, utts: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Utterances whose mixtures have one shape, and the mixtures [B, M, samples]."""
+    groups: dict[tuple[int, ...], dict[str, np.ndarray]] = {}
+    for utt in utts:
+        mixture = _mixture(system, data, utt)
+        groups.setdefault(mixture.shape, {})[utt] = mixture
+    for group in groups.values():
+        yield list(group), np.stack(list(group.values()))
 
 
 def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from s5.data import write_bytes
-from s5.system.config import WEIGHTS, SystemConfig, system_name
+from s5.system.config import WEIGHTS, SystemConfig, system_name, today
 from s5.utils.config import ROOT, load_yaml, parse, read_yaml
 from s5.utils.errors import InputError
 from s5.utils.text import parse_json, parse_text, read_json
@@ -220,7 +220,7 @@ def check_folder(folder: str | Path) -> SystemConfig:
     for key in ("inherit", "models"):
         if key in data:
             raise InputError(f"{where}: key {key}", "a reference", "a system that stands alone")
-    config: SystemConfig = parse(SystemConfig, data, where)
+    config: SystemConfig = parse(SystemConfig, today(data), where)
     config.check(where)
     for model in [*config.taggers, *config.separators]:
         named = f"models/{model.experiment}/{WEIGHTS}"

@@ -14,6 +14,7 @@ from s5.fusion import (
     VoteConfig,
     check_weights,
 )
+from s5.system.decode import Precision
 from s5.utils.config import load_inherited, parse
 from s5.utils.errors import InputError, one_of
 
@@ -74,8 +75,8 @@ class SystemConfig:
     """Silences slots after separation; by default the vote alone says what is silent."""
     refine: RefineConfig | None = None
     """Tags the separated sources again; by default not."""
-    bf16: bool = False
-    """Run the networks in bfloat16."""
+    precision: Precision = "fp32"
+    """What the networks compute in, unless conf/decode.yaml or an option says otherwise: ``fp32`` or ``bf16``."""
 
     @classmethod
     def load(cls, path: str | Path) -> SystemConfig:
@@ -132,9 +133,16 @@ class SystemConfig:
         return {m.name: self.vote.weights.get(m.name, m.weight) for m in self.taggers}
 
 
+def today(keys: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a system as they are called today: ``bf16: true`` of older ones is ``precision: bf16``."""
+    if not isinstance(keys.get("bf16"), bool):
+        return keys
+    return {k: v for k, v in keys.items() if k != "bf16"} | {"precision": "bf16" if keys["bf16"] else "fp32"}
+
+
 def system_keys(path: str | Path) -> dict[str, Any]:
     """The keys of a system with all that it inherits; what ``models`` says of an entry stands in the entry."""
-    data = load_inherited(path)
+    data = today(load_inherited(path))
     known = data.pop("models", {})
     parse(dict[str, ModelConfig], known, f"{path}: models")
     for kind in ("taggers", "separators"):

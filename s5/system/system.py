@@ -8,7 +8,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,8 @@ from s5.fusion import (
     refine,
 )
 from s5.labels import DCASE_LABELS, LabelSet
-from s5.system.config import SystemConfig
+from s5.system.config import SystemConfig, today
+from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
 from s5.utils.config import load_inherited, origins, resolve
 from s5.utils.errors import InputError, one_of
 
@@ -40,6 +41,8 @@ SHORTEST = 0.5
 def system_origins(path: str | Path) -> dict[str, Any]:
     """:func:`system_keys` of a sound system with, in the place of each value, the file that it comes from."""
     data, files = load_inherited(path), origins(path)
+    if "bf16" in files and "bf16" not in today(data):
+        files["precision"] = files.pop("bf16")
     known = files.pop("models", {})
     for kind in ("taggers", "separators"):
         own = files[kind]
@@ -88,9 +91,9 @@ class S5System:
     Args:
         config: a :class:`SystemConfig`.
         expdir: folder of the experiments.
-        device: torch device; by default the GPU if there is one.
+        device: torch device; by default as ``decode`` says.
         where: what complaints name, e.g. the YAML file.
-        bf16: run the networks in bfloat16 or not; by default as the configuration says.
+        decode: how the networks are run.
 
     Raises:
         InputError: a device that torch cannot compute on here.
@@ -102,37 +105,46 @@ class S5System:
         expdir: str | Path = "exp",
         device: str | None = None,
         where: object = "system",
-        bf16: bool | None = None,
+        decode: DecodeConfig | None = None,
     ) -> None:
-        if device is not None:
+        self.decode = decode or DecodeConfig()
+        self._device = self.decode.device if device is None else device
+        if self._device is not None:
             from s5.utils.device import check_device
 
-            check_device(device)
+            check_device(self._device)
         self.config, self.expdir, self.where = config, Path(expdir), where
-        self._device = device
-        self.bf16 = config.bf16 if bf16 is None else bf16
+        self.precision: Precision = self.decode.precision or config.precision
 
     @classmethod
     def from_yaml(
-        cls, path: str | Path, expdir: str | Path = "exp", device: str | None = None, bf16: bool | None = None
+        cls,
+        path: str | Path,
+        expdir: str | Path = "exp",
+        device: str | None = None,
+        decode: DecodeConfig | None = None,
     ) -> S5System:
         """A system from its YAML and the experiments that it names.
 
         Raises:
             InputError: unknown key or model in the YAML. Missing experiments are refused on first use.
         """
-        return cls(SystemConfig.load(path), expdir, device, resolve(path), bf16)
+        return cls(SystemConfig.load(path), expdir, device, resolve(path), decode)
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, device: str | None = None, bf16: bool | None = None, revision: str | None = None
+        cls,
+        source: str | Path,
+        device: str | None = None,
+        decode: DecodeConfig | None = None,
+        revision: str | None = None,
     ) -> S5System:
         """A system from a model archive (``python -m s5.bin.pack``), with its weights.
 
         Args:
             source: the archive, the folder of an unpacked one, or its repository on the hub, ``user/name``.
-            device: torch device; by default the GPU if there is one.
-            bf16: run the networks in bfloat16 or not; by default as the archive says.
+            device: torch device; by default as ``decode`` says.
+            decode: how the networks are run.
             revision: of the repository.
 
         Raises:
@@ -141,16 +153,20 @@ class S5System:
         from s5.system.hub import open_archive
 
         folder = open_archive(source, revision)
-        return cls.from_yaml(folder / "system.yaml", folder / "models", device, bf16)
+        return cls.from_yaml(folder / "system.yaml", folder / "models", device, decode)
 
     @classmethod
     def open(
-        cls, source: str | Path, expdir: str | Path = "exp", device: str | None = None, bf16: bool | None = None
+        cls,
+        source: str | Path,
+        expdir: str | Path = "exp",
+        device: str | None = None,
+        decode: DecodeConfig | None = None,
     ) -> S5System:
         """:meth:`from_yaml` of a YAML file, :meth:`from_pretrained` of anything else."""
         if Path(source).suffix in (".yaml", ".yml"):
-            return cls.from_yaml(source, expdir, device, bf16)
-        return cls.from_pretrained(source, device, bf16)
+            return cls.from_yaml(source, expdir, device, decode)
+        return cls.from_pretrained(source, device, decode)
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: without the networks, which it loads itself."""
@@ -162,6 +178,11 @@ class S5System:
         import torch
 
         return self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def batch_size(self) -> int:
+        """Mixtures or windows of one length that the networks run on at once in the stages and in long recordings."""
+        return self.decode.batch_size or (1 if self.device == "cpu" else GPU_BATCH)
 
     @cached_property
     def taggers(self) -> dict[str, Any]:
@@ -232,7 +253,7 @@ class S5System:
             By tagger name float32 [K, C + 1], rows that sum to 1 (tracks), or [1, C] (multi-hot); [B, ...] of several.
         """
         mixture = self._long_enough(mixture)
-        return {name: model.posterior(mixture, self.bf16) for name, model in self.taggers.items()}
+        return {name: model.posterior(mixture, self.precision) for name, model in self.taggers.items()}
 
     def decide(self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None) -> Decision:
         """Classes of the active slots from the taggers' posteriors; see :func:`s5.fusion.decide`."""
@@ -280,7 +301,7 @@ class S5System:
             [K, samples] float32 by separator name, zeros in the slots behind the labels; [B, K, samples] of several.
         """
         length, mixture = mixture.shape[-1], self._long_enough(mixture)
-        outputs = {name: model.separate(mixture, labels, self.bf16) for name, model in self.separators.items()}
+        outputs = {name: model.separate(mixture, labels, self.precision) for name, model in self.separators.items()}
         return {name: output[..., :length] for name, output in outputs.items()}
 
     def _long_enough(self, mixture: np.ndarray) -> np.ndarray:
@@ -386,12 +407,13 @@ class S5System:
         return Result(labels, probabilities, sources, refined.counts, result.gated)
 
     def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
-        """Separates one recording.
+        """Separates one recording. One that is longer than ``decode.window`` is separated in windows, as a file is.
 
         Args:
             mixture: [M, samples] float.
             fs: its sampling rate in Hz; another one than the models' is converted, there and back.
-            labels: of its sources, where they are known: nothing is tagged then, and every probability is 1.
+            labels: of its sources, where they are known: nothing is tagged then, and every probability is 1. They stand
+                for all windows.
 
         Returns:
             The active sources, possibly none, each as long as the mixture.
@@ -426,6 +448,12 @@ class S5System:
         x = self._checked(mixtures, fs)
         if not len(x):
             return []
+        if x.shape[2] > self.decode.window * fs:
+            return [self._long(one, fs, None if labels is None else labels[i]) for i, one in enumerate(x)]
+        return self._batch(x, fs, labels)
+
+    def _batch(self, x: np.ndarray, fs: int, labels: Sequence[Sequence[str]] | None) -> list[list[Source]]:
+        """:meth:`batch` of recordings [B, M, samples] that are separated in one piece."""
         length = x.shape[2]
         x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
         x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may be none at ours
@@ -445,6 +473,19 @@ class S5System:
             result = self.finish(x[i], vote, outputs, given[i])
             results.append(self._sources(result, fs, length))
         return results
+
+    def _long(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None) -> list[Source]:
+        """The sources of a recording that are followed through windows."""
+        from s5.separation.windows import Track, separate_windows
+
+        decode, windows = self.decode, Windows(self, fs, labels)
+        found: dict[Track, np.ndarray] = {}
+        sizes = round(decode.window * fs), round(decode.overlap * fs)
+        for segment in separate_windows([mixture], windows, *sizes, self.batch_size):
+            for track, waveform in segment.sources.items():
+                whole = found.setdefault(track, np.zeros(mixture.shape[1], np.float32))
+                whole[segment.start : segment.start + segment.length] = waveform
+        return [Source(track.label, windows.best[track.label], waveform) for track, waveform in found.items()]
 
     def _checked(self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int) -> np.ndarray:
         """[B, M, samples] float32, or a complaint."""
@@ -479,6 +520,29 @@ class S5System:
         waveforms = _resample(result.sources, self.sampling_rate, fs) if len(result.sources) else result.sources
         waveforms = np.pad(waveforms, ((0, 0), (0, max(0, length - waveforms.shape[1]))))[:, :length]
         return [Source(*parts) for parts in zip(result.labels, result.probabilities, waveforms, strict=True)]
+
+
+class Windows:
+    """Separates windows of one recording: what :func:`s5.separation.windows.separate_windows` calls.
+
+    Args:
+        system: the system.
+        fs: sampling rate of the recording.
+        labels: of the sources, the same ones in every window; by default each window is tagged.
+    """
+
+    def __init__(self, system: S5System, fs: int, labels: Sequence[str] | None = None) -> None:
+        self.system, self.fs, self.labels = system, fs, labels
+        self.best: dict[str, float] = {}
+        """The highest probability of each label in any window so far."""
+
+    def __call__(self, windows: Sequence[np.ndarray]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+        """Labels and waveforms of each window [M, samples]."""
+        x = self.system._checked(windows, self.fs)
+        for sources in self.system._batch(x, self.fs, None if self.labels is None else [self.labels] * len(x)):
+            for source in sources:
+                self.best[source.label] = max(self.best.get(source.label, 0.0), source.probability)
+            yield [source.label for source in sources], [source.waveform for source in sources]
 
 
 def _resample(x: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

@@ -189,7 +189,7 @@ def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
         vote,
         config.weights(),
         config.fusion.sharpen,
-        system.bf16,
+        system.precision,
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

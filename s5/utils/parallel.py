@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import IO, Any, TypeVar
@@ -62,6 +62,18 @@ def run_jobs(
         return
     modules, prepare = (*PRELOAD, *(NETWORKS if networks else ())), _make_reproducible if networks else None
     yield from progress(in_processes(job, items, nj, what, modules, prepare, CHUNK), len(items), what)
+
+
+def run_batches(
+    job: Callable[[Sequence[Item]], Sequence[Out]], items: Sequence[Item], batch_size: int, nj: int, what: str
+) -> Iterator[Out]:
+    """:func:`run_jobs` of a job that takes ``batch_size`` items at once and gives a result for each.
+
+    Fewer items a batch where there would be less than one for each process.
+    """
+    size = max(1, min(batch_size, -(-len(items) // max(nj, 1))))
+    batches = [items[i : i + size] for i in range(0, len(items), size)]
+    yield from chain.from_iterable(run_jobs(job, batches, nj, what))
 
 
 def in_processes(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5 import S5System
+from s5 import DecodeConfig, S5System
 from s5.bin.fuse import main as fuse_main
 from s5.bin.separate import main as separate_main
 from s5.bin.tag import main as tag_main
@@ -141,6 +141,30 @@ def test_the_stages_give_what_the_system_gives_to_the_last_bit(trained, data, tm
                 np.testing.assert_array_equal(written, whole_numbers(source.waveform, 16)[0])
             n_sources += len(sources)
     assert n_sources
+
+
+def test_batches_change_nothing_but_rounding(system, data, tmp_path):
+    """Mixtures of two lengths, in batches of three."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for i, n in enumerate((8000, 8000, 6000, 8000, 6000)):
+        soundfile.write(folder / f"{i}.wav", 0.1 * np.random.default_rng(i).standard_normal((n, 4)), 8000)
+    (folder / "wav.scp").write_text("".join(f"u{i} {folder}/{i}.wav\n" for i in range(5)))
+    (folder / "labels").write_text("u0 Speech Speech\nu1\nu2 Cough\nu3 Percussion Cough Speech\nu4 Speech\n")
+    mixed, out = DataDir.load(folder), {}
+    for size in (1, 3):
+        decode = DecodeConfig(batch_size=size)
+        one, out[size] = S5System(system.config, system.expdir, "cpu", decode=decode), Results(tmp_path / str(size))
+        stages.tag(one, mixed, out[size].path)
+        stages.copy_oracle_labels(mixed, out[size].path)
+        stages.separate(one, mixed, out[size].path)
+    tables = [out[size].posteriors.load(["tagger"]) for size in (1, 3)]
+    assert tables[0].utts == tables[1].utts == mixed.utts
+    for utt in mixed.utts:
+        np.testing.assert_allclose(tables[0].of(utt)["tagger"], tables[1].of(utt)["tagger"], atol=1e-6)
+        n = mixed.mixture(utt)[0].shape[1]
+        sources = [out[size].separated.read("separator", utt, 3, n) for size in (1, 3)]
+        np.testing.assert_allclose(*sources, atol=1e-6)
 
 
 def test_stage_10_asks_for_posteriors_only_to_refine(system, data, tmp_path, monkeypatch):

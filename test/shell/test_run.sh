@@ -7,6 +7,7 @@ copy=$scratch/repo
 recipe=$copy/egs/mini_s5
 mkdir -p "$copy/tools/venv/bin" "$copy/conf/systems" "$copy/conf/tuning" "$recipe/conf/scenes" "$recipe/local"
 cp -r "$repo/run.sh" "$repo/path.sh" "$repo/utils" "$copy"
+cp "$repo/conf/decode.yaml" "$copy/conf"
 cp "$repo/egs/mini_s5/run.sh" "$recipe"
 cp "$repo/test/shell/fake_python" "$copy/tools/venv/bin/python"
 for set in train valid test; do echo "seed: 1" >"$recipe/conf/scenes/$set.yaml"; done

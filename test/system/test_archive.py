@@ -87,7 +87,7 @@ def test_every_ready_system_can_be_written_down(path, tmp_path):
     config = SystemConfig.load(path)
     (tmp_path / "system.yaml").write_bytes(_yaml(_as_archived(config)))
     again = SystemConfig.load(tmp_path / "system.yaml")
-    for part in ("vote", "fusion", "gate", "refine", "bf16"):
+    for part in ("vote", "fusion", "gate", "refine", "precision"):
         assert getattr(again, part) == getattr(config, part)
     assert again.weights() == config.weights()
     assert [m.folder() for m in again.separators] == [m.name for m in config.separators]
@@ -229,7 +229,7 @@ def test_an_archive_is_unpacked_inside_the_repository(archive, tmp_path, monkeyp
     for name in ("S5_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr("s5.system.archive.ROOT", repository)
+    monkeypatch.setattr("s5.system.hub.ROOT", repository)
     assert open_archive(archive).parent == repository / ".cache/archives"
     assert not list(home.iterdir())
 

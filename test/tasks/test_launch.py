@@ -57,7 +57,7 @@ def test_trained_models_load_and_run(trained, monkeypatch):
     with pytest.raises(InputError, match="label Couch, expected Cough"):
         separator.separate(mixture, ["Couch"])
     monkeypatch.setattr("s5.separation.fused.cpu_is_slow_in_bfloat16", lambda: False)  # else as in float32
-    full, half = (separator.separate(mixture, ["Cough"], bf16) for bf16 in (False, True))
+    full, half = (separator.separate(mixture, ["Cough"], precision) for precision in ("fp32", "bf16"))
     assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
 
 
