@@ -98,6 +98,11 @@ recipe_run --stop_stage 2
 check "interrupted scenes are gone on with" test -e "$recipe/data/test/made_before"
 rm "$recipe/data/test/made_before"
 
+recipe_run
+echo "batch_size: 4" >>"$copy/conf/decode.yaml"
+recipe_run
+check "other settings of decoding: what runs networks, and what comes after" equals "$calls" "$tagging,$separation,$after_separation"
+
 recipe_run --stage 11
 check "--stage 11 scores again" equals "$calls" "score exp/mini/test/scores.json,score exp/mini/test_oracle/scores.json,report RESULTS.md"
 recipe_run --stage 12
