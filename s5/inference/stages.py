@@ -32,7 +32,7 @@ from s5.inference.results import (
 )
 from s5.system.system import Result, S5System, Windows
 from s5.utils.errors import InputError
-from s5.utils.parallel import run_batches, run_jobs
+from s5.utils.parallel import run_batches
 from s5.utils.shards import Shards, whole_folder
 
 CHANGES = "changes"
@@ -153,8 +153,8 @@ def fuse(
     def write(items: Sequence[str], estimates: Path, tables: Path) -> Rows:
         """Writes estimates, and final labels into another folder; what gate and refinement did by utterance."""
         job = _Fuse(system, data, votes, posteriors, results.separated, Estimates(estimates))
-        n_processes = processes(system, nj) if refine else nj
-        found = run_jobs(job, items, n_processes, "fuse", bool(refine) or job.sharpens)
+        size, n_processes = (system.batch_size, processes(system, nj)) if refine else (1, nj)
+        found = run_batches(job, items, size, n_processes, "fuse", bool(refine) or job.sharpens)
         final, changes = {}, {}
         for utt, (result, clipped) in zip(items, found, strict=True):
             for name, what in clipped.items():
@@ -211,8 +211,8 @@ def separate_file(
     They take the place of all files of this form and name that an earlier run left, once all of them are written. What
     lies beyond full scale is clipped, and the log names the file.
 
-    A recording longer than a window of ``system.decode`` is separated window by window, in memory that does not grow with it: a file holds
-    one source followed through all windows, and its probability is the highest of its label.
+    A recording longer than a window of ``system.decode`` is separated window by window, in memory that does not grow
+    with it: a file holds one source followed through all windows, and its probability is the highest of its label.
 
     Args:
         system: the system.
@@ -323,7 +323,7 @@ class _Fused(NamedTuple):
 
 @dataclass
 class _Fuse:
-    """Writes the estimates of one utterance; returns its final labels."""
+    """Writes the estimates of some utterances; returns their final labels."""
 
     system: S5System
     data: DataDir
@@ -337,14 +337,21 @@ class _Fuse:
         """Whether masks are sharpened."""
         return any(self.system.config.fusion.sharpen.values())
 
-    def __call__(self, utt: str) -> _Fused:
-        vote = self.votes[utt]
-        mixture, fs = self.data.mixture(utt)
-        outputs = {
-            model.name: self.separated.read(model.name, utt, len(vote.labels), mixture.shape[1])
-            for model in self.system.config.separators
-        }
-        result = self.system.finish(mixture, vote, outputs, self.tables.of(utt) if self.tables else None)
+    def __call__(self, utts: Sequence[str]) -> list[_Fused]:
+        given, rates = [], []
+        for utt in utts:
+            mixture, fs = self.data.mixture(utt)
+            vote = self.votes[utt]
+            outputs = {
+                model.name: self.separated.read(model.name, utt, len(vote.labels), mixture.shape[1])
+                for model in self.system.config.separators
+            }
+            given.append((mixture, vote, outputs, self.tables.of(utt) if self.tables else None))
+            rates.append(fs)
+        found = zip(utts, self.system.finish_all(given), rates, strict=True)
+        return [self._write(utt, result, fs) for utt, result, fs in found]
+
+    def _write(self, utt: str, result: Result, fs: int) -> _Fused:
         clipped = {}
         for slot, label in enumerate(result.labels):
             name = self.folder.path(utt, slot, label).name

@@ -8,7 +8,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,14 +26,17 @@ from s5.fusion import (
     gate,
     is_multi_hot,
     level,
-    refine,
+    refinement,
 )
+from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig, today
 from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
 from s5.utils.config import load_inherited, origins, resolve
 from s5.utils.errors import InputError, one_of
 
+Separated = tuple[np.ndarray, Vote, Mapping[str, np.ndarray], Mapping[str, np.ndarray] | None]
+"""A mixture [M, samples], its vote, separators' outputs and taggers' posteriors; see :meth:`S5System.finish`."""
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
 
@@ -356,17 +359,35 @@ class S5System:
         Raises:
             InputError: a gate that asks for silence posteriors, and a vote without them.
         """
-        labels = list(vote.labels)
-        n_samples = mixture.shape[-1]
-        sources = self.fuse(outputs, labels, mixture)[: len(labels)] if labels else np.zeros((0, n_samples), np.float32)
-        result = Result(labels, list(vote.probabilities), sources)
-        if self.config.gate is not None and labels and not vote.given:
-            result = self._gate(result, mixture, vote)
-        if self.config.refine is not None and not vote.given:
-            if posteriors is None:
-                raise InputError("posteriors", "none", "those of all taggers: a refinement needs them")
-            result = self._refine(result, mixture, posteriors)
-        return result
+        return self.finish_all([(mixture, vote, outputs, posteriors)])[0]
+
+    def finish_all(self, given: Sequence[Separated]) -> list[Result]:
+        """:meth:`finish` of several mixtures; a refinement runs the networks on what all of them ask for at once."""
+        results = []
+        for mixture, vote, outputs, _ in given:
+            labels = list(vote.labels)
+            silent = np.zeros((0, mixture.shape[-1]), np.float32)
+            sources = self.fuse(outputs, labels, mixture)[: len(labels)] if labels else silent
+            result = Result(labels, list(vote.probabilities), sources)
+            if self.config.gate is not None and labels and not vote.given:
+                result = self._gate(result, mixture, vote)
+            results.append(result)
+        refined = [i for i, (_, vote, _, _) in enumerate(given) if self.config.refine is not None and not vote.given]
+        steps = {i: self._refinement(results[i], given[i][3]) for i in refined}
+        answers: dict[int, np.ndarray | None] = dict.fromkeys(refined)
+        while steps:
+            asked: dict[int, Request] = {}
+            for i in list(steps):
+                answer = answers[i]
+                try:
+                    asked[i] = next(steps[i]) if answer is None else steps[i].send(answer)
+                except StopIteration as end:
+                    del steps[i]
+                    results[i] = self._refined(results[i], end.value)
+            queries = {i: request for i, request in asked.items() if isinstance(request, tuple)}
+            untagged = {i: request for i, request in asked.items() if not isinstance(request, tuple)}
+            answers = {**self._answer_queries(queries, results, given), **self._scores_of(untagged)}
+        return results
 
     def _gate(self, result: Result, mixture: np.ndarray, vote: Vote) -> Result:
         config = self.config.gate
@@ -379,32 +400,59 @@ class S5System:
         labels, probabilities = [result.labels[k] for k in slots], [result.probabilities[k] for k in slots]
         return Result(labels, probabilities, result.sources[slots], gated=len(keep) - len(slots))
 
-    def _refine(self, result: Result, mixture: np.ndarray, posteriors: Mapping[str, np.ndarray]) -> Result:
-        config, label_set = self.config.refine, self.labels
-        assert config is not None
-        first = tuple(label_set.index(name) for name in result.labels)
-        weights = list(self.config.weights().values())
+    def _refinement(
+        self, result: Result, posteriors: Mapping[str, np.ndarray] | None
+    ) -> Generator[Request, np.ndarray, Refined]:
+        """The steps of refining one result."""
+        if posteriors is None:
+            raise InputError("posteriors", "none", "those of all taggers: a refinement needs them")
+        assert self.config.refine is not None
         given = [posteriors[m.name] for m in self.config.taggers]
+        scores = class_scores(given, list(self.config.weights().values()), len(self.labels))
+        distinct = is_multi_hot(given, len(self.labels))
+        return refinement(self._index(result), scores, self.config.refine, self.n_slots, distinct)
 
-        def separate(index: tuple[int, ...]) -> np.ndarray:
-            # What a gate silenced was in the query of the others; a verification takes their sources as they are.
-            if index == first and (not result.gated or not config.separate_again):
-                return result.sources
-            names = [label_set.name(i) for i in index]
-            return self.fuse(self.separate(mixture, names), names, mixture)[: len(names)]
+    def _index(self, result: Result) -> tuple[int, ...]:
+        return tuple(self.labels.index(name) for name in result.labels)
 
-        def rescore(sources: np.ndarray) -> np.ndarray:
-            tables = self.tag(np.repeat(sources[:, None], self.n_channels, axis=1))
-            rows = [[tables[m.name][i] for m in self.config.taggers] for i in range(len(sources))]
-            return np.stack([class_scores(row, weights, len(label_set)) for row in rows])
-
-        scores = class_scores(given, weights, len(label_set))
-        distinct = is_multi_hot(given, len(label_set))
-        refined = refine(first, scores, separate, rescore, config, self.n_slots, distinct)
-        labels = [label_set.name(i) for i in refined.index]
+    def _refined(self, result: Result, refined: Refined) -> Result:
+        labels = [self.labels.name(i) for i in refined.index]
         sources = refined.sources if labels else result.sources[:0]
         probabilities = [min(p, 1.0) for p in refined.probability]  # a mean of ones may be rounded to more
         return Result(labels, probabilities, sources, refined.counts, result.gated)
+
+    def _answer_queries(
+        self, queries: Mapping[int, tuple[int, ...]], results: Sequence[Result], given: Sequence[Separated]
+    ) -> dict[int, np.ndarray]:
+        """Sources for the labels that are asked for, by mixture."""
+        config = self.config.refine
+        assert config is not None
+        answers = {}
+        for i, index in queries.items():
+            # What a gate silenced was in the query of the others; a verification takes their sources as they are.
+            if index == self._index(results[i]) and (not results[i].gated or not config.separate_again):
+                answers[i] = results[i].sources
+        rest = {i: [self.labels.name(k) for k in index] for i, index in queries.items() if i not in answers}
+        for group in _groups(rest, lambda i: given[i][0].shape, self.batch_size):
+            mixtures = np.stack([given[i][0] for i in group])
+            tables = self.separate(mixtures, [rest[i] for i in group])
+            for n, i in enumerate(group):
+                outputs = {name: table[n] for name, table in tables.items()}
+                answers[i] = self.fuse(outputs, rest[i], given[i][0])[: len(rest[i])]
+        return answers
+
+    def _scores_of(self, sources: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Class scores [n, C + 1] of separated sources [n, samples], by mixture."""
+        weights = list(self.config.weights().values())
+        answers: dict[int, np.ndarray] = {}
+        for group in _groups(sources, lambda i: sources[i].shape[1:], self.batch_size):
+            joined = np.concatenate([sources[i] for i in group])
+            tables = self.tag(np.repeat(joined[:, None], self.n_channels, axis=1))
+            rows = [[tables[m.name][n] for m in self.config.taggers] for n in range(len(joined))]
+            scores = np.stack([class_scores(row, weights, len(self.labels)) for row in rows])
+            ends = np.cumsum([len(sources[i]) for i in group])[:-1]
+            answers |= dict(zip(group, np.split(scores, ends), strict=True))
+        return answers
 
     def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
         """Separates one recording. One that is longer than ``decode.window`` is separated in windows, as a file is.
@@ -467,12 +515,12 @@ class S5System:
             votes = [Vote(names, [1.0] * len(names), given=True) for names in (self._known(row) for row in labels)]
         active = [i for i, vote in enumerate(votes) if vote.labels]
         found = self.separate(x[active], [votes[i].labels for i in active]) if active else {}
-        results = []
-        for i, vote in enumerate(votes):
-            outputs = {name: table[active.index(i)] for name, table in found.items()} if i in active else {}
-            result = self.finish(x[i], vote, outputs, given[i])
-            results.append(self._sources(result, fs, length))
-        return results
+        place = {i: n for n, i in enumerate(active)}
+        outputs = [
+            {name: table[place[i]] for name, table in found.items()} if i in place else {} for i in range(len(x))
+        ]
+        results = self.finish_all(list(zip(x, votes, outputs, given, strict=True)))
+        return [self._sources(result, fs, length) for result in results]
 
     def _long(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None) -> list[Source]:
         """The sources of a recording that are followed through windows."""
@@ -520,6 +568,15 @@ class S5System:
         waveforms = _resample(result.sources, self.sampling_rate, fs) if len(result.sources) else result.sources
         waveforms = np.pad(waveforms, ((0, 0), (0, max(0, length - waveforms.shape[1]))))[:, :length]
         return [Source(*parts) for parts in zip(result.labels, result.probabilities, waveforms, strict=True)]
+
+
+def _groups(items: Iterable[int], key: Callable[[int], tuple[int, ...]], size: int) -> Iterator[list[int]]:
+    """Items of equal key, so many at once at most."""
+    by_key: dict[tuple[int, ...], list[int]] = {}
+    for item in items:
+        by_key.setdefault(key(item), []).append(item)
+    for group in by_key.values():
+        yield from (group[n : n + size] for n in range(0, len(group), size))
 
 
 class Windows:

@@ -65,7 +65,12 @@ def run_jobs(
 
 
 def run_batches(
-    job: Callable[[Sequence[Item]], Sequence[Out]], items: Sequence[Item], batch_size: int, nj: int, what: str
+    job: Callable[[Sequence[Item]], Sequence[Out]],
+    items: Sequence[Item],
+    batch_size: int,
+    nj: int,
+    what: str,
+    networks: bool = True,
 ) -> Iterator[Out]:
     """:func:`run_jobs` of a job that takes ``batch_size`` items at once and gives a result for each.
 
@@ -73,7 +78,7 @@ def run_batches(
     """
     size = max(1, min(batch_size, -(-len(items) // max(nj, 1))))
     batches = [items[i : i + size] for i in range(0, len(items), size)]
-    yield from chain.from_iterable(run_jobs(job, batches, nj, what))
+    yield from chain.from_iterable(run_jobs(job, batches, nj, what, networks))
 
 
 def in_processes(

@@ -1,7 +1,7 @@
 """A stage's work item by item in shards: jobs, on whatever machines, that each do their part, and one that joins them.
 
 A folder of parts holds a folder ``<index>`` a shard, which gets its name when the shard is complete: a shard without it
-is to be done (again). In it ``items`` tells of which items it is made; the rest are tables of a line or an array an item.
+is to be done (again). In it ``items`` tells of which items it is made; the rest are tables, a line or array an item.
 To join them is to put each table behind that of the shard before, as ``cat`` does. Whole files that items write (audio)
 go into ``files/``, which becomes the stage's folder in the end. Whatever the number of shards, the outcome is the same
 to the byte.

@@ -151,13 +151,25 @@ def test_batches_change_nothing_but_rounding(system, data, tmp_path):
         soundfile.write(folder / f"{i}.wav", 0.1 * np.random.default_rng(i).standard_normal((n, 4)), 8000)
     (folder / "wav.scp").write_text("".join(f"u{i} {folder}/{i}.wav\n" for i in range(5)))
     (folder / "labels").write_text("u0 Speech Speech\nu1\nu2 Cough\nu3 Percussion Cough Speech\nu4 Speech\n")
-    mixed, out = DataDir.load(folder), {}
+    mixed, out, counts = DataDir.load(folder), {}, []
     for size in (1, 3):
         decode = DecodeConfig(batch_size=size)
         one, out[size] = S5System(system.config, system.expdir, "cpu", decode=decode), Results(tmp_path / str(size))
         stages.tag(one, mixed, out[size].path)
         stages.copy_oracle_labels(mixed, out[size].path)
         stages.separate(one, mixed, out[size].path)
+        stages.vote(one, out[size].path)
+        stages.separate(one, mixed, out[size].path)
+        refine = RefineConfig(loops=2, candidates=CandidateConfig(threshold=0.0), n_min=1)
+        refined = S5System(dataclasses.replace(one.config, refine=refine), one.expdir, "cpu", decode=decode)
+        counts.append(stages.fuse(refined, mixed, out[size].path))
+        stages.copy_oracle_labels(mixed, out[size].path)
+        stages.separate(one, mixed, out[size].path)
+    assert counts[0] == counts[1] and counts[0].tagged > 5
+    final = [out[size].final() for size in (1, 3)]
+    assert [vote.labels for vote in final[0].values()] == [vote.labels for vote in final[1].values()]
+    for one, other in zip(final[0].values(), final[1].values(), strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
     tables = [out[size].posteriors.load(["tagger"]) for size in (1, 3)]
     assert tables[0].utts == tables[1].utts == mixed.utts
     for utt in mixed.utts:

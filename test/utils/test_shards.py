@@ -106,7 +106,7 @@ def test_a_missing_shard_or_one_of_other_items_is_named(tmp_path):
         with pytest.raises(InputError, match=found):
             list(results(Shards(tmp_path, 2), items, list))
     (tmp_path / "2" / RESULTS).write_text('"c"\n"d\n')
-    with pytest.raises(InputError, match="found no JSON.*, expected what shards write"):
+    with pytest.raises(InputError, match=r"found no JSON.*, expected what shards write"):
         list(results(Shards(tmp_path, 2), "abcd", list))
     shutil.rmtree(tmp_path / "1")
     with pytest.raises(InputError, match=r"1/items: found No such file or directory, expected shard 1 of 2"):
