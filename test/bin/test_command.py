@@ -90,9 +90,9 @@ def test_numbers_that_fit_are_read(parser):
         "score --estimates a --references b --level nan",
         "score --estimates a --references b --seed -1",
         "compare a b --seed -1",
-        "refine --min_duration nan",
-        "refine --threshold nan",
-        "refine --most 0",
+        "find_outliers --min_duration nan",
+        "find_outliers --threshold nan",
+        "find_outliers --most 0",
         "check_submission a.zip --duration nan",
         "check_submission a.zip --sampling_rate 0",
         "download --timeout nan",
@@ -170,7 +170,6 @@ def test_importing_s5_imports_neither_torch_nor_espnet():
         "figures",
         "report",
         "tune",
-        "epoch_study",
     ],
 )
 def test_every_entry_point_explains_itself_at_80_columns(name, monkeypatch):
