@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from s5.data import write_bytes
 from s5.system.config import SystemConfig
 from s5.system.sizes import split_size, system_keys, system_origins, training_keys, training_origins
 from s5.utils.config import ROOT, resolve
+from s5.utils.files import write_bytes
 from s5.utils.text import read_text
 
 FILE = "origins.yaml"
