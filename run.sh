@@ -102,9 +102,7 @@ if [ -n "${given[stage]:-}" ] && [ "$stage" -ge 11 ]; then again=(--always); fi
 
 # Two runs must not write to one folder. Data is shared by all experiments of the recipe folder.
 lock "$expdir/.lock"
-if asked 1 || asked 2; then
-  lock data/.lock
-fi
+if asked 1 || asked 2; then lock data/.lock; fi
 
 # Stage 1: the recordings in the challenge's layout, data/raw.
 sources=()
@@ -197,12 +195,16 @@ marker_of() {
   echo "data/$1/$file"
 }
 
+# Stages 7, 9 and 10 run networks as it says.
+decode=()
+if asked 7 || asked 9 || asked 10; then decode=(--dep "$(resolve conf/decode.yaml)"); fi
+
 # Stage 7: what every tagger hears in each slot, as probabilities: votes of all kinds can be taken from them.
 trained tagger
 for set in "${own[@]}" "${eval_sets[@]}"; do
   step 7 "tag $set" --marker "$results/$set/posteriors/.done" --output "$results/$set/posteriors/" \
-    --fresh "$results/$set/posteriors" --dep "$(marker_of "$set")" "${system_deps[@]}" "${needs[@]}" "${on_device[@]}" \
-    --split "$results/$set/posteriors.parts" -- \
+    --fresh "$results/$set/posteriors" --dep "$(marker_of "$set")" "${system_deps[@]}" "${needs[@]}" "${decode[@]}" \
+    "${on_device[@]}" --split "$results/$set/posteriors.parts" -- \
     python -m s5.bin.tag "${of_system[@]}" --expdir "$expdir" --data "data/$set" --out "$results/$set"
 done
 
@@ -221,8 +223,8 @@ done
 trained separator
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   step 9 "separate $set" --marker "$results/$set/separated/.done" --output "$results/$set/separated/" \
-    --fresh "$results/$set/separated" --dep "$results/$set/.labels.done" "${system_deps[@]}" "${needs[@]}" "${on_device[@]}" \
-    --split "$results/$set/separated.parts" -- \
+    --fresh "$results/$set/separated" --dep "$results/$set/.labels.done" "${system_deps[@]}" "${needs[@]}" "${decode[@]}" \
+    "${on_device[@]}" --split "$results/$set/separated.parts" -- \
     python -m s5.bin.separate "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set"
 done
 
@@ -231,8 +233,8 @@ done
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs=(--dep "$results/$set/posteriors/.done"); fi
   step 10 "fuse $set" --marker "$results/$set/estimates/.done" --output "$results/$set/estimates/" \
-    --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" "${needs[@]}" "${system_deps[@]}" "${on_device[@]}" \
-    --split "$results/$set/estimates.parts" -- \
+    --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" "${needs[@]}" "${system_deps[@]}" "${decode[@]}" \
+    "${on_device[@]}" --split "$results/$set/estimates.parts" -- \
     python -m s5.bin.fuse "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" "${note[@]}"
 done
 

@@ -284,7 +284,7 @@ in_shards() {
 missing_shards() {
   local i first='' found=
   for ((i = 1; i <= n_shards + 1; i++)); do
-    if [ "$i" -le "$n_shards" ] && [ ! -e "$split/$i.jsonl" ]; then
+    if [ "$i" -le "$n_shards" ] && [ ! -e "$split/$i" ]; then
       first=${first:-$i}
     elif [ -n "$first" ]; then
       found+=,$first

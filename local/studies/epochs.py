@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from s5.bin.command import Parser, add_decoding, add_system, count, run
+from s5.bin.command import Parser, add_decoding, add_system, count, decode_config, run
 from s5.data import DataDir
 from s5.inference import stages
 from s5.metrics import Scorer, score_mixture
@@ -137,7 +137,7 @@ def _at(system: S5System, kind: str, checkpoint: str) -> S5System:
     models = [dataclasses.replace(model, checkpoint=checkpoint) for model in system.config.models(kind)]
     changed: dict[str, list[ModelConfig]] = {f"{kind}s": models}
     config: SystemConfig = dataclasses.replace(system.config, **changed)  # type: ignore[arg-type]
-    return S5System(config, system.expdir, system.device, system.where, system.bf16)
+    return S5System(config, system.expdir, system.device, system.where, system.decode)
 
 
 @dataclass
@@ -149,7 +149,7 @@ class _Vote:
 
     def __call__(self, utt: str) -> list[str]:
         mixture, _ = self.data.mixture(utt, self.system.sampling_rate)
-        return self.system.vote(self.system.tag(mixture), self.system.labels, self.system.n_slots)[0]
+        return self.system.vote(self.system.tag(mixture), self.system.labels, self.system.n_slots).labels
 
 
 @dataclass
@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5.inference import stages
     from s5.system.config import system_name
 
-    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    system = S5System.from_yaml(args.system, args.expdir, decode=decode_config(args))
     data = stages.spread(DataDir.load(args.data), args.num)
     taggers = epochs_of(system, "tagger", args.tagger_epochs, args.most)
     separators = epochs_of(system, "separator", args.separator_epochs, args.most)

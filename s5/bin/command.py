@@ -8,10 +8,14 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from s5.system.sizes import FULL, with_size
 from s5.utils.errors import InputError
 from s5.utils.progress import progress
+
+if TYPE_CHECKING:
+    from s5.system.decode import DecodeConfig
 
 __all__ = [
     "Parser",
@@ -21,6 +25,7 @@ __all__ = [
     "at_least_zero",
     "count",
     "count_or_zero",
+    "decode_config",
     "number",
     "positive",
     "progress",
@@ -30,6 +35,7 @@ __all__ = [
 EXTRAS = "pip install '.[train,report,hub]' in the repository, or of its tools/setup.sh"
 """What brings the packages that not all commands need."""
 
+DECODE = "conf/decode.yaml"
 ENDING = 20
 """Seconds that a command may take to end when one of its processes was killed."""
 
@@ -103,12 +109,25 @@ def add_system(parser: argparse.ArgumentParser, text: str = "system YAML") -> No
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Adds what all commands that run networks share: --nj, --device, --bf16."""
+    """Adds what all commands that run networks share: --nj, and what overrides conf/decode.yaml."""
     parser.add_argument("--nj", type=count, default=1, metavar="N", help="processes; the results do not depend on it")
-    parser.add_argument("--device", help="torch device; by default the GPU if there is one")
-    parser.add_argument(
-        "--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 or not, whatever the system says"
-    )
+    group = parser.add_argument_group("how networks are run; by default as the YAML says")
+    group.add_argument("--decode", default=DECODE, metavar="YAML", help="batch size, windows, precision and device")
+    group.add_argument("--device", help="torch device, e.g. cpu or cuda:1")
+    group.add_argument("--precision", choices=("fp32", "bf16"), help="what networks compute in")
+    group.add_argument("--batch_size", type=count, metavar="N", help="mixtures or windows that networks take at once")
+
+
+def decode_config(args: argparse.Namespace) -> DecodeConfig:
+    """How networks are run, from the options of :func:`add_decoding`."""
+    from s5.system.decode import DecodeConfig
+    from s5.utils.config import resolve
+
+    names = ("device", "precision", "batch_size", "window", "overlap")
+    options = {name: getattr(args, name, None) for name in names}
+    if args.decode == DECODE and not resolve(DECODE).exists():  # the package alone, without the repository
+        return DecodeConfig(**{name: value for name, value in options.items() if value is not None})
+    return DecodeConfig.load(args.decode, **options)
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:

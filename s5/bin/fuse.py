@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, add_shards, add_system, run
+from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)
-    system = S5System.open(args.system, args.expdir, args.device, args.bf16)
+    system = S5System.open(args.system, args.expdir, decode=decode_config(args))
     stages.fuse(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards, oracle=args.oracle_labels)
     if args.shard is None:
         write_system(args.out, args.system, system.where)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, add_decoding, add_system, count, run
+from s5.bin.command import Parser, add_decoding, add_system, count, decode_config, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     space = Space.load(args.space)
     if args.only is not None:
         space = space.only(args.only)
-    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    system = S5System.from_yaml(args.system, args.expdir, decode=decode_config(args))
     data = stages.spread(DataDir.load(args.data), args.num)
     out = Path(args.out or Path(args.expdir, system_name(args.system), data.path.resolve().name, "tuning"))
     outcome = tune(collect(system, data, out, space, args.nj), system.config, space)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from s5.data import read_audio
-from s5.data.names import find_source_files, source_name
+from s5.inference.results import Results
 from s5.labels import SILENCE
 from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
 from s5.report.direction import Direction, directions
@@ -187,7 +187,7 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
 
 def _entry(mixture: Mixture, words: list[str], data: Data, columns: Sequence[_Column]) -> Entry:
     utt = mixture["utt"]
-    scores = columns[0].result.path / "scores.json"
+    scores = Results(columns[0].result.path).scores_file
     if utt not in data.labels:
         raise InputError(scores, f"mixture {utt}", "mixtures of the data directory")
     labels = data.labels[utt]
@@ -241,13 +241,13 @@ class _Column:
     def __init__(self, letter: str, result: Result) -> None:
         self.letter, self.result = letter, result
         self.mixtures: dict[str, Mixture] = {m["utt"]: m for m in result.scores["mixtures"]}
-        self.files = find_source_files(result.path / "estimates", self.mixtures)
+        self.files = Results(result.path).estimates.find(self.mixtures)
         self.name = f"{result.system}, {result.labels} labels"
         self.value: float | None = result.scores["metrics"].get("CAPI-SDRi")
 
     def check(self, utt: str, labels: Sequence[str]) -> None:
         """Complains where the scores are not of this mixture with these references."""
-        scores = self.result.path / "scores.json"
+        scores = Results(self.result.path).scores_file
         if utt not in self.mixtures:
             raise InputError(scores, f"no mixture {utt}", "the mixtures of the data directory (score again)")
         names = self.mixtures[utt]["ref_labels"]
@@ -286,7 +286,7 @@ class _SystemEstimates:
         labels = self.mixture["est_labels"]
         if slot >= len(labels):
             raise InputError(
-                self.result.path / "scores.json", f"slot {slot} of {self.utt}", f"a slot below {len(labels)}"
+                Results(self.result.path).scores_file, f"slot {slot} of {self.utt}", f"a slot below {len(labels)}"
             )
         label, letter = labels[slot], self.column.letter
         probabilities = self.mixture.get("probabilities") or []
@@ -307,7 +307,7 @@ class _SystemEstimates:
 
     def _read(self, slot: int, label: str) -> np.ndarray:
         if slot not in self.files or self.files[slot].label != label:
-            expected = self.result.path / "estimates" / source_name(self.utt, slot, label)
+            expected = Results(self.result.path).estimates.path(self.utt, slot, label)
             raise InputError(expected, "no such file", "the estimates that were scored (stages 10 and 11)")
         file = self.files[slot].path
         samples, fs = read_audio(file)

@@ -304,14 +304,13 @@ def simulate(
     made = results(
         shards,
         items,
-        lambda part: progress(mapping(work.make, part), len(part), "simulate"),
-        lambda result: [vars(result[0]), result[1]],
-        lambda result: (Row(**result[0]), Clipped(*result[1])),
+        lambda part: ((vars(row), c) for row, c in progress(mapping(work.make, part), len(part), "simulate")),
     )
     if made is None:
         return []
     rows: list[Row] = []
-    for row, clipped in made:
+    for known_row, clip in made:
+        row, clipped = Row(**known_row), Clipped(*clip)
         rows.append(row)
         if clipped.samples:
             logging.warning("%s: %s; --subtype float keeps them, a lower ref_db avoids them", row.wav, clipped)

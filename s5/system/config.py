@@ -14,6 +14,7 @@ from s5.fusion import (
     VoteConfig,
     check_weights,
 )
+from s5.system.decode import Precision
 from s5.system.sizes import FULL, KINDS, split_size, system_keys
 from s5.utils.config import parse
 from s5.utils.errors import InputError, one_of
@@ -81,8 +82,8 @@ class SystemConfig:
     """Silences slots after separation; by default the vote alone says what is silent."""
     refine: RefineConfig | None = None
     """Tags the separated sources again; by default not."""
-    bf16: bool = False
-    """Run the networks in bfloat16."""
+    precision: Precision = "fp32"
+    """What the networks compute in, unless conf/decode.yaml or an option says otherwise: ``fp32`` or ``bf16``."""
 
     @classmethod
     def load(cls, path: str | Path) -> SystemConfig:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -61,6 +61,23 @@ def run_jobs(
         return
     prepare = _make_reproducible if networks else None
     yield from progress(in_processes(job, items, nj, what, networks, prepare, CHUNK), len(items), what)
+
+
+def run_batches(
+    job: Callable[[Sequence[Item]], Sequence[Out]],
+    items: Sequence[Item],
+    batch_size: int,
+    nj: int,
+    what: str,
+    networks: Sequence[str] = (),
+) -> Iterator[Out]:
+    """:func:`run_jobs` of a job that takes ``batch_size`` items at once and gives a result for each.
+
+    Fewer items a batch where there would be less than one for each process.
+    """
+    size = max(1, min(batch_size, -(-len(items) // max(nj, 1))))
+    batches = [items[i : i + size] for i in range(0, len(items), size)]
+    yield from chain.from_iterable(run_jobs(job, batches, nj, what, networks))
 
 
 def in_processes(

@@ -37,7 +37,7 @@ SYSTEM = {
     "vote": {"rule": "vote", "gamma": 1.0, "weights": {"tagger": 1.0}},
     "fusion": {"default": {"separator": 1.0}},
     "gate": {"margin": 200.0, "silence": 0.9},
-    "bf16": False,
+    "precision": "fp32",
 }
 SUBMISSION = "Nguyen_NTT_task4_1_out"
 SOUNDSCAPES = {"eval_0000": ["Speech", "Speech"], "eval_0001": [], "eval_0002": ["Cough"]}

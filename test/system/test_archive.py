@@ -87,7 +87,7 @@ def test_every_ready_system_can_be_written_down(path, tmp_path):
     config = SystemConfig.load(path)
     (tmp_path / "system.yaml").write_bytes(_yaml(_as_archived(config)))
     again = SystemConfig.load(tmp_path / "system.yaml")
-    for part in ("vote", "fusion", "gate", "refine", "bf16"):
+    for part in ("vote", "fusion", "gate", "refine", "precision"):
         assert getattr(again, part) == getattr(config, part)
     assert again.weights() == config.weights()
     assert [m.folder() for m in again.separators] == [m.name for m in config.separators]

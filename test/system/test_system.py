@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5 import S5System
-from s5.fusion import CandidateConfig, GateConfig, RefineConfig
+from s5 import DecodeConfig, S5System
+from s5.data import whole_numbers
+from s5.fusion import CandidateConfig, GateConfig, RefineConfig, Vote
 from s5.inference import stages
 from s5.system.config import SystemConfig, system_name
 from s5.utils.config import load_inherited
@@ -107,6 +108,12 @@ def loud(system, **changes):
     return Loud(dataclasses.replace(system.config, **changes), system.expdir, "cpu")
 
 
+def windowed(system, window, overlap=0.25, batch_size=None):
+    """The system with windows of so many seconds."""
+    decode = DecodeConfig(window=window, overlap=overlap, batch_size=batch_size)
+    return type(system)(system.config, system.expdir, "cpu", decode=decode)
+
+
 def noise(*shape):
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
@@ -141,7 +148,7 @@ def test_a_batch_gives_what_single_calls_give(system):
 def test_bfloat16_is_near_float32(system):
     mixture = noise(4, 16000)
     single = loud(system)(mixture, 8000)
-    half = Loud(system.config, system.expdir, "cpu", bf16=True)
+    half = Loud(system.config, system.expdir, "cpu", decode=DecodeConfig(precision="bf16"))
     tables = [s.tag(mixture)["tagger"] for s in (loud(system), half)]
     np.testing.assert_allclose(*tables, atol=0.02)
     labels = [s.label for s in single]
@@ -217,13 +224,17 @@ def test_a_gate_silences_slots(system):
 def test_the_clap_gate_asks_one_tagger_alone(system):
     posteriors = {"tagger": np.array([[0.5, 0.1, 0.1, 0.3], [0.1, 0.1, 0.1, 0.7], [0.4, 0.2, 0.1, 0.3]], np.float32)}
     outputs = {"separator": 0.1 * noise(3, 100)}
-    finish = (noise(4, 100), ["Cough", "Cough"], [0.5, 0.4], outputs, posteriors, system.labels)
+    voted = loud(system).vote(posteriors)
+    assert voted.labels == ["Cough", "Cough"]
+    np.testing.assert_array_equal(voted.silence["tagger"], posteriors["tagger"][[0, 2], 3])
+    finish = (noise(4, 100), voted, outputs)
     gated = loud(system, gate=GateConfig(silence=0.2, taggers=["tagger"])).finish(*finish)
     assert (gated.labels, gated.gated) == ([], 2)
     assert loud(system, gate=GateConfig(silence=0.4)).finish(*finish).labels == ["Cough", "Cough"]
-    with pytest.raises(InputError, match="found Speech, expected those of the vote, Cough Cough"):
-        loud(system, gate=GateConfig(silence=0.4)).finish(finish[0], ["Speech"], [0.5], *finish[3:])
-    given = loud(system, gate=GateConfig(silence=0.2)).finish(*finish[:4])
+    with pytest.raises(InputError, match="key silence: found multi-hot taggers, which know no silence"):
+        loud(system, gate=GateConfig(silence=0.4)).finish(finish[0], Vote(["Speech"], [0.5]), outputs)
+    given = Vote(["Cough", "Cough"], [1.0, 1.0], given=True)
+    given = loud(system, gate=GateConfig(silence=0.2)).finish(finish[0], given, outputs)
     assert given.labels == ["Cough", "Cough"]  # labels that were given are final
 
 
@@ -293,7 +304,7 @@ def test_one_file(system, tmp_path):
 
 def test_a_long_file_goes_by_windows(system, tmp_path):
     soundfile.write(tmp_path / "long.flac", 0.1 * noise(40000, 4), 16000)
-    written = stages.separate_file(loud(system), tmp_path / "long.flac", tmp_path / "out", window=1.0, overlap=0.25)
+    written = stages.separate_file(windowed(loud(system), 1.0), tmp_path / "long.flac", tmp_path / "out")
     assert written and {w.path.name for w in written} == {p.name for p in (tmp_path / "out").iterdir()}
     for source in written:
         assert 0 < source.probability <= 1 and source.path.stem.endswith(source.label)
@@ -301,15 +312,38 @@ def test_a_long_file_goes_by_windows(system, tmp_path):
         assert (info.frames, info.samplerate, info.channels) == (40000, 16000, 1)
 
 
+@pytest.mark.parametrize("fs", [8000, 11025])
+@pytest.mark.parametrize("labels", [None, ["Speech", "Cough", "Speech"]])
+def test_a_long_recording_is_what_its_file_is(system, tmp_path, labels, fs):
+    """The same windows in memory and from a file; a window of 0.3 s is no whole number of samples."""
+    one = windowed(loud(system), 0.7, 0.3)
+    mixture = 0.1 * noise(4, 2 * fs)
+    soundfile.write(tmp_path / "long.wav", mixture.T, fs, subtype="FLOAT")
+    sources = one(mixture, fs, labels)
+    written = stages.separate_file(one, tmp_path / "long.wav", tmp_path / "out", labels)
+    assert [(s.label, s.probability) for s in sources] == [(w.label, w.probability) for w in written] and sources
+    for source, file in zip(sources, written, strict=True):
+        expected = soundfile.read(file.path, dtype="int16")[0]
+        np.testing.assert_array_equal(whole_numbers(source.waveform, 16)[0], expected)
+    again = one.batch([mixture, mixture], fs, None if labels is None else [labels] * 2)
+    for row in again:
+        for a, b in zip(row, sources, strict=True):
+            np.testing.assert_array_equal(a.waveform, b.waveform)
+    batched = windowed(loud(system), 0.7, 0.3, batch_size=4)(mixture, fs, labels)
+    for a, b in zip(batched, sources, strict=True):
+        assert a.label == b.label
+        np.testing.assert_allclose(a.waveform, b.waveform, atol=1e-5)
+
+
 def test_given_labels_stand_for_all_windows(system, tmp_path):
     """Nothing is tagged; two sources of one class keep their tracks; a short file is one window."""
     for name, n in (("long", 20000), ("short", 6000)):
         soundfile.write(tmp_path / f"{name}.wav", 0.1 * noise(n, 4), 8000, subtype="FLOAT")
-    untagged = S5System(system.config, system.expdir, "cpu")
+    untagged = windowed(system, 1.0)
     untagged.tag = None  # any call of it fails
     for name in ("long", "short"):
         labels = ["Speech", "Cough", "Speech"]
-        written = stages.separate_file(untagged, tmp_path / f"{name}.wav", tmp_path / "out", 1.0, 0.25, labels)
+        written = stages.separate_file(untagged, tmp_path / f"{name}.wav", tmp_path / "out", labels)
         assert sorted(w.label for w in written) == ["Cough", "Speech", "Speech"]
         assert [w.path.name for w in written] == [f"{name}_{i}_{w.label}.wav" for i, w in enumerate(written)]
         assert {w.probability for w in written} == {1.0}
@@ -336,7 +370,7 @@ def test_a_recording_beyond_full_scale_is_clipped_and_said_so(system, tmp_path, 
     recording = tmp_path / "rec.wav"
     mixture = noise(n, 4)
     soundfile.write(recording, 100 * mixture, 8000, subtype="FLOAT")
-    written = stages.separate_file(system, recording, tmp_path / "out", 1.5, 0.25, LABELS)
+    written = stages.separate_file(windowed(system, 1.5), recording, tmp_path / "out", LABELS)
     factors = []
     for line, path in zip(caplog.messages, (w.path for w in written), strict=True):
         full = int((np.abs(soundfile.read(path)[0]) >= 32767 / 32768).sum())
@@ -345,7 +379,7 @@ def test_a_recording_beyond_full_scale_is_clipped_and_said_so(system, tmp_path, 
         factors.append(float(re.search(r"multiply \S*rec.wav by (\S+) or less", line)[1]))
     caplog.clear()
     soundfile.write(recording, 100 * min(factors) * mixture, 8000, subtype="FLOAT")
-    stages.separate_file(system, recording, tmp_path / "out", 1.5, 0.25, LABELS)
+    stages.separate_file(windowed(system, 1.5), recording, tmp_path / "out", LABELS)
     assert not caplog.messages
 
 
@@ -359,20 +393,19 @@ def test_outputs_take_the_place_of_those_of_an_earlier_run(system, tmp_path, n):
         (out / name).write_text(name)
     soundfile.write(tmp_path / "a.wav", 0.1 * noise(n, 4), 8000)
     with pytest.raises(InputError, match="found label Meow"):
-        stages.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, ["Meow"])
+        stages.separate_file(windowed(system, 1.5), tmp_path / "a.wav", out, ["Meow"])
     assert len(list(out.iterdir())) == len(others) + 3
-    stages.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, ["Cough"])
+    stages.separate_file(windowed(system, 1.5), tmp_path / "a.wav", out, ["Cough"])
     assert sorted(p.name for p in out.iterdir()) == sorted([*others, "a_0_Cough.wav"])
     assert all((out / name).read_text() == name for name in others)
-    stages.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, [])
+    stages.separate_file(windowed(system, 1.5), tmp_path / "a.wav", out, [])
     assert sorted(p.name for p in out.iterdir()) == sorted(others)
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(10, float("nan")), (10, -1), (10, 6), (float("inf"), 2), (0, 0)])
-def test_windows_that_make_no_sense_are_refused_whatever_the_length(system, tmp_path, window, overlap):
-    soundfile.write(tmp_path / "a.wav", noise(100, 4), 8000)
+def test_windows_that_make_no_sense_are_refused_whatever_the_length(window, overlap):
     with pytest.raises(InputError, match=r"overlap: found .* s of windows of"):
-        stages.separate_file(system, tmp_path / "a.wav", tmp_path / "out", window, overlap)
+        DecodeConfig(window=window, overlap=overlap)
 
 
 @pytest.mark.parametrize("channels", [1, 5])

@@ -56,7 +56,7 @@ def test_trained_models_load_and_run(trained):
     assert sources.shape == (3, 16000) and sources[:2].any(axis=1).all() and not sources[2].any()
     with pytest.raises(InputError, match="label Couch, expected Cough"):
         separator.separate(mixture, ["Couch"])
-    full, half = (separator.separate(mixture, ["Cough"], bf16) for bf16 in (False, True))
+    full, half = (separator.separate(mixture, ["Cough"], precision) for precision in ("fp32", "bf16"))
     assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
 
 

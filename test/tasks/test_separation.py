@@ -52,7 +52,7 @@ def test_other_networks_train_and_decode(recipe, tmp_path, network):
     mixture = np.random.default_rng(0).standard_normal((4, 8000)).astype(np.float32)
     sources = separator.separate(mixture, ["Cough", "Speech"])
     assert sources.shape == (3, 8000) and sources[:2].any(axis=1).all() and not sources[2].any()
-    full, half = (separator.separate(mixture, ["Cough"], bf16) for bf16 in (False, True))
+    full, half = (separator.separate(mixture, ["Cough"], precision) for precision in ("fp32", "bf16"))
     assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
 
 

@@ -66,9 +66,8 @@ def through_the_pipeline(system, data):
     for utt in data.utts:
         mixture, _ = data.mixture(utt)
         posteriors = system.tag(mixture)
-        labels, shares = system.vote(posteriors, system.labels)
-        outputs = system.separate(mixture, labels)
-        result = system.finish(mixture, labels, shares, outputs, posteriors)
+        vote = system.vote(posteriors)
+        result = system.finish(mixture, vote, system.separate(mixture, vote.labels), posteriors)
         refs = list(data.labels[utt])
         value = capi_sdri(result.labels, result.sources, refs, data.sources(utt)[: len(refs)], mixture[0])
         values += [] if value is None else [value]
