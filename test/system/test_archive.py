@@ -229,7 +229,7 @@ def test_an_archive_is_unpacked_inside_the_repository(archive, tmp_path, monkeyp
     for name in ("S5_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr("s5.system.archive.ROOT", repository)
+    monkeypatch.setattr("s5.system.hub.ROOT", repository)
     assert open_archive(archive).parent == repository / ".cache/archives"
     assert not list(home.iterdir())
 
