@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["S5System", "Source"]
+__all__ = ["DecodeConfig", "S5System", "Source"]
 
 
 def __getattr__(name: str) -> Any:

@@ -284,7 +284,7 @@ in_shards() {
 missing_shards() {
   local i first='' found=
   for ((i = 1; i <= n_shards + 1; i++)); do
-    if [ "$i" -le "$n_shards" ] && [ ! -e "$split/$i.jsonl" ]; then
+    if [ "$i" -le "$n_shards" ] && [ ! -e "$split/$i" ]; then
       first=${first:-$i}
     elif [ -n "$first" ]; then
       found+=,$first
@@ -328,6 +328,17 @@ find_launcher() {
 # resolve PATH: the path as it is from here, or below the repository; fails if there is no such file.
 resolve() {
   if [ -e "$1" ]; then echo "$1"; elif [ -e "$S5_ROOT/$1" ]; then echo "$S5_ROOT/$1"; else return 1; fi
+}
+
+# read_fields: reads a line NAME=VALUE<tab>NAME=VALUE... into field[NAME].
+# shellcheck disable=SC2034  # read by the script that sources this
+declare -A field
+read_fields() {
+  local parts part
+  IFS=$'\t' read -ra parts || return 1
+  field=()
+  # shellcheck disable=SC2034
+  for part in "${parts[@]}"; do field[${part%%=*}]=${part#*=}; done
 }
 
 # inherited YAML: the file itself and those that its key `inherit` names, a path a line.

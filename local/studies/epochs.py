@@ -7,8 +7,6 @@ the checkpoints with --train_args "--keep_nbest_models 20".
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from s5.bin.command import Parser, add_decoding, count, run
+from s5.bin.command import Parser, add_decoding, add_system, count, decode_config, run
 from s5.data import DataDir
 from s5.inference import stages
 from s5.metrics import Scorer, score_mixture
 from s5.report.markdown import number, table
 from s5.system.config import ModelConfig, SystemConfig
-from s5.system.system import S5System
+from s5.system.system import NETWORKS, S5System
 from s5.utils.errors import InputError, one_of
+from s5.utils.files import atomic_write, write_json, write_text
 from s5.utils.parallel import run_jobs
 
 SUBSETS = ("DupSet", "NoDupSet", "Total")
@@ -95,12 +94,14 @@ def evaluate(
     nj = stages.processes(system, nj)
     labels: Labels = {ORACLE: {utt: list(data.labels[utt]) for utt in data.utts}}
     for name in taggers:
-        found = run_jobs(_Vote(_at(system, "tagger", name), data), data.utts, nj, f"tagger {name}")
+        found = run_jobs(_Vote(_at(system, "tagger", name), data), data.utts, nj, f"tagger {name}", NETWORKS)
         labels[name] = dict(zip(data.utts, found, strict=True))
     points = []
     for name in separators:
         scorers = {source: Scorer() for source in labels}
-        found_rows = run_jobs(_Score(_at(system, "separator", name), data, labels), data.utts, nj, f"separator {name}")
+        found_rows = run_jobs(
+            _Score(_at(system, "separator", name), data, labels), data.utts, nj, f"separator {name}", NETWORKS
+        )
         for rows in found_rows:
             for source, row in rows.items():
                 scorers[source].rows.append(row)
@@ -126,10 +127,8 @@ def write_study(points: Sequence[Point], folder: str | Path, title: str, accurac
     folder.mkdir(parents=True, exist_ok=True)
     text = _markdown(points, title)
     _draw(points, title, accuracy, folder / f"{NAME}.png")
-    for suffix, content in (("json", json.dumps([dataclasses.asdict(p) for p in points], indent=1)), ("md", text)):
-        partial = folder / f".{NAME}.{suffix}.partial"
-        partial.write_text(content + "\n", encoding="utf-8")
-        os.replace(partial, folder / f"{NAME}.{suffix}")
+    write_json(folder / f"{NAME}.json", [dataclasses.asdict(p) for p in points], indent=1)
+    write_text(folder / f"{NAME}.md", text + "\n")
     return text
 
 
@@ -138,7 +137,7 @@ def _at(system: S5System, kind: str, checkpoint: str) -> S5System:
     models = [dataclasses.replace(model, checkpoint=checkpoint) for model in system.config.models(kind)]
     changed: dict[str, list[ModelConfig]] = {f"{kind}s": models}
     config: SystemConfig = dataclasses.replace(system.config, **changed)  # type: ignore[arg-type]
-    return S5System(config, system.expdir, system.device, system.where, system.bf16)
+    return S5System(config, system.expdir, system.device, system.where, system.decode)
 
 
 @dataclass
@@ -150,7 +149,7 @@ class _Vote:
 
     def __call__(self, utt: str) -> list[str]:
         mixture, _ = self.data.mixture(utt, self.system.sampling_rate)
-        return self.system.vote(self.system.tag(mixture), self.system.labels, self.system.n_slots)[0]
+        return self.system.vote(self.system.tag(mixture), self.system.labels, self.system.n_slots).labels
 
 
 @dataclass
@@ -236,15 +235,14 @@ def _draw(points: Sequence[Point], title: str, accuracy: str, path: Path) -> Non
     bar = figure.colorbar(drawn, ax=list(all_axes))
     bar.set_label("both: CAPI-SDRi (dB)", fontsize=8)
     figure.suptitle(title, fontsize=10)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    add_system(parser)
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--data", default="data/test", metavar="DIR", help="data directory with references")
     parser.add_argument(
@@ -270,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5.inference import stages
     from s5.system.config import system_name
 
-    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    system = S5System.from_yaml(args.system, args.expdir, decode=decode_config(args))
     data = stages.spread(DataDir.load(args.data), args.num)
     taggers = epochs_of(system, "tagger", args.tagger_epochs, args.most)
     separators = epochs_of(system, "separator", args.separator_epochs, args.most)

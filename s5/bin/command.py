@@ -8,17 +8,24 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from s5.system.sizes import FULL, with_size
 from s5.utils.errors import InputError
 from s5.utils.progress import progress
+
+if TYPE_CHECKING:
+    from s5.system.decode import DecodeConfig
 
 __all__ = [
     "Parser",
     "add_decoding",
     "add_shards",
+    "add_system",
     "at_least_zero",
     "count",
     "count_or_zero",
+    "decode_config",
     "number",
     "positive",
     "progress",
@@ -28,6 +35,7 @@ __all__ = [
 EXTRAS = "pip install '.[train,report,hub]' in the repository, or of its tools/setup.sh"
 """What brings the packages that not all commands need."""
 
+DECODE = "conf/decode.yaml"
 ENDING = 20
 """Seconds that a command may take to end when one of its processes was killed."""
 
@@ -73,6 +81,8 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(words, namespace)
         if unknown:
             self._check_option(unknown[0])
+        if "--size" in self._option_string_actions:
+            parsed.system = with_size(parsed.system, parsed.size)
         return parsed
 
     def _check_option(self, name: str) -> None:
@@ -92,13 +102,32 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
+def add_system(parser: argparse.ArgumentParser, text: str = "system YAML") -> None:
+    """Adds --system and --size: :class:`Parser` makes one name of them, as :mod:`s5.system.sizes` has it."""
+    parser.add_argument("--system", required=True, metavar="SYSTEM", help=text)
+    parser.add_argument("--size", default=FULL, help="size of its models: full, or a file of conf/sizes")
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Adds what all commands that run networks share: --nj, --device, --bf16."""
+    """Adds what all commands that run networks share: --nj, and what overrides conf/decode.yaml."""
     parser.add_argument("--nj", type=count, default=1, metavar="N", help="processes; the results do not depend on it")
-    parser.add_argument("--device", help="torch device; by default the GPU if there is one")
-    parser.add_argument(
-        "--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 or not, whatever the system says"
-    )
+    group = parser.add_argument_group("how networks are run; by default as the YAML says")
+    group.add_argument("--decode", default=DECODE, metavar="YAML", help="batch size, windows, precision and device")
+    group.add_argument("--device", help="torch device, e.g. cpu or cuda:1")
+    group.add_argument("--precision", choices=("fp32", "bf16"), help="what networks compute in")
+    group.add_argument("--batch_size", type=count, metavar="N", help="mixtures or windows that networks take at once")
+
+
+def decode_config(args: argparse.Namespace) -> DecodeConfig:
+    """How networks are run, from the options of :func:`add_decoding`."""
+    from s5.system.decode import DecodeConfig
+    from s5.utils.config import resolve
+
+    names = ("device", "precision", "batch_size", "window", "overlap")
+    options = {name: getattr(args, name, None) for name in names}
+    if args.decode == DECODE and not resolve(DECODE).exists():  # the package alone, without the repository
+        return DecodeConfig(**{name: value for name, value in options.items() if value is not None})
+    return DecodeConfig.load(args.decode, **options)
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, add_shards, positive, run
+from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--system", required=True, metavar="SYSTEM", help="system YAML, model archive, or one on the hub"
-    )
+    add_system(parser, "system YAML, model archive, or one on the hub")
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     add_decoding(parser)
     one = parser.add_argument_group("one recording")
@@ -23,10 +21,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     one.add_argument(
         "folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit; older ones of it are removed"
     )
-    one.add_argument(
-        "--window", type=positive, default=10.0, metavar="S", help="longer ones are separated in windows of S seconds"
-    )
-    one.add_argument("--overlap", type=positive, default=2.0, metavar="S", help="overlap of the windows in seconds")
+    one.add_argument("--window", type=positive, metavar="S", help="longer ones are separated in windows of S seconds")
+    one.add_argument("--overlap", type=positive, metavar="S", help="overlap of the windows in seconds")
     one.add_argument(
         "--labels",
         metavar="LABELS",
@@ -50,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)
-    system = S5System.open(args.system, args.expdir, args.device, args.bf16)
+    system = S5System.open(args.system, args.expdir, decode=decode_config(args))
     if args.recording:
-        written = stages.separate_file(system, args.recording, args.folder, args.window, args.overlap, args.labels)
+        written = stages.separate_file(system, args.recording, args.folder, args.labels)
         for path, label, probability in written:
             print(f"{path}  {label} {probability:.2f}")
         if not written:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, add_shards, run
+from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="SYSTEM", help="system YAML, or a model archive")
+    add_system(parser, "system YAML, or a model archive")
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--data", required=True, metavar="DIR", help="data directory")
     parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)
-    system = S5System.open(args.system, args.expdir, args.device, args.bf16)
+    system = S5System.open(args.system, args.expdir, decode=decode_config(args))
     data = DataDir.load(args.data, system.labels, system.n_slots)
     stages.tag(system, data, args.out, nj=args.nj, shards=shards)
 

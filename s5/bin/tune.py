@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, add_decoding, count, run
+from s5.bin.command import Parser, add_decoding, add_system, count, decode_config, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    add_system(parser)
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument(
         "--data", default="data/valid", metavar="DIR", help="data directory with references; no test set"
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     space = Space.load(args.space)
     if args.only is not None:
         space = space.only(args.only)
-    system = S5System.from_yaml(args.system, args.expdir, args.device, args.bf16)
+    system = S5System.from_yaml(args.system, args.expdir, decode=decode_config(args))
     data = stages.spread(DataDir.load(args.data), args.num)
     out = Path(args.out or Path(args.expdir, system_name(args.system), data.path.resolve().name, "tuning"))
     outcome = tune(collect(system, data, out, space, args.nj), system.config, space)

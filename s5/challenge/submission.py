@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import tempfile
 import typing
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -24,14 +22,13 @@ from typing import Any
 
 import yaml
 
-from s5.data import DataDir, write_bytes
-from s5.data.names import source_name
-from s5.inference.stages import FINAL_LABELS, FINAL_PROBABILITIES, read_rows
+from s5.data import DataDir
+from s5.inference.results import Results, read_scores
 from s5.labels import SILENCE, LabelSet
 from s5.system.config import SystemConfig, system_name
 from s5.utils.config import load_yaml, parse
 from s5.utils.errors import InputError
-from s5.utils.text import read_json
+from s5.utils.files import atomic_write, write_text
 
 AUDIO, EVAL_JSON, TEST_JSON = "eval_out", "eval_results.json", "dev_set_test_results.json"
 MOST = 4
@@ -179,7 +176,7 @@ def make_submission(
         InputError: something is missing, or does not fit together.
     """
     config = {"system": system_name(system), **dataclasses.asdict(SystemConfig.load(system))}
-    listed, audio = _evaluation(DataDir.load(eval_data).utts, Path(eval_results))
+    listed, audio = _evaluation(DataDir.load(eval_data).utts, Results(eval_results))
     evaluation = {"nparams": n_parameters, "probabilities": listed, "config": config}
     test, figures = _test_results(Path(scores), n_parameters, config, labels, n_slots)
     out = Path(out)
@@ -200,7 +197,7 @@ def make_submission(
         "results": {"development_test": figures},
     }
     text = yaml.safe_dump(meta, sort_keys=False, allow_unicode=True)
-    write_bytes(out / f"{details.label}.meta.yaml", text.encode())
+    write_text(out / f"{details.label}.meta.yaml", text)
     _add_address(out / f"{details.team}_task4.audio_url.txt", path.name, about.audio_url)
     return path
 
@@ -223,22 +220,17 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]", "", letters)
 
 
-def _evaluation(utts: Sequence[str], results: Path) -> tuple[list[dict[str, Any]], list[Path]]:
+def _evaluation(utts: Sequence[str], results: Results) -> tuple[list[dict[str, Any]], list[Path]]:
     """The part ``probabilities`` of eval_results.json, and the audio files."""
-    rows, shares = read_rows(results / FINAL_LABELS), read_rows(results / FINAL_PROBABILITIES)
     listed, audio = [], []
-    for utt in utts:
-        if utt not in rows or utt not in shares:
-            raise InputError(
-                results / FINAL_LABELS, f"no {utt}", "every mixture of the evaluation set (stages 7 to 10)"
-            )
+    for utt, final in results.final(utts).items():
         estimate = []
-        for slot, (label, probability) in enumerate(zip(rows[utt], shares[utt], strict=True)):
-            path = results / "estimates" / source_name(utt, slot, label)
+        for slot, (label, probability) in enumerate(zip(final.labels, final.probabilities, strict=True)):
+            path = results.estimates.path(utt, slot, label)
             if not path.is_file():
-                raise InputError(path, "no such file", f"an estimate of each label in {results / FINAL_LABELS}")
+                raise InputError(path, "no such file", f"an estimate of each label in {results.final_labels_file}")
             audio.append(path)
-            estimate.append({"filename": path.name, "label": label, "probability": float(probability)})
+            estimate.append({"filename": path.name, "label": label, "probability": probability})
         listed.append({"soundscape": utt, "estimate": estimate})
     return listed, audio
 
@@ -248,7 +240,7 @@ def _test_results(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """dev_set_test_results.json, and its totals for the meta file."""
     try:
-        scores = read_json(file, "what stage 11 wrote")
+        scores = read_scores(file)
         rows, metrics, oracle = scores["mixtures"], scores["metrics"], scores["oracle_labels"]
     except (KeyError, TypeError) as e:
         raise InputError(file, f"no scores ({e})", "what stage 11 wrote") from None
@@ -287,24 +279,14 @@ def _padded(values: Sequence[Any], n_slots: int, filling: Any) -> list[Any]:
 
 
 def _write_zip(path: Path, folder: str, audio: Sequence[Path], documents: Mapping[str, Any]) -> None:
-    """The zip under a temporary name first; one file after the other goes through memory."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with (
-            os.fdopen(handle, "wb") as target,
-            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as z,
-        ):
-            for name, content in documents.items():
-                text = json.dumps(content, indent=1, allow_nan=False)
-                z.writestr(_entry(f"{folder}/{name}"), text)
-            z.writestr(_entry(f"{folder}/{AUDIO}/"), "")
-            for file in audio:
-                z.writestr(_entry(f"{folder}/{AUDIO}/{file.name}"), file.read_bytes())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """One file after the other goes through memory."""
+    with atomic_write(path) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as z:
+        for name, content in documents.items():
+            text = json.dumps(content, indent=1, allow_nan=False)
+            z.writestr(_entry(f"{folder}/{name}"), text)
+        z.writestr(_entry(f"{folder}/{AUDIO}/"), "")
+        for file in audio:
+            z.writestr(_entry(f"{folder}/{AUDIO}/{file.name}"), file.read_bytes())
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -319,4 +301,4 @@ def _add_address(file: Path, name: str, url: str) -> None:
     """One line a submission of the team, ``<zip> <address>``; the others' lines stay."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     kept = [line for line in lines if line.split()[:1] != [name]]
-    write_bytes(file, "".join(f"{line}\n" for line in sorted([*kept, f"{name} {url}"])).encode())
+    write_text(file, "".join(f"{line}\n" for line in sorted([*kept, f"{name} {url}"])))

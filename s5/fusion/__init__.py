@@ -1,9 +1,10 @@
 """From several taggers to one set of labels, and from several separators to one waveform a slot."""
 
 from s5.fusion.gates import GateConfig, gate, level
-from s5.fusion.label_correction import CandidateConfig, Counts, RefineConfig, refine
+from s5.fusion.label_correction import CandidateConfig, Counts, RefineConfig, refine, refinement
 from s5.fusion.voting import (
     Decision,
+    Vote,
     VoteConfig,
     align_all,
     align_slots,
@@ -25,6 +26,7 @@ __all__ = [
     "GateConfig",
     "GroupConfig",
     "RefineConfig",
+    "Vote",
     "VoteConfig",
     "align_all",
     "align_slots",
@@ -38,6 +40,7 @@ __all__ = [
     "level",
     "match",
     "refine",
+    "refinement",
     "slot_winners",
     "slots_by_label",
     "vote",

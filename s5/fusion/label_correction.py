@@ -7,7 +7,7 @@ lists them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,8 @@ Separate = Callable[[tuple[int, ...]], np.ndarray]
 """At most K class indices -> sources [n, samples]."""
 Rescore = Callable[[np.ndarray], np.ndarray]
 """Sources [n, samples] -> class scores [n, C + 1] of each, silence last (:func:`s5.fusion.voting.class_scores`)."""
+Request = tuple[int, ...] | np.ndarray
+"""What :func:`refinement` asks for: the sources of these classes, or the class scores of these sources."""
 
 
 @dataclass
@@ -130,7 +132,33 @@ def refine(
     n_slots: int,
     distinct: bool = False,
 ) -> Refined:
-    """Refines the labels of one mixture.
+    """Refines the labels of one mixture; :func:`refinement` with the answers at hand.
+
+    Args:
+        index: class indices of the vote, at most K.
+        mixture_scores: [C + 1] of the mixture.
+        separate: separates.
+        rescore: tags sources.
+        config: the rule.
+        n_slots: K.
+        distinct: labels may not repeat (2025).
+    """
+    steps = refinement(index, mixture_scores, config, n_slots, distinct)
+    answer = None
+    while True:
+        try:
+            request = next(steps) if answer is None else steps.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = separate(request) if isinstance(request, tuple) else rescore(request)
+
+
+def refinement(
+    index: Sequence[int], mixture_scores: np.ndarray, config: RefineConfig, n_slots: int, distinct: bool = False
+) -> Generator[Request, np.ndarray, Refined]:
+    """The steps of refining the labels of one mixture: requests for the networks go out, their answers come in.
+
+    So the networks can run on what several mixtures ask for at once.
 
     A loop: the labels and the candidates, in order of the mixture's scores, are separated K at a time; each source is
     tagged again; a source whose top class is not its label is removed or relabelled (of a candidate: dropped); of those
@@ -139,8 +167,6 @@ def refine(
     Args:
         index: class indices of the vote, at most K.
         mixture_scores: [C + 1] of the mixture.
-        separate: separates.
-        rescore: tags sources.
         config: the rule.
         n_slots: K.
         distinct: labels may not repeat (2025).
@@ -151,16 +177,16 @@ def refine(
     queries: dict[tuple[int, ...], np.ndarray] = {}
     scored: dict[tuple[int, ...], np.ndarray] = {}
 
-    def query(labels: Sequence[int]) -> np.ndarray:
+    def query(labels: Sequence[int]) -> Generator[Request, np.ndarray, np.ndarray]:
         key = tuple(labels)
         if key not in queries:
-            queries[key] = separate(key)
+            queries[key] = yield key
         return queries[key]
 
     before = [int(c) for c in index]
     labels = before
     probability = [float(mixture_scores[c]) for c in labels]
-    sources = query(labels) if labels else None
+    sources = (yield from query(labels)) if labels else None
     counts = Counts(mixtures=1)
     seen = {tuple(sorted(labels))}
     for _ in range(config.loops):
@@ -171,9 +197,9 @@ def refine(
         checks = []
         for start in range(0, len(wanted), n_slots):
             group = tuple(wanted[start : start + n_slots])
-            found = query(group)
+            found = yield from query(group)
             if group not in scored:
-                scored[group] = rescore(found)
+                scored[group] = yield found
                 counts.tagged += len(group)
             mixed = (1 - config.mixture_weight) * scored[group] + config.mixture_weight * mixture_scores
             for k, c in enumerate(group):
@@ -193,7 +219,7 @@ def refine(
     else:
         counts.unsettled += config.loops > 1
     if labels and config.separate_again:
-        sources = query(labels)
+        sources = yield from query(labels)
     counts.queries = len(queries)
     had, have = Counter(before), Counter(labels)
     counts.removed, counts.restored = (had - have).total(), (have - had).total()

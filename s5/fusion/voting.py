@@ -66,6 +66,24 @@ class Decision:
     silence: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Vote:
+    """Labels of one mixture by name.
+
+    Attributes:
+        labels: of the active slots; one may repeat.
+        probabilities: of the labels.
+        silence: by tagger [n] float32: what it gives silence in these slots; None of multi-hot taggers, or where nobody
+            asks.
+        given: the labels were given, not voted: they are final.
+    """
+
+    labels: list[str]
+    probabilities: list[float]
+    silence: dict[str, np.ndarray] | None = None
+    given: bool = False
+
+
 def check_weights(weights: Mapping[str, float], where: object) -> None:
     """Refuses weights that are negative, not finite, or all zero."""
     for name, weight in weights.items():
@@ -105,6 +123,7 @@ def decide(
     else:
         winner, probability = _vote(aligned, weights, config.gamma)
     active = np.flatnonzero(winner != n_labels)
+    probability = np.minimum(probability, 1.0)  # a mean of ones may be rounded to more
     return Decision(winner[active], probability[active], np.stack([p[active, n_labels] for p in aligned]))
 
 

@@ -5,7 +5,6 @@ The same system, weights and audio give the same bytes, whatever the number of p
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
@@ -14,31 +13,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from typing import NamedTuple
 
-import kaldiio
 import numpy as np
 
-from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio, write_bytes
-from s5.data.kaldi import check_posterior, read_n_slots, read_scp
+from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio
 from s5.data.names import source_name
-from s5.fusion import Counts
-from s5.labels import LabelSet
-from s5.system.system import Result, S5System
+from s5.fusion import Counts, Vote
+from s5.inference.results import (
+    Estimates,
+    Posteriors,
+    Results,
+    Rows,
+    Separated,
+    Tables,
+    read_rows,
+    write_rows,
+)
+from s5.system.system import NETWORKS, Result, S5System, Windows
 from s5.utils.errors import InputError
-from s5.utils.parallel import run_jobs
-from s5.utils.shards import Shards, results, whole_folder
-from s5.utils.text import read_text
+from s5.utils.parallel import run_batches
+from s5.utils.shards import Shards, whole_folder
 
-Rows = dict[str, list[str]]
-
-_NO_ARRAY = (ValueError, SyntaxError, TypeError, MemoryError, OverflowError, TokenError, BadZipFile)
-"""What numpy raises at a file of samples that is none."""
-
-FINAL_LABELS, FINAL_PROBABILITIES = "final_labels", "final_probabilities"
-"""Files of the labels behind ``estimates/``: those of the vote, less what a gate silenced, refined if asked."""
+CHANGES = "changes"
+"""Table of a shard of stage 10: slots that the gate silenced, then the refinement's counts."""
 
 
 def spread(data: DataDir, num: int | None) -> DataDir:
@@ -62,43 +60,38 @@ def tag(
     The label set and K stand beside them, in ``labels.txt`` and ``n_slots``.
     """
     utts = list(utts or data.utts)
-    folder = Path(out, "posteriors")
-    tables: dict[str, dict[str, np.ndarray]] = {m.name: {} for m in system.config.taggers}
-    job = _Tag(system, data)
-    found = results(
-        shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "tag"), _from_arrays, _to_arrays
-    )
-    if found is None:
+    folder, taggers = Results(out).posteriors.folder, [model.name for model in system.config.taggers]
+
+    def write(items: Sequence[str], part: Path) -> None:
+        job, n_processes = _Tag(system, data), processes(system, nj)
+        found = list(run_batches(job, items, system.batch_size, n_processes, "tag", NETWORKS))
+        tables = {name: {utt: one[name] for utt, one in zip(items, found, strict=True)} for name in taggers}
+        Posteriors(part).write(tables, folder)
+
+    if shards and not shards.joins:
+        with shards.writing(utts) as part:
+            write(shards.part(utts, shards.index or 0), part)
         return
-    for utt, posteriors in zip(utts, found, strict=True):
-        for name, posterior in posteriors.items():
-            tables[name][utt] = posterior
     with whole_folder(folder) as partial:
-        for name, table in tables.items():
-            kaldiio.save_ark(str(partial / f"{name}.ark"), table, scp=str(partial / f"{name}.scp"))
-            lines = (partial / f"{name}.scp").read_text(encoding="utf-8").replace(str(partial), str(folder))
-            (partial / f"{name}.scp").write_text(lines, encoding="utf-8")
-        system.labels.save(partial / "labels.txt")
-        (partial / "n_slots").write_text(f"{system.n_slots}\n", encoding="utf-8")
+        if shards:
+            Posteriors(partial).join(list(shards.parts(utts)), taggers, folder)
+        else:
+            write(utts, partial)
+        Posteriors(partial).write_facts(system.labels, system.n_slots)
 
 
 def vote(system: S5System, out: str | Path) -> None:
-    """Reads ``posteriors/``, writes ``labels`` and ``probabilities``."""
-    tables = Posteriors.load(system, out)
-    rows: Rows = {}
-    shares: Rows = {}
-    for utt in tables.utts:
-        voted, probabilities = system.vote(tables.of(utt), tables.labels, tables.n_slots)
-        rows[utt], shares[utt] = voted, _as_text(probabilities)
-    _write_rows(Path(out, "probabilities"), shares)
-    _write_rows(Path(out, "labels"), rows)
+    """Reads ``posteriors/``, writes ``labels``, ``probabilities`` and ``silence/``."""
+    results, taggers = Results(out), [model.name for model in system.config.taggers]
+    tables = results.posteriors.load(taggers)
+    votes = {utt: system.vote(tables.of(utt), tables.labels, tables.n_slots) for utt in tables.utts}
+    results.write_votes(votes, taggers)
 
 
 def copy_oracle_labels(data: DataDir, out: str | Path) -> None:
     """Writes ``labels`` and ``probabilities`` from the references instead of a vote."""
-    Path(out).mkdir(parents=True, exist_ok=True)
-    _write_rows(Path(out, "probabilities"), {utt: ["1.000000"] * len(data.labels[utt]) for utt in data.utts})
-    _write_rows(Path(out, "labels"), {utt: list(data.labels[utt]) for utt in data.utts})
+    labels = {utt: list(data.labels[utt]) for utt in data.utts}
+    Results(out).write_votes({utt: Vote(row, [1.0] * len(row)) for utt, row in labels.items()})
 
 
 def separate(
@@ -111,13 +104,25 @@ def separate(
 ) -> None:
     """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
     utts = list(utts or data.utts)
-    rows = _rows_of(utts, Path(out, "labels"), data)
-    with whole_folder(Path(out, "separated"), shards) as partial:
+    results = Results(out)
+    rows = results.labels(utts)
+    with whole_folder(results.separated.folder, shards) as partial:
         for model in system.config.separators:
             (partial / model.name).mkdir(exist_ok=True)
-        job = _Separate(system, data, rows, partial)
-        for _ in results(shards, utts, lambda part: run_jobs(job, part, processes(system, nj), "separate")) or ():
-            pass
+        job = _Separate(system, data, rows, Separated(partial))
+
+        def write(items: Sequence[str]) -> None:
+            for _ in run_batches(job, items, system.batch_size, processes(system, nj), "separate", NETWORKS):
+                pass
+
+        if shards is None:
+            write(utts)
+        elif shards.joins:
+            for _ in shards.parts(utts):
+                pass
+        else:
+            with shards.writing(utts):
+                write(shards.part(utts, shards.index or 0))
 
 
 def fuse(
@@ -131,7 +136,7 @@ def fuse(
 ) -> Counts | None:
     """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots).
 
-    A system with a gate or a refinement reads ``posteriors/`` too; a refinement runs the networks. The labels that this
+    A system with a refinement reads ``posteriors/`` too, and runs the networks. The labels that this
     leaves stand in ``final_labels`` and ``final_probabilities``. Estimates that 16 bits clip are named in the log.
 
     Args:
@@ -141,38 +146,43 @@ def fuse(
         What the refinement did, which is in the log too; None without one, and of a shard.
     """
     utts = list(utts or data.utts)
-    rows = _rows_of(utts, Path(out, "labels"), data)
-    shares = _probabilities_of(utts, Path(out, "probabilities"), data, rows)
-    config = system.config
-    posteriors = None if oracle or not (config.gate or config.refine) else Posteriors.load(system, out)
-    final: Rows = {}
-    final_shares: Rows = {}
-    counts, gated = Counts(), 0
-    with whole_folder(Path(out, "estimates"), shards) as partial:
-        job = _Fuse(system, data, rows, shares, posteriors, Path(out, "separated"), partial)
-        networks = bool(posteriors and config.refine)
-        n_processes = processes(system, nj) if networks else nj
-        found = results(
-            shards,
-            utts,
-            lambda part: run_jobs(job, part, n_processes, "fuse", networks or job.sharpens),
-            _from_fused,
-            _to_fused,
-        )
-        if found is None:
-            return None
-        for utt, (result, clipped) in zip(utts, found, strict=True):
+    results, config = Results(out), system.config
+    gate, refine = (None, None) if oracle else (config.gate, config.refine)
+    votes = results.votes(utts, system.gate_taggers() if gate else (), given=oracle)
+    posteriors = results.posteriors.load([model.name for model in config.taggers]) if refine else None
+
+    def write(items: Sequence[str], estimates: Path, tables: Path) -> Rows:
+        """Writes estimates, and final labels into another folder; what gate and refinement did by utterance."""
+        job = _Fuse(system, data, votes, posteriors, results.separated, Estimates(estimates))
+        size, n_processes = (system.batch_size, processes(system, nj)) if refine else (1, nj)
+        found = run_batches(job, items, size, n_processes, "fuse", NETWORKS if refine or job.sharpens else ())
+        final, changes = {}, {}
+        for utt, (result, clipped) in zip(items, found, strict=True):
             for name, what in clipped.items():
                 _say_clipped(name, what, str(data.mixture_path(utt)))
-            final[utt], final_shares[utt] = result.labels, _as_text(result.probabilities)
-            gated += result.gated
-            if result.counts:
-                counts.add(result.counts)
-    _write_rows(Path(out, FINAL_PROBABILITIES), final_shares)
-    _write_rows(Path(out, FINAL_LABELS), final)
-    if posteriors and config.gate:
-        logging.info("gate: %d of %d slots silenced", gated, sum(map(len, rows.values())))
-    if not (posteriors and config.refine):
+            final[utt] = Vote(result.labels, result.probabilities)
+            changes[utt] = [str(n) for n in (result.gated, *vars(result.counts or Counts()).values())]
+        Results(tables).write_final(final)
+        return changes
+
+    with whole_folder(results.estimates.folder, shards) as partial:
+        if shards is None:
+            changes = write(utts, partial, results.path)
+        elif shards.joins:
+            parts = list(shards.parts(utts))
+            results.join_final(parts)
+            changes = {utt: row for part in parts for utt, row in read_rows(part / CHANGES).items()}
+        else:
+            with shards.writing(utts) as part:
+                write_rows(part / CHANGES, write(shards.part(utts, shards.index or 0), partial, part))
+            return None
+    gated, counts = 0, Counts()
+    for silenced, *refined in (map(int, row) for row in changes.values()):
+        gated += silenced
+        counts.add(Counts(*refined))
+    if gate:
+        logging.info("gate: %d of %d slots silenced", gated, sum(len(vote.labels) for vote in votes.values()))
+    if not refine:
         return None
     logging.info(
         "refine: %d labels removed, %d restored, in %d of %d mixtures; %d loops, %d queries, %d sources tagged again; "
@@ -191,16 +201,10 @@ class Written(NamedTuple):
     probability: float
 
 
-WINDOW, OVERLAP = 10.0, 2.0
-"""Seconds of the windows in which longer recordings are separated, and of their overlap."""
-
-
 def separate_file(
     system: S5System,
     recording: str | Path,
     folder: str | Path,
-    window: float = WINDOW,
-    overlap: float = OVERLAP,
     labels: Sequence[str] | None = None,
 ) -> list[Written]:
     """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
@@ -208,30 +212,25 @@ def separate_file(
     They take the place of all files of this form and name that an earlier run left, once all of them are written. What
     lies beyond full scale is clipped, and the log names the file.
 
-    A recording longer than a window is separated window by window, in memory that does not grow with it: a file holds
-    one source followed through all windows, and its probability is the highest of its label.
+    A recording longer than a window of ``system.decode`` is separated window by window, in memory that does not grow
+    with it: a file holds one source followed through all windows, and its probability is the highest of its label.
 
     Args:
         system: the system.
         recording: WAV, FLAC or Ogg with as many channels as the system needs, of any sampling rate and length.
         folder: where the results go; made if it is not there.
-        window: seconds.
-        overlap: seconds, at most half a window.
         labels: of the sources, the same ones in every window; by default each window is tagged.
 
     Raises:
-        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many; an
-            overlap that does not fit the window.
+        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many.
     """
-    if not 0 < overlap <= window / 2 < float("inf"):
-        raise InputError("overlap", f"{overlap:g} s of windows of {window:g} s", "more than 0, at most half a window")
     channels, n_samples, fs = audio_info(recording)
     if channels != system.n_channels:
         raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
     folder, name = Path(folder), Path(recording).stem
-    if n_samples > window * fs:
+    if n_samples > system.decode.window * fs:
         with _outputs(folder, name) as partial:
-            results = _separate_long(system, recording, partial, window, overlap, labels)
+            results = _separate_long(system, recording, partial, fs, labels)
     else:
         mixture, fs = read_audio(recording)
         sources = system(mixture, fs, labels)
@@ -272,104 +271,48 @@ def _say_clipped(name: str, clipped: Clipped, recording: str) -> None:
 
 
 def _separate_long(
-    system: S5System,
-    recording: str | Path,
-    folder: Path,
-    window: float,
-    overlap: float,
-    labels: Sequence[str] | None,
+    system: S5System, recording: str | Path, folder: Path, fs: int, labels: Sequence[str] | None
 ) -> list[tuple[Written, Clipped]]:
     from s5.separation.windows import separate_long_file
 
-    best: dict[str, float] = {}
-
-    def one_window(samples: np.ndarray, fs: int) -> tuple[list[str], list[np.ndarray]]:
-        sources = system(samples, fs, labels)
-        for source in sources:
-            best[source.label] = max(best.get(source.label, 0.0), source.probability)
-        return [s.label for s in sources], [s.waveform for s in sources]
-
-    files = separate_long_file(recording, folder, one_window, window, overlap)
-    return [(Written(file.path, file.track.label, best[file.track.label]), file.clipped) for file in files]
-
-
-@dataclass
-class Posteriors:
-    """What stage 7 wrote.
-
-    Attributes:
-        tables: posteriors by tagger and utterance.
-        labels: the label set.
-        n_slots: K.
-    """
-
-    tables: dict[str, dict[str, np.ndarray]]
-    labels: LabelSet
-    n_slots: int
-
-    @classmethod
-    def load(cls, system: S5System, out: str | Path) -> Posteriors:
-        """Reads ``<out>/posteriors`` of all taggers of a system.
-
-        Raises:
-            InputError: they are missing, or not of the same utterances.
-        """
-        folder = Path(out, "posteriors")
-        labels = LabelSet.load(folder / "labels.txt")
-        names = [m.name for m in system.config.taggers]
-        tables = {name: dict(read_scp(folder / f"{name}.scp", "posteriors (stage 7)")) for name in names}
-        for name, table in tables.items():
-            for one, other in ((name, names[0]), (names[0], name)):
-                for utt in tables[other]:
-                    if utt not in tables[one]:
-                        raise InputError(folder / f"{one}.scp", f"no {utt}", f"the utterances of {other}.scp")
-            for utt, posterior in table.items():
-                check_posterior(posterior, len(labels), f"{folder / name}.scp: {utt}")
-        n_slots = read_n_slots(folder / "n_slots")
-        return cls(tables, labels, n_slots)
-
-    @property
-    def utts(self) -> list[str]:
-        """The utterances."""
-        return list(next(iter(self.tables.values())))
-
-    def of(self, utt: str) -> dict[str, np.ndarray]:
-        """Posteriors of one utterance by tagger."""
-        for name, table in self.tables.items():
-            if utt not in table:
-                raise InputError("posteriors", f"none of {name} for {utt}", "all utterances (stage 7)")
-        return {name: table[utt] for name, table in self.tables.items()}
+    decode, windows = system.decode, Windows(system, fs, labels)
+    files = separate_long_file(recording, folder, windows, decode.window, decode.overlap, system.batch_size)
+    return [(Written(file.path, file.track.label, windows.best[file.track.label]), file.clipped) for file in files]
 
 
 @dataclass
 class _Tag:
-    """Posteriors of one utterance."""
+    """Posteriors of some utterances."""
 
     system: S5System
     data: DataDir
 
-    def __call__(self, utt: str) -> dict[str, np.ndarray]:
-        with _named(self.data, utt):
-            return self.system.tag(_mixture(self.system, self.data, utt))
+    def __call__(self, utts: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for group, mixtures in _by_shape(self.system, self.data, utts):
+            with _named(self.data, group[0]):
+                tables = self.system.tag(mixtures)
+            found |= {utt: {name: table[i] for name, table in tables.items()} for i, utt in enumerate(group)}
+        return [found[utt] for utt in utts]
 
 
 @dataclass
 class _Separate:
-    """Writes the separated sources of one utterance."""
+    """Writes the separated sources of some utterances."""
 
     system: S5System
     data: DataDir
     rows: Rows
-    folder: Path
+    folder: Separated
 
-    def __call__(self, utt: str) -> None:
-        mixture = _mixture(self.system, self.data, utt)
-        with _named(self.data, utt):
-            separated = self.system.separate(mixture, self.rows[utt])
-        for name, sources in separated.items():
-            content = io.BytesIO()
-            np.save(content, sources)
-            write_bytes(self.folder / name / f"{utt}.npy", content.getvalue())
+    def __call__(self, utts: Sequence[str]) -> list[None]:
+        for group, mixtures in _by_shape(self.system, self.data, utts):
+            with _named(self.data, group[0]):
+                separated = self.system.separate(mixtures, [self.rows[utt] for utt in group])
+            for name, sources in separated.items():
+                for utt, one in zip(group, sources, strict=True):
+                    self.folder.write(name, utt, one)
+        return [None] * len(utts)
 
 
 class _Fused(NamedTuple):
@@ -381,41 +324,39 @@ class _Fused(NamedTuple):
 
 @dataclass
 class _Fuse:
-    """Writes the estimates of one utterance; returns its final labels."""
+    """Writes the estimates of some utterances; returns their final labels."""
 
     system: S5System
     data: DataDir
-    rows: Rows
-    shares: Rows
-    posteriors: Posteriors | None
-    separated: Path
-    folder: Path
+    votes: dict[str, Vote]
+    tables: Tables | None
+    separated: Separated
+    folder: Estimates
 
     @property
     def sharpens(self) -> bool:
         """Whether masks are sharpened."""
         return any(self.system.config.fusion.sharpen.values())
 
-    def __call__(self, utt: str) -> _Fused:
-        labels, probabilities = self.rows[utt], [float(p) for p in self.shares[utt]]
-        mixture, fs = self.data.mixture(utt)
-        outputs = {}
-        for model in self.system.config.separators:
-            path = self.separated / model.name / f"{utt}.npy"
-            outputs[model.name] = _read_separated(path, len(labels), mixture.shape[1])
-        given = self.posteriors
-        result = self.system.finish(
-            mixture,
-            labels,
-            probabilities,
-            outputs,
-            given.of(utt) if given else None,
-            given.labels if given else None,
-        )
+    def __call__(self, utts: Sequence[str]) -> list[_Fused]:
+        given, rates = [], []
+        for utt in utts:
+            mixture, fs = self.data.mixture(utt)
+            vote = self.votes[utt]
+            outputs = {
+                model.name: self.separated.read(model.name, utt, len(vote.labels), mixture.shape[1])
+                for model in self.system.config.separators
+            }
+            given.append((mixture, vote, outputs, self.tables.of(utt) if self.tables else None))
+            rates.append(fs)
+        found = zip(utts, self.system.finish_all(given), rates, strict=True)
+        return [self._write(utt, result, fs) for utt, result, fs in found]
+
+    def _write(self, utt: str, result: Result, fs: int) -> _Fused:
         clipped = {}
         for slot, label in enumerate(result.labels):
-            name = source_name(utt, slot, label)
-            clipped[name] = write_audio(self.folder / name, result.sources[slot][None], fs, subtype="PCM_16")
+            name = self.folder.path(utt, slot, label).name
+            clipped[name] = self.folder.write(utt, slot, label, result.sources[slot], fs)
         result.sources = result.sources[:0]  # written; the rest goes back to the main process
         return _Fused(result, {name: what for name, what in clipped.items() if what.samples})
 
@@ -428,76 +369,14 @@ def processes(system: S5System, nj: int) -> int:
     return nj
 
 
-def _as_text(probabilities: Sequence[float]) -> list[str]:
-    return [f"{p:.6f}" for p in probabilities]
-
-
-def _rows_of(utts: Sequence[str], path: Path, data: DataDir) -> Rows:
-    """The lines of some utterances."""
-    rows = read_rows(path)
+def _by_shape(system: S5System, data: DataDir, utts: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Utterances whose mixtures have one shape, and the mixtures [B, M, samples]."""
+    groups: dict[tuple[int, ...], dict[str, np.ndarray]] = {}
     for utt in utts:
-        if utt not in rows:
-            raise InputError(path, f"no {utt}", f"the utterances of {data.path}")
-    return {utt: rows[utt] for utt in utts}
-
-
-def _probabilities_of(utts: Sequence[str], path: Path, data: DataDir, labels: Rows) -> Rows:
-    """The lines of some utterances in ``probabilities``: a number from 0 to 1 for each label."""
-    rows = _rows_of(utts, path, data)
-    for utt, row in rows.items():
-        if len(row) != len(labels[utt]):
-            raise InputError(
-                f"{path}: {utt}", f"{len(row)} probabilities", f"{len(labels[utt])}, one a label (stage 8)"
-            )
-        for word in row:
-            try:
-                fits = 0 <= float(word) <= 1
-            except ValueError:
-                fits = False
-            if not fits:
-                raise InputError(f"{path}: {utt}", word, "a probability from 0 to 1")
-    return rows
-
-
-def _read_separated(path: Path, n_labels: int, n_samples: int) -> np.ndarray:
-    """[K, samples] float32 of one utterance and separator."""
-    try:
-        sources = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, *_NO_ARRAY) as e:
-        reason = getattr(e, "strerror", None) or "nothing that can be read"
-        raise InputError(path, reason, "separated sources (stage 9)") from e
-    shape = f"float32 sources of {n_labels} labels and {n_samples} samples, as labels and mixture have them (stage 9)"
-    if not isinstance(sources, np.ndarray) or sources.dtype != np.float32:
-        raise InputError(path, getattr(sources, "dtype", "several arrays"), shape)
-    if sources.ndim != 2 or len(sources) < n_labels or sources.shape[1] != n_samples:
-        raise InputError(path, f"shape {list(sources.shape)}", shape)
-    if not np.isfinite(sources).all():
-        raise InputError(path, "samples that are not finite", "separated sources (stage 9)")
-    return sources
-
-
-def read_rows(path: str | Path) -> Rows:
-    """Reads ``<key> <token> ...`` lines.
-
-    Raises:
-        InputError: a missing file, one that is no UTF-8, an empty line, or a key that stands twice.
-    """
-    rows: Rows = {}
-    text = read_text(path, "a file of '<utt> <Label> ...' lines")
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
-        if not line.strip():
-            raise InputError(f"{path}:{number}", "an empty line", "an utterance")
-        key, *tokens = line.split()
-        if key in rows:
-            raise InputError(f"{path}:{number}", f"{key} twice", "each utterance once")
-        rows[key] = tokens
-    return rows
-
-
-def _write_rows(path: Path, rows: Rows) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()), encoding="utf-8")
-    partial.replace(path)
+        mixture = _mixture(system, data, utt)
+        groups.setdefault(mixture.shape, {})[utt] = mixture
+    for group in groups.values():
+        yield list(group), np.stack(list(group.values()))
 
 
 def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:
@@ -514,24 +393,3 @@ def _named(data: DataDir, utt: str) -> Iterator[None]:
         yield
     except InputError as e:
         raise InputError.at(f"{data.path}: {utt}", e) from None
-
-
-def _from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {name: array.tolist() for name, array in arrays.items()}
-
-
-def _to_arrays(lists: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.array(rows, dtype=np.float32) for name, rows in lists.items()}
-
-
-def _from_fused(fused: _Fused) -> dict[str, Any]:
-    result = fused.result
-    counts = None if result.counts is None else vars(result.counts)
-    return {"result": {**vars(result), "sources": [], "counts": counts}, "clipped": fused.clipped}
-
-
-def _to_fused(found: dict[str, Any]) -> _Fused:
-    given = found["result"]
-    counts = None if given["counts"] is None else Counts(**given["counts"])
-    result = Result(**{**given, "sources": np.zeros((0, 0), np.float32), "counts": counts})
-    return _Fused(result, {name: Clipped(*what) for name, what in found["clipped"].items()})

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from s5.data.names import shortened
+from s5.inference.results import Results, read_scores
 from s5.metrics import Bootstrap, Difference, class_terms, mixture_terms
 from s5.metrics.class_aware import repeats
 from s5.metrics.labels import active
-from s5.report.results import read_scores
 from s5.utils.errors import InputError, one_of
 
 Rows = list[dict[str, Any]]
@@ -24,7 +24,7 @@ _ROW_KEYS = ("tp", "fp", "fn", "CAPI-SDRi", "PI-SDRi")
 def find_scores(path: str | Path) -> Path:
     """The ``scores.json`` that a path names: the file itself, or the results folder that holds it."""
     path = Path(path)
-    return path / "scores.json" if path.is_dir() else path
+    return Results(path).scores_file if path.is_dir() else path
 
 
 def compare(

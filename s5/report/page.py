@@ -10,11 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -22,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from s5.data import read_audio
-from s5.data.names import find_source_files, source_name
+from s5.inference.results import Results
 from s5.labels import SILENCE
 from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
 from s5.report.direction import Direction, directions
@@ -30,6 +26,7 @@ from s5.report.results import Result
 from s5.report.template import render
 from s5.utils import spectrogram
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_folder
 
 PEAK = 0.5
 """Peak of a mixture's audio copy; its references and estimates get the same gain."""
@@ -168,7 +165,7 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
     """
     chosen = choose(results[0].scores["mixtures"], n_mixtures)
     columns = [_Column(chr(ord("A") + i), result) for i, result in enumerate(results)]
-    with _replaced(Path(out)) as folder:
+    with atomic_folder(out) as folder:
         rows = []
         for number, (mixture, words) in enumerate(chosen):
             entry = _entry(mixture, words, data, columns)
@@ -188,37 +185,9 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
     return len(chosen)
 
 
-@contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its place at the end, or vanishes when something fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        folder.chmod(0o777 & ~_umask())  # mkdtemp allows the owner only; a report is for others too
-        yield folder
-        old = folder.with_name(f"{folder.name}.old")
-        if out.exists():
-            os.replace(out, old)
-        try:
-            os.replace(folder, out)
-        except BaseException:
-            if old.exists():
-                os.replace(old, out)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _entry(mixture: Mixture, words: list[str], data: Data, columns: Sequence[_Column]) -> Entry:
     utt = mixture["utt"]
-    scores = columns[0].result.path / "scores.json"
+    scores = Results(columns[0].result.path).scores_file
     if utt not in data.labels:
         raise InputError(scores, f"mixture {utt}", "mixtures of the data directory")
     labels = data.labels[utt]
@@ -272,13 +241,13 @@ class _Column:
     def __init__(self, letter: str, result: Result) -> None:
         self.letter, self.result = letter, result
         self.mixtures: dict[str, Mixture] = {m["utt"]: m for m in result.scores["mixtures"]}
-        self.files = find_source_files(result.path / "estimates", self.mixtures)
+        self.files = Results(result.path).estimates.find(self.mixtures)
         self.name = f"{result.system}, {result.labels} labels"
         self.value: float | None = result.scores["metrics"].get("CAPI-SDRi")
 
     def check(self, utt: str, labels: Sequence[str]) -> None:
         """Complains where the scores are not of this mixture with these references."""
-        scores = self.result.path / "scores.json"
+        scores = Results(self.result.path).scores_file
         if utt not in self.mixtures:
             raise InputError(scores, f"no mixture {utt}", "the mixtures of the data directory (score again)")
         names = self.mixtures[utt]["ref_labels"]
@@ -317,7 +286,7 @@ class _SystemEstimates:
         labels = self.mixture["est_labels"]
         if slot >= len(labels):
             raise InputError(
-                self.result.path / "scores.json", f"slot {slot} of {self.utt}", f"a slot below {len(labels)}"
+                Results(self.result.path).scores_file, f"slot {slot} of {self.utt}", f"a slot below {len(labels)}"
             )
         label, letter = labels[slot], self.column.letter
         probabilities = self.mixture.get("probabilities") or []
@@ -338,7 +307,7 @@ class _SystemEstimates:
 
     def _read(self, slot: int, label: str) -> np.ndarray:
         if slot not in self.files or self.files[slot].label != label:
-            expected = self.result.path / "estimates" / source_name(self.utt, slot, label)
+            expected = Results(self.result.path).estimates.path(self.utt, slot, label)
             raise InputError(expected, "no such file", "the estimates that were scored (stages 10 and 11)")
         file = self.files[slot].path
         samples, fs = read_audio(file)

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s5.inference.results import Results
 from s5.utils.errors import InputError
-from s5.utils.text import read_json
 
 ORACLE = "_oracle"
 """Ending of a results folder whose separators were given the reference labels."""
-
-_KEYS: dict[str, type] = {"metrics": dict, "mixtures": list}
-_MIXTURE_KEYS: dict[str, type] = {"utt": str, "ref_labels": list, "est_labels": list, "pairs": list}
 
 
 @dataclass(frozen=True)
@@ -55,34 +52,11 @@ class Result:
         Raises:
             InputError: the file is missing, or is not what stage 11 writes.
         """
-        file = Path(path) / "scores.json"
-        scores = read_scores(file)
+        results = Results(path)
+        scores = results.scores()
         oracle = scores.get("oracle_labels")
         oracle = Path(path).name.endswith(ORACLE) if oracle is None else bool(oracle)
-        return cls(Path(path), oracle, scores, file.stat().st_mtime)
-
-
-def read_scores(file: str | Path) -> dict[str, Any]:
-    """Content of a ``scores.json``.
-
-    Raises:
-        InputError: the file is missing, or is not what stage 11 writes.
-    """
-    file = Path(file)
-    scores = read_json(file, "the scores that stage 11 writes")
-    _check(scores, _KEYS, file)
-    for i, mixture in enumerate(scores["mixtures"]):
-        _check(mixture, _MIXTURE_KEYS, f"{file}: mixtures[{i}]")
-    return scores
-
-
-def _check(data: Any, keys: dict[str, type], where: object) -> None:
-    if not isinstance(data, dict):
-        raise InputError(where, type(data).__name__, "a mapping of keys")
-    for key, kind in keys.items():
-        if not isinstance(data.get(key), kind):
-            found = type(data[key]).__name__ if key in data else "nothing"
-            raise InputError(f"{where}: key {key}", found, f"a {kind.__name__}, as stage 11 writes it")
+        return cls(Path(path), oracle, scores, results.scores_file.stat().st_mtime)
 
 
 def find_results(expdir: str | Path) -> list[Result]:

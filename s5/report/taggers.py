@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s5.data.kaldi import check_posterior, read_ark, read_n_slots
-from s5.labels import LabelSet
+from s5.inference.results import Posteriors, Results
 from s5.metrics.class_aware import repeats
 from s5.metrics.labels import active, label_counts
 from s5.report.results import Result
@@ -56,7 +55,7 @@ def tagger_accuracies(results: Sequence[Result], expdir: str | Path) -> list[Tag
         try:
             folders = None
             known = {name for set_name, name in found if set_name == result.set}
-            for name, labels in _decided(result.path / "posteriors", known):
+            for name, labels in _decided(Results(result.path).posteriors, known):
                 if folders is None:
                     folders = _folders(result.system, Path(expdir))
                 channels = _channels(Path(expdir), folders.get(name, name))
@@ -66,22 +65,20 @@ def tagger_accuracies(results: Sequence[Result], expdir: str | Path) -> list[Tag
     return list(found.values())
 
 
-def _decided(folder: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
+def _decided(posteriors: Posteriors, known: Collection[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """Name and labels by utterance of each tagger in a folder ``posteriors``, but for those that are known already."""
-    arks = sorted(ark for ark in folder.glob("*.ark") if ark.stem not in known)
-    if not arks:
+    taggers = [name for name in posteriors.taggers() if name not in known]
+    if not taggers:
         return
     from s5.fusion.voting import VoteConfig, decide
 
-    names = LabelSet.load(folder / "labels.txt")
-    n_slots = read_n_slots(folder / "n_slots")
-    for ark in arks:
+    names, n_slots = posteriors.labels(), posteriors.n_slots()
+    for tagger in taggers:
         labels = {}
-        for utt, posterior in read_ark(ark, "posteriors (stage 7)"):
-            check_posterior(posterior, len(names), f"{ark}: {utt}")
+        for utt, posterior in posteriors.table(tagger).items():
             decision = decide([posterior], [1.0], VoteConfig(), len(names), n_slots)
             labels[utt] = [names.name(i) for i in decision.index]
-        yield ark.stem, labels
+        yield tagger, labels
 
 
 def _accuracy(
@@ -108,12 +105,14 @@ def _within(ref_labels: Sequence[str], subset: str) -> bool:
 def _folders(system: str, expdir: Path) -> dict[str, str]:
     """Tagger -> its experiment folder, from the system's YAML, in the recipe or in the repository; empty without it."""
     for base in (expdir.absolute().parent, ROOT):
+        sizes = ["", *(f":{path.stem}" for path in sorted(base.glob("conf/sizes/*.yaml")))]
         for path in sorted(base.glob("conf/systems/**/*.yaml")):
-            if system_name(path) == system:
-                try:
-                    return {model.name: model.folder() for model in SystemConfig.load(path).taggers}
-                except InputError:
-                    return {}
+            for size in sizes:
+                if system_name(f"{path}{size}") == system:
+                    try:
+                        return {model.name: model.folder() for model in SystemConfig.load(f"{path}{size}").taggers}
+                    except InputError:
+                        return {}
     return {}
 
 

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +22,12 @@ from s5.data import Clipped, audio_info, next_frames, open_audio, whole_numbers
 from s5.data.names import source_name
 from s5.utils.errors import InputError
 
-Separate = Callable[[np.ndarray], tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]]
-"""What is done with one window: [M, n] float32 -> the labels of its active sources, and as many waveforms [n].
+Separated = tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]
+"""Labels of the active sources of a window, possibly none, and as many waveforms [n]."""
+Separate = Callable[[Sequence[np.ndarray]], Iterable[Separated]]
+"""What is done with windows [M, n] float32 of one length: the labels and sources of each.
 
-The same labels in all windows: ``lambda x: (labels, separator.separate(x, labels)[: len(labels)])``. Tagged anew in
-each: whatever returns the labels that it found, possibly none.
+The same labels in all windows: ``lambda xs: [(labels, separator.separate(x, labels)[: len(labels)]) for x in xs]``.
 """
 
 
@@ -63,19 +64,23 @@ class Segment:
     sources: Waveforms
 
 
-def separate_windows(blocks: Iterable[np.ndarray], separate: Separate, window: int, overlap: int) -> Iterator[Segment]:
+def separate_windows(
+    blocks: Iterable[np.ndarray], separate: Separate, window: int, overlap: int, batch_size: int = 1
+) -> Iterator[Segment]:
     """Separates a recording that arrives piece by piece.
 
     Windows of ``window`` samples start every ``window - overlap`` samples; the last one ends with the recording, and
     so overlaps the one before by more. Neighbours are cross-faded over the last ``overlap`` samples of the earlier one
     by squared sines, which sum to one: what both agree on comes through unchanged. A recording of at most one window is
-    separated as it is. Kept in memory: less than three windows of the input, and the end of the window before.
+    separated as it is. Kept in memory: less than three windows of the input, a batch of them, and the end of the window
+    before.
 
     Args:
         blocks: [M, any number of samples] each, one after the other.
         separate: see :data:`Separate`.
         window: samples.
         overlap: samples, at most half a window.
+        batch_size: windows that are separated at once.
 
     Yields:
         Consecutive segments from sample 0 on that add up to the recording's length.
@@ -88,12 +93,13 @@ def separate_windows(blocks: Iterable[np.ndarray], separate: Separate, window: i
         raise InputError("overlap", f"{overlap} samples", f"1 to {window // 2}, half a window")
     tail: Waveforms = {}  # the end of the window before, which the next one is faded into
     written = 0
-    for start, samples, last in _windows(blocks, window, window - overlap):
-        labels, sources = separate(samples)
-        _check(labels, sources, samples.shape[1])
+    for (start, length, last), (labels, sources) in _batched(
+        _windows(blocks, window, window - overlap), separate, batch_size
+    ):
+        _check(labels, sources, length)
         # A last window that starts early begins with what is written already: context alone.
         sources = [np.asarray(source, dtype=np.float32)[written - start :] for source in sources]
-        length = samples.shape[1] - (written - start)
+        length -= written - start
         tracks = _follow(labels, sources, tail)
         faded = _cross_fade(tail, tracks, overlap, length) if written else tracks
         ready = length if last else length - overlap
@@ -105,9 +111,10 @@ def separate_windows(blocks: Iterable[np.ndarray], separate: Separate, window: i
 def separate_long_file(
     recording: str | Path,
     folder: str | Path,
-    separate: Callable[[np.ndarray, int], tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]],
+    separate: Separate,
     window: float = 10.0,
     overlap: float = 2.0,
+    batch_size: int = 1,
 ) -> list[TrackFile]:
     """Separates a file of any length into ``<name>_<slot>_<Label>.wav``, one a track, each as long as the recording.
 
@@ -117,9 +124,10 @@ def separate_long_file(
     Args:
         recording: WAV, FLAC or Ogg.
         folder: where the results go; made if it is not there.
-        separate: as :data:`Separate`, given the sampling rate in Hz as well.
+        separate: see :data:`Separate`.
         window: seconds.
         overlap: seconds.
+        batch_size: windows that are separated at once.
 
     Returns:
         Each result.
@@ -129,9 +137,7 @@ def separate_long_file(
     """
     _, _, fs = audio_info(recording)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    segments = separate_windows(
-        _read(recording), lambda samples: separate(samples, fs), round(window * fs), round(overlap * fs)
-    )
+    segments = separate_windows(_read(recording), separate, round(window * fs), round(overlap * fs), batch_size)
     writer = _TrackWriter(Path(folder), Path(recording).stem, fs)
     try:
         for segment in segments:
@@ -169,6 +175,16 @@ def _windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tu
         raise InputError("recording", "no sample", "audio")
     length = min(window, buffer.shape[1])
     yield start + buffer.shape[1] - length, buffer[:, -length:], True
+
+
+def _batched(
+    windows: Iterator[tuple[int, np.ndarray, bool]], separate: Separate, batch_size: int
+) -> Iterator[tuple[tuple[int, int, bool], Separated]]:
+    """(first sample, length, whether it is the last) of each window, and what is in it."""
+    while batch := list(islice(windows, batch_size)):
+        found = separate([samples for _, samples, _ in batch])
+        for (start, samples, last), one in zip(batch, found, strict=True):
+            yield (start, samples.shape[1], last), one
 
 
 def _check(labels: Sequence[str], sources: Sequence[np.ndarray] | np.ndarray, n: int) -> None:

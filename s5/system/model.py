@@ -11,6 +11,7 @@ import torch
 
 from s5.checkpoints import check_weights, read_tensors
 from s5.labels import LabelSet
+from s5.system.decode import Precision
 from s5.system.trained import best_checkpoint, read_config
 from s5.utils.config import build
 from s5.utils.errors import InputError, one_of
@@ -43,19 +44,19 @@ class TrainedModel:
         return int(getattr(part, "n_channels", 1))
 
     @torch.inference_mode()
-    def posterior(self, mixture: np.ndarray, bf16: bool = False) -> np.ndarray:
+    def posterior(self, mixture: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
         """Of a tagger: [M, samples] -> posteriors float32: [K, C + 1], rows sum to 1; of a multi-hot one [1, C].
 
         Several mixtures of one length, [B, M, samples], give [B, K, C + 1] or [B, 1, C].
         """
         batch = self._tensor(mixture if mixture.ndim == 3 else mixture[None])
-        logits = self._run(bf16, batch).float()
+        logits = self._run(precision, batch).float()
         multi_hot = getattr(self.network, "multi_hot", False)
         posterior = (logits.sigmoid()[:, None] if multi_hot else torch.softmax(logits, dim=-1)).cpu().numpy()
         return posterior if mixture.ndim == 3 else posterior[0]
 
     @torch.inference_mode()
-    def separate(self, mixture: np.ndarray, labels: Sequence[Any], bf16: bool = False) -> np.ndarray:
+    def separate(self, mixture: np.ndarray, labels: Sequence[Any], precision: Precision = "fp32") -> np.ndarray:
         """Of a separator: [M, samples] and at most K labels -> sources [K, samples] float32.
 
         Several mixtures of one length, [B, M, samples], with a list of labels each, give [B, K, samples].
@@ -63,16 +64,16 @@ class TrainedModel:
         several = mixture.ndim == 3
         queries = [self.labels.query(row, self.n_slots, self.name) for row in (labels if several else [labels])]
         batch = self._tensor(mixture if several else mixture[None])
-        sources = self._run(bf16, batch, self._tensor(np.stack(queries))).float().cpu().numpy()
+        sources = self._run(precision, batch, self._tensor(np.stack(queries))).float().cpu().numpy()
         return sources if several else sources[0]
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         # A copy in torch's own memory: aligned alike in every process, so that the same kernels run.
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
-    def _run(self, bf16: bool, *inputs: torch.Tensor) -> torch.Tensor:
+    def _run(self, precision: Precision, *inputs: torch.Tensor) -> torch.Tensor:
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 return self.network(*inputs)
         except InputError as e:
             raise InputError.at(self.name, e) from None

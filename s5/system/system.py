@@ -8,7 +8,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,32 +19,29 @@ import numpy as np
 from s5.fusion import (
     Counts,
     Decision,
+    Vote,
     class_scores,
     decide,
     fuse,
     gate,
     is_multi_hot,
     level,
-    refine,
+    refinement,
 )
+from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
-from s5.utils.config import load_inherited, origins, resolve
+from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
+from s5.system.sizes import split_size
 from s5.utils.errors import InputError, one_of
 
+NETWORKS = ("s5.system.model", "s5.tagging.tagger", "s5.separation")
+"""Modules that a system imports when it first runs a network."""
+
+Separated = tuple[np.ndarray, Vote, Mapping[str, np.ndarray], Mapping[str, np.ndarray] | None]
+"""A mixture [M, samples], its vote, separators' outputs and taggers' posteriors; see :meth:`S5System.finish`."""
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
-
-
-def system_origins(path: str | Path) -> dict[str, Any]:
-    """:func:`system_keys` of a sound system with, in the place of each value, the file that it comes from."""
-    data, files = load_inherited(path), origins(path)
-    known = files.pop("models", {})
-    for kind in ("taggers", "separators"):
-        own = files[kind]
-        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in data[kind]]
-        files[kind] = [{**known.get(entry.get("name"), {}), **dict.fromkeys(entry, own)} for entry in entries]
-    return files
 
 
 @dataclass
@@ -87,9 +84,9 @@ class S5System:
     Args:
         config: a :class:`SystemConfig`.
         expdir: folder of the experiments.
-        device: torch device; by default the GPU if there is one.
+        device: torch device; by default as ``decode`` says.
         where: what complaints name, e.g. the YAML file.
-        bf16: run the networks in bfloat16 or not; by default as the configuration says.
+        decode: how the networks are run.
 
     Raises:
         InputError: a device that torch cannot compute on here.
@@ -101,55 +98,69 @@ class S5System:
         expdir: str | Path = "exp",
         device: str | None = None,
         where: object = "system",
-        bf16: bool | None = None,
+        decode: DecodeConfig | None = None,
     ) -> None:
-        if device is not None:
+        self.decode = decode or DecodeConfig()
+        self._device = self.decode.device if device is None else device
+        if self._device is not None:
             from s5.utils.device import check_device
 
-            check_device(device)
+            check_device(self._device)
         self.config, self.expdir, self.where = config, Path(expdir), where
-        self._device = device
-        self.bf16 = config.bf16 if bf16 is None else bf16
+        self.precision: Precision = self.decode.precision or config.precision
 
     @classmethod
     def from_yaml(
-        cls, path: str | Path, expdir: str | Path = "exp", device: str | None = None, bf16: bool | None = None
+        cls,
+        path: str | Path,
+        expdir: str | Path = "exp",
+        device: str | None = None,
+        decode: DecodeConfig | None = None,
     ) -> S5System:
         """A system from its YAML and the experiments that it names.
 
         Raises:
             InputError: unknown key or model in the YAML. Missing experiments are refused on first use.
         """
-        return cls(SystemConfig.load(path), expdir, device, resolve(path), bf16)
+        return cls(SystemConfig.load(path), expdir, device, path, decode)
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, device: str | None = None, bf16: bool | None = None, revision: str | None = None
+        cls,
+        source: str | Path,
+        device: str | None = None,
+        decode: DecodeConfig | None = None,
+        revision: str | None = None,
     ) -> S5System:
         """A system from a model archive (``python -m s5.bin.pack``), with its weights.
 
         Args:
             source: the archive, the folder of an unpacked one, or its repository on the hub, ``user/name``.
-            device: torch device; by default the GPU if there is one.
-            bf16: run the networks in bfloat16 or not; by default as the archive says.
+            device: torch device; by default as ``decode`` says.
+            decode: how the networks are run.
             revision: of the repository.
 
         Raises:
             InputError: no such archive, or a damaged one.
         """
+        from s5.system.archive import read_system
         from s5.system.hub import open_archive
 
         folder = open_archive(source, revision)
-        return cls.from_yaml(folder / "system.yaml", folder / "models", device, bf16)
+        return cls(read_system(folder), folder / "models", device, folder / "system.yaml", decode)
 
     @classmethod
     def open(
-        cls, source: str | Path, expdir: str | Path = "exp", device: str | None = None, bf16: bool | None = None
+        cls,
+        source: str | Path,
+        expdir: str | Path = "exp",
+        device: str | None = None,
+        decode: DecodeConfig | None = None,
     ) -> S5System:
         """:meth:`from_yaml` of a YAML file, :meth:`from_pretrained` of anything else."""
-        if Path(source).suffix in (".yaml", ".yml"):
-            return cls.from_yaml(source, expdir, device, bf16)
-        return cls.from_pretrained(source, device, bf16)
+        if split_size(source)[0].endswith((".yaml", ".yml")):
+            return cls.from_yaml(source, expdir, device, decode)
+        return cls.from_pretrained(source, device, decode)
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: without the networks, which it loads itself."""
@@ -161,6 +172,11 @@ class S5System:
         import torch
 
         return self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def batch_size(self) -> int:
+        """Mixtures or windows of one length that the networks run on at once in the stages and in long recordings."""
+        return self.decode.batch_size or (1 if self.device == "cpu" else GPU_BATCH)
 
     @cached_property
     def taggers(self) -> dict[str, Any]:
@@ -231,7 +247,7 @@ class S5System:
             By tagger name float32 [K, C + 1], rows that sum to 1 (tracks), or [1, C] (multi-hot); [B, ...] of several.
         """
         mixture = self._long_enough(mixture)
-        return {name: model.posterior(mixture, self.bf16) for name, model in self.taggers.items()}
+        return {name: model.posterior(mixture, self.precision) for name, model in self.taggers.items()}
 
     def decide(self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None) -> Decision:
         """Classes of the active slots from the taggers' posteriors; see :func:`s5.fusion.decide`."""
@@ -244,17 +260,29 @@ class S5System:
         return decide(given, list(weights.values()), self.config.vote, len(labels), n_slots)
 
     def vote(
-        self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None
-    ) -> tuple[list[str], list[float]]:
-        """Labels of the active slots and their probabilities.
+        self, posteriors: Mapping[str, np.ndarray], labels: LabelSet | None = None, n_slots: int | None = None
+    ) -> Vote:
+        """Labels of the active slots, their probabilities, and what the taggers give silence there.
 
         Args:
             posteriors: [K, C + 1] or [1, C] by tagger name.
-            labels: the label set.
+            labels: the label set; by default the models'.
             n_slots: K; by default the models'.
         """
+        labels = labels or self.labels
         decision = self.decide(posteriors, labels, n_slots)
-        return [labels.name(i) for i in decision.index], [float(p) for p in decision.probability]
+        names, probabilities = [labels.name(i) for i in decision.index], [float(p) for p in decision.probability]
+        silence = None
+        if decision.silence is not None:
+            silence = dict(zip(self.config.weights(), decision.silence, strict=True))
+        return Vote(names, probabilities, silence)
+
+    def gate_taggers(self) -> list[str]:
+        """The taggers whose silence posteriors the gate asks; none without such a gate."""
+        config = self.config.gate
+        if config is None or config.silence is None:
+            return []
+        return config.taggers or [model.name for model in self.config.taggers]
 
     def separate(self, mixture: np.ndarray, labels: Sequence[Any]) -> dict[str, np.ndarray]:
         """Every separator's sources for the given labels.
@@ -267,7 +295,7 @@ class S5System:
             [K, samples] float32 by separator name, zeros in the slots behind the labels; [B, K, samples] of several.
         """
         length, mixture = mixture.shape[-1], self._long_enough(mixture)
-        outputs = {name: model.separate(mixture, labels, self.bf16) for name, model in self.separators.items()}
+        outputs = {name: model.separate(mixture, labels, self.precision) for name, model in self.separators.items()}
         return {name: output[..., :length] for name, output in outputs.items()}
 
     def _long_enough(self, mixture: np.ndarray) -> np.ndarray:
@@ -307,86 +335,124 @@ class S5System:
     def finish(
         self,
         mixture: np.ndarray,
-        labels: Sequence[str],
-        probabilities: Sequence[float],
+        vote: Vote,
         outputs: Mapping[str, np.ndarray],
         posteriors: Mapping[str, np.ndarray] | None = None,
-        label_set: LabelSet | None = None,
     ) -> Result:
         """From the separators' outputs to the final sources: fusion, gate, refinement.
 
         Args:
             mixture: [M, samples] at the models' sampling rate.
-            labels: of the active slots, as voted or given.
-            probabilities: of the labels.
+            vote: labels of the active slots, their probabilities, and what a gate asks. Given ones are final.
             outputs: [K, samples] by separator; may be empty if there is no label.
-            posteriors: by tagger; None with given labels: then they are final.
-            label_set: the label set; by default the models' (which loads them).
+            posteriors: by tagger; a refinement needs them.
 
         Raises:
-            InputError: labels that are not those of the vote, where a gate has to know the slots.
+            InputError: a gate that asks for silence posteriors, and a vote without them.
         """
-        labels, probabilities = list(labels), list(probabilities)
-        n_samples = mixture.shape[-1]
-        sources = self.fuse(outputs, labels, mixture)[: len(labels)] if labels else np.zeros((0, n_samples), np.float32)
-        result = Result(labels, probabilities, sources)
-        if posteriors is not None and self.config.gate is not None and labels:
-            result = self._gate(result, mixture, posteriors, label_set or self.labels)
-        if posteriors is not None and self.config.refine is not None:
-            result = self._refine(result, mixture, posteriors)
-        return result
+        return self.finish_all([(mixture, vote, outputs, posteriors)])[0]
 
-    def _gate(
-        self, result: Result, mixture: np.ndarray, posteriors: Mapping[str, np.ndarray], label_set: LabelSet
-    ) -> Result:
+    def finish_all(self, given: Sequence[Separated]) -> list[Result]:
+        """:meth:`finish` of several mixtures; a refinement runs the networks on what all of them ask for at once."""
+        results = []
+        for mixture, vote, outputs, _ in given:
+            labels = list(vote.labels)
+            silent = np.zeros((0, mixture.shape[-1]), np.float32)
+            sources = self.fuse(outputs, labels, mixture)[: len(labels)] if labels else silent
+            result = Result(labels, list(vote.probabilities), sources)
+            if self.config.gate is not None and labels and not vote.given:
+                result = self._gate(result, mixture, vote)
+            results.append(result)
+        refined = [i for i, (_, vote, _, _) in enumerate(given) if self.config.refine is not None and not vote.given]
+        steps = {i: self._refinement(results[i], given[i][3]) for i in refined}
+        answers: dict[int, np.ndarray | None] = dict.fromkeys(refined)
+        while steps:
+            asked: dict[int, Request] = {}
+            for i in list(steps):
+                answer = answers[i]
+                try:
+                    asked[i] = next(steps[i]) if answer is None else steps[i].send(answer)
+                except StopIteration as end:
+                    del steps[i]
+                    results[i] = self._refined(results[i], end.value)
+            queries = {i: request for i, request in asked.items() if isinstance(request, tuple)}
+            untagged = {i: request for i, request in asked.items() if not isinstance(request, tuple)}
+            answers = {**self._answer_queries(queries, results, given), **self._scores_of(untagged)}
+        return results
+
+    def _gate(self, result: Result, mixture: np.ndarray, vote: Vote) -> Result:
         config = self.config.gate
         assert config is not None
-        decision = self.decide(posteriors, label_set, len(result.labels))  # as many as there are: K need not be known
-        voted = [label_set.name(i) for i in decision.index]
-        if voted != result.labels:
-            raise InputError("labels", " ".join(result.labels), f"those of the vote, {' '.join(voted)}, for the gate")
-        silence = decision.silence
-        if silence is not None and config.taggers is not None:
-            names = [m.name for m in self.config.taggers]
-            silence = silence[[names.index(name) for name in config.taggers]]
+        silence = None
+        if vote.silence is not None and (names := self.gate_taggers()):
+            silence = np.stack([vote.silence[name] for name in names])
         keep = gate(config, silence, level(result.sources), float(level(mixture[0])), f"{self.where}: key gate")
         slots = np.flatnonzero(keep)
         labels, probabilities = [result.labels[k] for k in slots], [result.probabilities[k] for k in slots]
         return Result(labels, probabilities, result.sources[slots], gated=len(keep) - len(slots))
 
-    def _refine(self, result: Result, mixture: np.ndarray, posteriors: Mapping[str, np.ndarray]) -> Result:
-        config, label_set = self.config.refine, self.labels
-        assert config is not None
-        first = tuple(label_set.index(name) for name in result.labels)
-        weights = list(self.config.weights().values())
+    def _refinement(
+        self, result: Result, posteriors: Mapping[str, np.ndarray] | None
+    ) -> Generator[Request, np.ndarray, Refined]:
+        """The steps of refining one result."""
+        if posteriors is None:
+            raise InputError("posteriors", "none", "those of all taggers: a refinement needs them")
+        assert self.config.refine is not None
         given = [posteriors[m.name] for m in self.config.taggers]
+        scores = class_scores(given, list(self.config.weights().values()), len(self.labels))
+        distinct = is_multi_hot(given, len(self.labels))
+        return refinement(self._index(result), scores, self.config.refine, self.n_slots, distinct)
 
-        def separate(index: tuple[int, ...]) -> np.ndarray:
-            # What a gate silenced was in the query of the others; a verification takes their sources as they are.
-            if index == first and (not result.gated or not config.separate_again):
-                return result.sources
-            names = [label_set.name(i) for i in index]
-            return self.fuse(self.separate(mixture, names), names, mixture)[: len(names)]
+    def _index(self, result: Result) -> tuple[int, ...]:
+        return tuple(self.labels.index(name) for name in result.labels)
 
-        def rescore(sources: np.ndarray) -> np.ndarray:
-            tables = self.tag(np.repeat(sources[:, None], self.n_channels, axis=1))
-            rows = [[tables[m.name][i] for m in self.config.taggers] for i in range(len(sources))]
-            return np.stack([class_scores(row, weights, len(label_set)) for row in rows])
-
-        scores = class_scores(given, weights, len(label_set))
-        distinct = is_multi_hot(given, len(label_set))
-        refined = refine(first, scores, separate, rescore, config, self.n_slots, distinct)
-        labels = [label_set.name(i) for i in refined.index]
+    def _refined(self, result: Result, refined: Refined) -> Result:
+        labels = [self.labels.name(i) for i in refined.index]
         sources = refined.sources if labels else result.sources[:0]
-        return Result(labels, refined.probability, sources, refined.counts, result.gated)
+        probabilities = [min(p, 1.0) for p in refined.probability]  # a mean of ones may be rounded to more
+        return Result(labels, probabilities, sources, refined.counts, result.gated)
+
+    def _answer_queries(
+        self, queries: Mapping[int, tuple[int, ...]], results: Sequence[Result], given: Sequence[Separated]
+    ) -> dict[int, np.ndarray]:
+        """Sources for the labels that are asked for, by mixture."""
+        config = self.config.refine
+        assert config is not None
+        answers = {}
+        for i, index in queries.items():
+            # What a gate silenced was in the query of the others; a verification takes their sources as they are.
+            if index == self._index(results[i]) and (not results[i].gated or not config.separate_again):
+                answers[i] = results[i].sources
+        rest = {i: [self.labels.name(k) for k in index] for i, index in queries.items() if i not in answers}
+        for group in _groups(rest, lambda i: given[i][0].shape, self.batch_size):
+            mixtures = np.stack([given[i][0] for i in group])
+            tables = self.separate(mixtures, [rest[i] for i in group])
+            for n, i in enumerate(group):
+                outputs = {name: table[n] for name, table in tables.items()}
+                answers[i] = self.fuse(outputs, rest[i], given[i][0])[: len(rest[i])]
+        return answers
+
+    def _scores_of(self, sources: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Class scores [n, C + 1] of separated sources [n, samples], by mixture."""
+        weights = list(self.config.weights().values())
+        answers: dict[int, np.ndarray] = {}
+        for group in _groups(sources, lambda i: sources[i].shape[1:], self.batch_size):
+            joined = np.concatenate([sources[i] for i in group])
+            tables = self.tag(np.repeat(joined[:, None], self.n_channels, axis=1))
+            rows = [[tables[m.name][n] for m in self.config.taggers] for n in range(len(joined))]
+            scores = np.stack([class_scores(row, weights, len(self.labels)) for row in rows])
+            ends = np.cumsum([len(sources[i]) for i in group])[:-1]
+            answers |= dict(zip(group, np.split(scores, ends), strict=True))
+        return answers
 
     def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
-        """Separates one recording.
+        """Separates one recording. One that is longer than ``decode.window`` is separated in windows, as a file is.
 
         Args:
             mixture: [M, samples] float.
             fs: its sampling rate in Hz; another one than the models' is converted, there and back.
-            labels: of its sources, where they are known: nothing is tagged then, and every probability is 1.
+            labels: of its sources, where they are known: nothing is tagged then, and every probability is 1. They stand
+                for all windows.
 
         Returns:
             The active sources, possibly none, each as long as the mixture.
@@ -421,6 +487,12 @@ class S5System:
         x = self._checked(mixtures, fs)
         if not len(x):
             return []
+        if x.shape[2] > self.decode.window * fs:
+            return [self._long(one, fs, None if labels is None else labels[i]) for i, one in enumerate(x)]
+        return self._batch(x, fs, labels)
+
+    def _batch(self, x: np.ndarray, fs: int, labels: Sequence[Sequence[str]] | None) -> list[list[Source]]:
+        """:meth:`batch` of recordings [B, M, samples] that are separated in one piece."""
         length = x.shape[2]
         x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
         x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may be none at ours
@@ -431,15 +503,28 @@ class S5System:
             votes = [self.vote(one, self.labels, self.n_slots) for one in given if one is not None]
         else:
             given = [None] * len(x)
-            votes = [(names, [1.0] * len(names)) for names in (self._known(row) for row in labels)]
-        active = [i for i, (names, _) in enumerate(votes) if names]
-        found = self.separate(x[active], [votes[i][0] for i in active]) if active else {}
-        results = []
-        for i, (names, probabilities) in enumerate(votes):
-            outputs = {name: table[active.index(i)] for name, table in found.items()} if i in active else {}
-            result = self.finish(x[i], names, probabilities, outputs, given[i], self.labels)
-            results.append(self._sources(result, fs, length))
-        return results
+            votes = [Vote(names, [1.0] * len(names), given=True) for names in (self._known(row) for row in labels)]
+        active = [i for i, vote in enumerate(votes) if vote.labels]
+        found = self.separate(x[active], [votes[i].labels for i in active]) if active else {}
+        place = {i: n for n, i in enumerate(active)}
+        outputs = [
+            {name: table[place[i]] for name, table in found.items()} if i in place else {} for i in range(len(x))
+        ]
+        results = self.finish_all(list(zip(x, votes, outputs, given, strict=True)))
+        return [self._sources(result, fs, length) for result in results]
+
+    def _long(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None) -> list[Source]:
+        """The sources of a recording that are followed through windows."""
+        from s5.separation.windows import Track, separate_windows
+
+        decode, windows = self.decode, Windows(self, fs, labels)
+        found: dict[Track, np.ndarray] = {}
+        sizes = round(decode.window * fs), round(decode.overlap * fs)
+        for segment in separate_windows([mixture], windows, *sizes, self.batch_size):
+            for track, waveform in segment.sources.items():
+                whole = found.setdefault(track, np.zeros(mixture.shape[1], np.float32))
+                whole[segment.start : segment.start + segment.length] = waveform
+        return [Source(track.label, windows.best[track.label], waveform) for track, waveform in found.items()]
 
     def _checked(self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int) -> np.ndarray:
         """[B, M, samples] float32, or a complaint."""
@@ -474,6 +559,38 @@ class S5System:
         waveforms = _resample(result.sources, self.sampling_rate, fs) if len(result.sources) else result.sources
         waveforms = np.pad(waveforms, ((0, 0), (0, max(0, length - waveforms.shape[1]))))[:, :length]
         return [Source(*parts) for parts in zip(result.labels, result.probabilities, waveforms, strict=True)]
+
+
+def _groups(items: Iterable[int], key: Callable[[int], tuple[int, ...]], size: int) -> Iterator[list[int]]:
+    """Items of equal key, so many at once at most."""
+    by_key: dict[tuple[int, ...], list[int]] = {}
+    for item in items:
+        by_key.setdefault(key(item), []).append(item)
+    for group in by_key.values():
+        yield from (group[n : n + size] for n in range(0, len(group), size))
+
+
+class Windows:
+    """Separates windows of one recording: what :func:`s5.separation.windows.separate_windows` calls.
+
+    Args:
+        system: the system.
+        fs: sampling rate of the recording.
+        labels: of the sources, the same ones in every window; by default each window is tagged.
+    """
+
+    def __init__(self, system: S5System, fs: int, labels: Sequence[str] | None = None) -> None:
+        self.system, self.fs, self.labels = system, fs, labels
+        self.best: dict[str, float] = {}
+        """The highest probability of each label in any window so far."""
+
+    def __call__(self, windows: Sequence[np.ndarray]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+        """Labels and waveforms of each window [M, samples]."""
+        x = self.system._checked(windows, self.fs)
+        for sources in self.system._batch(x, self.fs, None if self.labels is None else [self.labels] * len(x)):
+            for source in sources:
+                self.best[source.label] = max(self.best.get(source.label, 0.0), source.probability)
+            yield [source.label for source in sources], [source.waveform for source in sources]
 
 
 def _resample(x: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

@@ -1,15 +1,17 @@
 """A stage's work item by item in shards: jobs, on whatever machines, that each do their part, and one that joins them.
 
-A folder of parts holds ``<index>.jsonl``, the results of a shard, a line of JSON an item. It gets its name when the
-shard is complete: a shard without it is to be done (again). What items write of their own goes into ``files/``, which
-becomes the stage's folder in the end. Whatever the number of shards, the outcome is the same to the byte.
+A folder of parts holds a folder ``<index>`` a shard, which gets its name when the shard is complete: a shard without it
+is to be done (again). In it ``items`` tells of which items it is made; the rest are tables, a line or array an item.
+To join them is to put each table behind that of the shard before, as ``cat`` does. Whole files that items write (audio)
+go into ``files/``, which becomes the stage's folder in the end. Whatever the number of shards, the outcome is the same
+to the byte.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +19,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from s5.utils.errors import InputError
+from s5.utils.text import parse_json, read_json, read_text
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 PREPARED = "prepared.json"
 """What all shards have to know beforehand."""
+ITEMS, RESULTS = "items", "results.jsonl"
+"""Tables of a part: its items, and what :func:`results` makes of them."""
 
 
 @dataclass(frozen=True)
@@ -86,69 +91,78 @@ class Shards:
     def prepare(self, content: Any) -> None:
         """Writes what the shards have to know."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(self.folder / PREPARED, [content])
+        partial = self.folder / f".{PREPARED}"
+        partial.write_text(json.dumps(content, default=_plain) + "\n", encoding="utf-8")
+        partial.rename(self.folder / PREPARED)
 
     def prepared(self) -> Any:
         """What :meth:`prepare` was given."""
-        return next(_lines(self.folder / PREPARED, "what --prepare writes"))
+        return read_json(self.folder / PREPARED, "what --prepare writes")
 
-    def save(self, results: Iterable[Any]) -> None:
-        """Writes the results of this shard."""
+    @contextmanager
+    def writing(self, items: Sequence[Any]) -> Iterator[Path]:
+        """A folder for the tables of this shard; it gets its name if all goes well.
+
+        Args:
+            items: all that the stage works on.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(self._file(self.index or 0), results)
+        # Another run of the same job, on a node that was thought to be dead, may write too.
+        partial = Path(tempfile.mkdtemp(prefix=f".{self.index}.", dir=self.folder))
+        partial.chmod(0o755)
+        try:
+            yield partial
+            (partial / ITEMS).write_text(_listed(self.part(items, self.index or 0)), encoding="utf-8")
+            try:
+                partial.rename(self._part(self.index or 0))
+            except OSError:  # the other run has done it: its part is the same
+                if not (self._part(self.index or 0) / ITEMS).is_file():
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
-    def load(self, items: Sequence[Any]) -> Iterator[Any]:
-        """Results of all shards in the order of the items; one file is open at a time.
+    def parts(self, items: Sequence[Any]) -> Iterator[Path]:
+        """Folders of all shards, in the order of the items.
 
         Raises:
             InputError: a shard is missing, or was made of other items.
         """
         for index in range(1, self.count + 1):
-            file, expected = self._file(index), len(self.part(items, index))
-            found = 0
-            for result in _lines(file, f"shard {index} of {self.count}"):
-                found += 1
-                yield result
-            if found != expected:
-                raise InputError(file, f"{found} items", f"{expected}, those of shard {index} of {self.count}")
+            part, expected = self._part(index), self.part(items, index)
+            listed = read_text(part / ITEMS, f"shard {index} of {self.count}")
+            if listed != _listed(expected):
+                found = f"{len(listed.splitlines())} items"
+                raise InputError(part, found, f"{len(expected)}, those of shard {index} of {self.count}")
+            yield part
 
-    def _file(self, index: int) -> Path:
-        return self.folder / f"{index}.jsonl"
+    def joined(self, items: Sequence[Any], name: str) -> Iterator[str]:
+        """Lines of a table of all shards; one file is open at a time. Raises InputError as :meth:`parts`."""
+        for part in self.parts(items):
+            try:
+                with open(part / name, encoding="utf-8") as lines:
+                    yield from lines
+            except (OSError, ValueError) as e:
+                raise InputError(part / name, getattr(e, "strerror", None) or e, "what the shard wrote") from e
 
-    @staticmethod
-    def _write(file: Path, contents: Iterable[Any]) -> None:
-        # Another run of the same job, on a node that was thought to be dead, may write too.
-        partial = file.with_name(f".{file.name}.{os.uname().nodename}.{os.getpid()}")
-        try:
-            with open(partial, "w", encoding="utf-8") as f:
-                for content in contents:
-                    f.write(json.dumps(content, default=_plain) + "\n")
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+    def _part(self, index: int) -> Path:
+        return self.folder / str(index)
 
 
-def results(
-    shards: Shards | None,
-    items: Sequence[Item],
-    work: Callable[[Sequence[Item]], Iterable[Out]],
-    encode: Callable[[Out], Any] = lambda out: out,
-    decode: Callable[[Any], Out] = lambda found: found,
-) -> Iterable[Out] | None:
-    """Results of all items in their order; None from a process that does a shard, which are in its file then.
+def results(shards: Shards | None, items: Sequence[Item], work: Callable[[Sequence[Item]], Iterable[Out]]) -> Any:
+    """Results of all items in their order; None from a process that does a shard, which are in its part then.
 
     Args:
         shards: what this process is to do; None: everything.
         items: all of them.
-        work: does some of them.
-        encode: makes a result fit for JSON, which keeps every bit of a float.
-        decode: the way back.
+        work: does some of them. What comes out can be said in JSON, in which a shard writes it, a line an item.
     """
     if shards is None:
         return work(items)
     if shards.joins:
-        return map(decode, shards.load(items))
-    shards.save(map(encode, work(shards.part(items, shards.index or 0))))
+        return (parse_json(line.encode(), shards.folder, "what shards write") for line in shards.joined(items, RESULTS))
+    with shards.writing(items) as part, open(part / RESULTS, "w", encoding="utf-8") as file:
+        for result in work(shards.part(items, shards.index or 0)):
+            file.write(json.dumps(result, default=_plain) + "\n")
     return None
 
 
@@ -175,12 +189,8 @@ def whole_folder(folder: Path, shards: Shards | None = None) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _lines(file: Path, what: str) -> Iterator[Any]:
-    try:
-        with open(file, encoding="utf-8") as f:
-            yield from map(json.loads, f)
-    except (OSError, ValueError) as e:
-        raise InputError(file, getattr(e, "strerror", None) or "no JSON", what) from e
+def _listed(items: Sequence[Any]) -> str:
+    return "".join(f"{item}\n" for item in items)
 
 
 def _plain(value: Any) -> Any:

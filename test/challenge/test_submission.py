@@ -372,11 +372,11 @@ def results(tmp_path, monkeypatch):
         {"utt": "t_0", "ref_labels": ["Cough"], "est_labels": ["Cough"], "probabilities": [0.9], "CAPI-SDRi": 2.0},
         {"utt": "t_1", "ref_labels": [], "est_labels": [], "probabilities": [], "CAPI-SDRi": None},
     ]
-    rows = [{**row, "tp": len(row["ref_labels"]), "fp": 0, "fn": 0} for row in rows]
+    rows = [{**row, "pairs": [], "tp": len(row["ref_labels"]), "fp": 0, "fn": 0} for row in rows]
     metrics = {"CAPI-SDRi": 2.0, "accuracy_mix": 100.0, "accuracy_src": 100.0}
     scores = {"mixtures": rows, "metrics": metrics, "oracle_labels": False}
     (tmp_path / "exp/tiny/test/scores.json").write_text(json.dumps(scores))
-    (tmp_path / "tiny.yaml").write_text("taggers: [{name: t, train: t.yaml}]\nseparators: [{name: s, train: s.yaml}]\n")
+    (tmp_path / "tiny.yaml").write_text("taggers: {t: {train: t.yaml}}\nseparators: {s: {train: s.yaml}}\n")
     (tmp_path / "me.yaml").write_text(yaml.safe_dump(AUTHORS))
     return tmp_path
 

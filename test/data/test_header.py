@@ -19,6 +19,7 @@ from s5.data.header import _crc8
 from s5.inference.stages import separate_file
 from s5.scene import audio, bad_audio, pool
 from s5.separation import windows
+from s5.system.decode import DecodeConfig
 from s5.utils.errors import InputError
 
 FS = 16000
@@ -147,7 +148,7 @@ def test_a_wav_of_more_than_its_sizes_can_count_is_refused_with_both_lengths(tmp
 
 
 def separate(path):
-    return separate_file(SimpleNamespace(n_channels=1), path, path.parent / "out")
+    return separate_file(SimpleNamespace(n_channels=1, decode=DecodeConfig()), path, path.parent / "out")
 
 
 def convert(path):

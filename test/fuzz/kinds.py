@@ -167,14 +167,15 @@ def _check_wavs(folder: Path, n_samples: int | None = None) -> list[Path]:
 _systems: dict[Path, Any] = {}
 
 
-def _system(world: Path) -> Any:
-    """The originals' system, loaded once a process."""
-    from s5 import S5System
+def _system(world: Path, window: float = 10.0, overlap: float = 2.0) -> Any:
+    """The originals' system, loaded once a process, with windows of so many seconds."""
+    from s5 import DecodeConfig, S5System
 
     if world not in _systems:
         system = S5System.from_yaml(world / "system/system.yaml", world / "system/exp", "cpu")
         system.n_channels  # noqa: B018  (loads it)
         _systems[world] = system
+    _systems[world].decode = DecodeConfig(window=window, overlap=overlap)
     return _systems[world]
 
 
@@ -209,7 +210,7 @@ def _run_audio(mutant: Mutant) -> Any:
     how = mutant.rng.choice(("separate", "separate", "windows", "data", "scene", "score"))
     if how in ("separate", "windows"):
         window, overlap = (10.0, 2.0) if how == "separate" else (0.3, 0.1)
-        stages.separate_file(_system(mutant.world), name, "out", window, overlap, ["Speech"])
+        stages.separate_file(_system(mutant.world, window, overlap), name, "out", ["Speech"])
         return soundfile.info(next(Path("out").glob("*.wav"))).frames
     if how == "data":
         Path("data").mkdir()

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5 import S5System
+from s5 import DecodeConfig, S5System
 from s5.bin.fuse import main as fuse_main
 from s5.bin.separate import main as separate_main
 from s5.bin.tag import main as tag_main
-from s5.data import DataDir
+from s5.data import DataDir, whole_numbers
 from s5.fusion import CandidateConfig, GateConfig, RefineConfig
 from s5.inference import stages
+from s5.inference.results import Results, read_rows
 from s5.labels import LabelSet
 from s5.utils.errors import InputError
+from s5.utils.parallel import reproducible
 from s5.utils.shards import Shards
 
 
@@ -47,10 +49,10 @@ def digests(folder):
 def test_stages_hand_over_to_each_other(system, data, tmp_path):
     stages.tag(system, data, tmp_path)
     stages.vote(system, tmp_path)
-    labels = stages.read_rows(tmp_path / "labels")
+    labels = read_rows(tmp_path / "labels")
     assert list(labels) == data.utts
     stages.copy_oracle_labels(data, tmp_path / "oracle")
-    assert stages.read_rows(tmp_path / "oracle/labels") == {u: list(data.labels[u]) for u in data.utts}
+    assert read_rows(tmp_path / "oracle/labels") == {u: list(data.labels[u]) for u in data.utts}
     stages.separate(system, data, tmp_path / "oracle")
     stages.fuse(system, data, tmp_path / "oracle")
     names = {p.name for p in (tmp_path / "oracle/estimates").iterdir()}
@@ -79,14 +81,13 @@ def test_posteriors_are_kaldi_archives_of_distributions(system, data, tmp_path):
     np.testing.assert_allclose(table[data.utts[0]].sum(1), 1, atol=1e-5)
     mixture, _ = data.mixture(data.utts[0])
     np.testing.assert_allclose(table[data.utts[0]], system.tag(mixture)["tagger"], atol=1e-6)
-    loaded = stages.Posteriors.load(system, tmp_path)
+    loaded = Results(tmp_path).posteriors.load(["tagger"])
     assert (loaded.n_slots, loaded.labels, loaded.utts) == (3, LabelSet(("Cough", "Percussion", "Speech")), data.utts)
 
 
 REFINED = """
 inherit: {base}
-separators: [{{name: separator}}, {{name: first, experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}}]
-models: {{separator: {{train: separator.yaml}}}}
+separators: {{first: {{experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}}}}
 fusion: {{default: {{separator: 0.6, first: 0.4}}, sharpen: {{separator: 0.5}}}}
 gate: {{silence: 0.9, margin: 60}}
 refine: {{loops: 2, n_min: 1, candidates: {{threshold: 0.0}}}}
@@ -110,21 +111,103 @@ def test_the_same_bytes_from_one_process_and_from_two(trained, data, tmp_path):
     assert one == two and any(name.startswith("estimates/") for name in one)
 
 
+def test_the_stages_give_what_the_system_gives_to_the_last_bit(trained, data, tmp_path):
+    """Posteriors, probabilities, separated sources and estimates, behind a gate and a refinement."""
+    file = tmp_path / "refined.yaml"
+    file.write_text(REFINED.format(base=trained.parent / "system.yaml"))
+    system, out = S5System.from_yaml(file, trained, "cpu"), Results(tmp_path / "out")
+    stages.tag(system, data, out.path)
+    stages.vote(system, out.path)
+    stages.separate(system, data, out.path)
+    stages.fuse(system, data, out.path)
+    tables, final = out.posteriors.load(["tagger"]), out.final(data.utts)
+    votes = out.votes(data.utts, silence=["tagger"])
+    n_sources = 0
+    with reproducible():
+        for utt in data.utts:
+            mixture, fs = data.mixture(utt)
+            posteriors = system.tag(mixture)
+            np.testing.assert_array_equal(tables.of(utt)["tagger"], posteriors["tagger"])
+            vote = system.vote(posteriors)
+            assert (votes[utt].labels, votes[utt].probabilities) == (vote.labels, vote.probabilities)
+            np.testing.assert_array_equal(votes[utt].silence["tagger"], vote.silence["tagger"])
+            for name, sources in system.separate(mixture, vote.labels).items():
+                np.testing.assert_array_equal(out.separated.read(name, utt, 0, mixture.shape[1]), sources)
+            sources = system(mixture, fs)
+            assert final[utt].labels == [source.label for source in sources]
+            assert final[utt].probabilities == [source.probability for source in sources]
+            for slot, source in enumerate(sources):
+                written, _ = soundfile.read(out.estimates.path(utt, slot, source.label), dtype="int16")
+                np.testing.assert_array_equal(written, whole_numbers(source.waveform, 16)[0])
+            n_sources += len(sources)
+    assert n_sources
+
+
+def test_batches_change_nothing_but_rounding(system, data, tmp_path):
+    """Mixtures of two lengths, in batches of three."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for i, n in enumerate((8000, 8000, 6000, 8000, 6000)):
+        soundfile.write(folder / f"{i}.wav", 0.1 * np.random.default_rng(i).standard_normal((n, 4)), 8000)
+    (folder / "wav.scp").write_text("".join(f"u{i} {folder}/{i}.wav\n" for i in range(5)))
+    (folder / "labels").write_text("u0 Speech Speech\nu1\nu2 Cough\nu3 Percussion Cough Speech\nu4 Speech\n")
+    mixed, out, counts = DataDir.load(folder), {}, []
+    for size in (1, 3):
+        decode = DecodeConfig(batch_size=size)
+        one, out[size] = S5System(system.config, system.expdir, "cpu", decode=decode), Results(tmp_path / str(size))
+        stages.tag(one, mixed, out[size].path)
+        stages.copy_oracle_labels(mixed, out[size].path)
+        stages.separate(one, mixed, out[size].path)
+        stages.vote(one, out[size].path)
+        stages.separate(one, mixed, out[size].path)
+        refine = RefineConfig(loops=2, candidates=CandidateConfig(threshold=0.0), n_min=1)
+        refined = S5System(dataclasses.replace(one.config, refine=refine), one.expdir, "cpu", decode=decode)
+        counts.append(stages.fuse(refined, mixed, out[size].path))
+        stages.copy_oracle_labels(mixed, out[size].path)
+        stages.separate(one, mixed, out[size].path)
+    assert counts[0] == counts[1] and counts[0].tagged > 5
+    final = [out[size].final() for size in (1, 3)]
+    assert [vote.labels for vote in final[0].values()] == [vote.labels for vote in final[1].values()]
+    for one, other in zip(final[0].values(), final[1].values(), strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+    tables = [out[size].posteriors.load(["tagger"]) for size in (1, 3)]
+    assert tables[0].utts == tables[1].utts == mixed.utts
+    for utt in mixed.utts:
+        np.testing.assert_allclose(tables[0].of(utt)["tagger"], tables[1].of(utt)["tagger"], atol=1e-6)
+        n = mixed.mixture(utt)[0].shape[1]
+        sources = [out[size].separated.read("separator", utt, 3, n) for size in (1, 3)]
+        np.testing.assert_allclose(*sources, atol=1e-6)
+
+
+def test_stage_10_asks_for_posteriors_only_to_refine(system, data, tmp_path, monkeypatch):
+    """What a gate needs is what stage 8 wrote."""
+    stages.tag(system, data, tmp_path)
+    stages.vote(system, tmp_path)
+    stages.separate(system, data, tmp_path)
+    shutil.rmtree(tmp_path / "posteriors")
+    stages.fuse(with_(system, gate=GateConfig(silence=0.0)), data, tmp_path)
+    assert not any(read_rows(tmp_path / "final_labels").values())
+    shutil.rmtree(tmp_path / "silence")
+    with pytest.raises(InputError, match=r"silence/tagger: found No such file .*"):
+        stages.fuse(with_(system, gate=GateConfig(silence=0.0)), data, tmp_path)
+    stages.fuse(with_(system, gate=GateConfig(margin=200)), data, tmp_path)
+
+
 def test_a_gate_changes_the_final_labels_and_says_so(system, data, tmp_path, caplog):
     stages.tag(system, data, tmp_path)
-    shares = stages.Posteriors.load(system, tmp_path)
+    shares = Results(tmp_path).posteriors.load(["tagger"])
     loud = {u: _without_silence(shares.of(u)["tagger"]) for u in data.utts}
     _rewrite(tmp_path, loud)
     stages.vote(system, tmp_path)
     stages.separate(system, data, tmp_path)
-    n_labels = sum(map(len, stages.read_rows(tmp_path / "labels").values()))
+    n_labels = sum(map(len, read_rows(tmp_path / "labels").values()))
     with caplog.at_level(logging.INFO):
         stages.fuse(with_(system, gate=GateConfig(margin=-200)), data, tmp_path)
     assert n_labels and f"gate: {n_labels} of {n_labels} slots silenced" in caplog.text
-    assert not any(stages.read_rows(tmp_path / "final_labels").values())
+    assert not any(read_rows(tmp_path / "final_labels").values())
     assert not list((tmp_path / "estimates").iterdir())
     stages.fuse(with_(system, gate=GateConfig(margin=-200)), data, tmp_path, oracle=True)
-    assert stages.read_rows(tmp_path / "final_labels") == stages.read_rows(tmp_path / "labels")
+    assert read_rows(tmp_path / "final_labels") == read_rows(tmp_path / "labels")
 
 
 def test_refinement_writes_its_labels_beside_those_of_the_vote(system, data, tmp_path, caplog):
@@ -134,9 +217,9 @@ def test_refinement_writes_its_labels_beside_those_of_the_vote(system, data, tmp
     config = RefineConfig(candidates=CandidateConfig(threshold=0.0), n_min=1)
     with caplog.at_level(logging.INFO):
         counts = stages.fuse(with_(system, refine=config), data, tmp_path)
-    before, after = (stages.read_rows(tmp_path / name) for name in ("labels", "final_labels"))
+    before, after = (read_rows(tmp_path / name) for name in ("labels", "final_labels"))
     assert all(after.values())  # n_min
-    probabilities = stages.read_rows(tmp_path / "final_probabilities")
+    probabilities = read_rows(tmp_path / "final_probabilities")
     assert [len(v) for v in probabilities.values()] == [len(v) for v in after.values()]
     assert counts.mixtures == len(data.utts) and counts.queries >= counts.mixtures
     assert f"refine: {counts.removed} labels removed, {counts.restored} restored" in caplog.text
@@ -174,6 +257,7 @@ def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
         ("probabilities", b"{utt} loud\n", "{utt}: found loud, expected a probability from 0 to 1"),
         ("probabilities", b"{utt} nan\n", "{utt}: found nan, expected a probability from 0 to 1"),
         ("probabilities", b"{utt} 0.5 0.5\n", "{utt}: found 2 probabilities, expected 1, one a label"),
+        ("probabilities", b"other 0.5\n", "probabilities: found no {utt}, expected all utterances of the data set"),
         ("separated/separator/{utt}.npy", b"", "{utt}.npy: found nothing that can be read"),
         (
             "separated/separator/{utt}.npy",

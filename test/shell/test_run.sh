@@ -7,6 +7,7 @@ copy=$scratch/repo
 recipe=$copy/egs/mini_s5
 mkdir -p "$copy/tools/venv/bin" "$copy/conf/systems" "$copy/conf/tuning" "$recipe/conf/scenes" "$recipe/local"
 cp -r "$repo/run.sh" "$repo/path.sh" "$repo/utils" "$copy"
+cp "$repo/conf/decode.yaml" "$copy/conf"
 cp "$repo/egs/mini_s5/run.sh" "$recipe"
 cp "$repo/test/shell/fake_python" "$copy/tools/venv/bin/python"
 for set in train valid test; do echo "seed: 1" >"$recipe/conf/scenes/$set.yaml"; done
@@ -96,6 +97,11 @@ rm "$recipe/data/test/.done"
 recipe_run --stop_stage 2
 check "interrupted scenes are gone on with" test -e "$recipe/data/test/made_before"
 rm "$recipe/data/test/made_before"
+
+recipe_run
+echo "batch_size: 4" >>"$copy/conf/decode.yaml"
+recipe_run
+check "other settings of decoding: what runs networks, and what comes after" equals "$calls" "$tagging,$separation,$after_separation"
 
 recipe_run --stage 11
 check "--stage 11 scores again" equals "$calls" "score exp/mini/test/scores.json,score exp/mini/test_oracle/scores.json,report RESULTS.md"

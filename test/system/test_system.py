@@ -7,24 +7,27 @@ import numpy as np
 import pytest
 import soundfile
 
-from s5 import S5System
-from s5.fusion import CandidateConfig, GateConfig, RefineConfig
+from s5 import DecodeConfig, S5System
+from s5.data import whole_numbers
+from s5.fusion import CandidateConfig, GateConfig, RefineConfig, Vote
 from s5.inference import stages
 from s5.system.config import SystemConfig, system_name
 from s5.utils.config import load_inherited
 from s5.utils.errors import InputError
 
-GOOD = "taggers: [{name: a, train: a.yaml}]\nseparators: [{name: b, train: b.yaml}]\n"
+GOOD = "taggers: {a: {train: a.yaml}}\nseparators: {b: {train: b.yaml}}\n"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (GOOD + "vote: {gama: 1}\n", r"key vote\.gama: found an unknown key, expected gamma"),
-        (GOOD.replace("train: a", "trian: a"), r"key taggers\.0\.trian: found an unknown key, expected train"),
-        (GOOD.replace("name: a, train: a.yaml", "name: a"), r"key taggers\.0\.train: found nothing, expected a value"),
-        ("taggers: []\nseparators: [{name: b, train: b.yaml}]\n", "key taggers: found an empty list"),
-        (GOOD.replace("name: b", "name: a"), "key name: found a twice"),
+        (GOOD.replace("train: a", "trian: a"), r"key taggers\.a: key trian: found an unknown key, expected train"),
+        (GOOD.replace("{train: a.yaml}", "{}"), r"key taggers\.a\.train: found nothing, expected a training YAML"),
+        (GOOD.replace("{train: a.yaml}", "null"), "key taggers: found none, expected at least one model"),
+        ("taggers: [{name: a, train: a.yaml}]\n", "key taggers: found .*, expected a mapping by name"),
+        (GOOD.replace("{train: a", "{name: a, train: a"), r"key taggers\.a: key name: found a, expected none"),
+        (GOOD.replace("{b:", "{a:"), "key name: found a twice"),
         (GOOD + "fusion: {classes: {Cough: {bb: 0.1}}}\n", r"key fusion: Cough: found separator bb, expected b"),
         (GOOD + "fusion: {groups: [{labels: [Cough], weights: {bb: 1}}]}\n", r"key fusion: Cough: found separator bb"),
         (GOOD + "fusion: {default: {b: loud}}\n", r"key fusion\.default\.b: found 'loud', expected"),
@@ -39,7 +42,7 @@ GOOD = "taggers: [{name: a, train: a.yaml}]\nseparators: [{name: b, train: b.yam
             GOOD + "refine: {candidates: {tops: 3}}\n",
             r"key refine\.candidates\.tops: found an unknown key, expected top",
         ),
-        (GOOD + "models: {c: {trian: c.yaml}}\n", r"models: key c\.trian: found an unknown key, expected train"),
+        (GOOD + "models: {c: {train: c.yaml}}\n", r"key models: found an unknown key"),
     ],
 )
 def test_bad_systems_are_refused_by_key(tmp_path, text, message):
@@ -55,22 +58,18 @@ def test_the_last_phase_is_decoded_with(tmp_path):
     assert (kind, model.folder(), model.folder("train")) == ("tagger", "a_ft", "a")
 
 
-def test_a_variant_exchanges_the_models_alone(tmp_path):
-    (tmp_path / "models.yaml").write_text(
-        "models:\n  a: {train: big.yaml, finetune: big_ft.yaml}\n  b: {train: b.yaml}\n  unused: {train: u.yaml}\n"
+def test_models_of_an_inherited_system_are_merged_by_name_and_a_null_takes_one_away(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "taggers:\n  a: {train: a.yaml, weight: 0.4}\n  c: {train: c.yaml}\nseparators: {b: {train: b.yaml}}\n"
     )
-    (tmp_path / "full.yaml").write_text(
-        "inherit: models.yaml\ntaggers: [{name: a, weight: 0.4}]\nseparators: [b]\nvote: {gamma: 0.5}\n"
+    (tmp_path / "own.yaml").write_text(
+        "inherit: base.yaml\n"
+        "taggers: {a: {finetune: a2.yaml}, c: null, d: {train: d.yaml}}\n"
+        "vote: {weights: {d: 0.7}}\n"
     )
-    (tmp_path / "tiny.yaml").write_text(
-        "models:\n  a: {experiment: a_tiny, train: tiny.yaml, finetune: null}\n  b: {experiment: b_tiny, train: t}\n"
-    )
-    (tmp_path / "small.yaml").write_text("inherit: [full.yaml, tiny.yaml]\nvote: {weights: {a: 0.7}}\n")
-    full, small = (SystemConfig.load(tmp_path / f"{name}.yaml") for name in ("full", "small"))
-    assert (full.taggers[0].folder(), full.taggers[0].train, full.weights()) == ("a_ft", "big.yaml", {"a": 0.4})
-    assert (small.taggers[0].folder(), small.taggers[0].train, small.weights()) == ("a_tiny", "tiny.yaml", {"a": 0.7})
-    assert (small.separators[0].name, small.separators[0].folder(), small.vote.gamma) == ("b", "b_tiny", 0.5)
-    assert small.find("a_tiny") == small.find("a")
+    config = SystemConfig.load(tmp_path / "own.yaml")
+    assert [m.name for m in config.taggers] == ["a", "d"] and config.weights() == {"a": 0.4, "d": 0.7}
+    assert (config.taggers[0].files("finetune"), config.taggers[0].folder()) == (["a.yaml", "a2.yaml"], "a_ft")
 
 
 def test_what_several_files_inherit_goes_behind_all_of_them(tmp_path):
@@ -90,7 +89,7 @@ def test_weights_of_a_class_go_before_those_of_its_group(tmp_path):
 
 
 def test_names_of_systems_tell_their_folder():
-    assert system_name("/x/systems/conf/systems/deng2026/final_mini.yaml") == "deng2026_final_mini"
+    assert system_name("/x/systems/conf/systems/deng2026/final.yaml:mini") == "deng2026_final_mini"
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +106,12 @@ class Loud(S5System):
 
 def loud(system, **changes):
     return Loud(dataclasses.replace(system.config, **changes), system.expdir, "cpu")
+
+
+def windowed(system, window, overlap=0.25, batch_size=None):
+    """The system with windows of so many seconds."""
+    decode = DecodeConfig(window=window, overlap=overlap, batch_size=batch_size)
+    return type(system)(system.config, system.expdir, "cpu", decode=decode)
 
 
 def noise(*shape):
@@ -140,12 +145,10 @@ def test_a_batch_gives_what_single_calls_give(system):
         loud(system).batch([mixtures[0], mixtures[1][:, 1:]], 8000)
 
 
-def test_bfloat16_is_near_float32(system, monkeypatch):
-    # Where a CPU is slow in it, narrow convolutions stay in float32.
-    monkeypatch.setattr("s5.separation.fused.cpu_is_slow_in_bfloat16", lambda: False)
+def test_bfloat16_is_near_float32(system):
     mixture = noise(4, 16000)
     single = loud(system)(mixture, 8000)
-    half = Loud(system.config, system.expdir, "cpu", bf16=True)
+    half = Loud(system.config, system.expdir, "cpu", decode=DecodeConfig(precision="bf16"))
     tables = [s.tag(mixture)["tagger"] for s in (loud(system), half)]
     np.testing.assert_allclose(*tables, atol=0.02)
     labels = [s.label for s in single]
@@ -221,13 +224,17 @@ def test_a_gate_silences_slots(system):
 def test_the_clap_gate_asks_one_tagger_alone(system):
     posteriors = {"tagger": np.array([[0.5, 0.1, 0.1, 0.3], [0.1, 0.1, 0.1, 0.7], [0.4, 0.2, 0.1, 0.3]], np.float32)}
     outputs = {"separator": 0.1 * noise(3, 100)}
-    finish = (noise(4, 100), ["Cough", "Cough"], [0.5, 0.4], outputs, posteriors, system.labels)
+    voted = loud(system).vote(posteriors)
+    assert voted.labels == ["Cough", "Cough"]
+    np.testing.assert_array_equal(voted.silence["tagger"], posteriors["tagger"][[0, 2], 3])
+    finish = (noise(4, 100), voted, outputs)
     gated = loud(system, gate=GateConfig(silence=0.2, taggers=["tagger"])).finish(*finish)
     assert (gated.labels, gated.gated) == ([], 2)
     assert loud(system, gate=GateConfig(silence=0.4)).finish(*finish).labels == ["Cough", "Cough"]
-    with pytest.raises(InputError, match="found Speech, expected those of the vote, Cough Cough"):
-        loud(system, gate=GateConfig(silence=0.4)).finish(finish[0], ["Speech"], [0.5], *finish[3:])
-    given = loud(system, gate=GateConfig(silence=0.2)).finish(*finish[:4])
+    with pytest.raises(InputError, match="key silence: found multi-hot taggers, which know no silence"):
+        loud(system, gate=GateConfig(silence=0.4)).finish(finish[0], Vote(["Speech"], [0.5]), outputs)
+    given = Vote(["Cough", "Cough"], [1.0, 1.0], given=True)
+    given = loud(system, gate=GateConfig(silence=0.2)).finish(finish[0], given, outputs)
     assert given.labels == ["Cough", "Cough"]  # labels that were given are final
 
 
@@ -297,7 +304,7 @@ def test_one_file(system, tmp_path):
 
 def test_a_long_file_goes_by_windows(system, tmp_path):
     soundfile.write(tmp_path / "long.flac", 0.1 * noise(40000, 4), 16000)
-    written = stages.separate_file(loud(system), tmp_path / "long.flac", tmp_path / "out", window=1.0, overlap=0.25)
+    written = stages.separate_file(windowed(loud(system), 1.0), tmp_path / "long.flac", tmp_path / "out")
     assert written and {w.path.name for w in written} == {p.name for p in (tmp_path / "out").iterdir()}
     for source in written:
         assert 0 < source.probability <= 1 and source.path.stem.endswith(source.label)
@@ -305,15 +312,38 @@ def test_a_long_file_goes_by_windows(system, tmp_path):
         assert (info.frames, info.samplerate, info.channels) == (40000, 16000, 1)
 
 
+@pytest.mark.parametrize("fs", [8000, 11025])
+@pytest.mark.parametrize("labels", [None, ["Speech", "Cough", "Speech"]])
+def test_a_long_recording_is_what_its_file_is(system, tmp_path, labels, fs):
+    """The same windows in memory and from a file; a window of 0.3 s is no whole number of samples."""
+    one = windowed(loud(system), 0.7, 0.3)
+    mixture = 0.1 * noise(4, 2 * fs)
+    soundfile.write(tmp_path / "long.wav", mixture.T, fs, subtype="FLOAT")
+    sources = one(mixture, fs, labels)
+    written = stages.separate_file(one, tmp_path / "long.wav", tmp_path / "out", labels)
+    assert [(s.label, s.probability) for s in sources] == [(w.label, w.probability) for w in written] and sources
+    for source, file in zip(sources, written, strict=True):
+        expected = soundfile.read(file.path, dtype="int16")[0]
+        np.testing.assert_array_equal(whole_numbers(source.waveform, 16)[0], expected)
+    again = one.batch([mixture, mixture], fs, None if labels is None else [labels] * 2)
+    for row in again:
+        for a, b in zip(row, sources, strict=True):
+            np.testing.assert_array_equal(a.waveform, b.waveform)
+    batched = windowed(loud(system), 0.7, 0.3, batch_size=4)(mixture, fs, labels)
+    for a, b in zip(batched, sources, strict=True):
+        assert a.label == b.label
+        np.testing.assert_allclose(a.waveform, b.waveform, atol=1e-5)
+
+
 def test_given_labels_stand_for_all_windows(system, tmp_path):
     """Nothing is tagged; two sources of one class keep their tracks; a short file is one window."""
     for name, n in (("long", 20000), ("short", 6000)):
         soundfile.write(tmp_path / f"{name}.wav", 0.1 * noise(n, 4), 8000, subtype="FLOAT")
-    untagged = S5System(system.config, system.expdir, "cpu")
+    untagged = windowed(system, 1.0)
     untagged.tag = None  # any call of it fails
     for name in ("long", "short"):
         labels = ["Speech", "Cough", "Speech"]
-        written = stages.separate_file(untagged, tmp_path / f"{name}.wav", tmp_path / "out", 1.0, 0.25, labels)
+        written = stages.separate_file(untagged, tmp_path / f"{name}.wav", tmp_path / "out", labels)
         assert sorted(w.label for w in written) == ["Cough", "Speech", "Speech"]
         assert [w.path.name for w in written] == [f"{name}_{i}_{w.label}.wav" for i, w in enumerate(written)]
         assert {w.probability for w in written} == {1.0}
@@ -340,7 +370,7 @@ def test_a_recording_beyond_full_scale_is_clipped_and_said_so(system, tmp_path, 
     recording = tmp_path / "rec.wav"
     mixture = noise(n, 4)
     soundfile.write(recording, 100 * mixture, 8000, subtype="FLOAT")
-    written = stages.separate_file(system, recording, tmp_path / "out", 1.5, 0.25, LABELS)
+    written = stages.separate_file(windowed(system, 1.5), recording, tmp_path / "out", LABELS)
     factors = []
     for line, path in zip(caplog.messages, (w.path for w in written), strict=True):
         full = int((np.abs(soundfile.read(path)[0]) >= 32767 / 32768).sum())
@@ -349,7 +379,7 @@ def test_a_recording_beyond_full_scale_is_clipped_and_said_so(system, tmp_path, 
         factors.append(float(re.search(r"multiply \S*rec.wav by (\S+) or less", line)[1]))
     caplog.clear()
     soundfile.write(recording, 100 * min(factors) * mixture, 8000, subtype="FLOAT")
-    stages.separate_file(system, recording, tmp_path / "out", 1.5, 0.25, LABELS)
+    stages.separate_file(windowed(system, 1.5), recording, tmp_path / "out", LABELS)
     assert not caplog.messages
 
 
@@ -363,20 +393,19 @@ def test_outputs_take_the_place_of_those_of_an_earlier_run(system, tmp_path, n):
         (out / name).write_text(name)
     soundfile.write(tmp_path / "a.wav", 0.1 * noise(n, 4), 8000)
     with pytest.raises(InputError, match="found label Meow"):
-        stages.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, ["Meow"])
+        stages.separate_file(windowed(system, 1.5), tmp_path / "a.wav", out, ["Meow"])
     assert len(list(out.iterdir())) == len(others) + 3
-    stages.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, ["Cough"])
+    stages.separate_file(windowed(system, 1.5), tmp_path / "a.wav", out, ["Cough"])
     assert sorted(p.name for p in out.iterdir()) == sorted([*others, "a_0_Cough.wav"])
     assert all((out / name).read_text() == name for name in others)
-    stages.separate_file(system, tmp_path / "a.wav", out, 1.5, 0.25, [])
+    stages.separate_file(windowed(system, 1.5), tmp_path / "a.wav", out, [])
     assert sorted(p.name for p in out.iterdir()) == sorted(others)
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(10, float("nan")), (10, -1), (10, 6), (float("inf"), 2), (0, 0)])
-def test_windows_that_make_no_sense_are_refused_whatever_the_length(system, tmp_path, window, overlap):
-    soundfile.write(tmp_path / "a.wav", noise(100, 4), 8000)
+def test_windows_that_make_no_sense_are_refused_whatever_the_length(window, overlap):
     with pytest.raises(InputError, match=r"overlap: found .* s of windows of"):
-        stages.separate_file(system, tmp_path / "a.wav", tmp_path / "out", window, overlap)
+        DecodeConfig(window=window, overlap=overlap)
 
 
 @pytest.mark.parametrize("channels", [1, 5])

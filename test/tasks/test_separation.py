@@ -52,7 +52,7 @@ def test_other_networks_train_and_decode(recipe, tmp_path, network):
     mixture = np.random.default_rng(0).standard_normal((4, 8000)).astype(np.float32)
     sources = separator.separate(mixture, ["Cough", "Speech"])
     assert sources.shape == (3, 8000) and sources[:2].any(axis=1).all() and not sources[2].any()
-    full, half = (separator.separate(mixture, ["Cough"], bf16) for bf16 in (False, True))
+    full, half = (separator.separate(mixture, ["Cough"], precision) for precision in ("fp32", "bf16"))
     assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
 
 
@@ -117,11 +117,11 @@ def test_fine_tuning_goes_on_from_a_fine_tuned_model(recipe, tmp_path):
     """The first training keeps an average: the second starts from it; the third from the second."""
     first, second, third = (tmp_path / f"{name}.yaml" for name in ("first", "second", "third"))
     first.write_text(config(tmp_path, ema_decay=0.9).read_text())
-    second.write_text(f"inherit: {first.name}\nema_decay: 0.0\noptim_conf: {{lr: 0.0}}\nscheduler: null\n")
-    third.write_text(f"inherit: {second.name}\n")
+    second.write_text("ema_decay: 0.0\noptim_conf: {lr: 0.0}\nscheduler: null\n")
+    third.write_text("")
     (tmp_path / "system.yaml").write_text(
-        f"taggers: [{{name: t, train: tagger.yaml}}]\n"
-        f"separators: [{{name: s, train: {first}, finetune: [{second}, {third}]}}]\n"
+        f"taggers: {{t: {{train: tagger.yaml}}}}\n"
+        f"separators: {{s: {{train: {first}, finetune: [{second}, {third}]}}}}\n"
     )
     for phase in ("train", "finetune", "finetune2"):
         train_model(tmp_path / "system.yaml", "s", phase, "data/train", "data/valid", tmp_path / "exp", 0)

@@ -20,16 +20,15 @@ from s5.tuning.cache import Item
 from s5.tuning.result import as_table, write_yaml
 from s5.tuning.search import _Search
 from s5.tuning.space import decisions
-from s5.utils.config import parse
 from s5.utils.errors import InputError
 
 SYSTEM = """
 taggers:
-  - {name: fine, experiment: tagger, train: tagger.yaml, finetune: tagger_ft.yaml, weight: 0.7}
-  - {name: coarse, experiment: tagger, train: tagger.yaml, checkpoint: 1epoch.pth, weight: 0.3}
+  fine: {experiment: tagger, train: tagger.yaml, finetune: tagger_ft.yaml, weight: 0.7}
+  coarse: {experiment: tagger, train: tagger.yaml, checkpoint: 1epoch.pth, weight: 0.3}
 separators:
-  - {name: last, experiment: separator, train: separator.yaml}
-  - {name: first, experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}
+  last: {experiment: separator, train: separator.yaml}
+  first: {experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}
 fusion: {default: {last: 3.0}, classes: {Cough: {last: 2.0, first: 1.0}}}
 vote: {gamma: 0.5}
 """
@@ -67,9 +66,8 @@ def through_the_pipeline(system, data):
     for utt in data.utts:
         mixture, _ = data.mixture(utt)
         posteriors = system.tag(mixture)
-        labels, shares = system.vote(posteriors, system.labels)
-        outputs = system.separate(mixture, labels)
-        result = system.finish(mixture, labels, shares, outputs, posteriors)
+        vote = system.vote(posteriors)
+        result = system.finish(mixture, vote, system.separate(mixture, vote.labels), posteriors)
         refs = list(data.labels[utt])
         value = capi_sdri(result.labels, result.sources, refs, data.sources(utt)[: len(refs)], mixture[0])
         values += [] if value is None else [value]
@@ -152,7 +150,7 @@ LABELS = LabelSet(("Cough", "Speech"))
 
 
 def config(text=SYSTEM):
-    return parse(SystemConfig, yaml.safe_load(text), "system")
+    return SystemConfig.from_keys(yaml.safe_load(text), "system")
 
 
 def made_cache(space, n=12):

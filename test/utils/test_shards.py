@@ -1,6 +1,5 @@
 """Stages in shards: the same bytes as in one piece, and joins that bear 10,000 of them."""
 
-import json
 import resource
 import shutil
 import time
@@ -17,8 +16,9 @@ from s5.bin.simulate import main as simulate_main
 from s5.bin.tag import main as tag_main
 from s5.data import DataDir
 from s5.inference import stages
+from s5.inference.results import Posteriors
 from s5.utils.errors import InputError
-from s5.utils.shards import Shards, results
+from s5.utils.shards import RESULTS, Shards, results
 
 N = 3
 
@@ -102,11 +102,28 @@ def test_a_missing_shard_or_one_of_other_items_is_named(tmp_path):
     for index in (1, 2):
         assert results(Shards(tmp_path, 2, index), "abcd", lambda part: part) is None
     assert list(results(Shards(tmp_path, 2), "abcd", list)) == list("abcd")
-    with pytest.raises(InputError, match=r"2\.jsonl: found 2 items, expected 3"):
-        list(results(Shards(tmp_path, 2), "abcde", list))
-    (tmp_path / "1.jsonl").unlink()
-    with pytest.raises(InputError, match=r"1\.jsonl: found No such file or directory, expected shard 1 of 2"):
+    for items, found in (("abcde", "2: found 2 items, expected 3"), ("abdc", "2: found 2 items, expected 2")):
+        with pytest.raises(InputError, match=found):
+            list(results(Shards(tmp_path, 2), items, list))
+    (tmp_path / "2" / RESULTS).write_text('"c"\n"d\n')
+    with pytest.raises(InputError, match=r"found no JSON.*, expected what shards write"):
         list(results(Shards(tmp_path, 2), "abcd", list))
+    shutil.rmtree(tmp_path / "1")
+    with pytest.raises(InputError, match=r"1/items: found No such file or directory, expected shard 1 of 2"):
+        list(results(Shards(tmp_path, 2), "abcd", list))
+
+
+def test_a_shard_that_two_jobs_do_is_there_once(tmp_path):
+    """The second one was begun when the first one's node was thought to be dead."""
+    shards = Shards(tmp_path, 1, 1)
+
+    def work(part):
+        yield from part
+        results(shards, "ab", list)
+
+    results(shards, "ab", work)
+    assert list(results(Shards(tmp_path, 1), "ab", list)) == ["a", "b"]
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
 
 
 def test_a_shard_that_fails_leaves_no_part(tmp_path):
@@ -119,12 +136,21 @@ def test_a_shard_that_fails_leaves_no_part(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_numbers_keep_every_bit(tmp_path):
-    values = np.random.default_rng(0).standard_normal((50, 57)).astype(np.float32)
-    decode_, encode = (lambda x: np.array(x, np.float32)), (lambda a: a.tolist())
-    results(Shards(tmp_path, 1, 1), values, lambda part: part, encode, decode_)
-    found = np.stack(list(results(Shards(tmp_path, 1), values, list, encode, decode_)))
-    assert found.tobytes() == values.tobytes()
+def test_arrays_of_shards_are_joined_as_cat_joins_files(tmp_path):
+    """An archive of all and the joined archives of parts, one of them empty, are the same bytes."""
+    table = {f"u{i}": np.random.default_rng(i).random((3, 4)).astype(np.float32) for i in range(5)}
+    names = ("whole", "joined", "a", "b", "c")
+    folders = [tmp_path / name for name in names]
+    for folder in folders:
+        folder.mkdir()
+    whole, joined, *parts = (Posteriors(folder) for folder in folders)
+    whole.write({"m": table}, tmp_path / "final")
+    for part, utts in zip(parts, (["u0", "u1"], [], ["u2", "u3", "u4"]), strict=True):
+        part.write({"m": {utt: table[utt] for utt in utts}}, tmp_path / "final")
+    joined.join(folders[2:], ["m"], tmp_path / "final")
+    assert contents(folders[0]) == contents(folders[1])
+    cat = b"".join((folder / "m.ark").read_bytes() for folder in folders[2:])
+    assert cat == (folders[1] / "m.ark").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -147,9 +173,10 @@ def shards_of_stage_7(folder, utts, count):
     """What ``count`` jobs of stage 7 leave: posteriors of one tagger, 3 x 4."""
     shards = Shards(folder, count)
     folder.mkdir()
+    posterior = np.full((3, 4), 0.25, np.float32)
     for index in range(1, count + 1):
-        lines = [json.dumps({"tagger": [[0.25] * 4] * 3}) + "\n" for _ in shards.part(utts, index)]
-        (folder / f"{index}.jsonl").write_text("".join(lines))
+        with Shards(folder, count, index).writing(utts) as part:
+            Posteriors(part).write({"tagger": dict.fromkeys(shards.part(utts, index), posterior)})
 
 
 def test_ten_thousand_shards_of_stage_7(trained, tmp_path):

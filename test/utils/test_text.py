@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from s5.data import DataDir
-from s5.inference.stages import read_rows
+from s5.inference.results import read_rows
 from s5.labels import LabelSet
 from s5.scene import Sampler, Scene
 from s5.scene.formats.lists import MetadataList

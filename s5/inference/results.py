@@ -1,0 +1,388 @@
+"""The results folder of a system on a data set, ``exp/<system>/<set>``: what stages 7 to 11 hand to each other.
+
+    posteriors/<tagger>.ark, .scp    stage 7: K x (C + 1) a mixture, 1 x C of a multi-hot tagger
+    posteriors/labels.txt, n_slots   the label set and K
+    labels                           stage 8: <utt> <Label> ..., the labels of the active slots
+    probabilities                    <utt> <p> ..., one a label, with every digit that a float has
+    silence/<tagger>                 <utt> <p> ..., a tagger's silence posteriors there; none of multi-hot taggers
+    separated/<separator>/<utt>.npy  stage 9: [K, samples] float32
+    estimates/<utt>_<slot>_<L>.wav   stage 10: 16 bit, active slots
+    final_labels                     those of the estimates: the vote's, less what a gate silenced, refined if asked
+    final_probabilities              one a final label
+    scores.json                      stage 11
+
+Numbers in text keep every bit: what a stage reads is what the one before computed.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from s5.data import Clipped, write_audio
+from s5.data.kaldi import check_posterior, read_ark, read_n_slots, read_scp
+from s5.data.names import SourceFile, find_source_files, source_name
+from s5.fusion import Vote
+from s5.labels import LabelSet
+from s5.utils.errors import InputError
+from s5.utils.files import write_bytes
+from s5.utils.text import read_json, read_text
+
+Rows = dict[str, list[str]]
+"""Words by utterance."""
+
+_NO_ARRAY = (ValueError, SyntaxError, TypeError, MemoryError, OverflowError, TokenError, BadZipFile)
+"""What numpy raises at a file of samples that is none."""
+
+_KEYS: dict[str, type] = {"metrics": dict, "mixtures": list}
+_MIXTURE_KEYS: dict[str, type] = {"utt": str, "ref_labels": list, "est_labels": list, "pairs": list}
+
+
+class Results:
+    """A results folder.
+
+    Args:
+        path: ``exp/<system>/<set>``, or ``exp/<system>/<set>_oracle`` of given labels.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.posteriors = Posteriors(self.path / "posteriors")
+        self.separated = Separated(self.path / "separated")
+        self.estimates = Estimates(self.path / "estimates")
+        self.labels_file, self.probabilities_file = self.path / "labels", self.path / "probabilities"
+        self.final_labels_file = self.path / "final_labels"
+        self.final_probabilities_file = self.path / "final_probabilities"
+        self.scores_file = self.path / "scores.json"
+
+    def write_votes(self, votes: Mapping[str, Vote], taggers: Sequence[str] = ()) -> None:
+        """Writes ``labels``, ``probabilities`` and ``silence/``, as stage 8 does.
+
+        Args:
+            votes: by utterance.
+            taggers: whose silence posteriors the votes hold.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for tagger in taggers:
+            known = {utt: as_text(vote.silence[tagger]) for utt, vote in votes.items() if vote.silence is not None}
+            self._silence(tagger).parent.mkdir(exist_ok=True)
+            self._silence(tagger).unlink(missing_ok=True)
+            if known:
+                write_rows(self._silence(tagger), known)
+        write_rows(self.probabilities_file, {utt: as_text(vote.probabilities) for utt, vote in votes.items()})
+        write_rows(self.labels_file, {utt: vote.labels for utt, vote in votes.items()})
+
+    def labels(self, utts: Iterable[str]) -> Rows:
+        """Labels of the active slots of some utterances.
+
+        Raises:
+            InputError: there are none, or not of all of them.
+        """
+        return _of(utts, self.labels_file)
+
+    def votes(self, utts: Sequence[str], silence: Sequence[str] = (), given: bool = False) -> dict[str, Vote]:
+        """What stage 8 made of some utterances.
+
+        Args:
+            utts: the utterances.
+            silence: taggers whose silence posteriors are needed.
+            given: the labels are given ones, not those of a vote.
+
+        Raises:
+            InputError: something of it is missing, or is no probability.
+        """
+        rows = self.labels(utts)
+        shares = _numbers(rows, self.probabilities_file)
+        silent = {tagger: _numbers(rows, self._silence(tagger)) for tagger in silence}
+
+        def silence_of(utt: str) -> dict[str, np.ndarray] | None:
+            return {tagger: np.array(table[utt], np.float32) for tagger, table in silent.items()} or None
+
+        return {utt: Vote(labels, shares[utt], silence_of(utt), given) for utt, labels in rows.items()}
+
+    def _silence(self, tagger: str) -> Path:
+        return self.path / "silence" / tagger
+
+    def write_final(self, final: Mapping[str, Vote]) -> None:
+        """Writes ``final_labels`` and ``final_probabilities``, as stage 10 does."""
+        write_rows(self.final_probabilities_file, {utt: as_text(vote.probabilities) for utt, vote in final.items()})
+        write_rows(self.final_labels_file, {utt: vote.labels for utt, vote in final.items()})
+
+    def join_final(self, parts: Sequence[Path]) -> None:
+        """Puts these files of several results folders one behind the other."""
+        for file in (self.final_probabilities_file, self.final_labels_file):
+            write_bytes(file, b"".join((part / file.name).read_bytes() for part in parts))
+
+    def final(self, utts: Iterable[str] | None = None) -> dict[str, Vote]:
+        """Labels and probabilities of the estimates, of some or of all utterances.
+
+        Raises:
+            InputError: they are missing, or not of all these utterances.
+        """
+        rows = read_rows(self.final_labels_file) if utts is None else _of(utts, self.final_labels_file)
+        shares = _numbers(rows, self.final_probabilities_file)
+        return {utt: Vote(labels, shares[utt]) for utt, labels in rows.items()}
+
+    def scores(self) -> dict[str, Any]:
+        """Content of ``scores.json``; see :func:`read_scores`."""
+        return read_scores(self.scores_file)
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """The folder ``posteriors``."""
+
+    folder: Path
+
+    def write(self, tables: Mapping[str, Mapping[str, np.ndarray]], final: Path | None = None) -> None:
+        """Writes an archive a tagger.
+
+        Args:
+            tables: posteriors by tagger and utterance.
+            final: where the folder will be, which the paths in the scp files tell; by default where it is.
+        """
+        import kaldiio
+
+        for name, table in tables.items():
+            ark, scp = self.folder / f"{name}.ark", self.folder / f"{name}.scp"
+            kaldiio.save_ark(str(ark), dict(table), scp=str(scp))
+            lines = scp.read_text(encoding="utf-8").replace(f" {self.folder}/", f" {final or self.folder}/")
+            scp.write_text(lines, encoding="utf-8")
+
+    def join(self, parts: Sequence[Path], taggers: Sequence[str], final: Path) -> None:
+        """Puts the archives of several folders one behind the other: the same bytes as of one :meth:`write` of all.
+
+        Args:
+            parts: the folders.
+            taggers: of each of them.
+            final: where this folder will be.
+        """
+        for name in taggers:
+            with open(self.folder / f"{name}.ark", "wb") as ark, open(self.folder / f"{name}.scp", "w") as scp:
+                for part in parts:
+                    start = ark.tell()
+                    with open(part / f"{name}.ark", "rb") as one:
+                        shutil.copyfileobj(one, ark)
+                    for line in read_text(part / f"{name}.scp", "posteriors of a shard").splitlines():
+                        head, _, offset = line.rpartition(":")
+                        utt = head.partition(" ")[0]
+                        scp.write(f"{utt} {final}/{name}.ark:{start + int(offset)}\n")
+
+    def write_facts(self, labels: LabelSet, n_slots: int) -> None:
+        """Writes the label set and K."""
+        labels.save(self.folder / "labels.txt")
+        (self.folder / "n_slots").write_text(f"{n_slots}\n", encoding="utf-8")
+
+    def labels(self) -> LabelSet:
+        """The label set."""
+        return LabelSet.load(self.folder / "labels.txt")
+
+    def n_slots(self) -> int:
+        """K."""
+        return read_n_slots(self.folder / "n_slots")
+
+    def taggers(self) -> list[str]:
+        """Taggers of which there are posteriors."""
+        return sorted(ark.stem for ark in self.folder.glob("*.ark"))
+
+    def table(self, tagger: str) -> dict[str, np.ndarray]:
+        """Posteriors of one tagger by utterance, from its ark alone, which may have been moved.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        path, n_labels, table = self.folder / f"{tagger}.ark", len(self.labels()), {}
+        for utt, posterior in read_ark(path, "posteriors (stage 7)"):
+            check_posterior(posterior, n_labels, f"{path}: {utt}")
+            table[utt] = posterior
+        return table
+
+    def load(self, taggers: Sequence[str]) -> Tables:
+        """Posteriors of all taggers of a system.
+
+        Raises:
+            InputError: they are missing, damaged, or not of the same utterances.
+        """
+        labels = self.labels()
+        tables = {name: dict(read_scp(self.folder / f"{name}.scp", "posteriors (stage 7)")) for name in taggers}
+        for name, table in tables.items():
+            for one, other in ((name, taggers[0]), (taggers[0], name)):
+                for utt in tables[other]:
+                    if utt not in tables[one]:
+                        raise InputError(self.folder / f"{one}.scp", f"no {utt}", f"the utterances of {other}.scp")
+            for utt, posterior in table.items():
+                check_posterior(posterior, len(labels), f"{self.folder / name}.scp: {utt}")
+        return Tables(tables, labels, self.n_slots())
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Posteriors of all taggers of a system.
+
+    Attributes:
+        tables: posteriors by tagger and utterance.
+        labels: the label set.
+        n_slots: K.
+    """
+
+    tables: dict[str, dict[str, np.ndarray]]
+    labels: LabelSet
+    n_slots: int
+
+    @property
+    def utts(self) -> list[str]:
+        """The utterances."""
+        return list(next(iter(self.tables.values())))
+
+    def of(self, utt: str) -> dict[str, np.ndarray]:
+        """Posteriors of one utterance by tagger."""
+        for name, table in self.tables.items():
+            if utt not in table:
+                raise InputError("posteriors", f"none of {name} for {utt}", "all utterances (stage 7)")
+        return {name: table[utt] for name, table in self.tables.items()}
+
+
+@dataclass(frozen=True)
+class Separated:
+    """The folder ``separated``."""
+
+    folder: Path
+
+    def write(self, separator: str, utt: str, sources: np.ndarray) -> None:
+        """Writes one utterance's sources [K, samples]; the separator's folder has to be there."""
+        content = io.BytesIO()
+        np.save(content, sources)
+        write_bytes(self.folder / separator / f"{utt}.npy", content.getvalue())
+
+    def read(self, separator: str, utt: str, n_labels: int, n_samples: int) -> np.ndarray:
+        """[K, samples] float32 of one utterance.
+
+        Raises:
+            InputError: a file that is missing or damaged, or that does not fit labels and mixture.
+        """
+        path = self.folder / separator / f"{utt}.npy"
+        try:
+            sources = np.load(path, allow_pickle=False)
+        except (OSError, EOFError, *_NO_ARRAY) as e:
+            reason = getattr(e, "strerror", None) or "nothing that can be read"
+            raise InputError(path, reason, "separated sources (stage 9)") from e
+        form = f"float32 sources of {n_labels} labels and {n_samples} samples, as labels and mixture have (stage 9)"
+        if not isinstance(sources, np.ndarray) or sources.dtype != np.float32:
+            raise InputError(path, getattr(sources, "dtype", "several arrays"), form)
+        if sources.ndim != 2 or len(sources) < n_labels or sources.shape[1] != n_samples:
+            raise InputError(path, f"shape {list(sources.shape)}", form)
+        if not np.isfinite(sources).all():
+            raise InputError(path, "samples that are not finite", "separated sources (stage 9)")
+        return sources
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The folder ``estimates``."""
+
+    folder: Path
+
+    def path(self, utt: str, slot: int, label: str) -> Path:
+        """The file of one estimate."""
+        return self.folder / source_name(utt, slot, label)
+
+    def write(self, utt: str, slot: int, label: str, waveform: np.ndarray, fs: int) -> Clipped:
+        """Writes one estimate [samples]; returns what 16 bits could not hold of it."""
+        return write_audio(self.path(utt, slot, label), waveform[None], fs, subtype="PCM_16")
+
+    def find(self, utts: Collection[str]) -> dict[str, dict[int, SourceFile]]:
+        """The files of some utterances by slot; see :func:`s5.data.names.find_source_files`."""
+        return find_source_files(self.folder, utts)
+
+
+def read_scores(file: str | Path) -> dict[str, Any]:
+    """Content of a ``scores.json``.
+
+    Raises:
+        InputError: the file is missing, or is not what stage 11 writes.
+    """
+    file = Path(file)
+    scores = read_json(file, "the scores that stage 11 writes")
+    _check(scores, _KEYS, file)
+    for i, mixture in enumerate(scores["mixtures"]):
+        _check(mixture, _MIXTURE_KEYS, f"{file}: mixtures[{i}]")
+    return dict(scores)
+
+
+def _check(data: Any, keys: dict[str, type], where: object) -> None:
+    if not isinstance(data, dict):
+        raise InputError(where, type(data).__name__, "a mapping of keys")
+    for key, kind in keys.items():
+        if not isinstance(data.get(key), kind):
+            found = type(data[key]).__name__ if key in data else "nothing"
+            raise InputError(f"{where}: key {key}", found, f"a {kind.__name__}, as stage 11 writes it")
+
+
+def as_text(numbers: Iterable[float]) -> list[str]:
+    """Numbers as text that reads back as the same floats.
+
+    Example:
+        >>> as_text([1, 0.1, np.float32(0.1)])
+        ['1.0', '0.1', '0.10000000149011612']
+    """
+    return [repr(float(number)) for number in numbers]
+
+
+def read_rows(path: str | Path) -> Rows:
+    """Reads ``<key> <token> ...`` lines.
+
+    Raises:
+        InputError: a missing file, one that is no UTF-8, an empty line, or a key that stands twice.
+    """
+    rows: Rows = {}
+    text = read_text(path, "a file of '<utt> <Label> ...' lines")
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        if not line.strip():
+            raise InputError(f"{path}:{number}", "an empty line", "an utterance")
+        key, *tokens = line.split()
+        if key in rows:
+            raise InputError(f"{path}:{number}", f"{key} twice", "each utterance once")
+        rows[key] = tokens
+    return rows
+
+
+def write_rows(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
+    """Writes ``<key> <token> ...`` lines."""
+    write_bytes(path, "".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()).encode())
+
+
+def _of(utts: Iterable[str], path: Path) -> Rows:
+    """The lines of some utterances."""
+    rows = read_rows(path)
+    for utt in utts:
+        if utt not in rows:
+            raise InputError(path, f"no {utt}", "all utterances of the data set")
+    return {utt: rows[utt] for utt in utts}
+
+
+def _numbers(labels: Rows, path: Path) -> dict[str, list[float]]:
+    """The lines of some utterances: a number from 0 to 1 for each label."""
+    return {utt: _row(row, len(labels[utt]), f"{path}: {utt}") for utt, row in _of(list(labels), path).items()}
+
+
+def _row(words: Sequence[str], n_labels: int, where: str) -> list[float]:
+    if len(words) != n_labels:
+        raise InputError(where, f"{len(words)} probabilities", f"{n_labels}, one a label")
+    numbers = []
+    for word in words:
+        try:
+            number = float(word)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 1:
+            raise InputError(where, word, "a probability from 0 to 1")
+        numbers.append(number)
+    return numbers
