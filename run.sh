@@ -30,7 +30,7 @@ options=(
   "ngpu||number|GPUs a training uses, 0 for the CPU; by default 1 where there is one"
   "num_nodes|1|number|machines a training uses"
   "nj||number|parallel jobs of the stages that work item by item; by default the number of cores"
-  "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md)"
+  "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md); S5_CMD, set in the environment or in a file cmd.sh beside this script, is another default"
   "overwrite|false|flag|do the asked stages again even if done; trained models are moved to NAME.<date-time>"
   "train_args||text|more ESPnet options for every training, e.g. \"--max_epoch 5\""
   "scene_args||text|more options for every call of simulate, e.g. \"--num_scenes 6\""
@@ -59,6 +59,10 @@ that holds several are parted by spaces.'
 . "$root/utils/parse_options.sh"
 . "$root/utils/stage.sh"
 parse_options "$@"
+# What a cluster's users always pass to --cmd: S5_CMD, from the environment or from a file of theirs.
+# shellcheck source=/dev/null
+if [ -z "${S5_CMD:-}" ] && [ -f "$root/cmd.sh" ]; then . "$root/cmd.sh"; fi
+if [ -z "${given[cmd]:-}" ]; then cmd=${S5_CMD:-$cmd}; fi
 [ ${#arguments[@]} -eq 0 ] || usage_error "found '${arguments[0]}', expected options only"
 [ -d "$root/egs/$dataset" ] || die "--dataset: found no egs/$dataset, expected one of $(cd "$root/egs" && echo *)"
 

@@ -18,7 +18,6 @@ import argparse
 import gzip
 import hashlib
 import io
-import os
 import struct
 import subprocess
 import sys
@@ -33,8 +32,10 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 import soxr
-import yaml
 from scipy.signal import butter, sosfiltfilt
+
+from s5.utils.config import load_yaml
+from s5.utils.files import atomic_write, write_text
 
 FS = 16000
 HERE = Path(__file__).resolve().parent
@@ -546,7 +547,7 @@ def deal_out(label: str, names: Sequence[str], held_out: dict[str, float]) -> di
 @cache
 def read_sources() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(packages, sources) of sources.yaml, each source with all its fields filled."""
-    table = yaml.safe_load((HERE / "sources.yaml").read_text(encoding="utf-8"))
+    table = load_yaml(HERE / "sources.yaml")
     sources = []
     for kind in ("sound_event", "interference", "noise"):
         for label, entries in table[kind].items():
@@ -580,9 +581,8 @@ def build(work: Path, archive: Path) -> None:
                 raise SystemExit(f"{name}: made twice")
             members[name] = encode(wav, name)
             seconds.setdefault((source["kind"], source["split"], source["label"]), []).append(len(wav) / FS)
-    partial = archive.with_name(archive.name + ".partial")
     with (
-        partial.open("wb") as raw,
+        atomic_write(archive) as raw,
         # gzip, because the same Vorbis tables open every file; no name and no time in its head.
         gzip.GzipFile("", "wb", 9, raw, 0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
@@ -591,7 +591,6 @@ def build(work: Path, archive: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(members[name]), 0o644
             tar.addfile(info, io.BytesIO(members[name]))
-    os.replace(partial, archive)
     for key, lengths in sorted(seconds.items()):
         print(f"{' '.join(key):45s} {len(lengths):4d} files {sum(lengths):7.1f} s")
     print(f"{archive}: {archive.stat().st_size / 1e6:.2f} MB, {len(members)} files")
@@ -642,9 +641,7 @@ def licenses(path: Path) -> None:
         cells = [source[k] for k in ("kind", "split", "label", "name")] + [", ".join(source["package"]), what]
         cells += [source.get(k, package[k]) for k in ("author", "licence")]
         lines.append("| " + " | ".join(cells) + " |\n")
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(lines), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(lines))
 
 
 def main() -> None:

@@ -13,10 +13,9 @@ equaliser.
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,8 @@ import soundfile as sf
 from s5.bin.command import Parser, run
 from s5.data import read_audio
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_write, leftovers, write_text
+from s5.utils.parallel import run_jobs
 
 FS = 16000
 WAVES = 32
@@ -90,10 +91,13 @@ def make(ambience: str, path: str, seconds: float) -> str:
     if out.parent.name == "train" and not out.stem.endswith("_0"):
         noise = colour(noise, rng)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.partial.flac")
-    sf.write(partial, np.clip(noise, -1, 1).T, FS, subtype="PCM_16")
-    os.replace(partial, out)
+    with atomic_write(out) as file:
+        sf.write(file, np.clip(noise, -1, 1).T, FS, subtype="PCM_16", format="FLAC")
     return path
+
+
+def _make(job: tuple[str, str], seconds: float) -> str:
+    return make(*job, seconds)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -120,14 +124,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{out}: {len(jobs)} files, complete")
         return
     stamp.unlink(missing_ok=True)
-    with ProcessPoolExecutor(args.nj) as pool:
-        for path in pool.map(make, *zip(*todo, strict=True), [args.seconds] * len(todo)):
-            print(path)
+    for _ in run_jobs(partial(_make, seconds=args.seconds), todo, args.nj, "make noise"):
+        pass
+    print(f"{out}: {len(jobs)} files, {len(todo)} of them made")
     wanted = {path for _, path in jobs}
-    for old in [*out.glob("*/*.flac"), *out.glob("*/.*.partial.flac")]:
+    for old in [*out.glob("*/*.flac"), *(path for folder in out.glob("*") for path in leftovers(folder))]:
         if str(old) not in wanted:
             old.unlink()
-    stamp.write_text(version, encoding="utf-8")
+    write_text(stamp, version)
 
 
 if __name__ == "__main__":

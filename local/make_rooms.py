@@ -10,11 +10,11 @@ energy that the image sources had just before, a third of it in each figure of e
 from __future__ import annotations
 
 import hashlib
-import os
+import tempfile
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ import numpy as np
 from s5.bin.command import Parser, run
 from s5.utils.config import load_yaml, parse
 from s5.utils.errors import InputError
+from s5.utils.files import leftovers, write_bytes, write_text
+from s5.utils.parallel import run_jobs
 
 FS = 16000
 SPEED_OF_SOUND = 343.0
@@ -183,11 +185,11 @@ def write_sofa(path: Path, room: Room, responses: np.ndarray, positions: np.ndar
     sofa.Data_IR = responses
     sofa.Data_SamplingRate = FS
     sofa.Data_Delay = np.zeros((1, 4))
-    partial = path.with_name(f".{path.stem}.partial.sofa")
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sofar.write_sofa(str(partial), sofa, compression=1)
-    os.replace(partial, path)
+        made = Path(folder, path.name)
+        sofar.write_sofa(str(made), sofa, compression=1)
+        write_bytes(path, made.read_bytes())
 
 
 def make(room: Room, out: str) -> str:
@@ -214,14 +216,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{out}: {len(rooms)} rooms, complete")
         return
     stamp.unlink(missing_ok=True)
-    with ProcessPoolExecutor(args.nj) as pool:
-        for path in pool.map(make, todo, [args.out] * len(todo)):
-            print(path)
+    for _ in run_jobs(partial(make, out=args.out), todo, args.nj, "make rooms"):
+        pass
+    print(f"{out}: {len(rooms)} rooms, {len(todo)} of them made")
     wanted = {out / room.split / f"{room.name}.sofa" for room in rooms}
-    for old in [*out.glob("*/*.sofa"), *out.glob("*/.*.partial.sofa")]:
+    for old in [*out.glob("*/*.sofa"), *(path for folder in out.glob("*") for path in leftovers(folder))]:
         if old not in wanted:
             old.unlink()
-    stamp.write_text(version, encoding="utf-8")
+    write_text(stamp, version)
 
 
 if __name__ == "__main__":

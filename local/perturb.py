@@ -9,10 +9,9 @@ a source stands for more of them. Validation and test stay as they are.
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,8 @@ from scipy.signal import firwin2, oaconvolve
 from s5.bin.command import Parser, run
 from s5.data import read_audio
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_write, write_text
+from s5.utils.parallel import run_jobs
 
 MARK = "_sp"
 
@@ -55,9 +56,8 @@ def perturb(path: Path, speeds: Sequence[float], filter_db: float = 0.0) -> None
             seed = zlib.crc32("/".join([*path.parts[-3:], f"{speed:g}"]).encode())
             new = colour(new, fs, filter_db, np.random.default_rng(seed))
         out = other_speed(path, speed)
-        partial = out.with_name(f".{out.stem}.partial.flac")
-        sf.write(partial, new / max(1.0, float(np.abs(new).max())), fs, subtype="PCM_16")
-        os.replace(partial, out)
+        with atomic_write(out) as file:
+            sf.write(file, new / max(1.0, float(np.abs(new).max())), fs, subtype="PCM_16", format="FLAC")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,14 +83,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if folder.is_dir() and not (stamp.is_file() and stamp.read_text(encoding="utf-8") == version):
             for copy in folder.rglob(f"*{MARK}*.flac"):  # made in another way
                 copy.unlink()
-            stamp.write_text(version, encoding="utf-8")
+            write_text(stamp, version)
     found = [p for folder in args.folders for p in sorted(Path(folder).rglob("*.*"))]
     files = [p for p in found if MARK not in p.stem and not p.name.startswith(".")]
     if not files:
         raise InputError(" ".join(args.folders), "no file", "recordings (local/unpack.py)")
-    with ProcessPoolExecutor(args.nj) as pool:
-        n = len(files)
-        list(pool.map(perturb, files, [args.speeds] * n, [args.filter_db] * n, chunksize=16))
+    job = partial(perturb, speeds=args.speeds, filter_db=args.filter_db)
+    for _ in run_jobs(job, files, args.nj, "perturb"):
+        pass
     print(f"{' '.join(args.folders)}: {len(files)} recordings, {len(args.speeds)} more speeds of each")
 
 

@@ -21,9 +21,10 @@ from pathlib import Path
 import h5py
 
 from s5.bin.command import Parser, run
-from s5.data import audio_info, write_bytes
+from s5.data import audio_info
 from s5.data.datadir import CONTENT
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes, write_text
 
 MEMBER = re.compile(r"(sound_event|interference|noise)/(train|valid|test)(/[A-Za-z0-9][A-Za-z0-9_-]*){1,3}\.(ogg|flac)")
 PLACE = {"sound_event": "sound_event", "interference": "interference", "noise": "ambience"}
@@ -83,7 +84,7 @@ def unpack(archive: Path, out: Path) -> bool:
                 (out / place).rename(old)
             (partial / place).rename(out / place)
     shutil.rmtree(partial)
-    stamp.write_text(version, encoding="utf-8")
+    write_text(stamp, version)
     return True
 
 
@@ -98,9 +99,7 @@ def _restore(path: Path, data: bytes) -> bool:
     if path.is_file() and path.read_bytes() == data:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_bytes(path, data)
     return True
 
 
@@ -156,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(summary(Path(args.out)))
         return
     if args.content:
-        write_bytes(Path(args.out, CONTENT), f"{content(Path(args.out))}\n".encode())
+        write_text(Path(args.out, CONTENT), f"{content(Path(args.out))}\n")
         return
     done = unpack(Path(args.archive), Path(args.out))
     print(f"{args.out}: {'unpacked' if done else 'unpacked already'}")

@@ -6,7 +6,7 @@ root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 cd "$root" || exit 1
 
 usage='Runs all tests: test/run.sh'
-options=("only||lint,unit,shell,slurm,mini,docs,fresh|one part: checkers, pytest, shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, the commands that the documentation shows, or the recipe in bare root file systems (as root, where mmdebstrap is installed)")
+options=("only||lint,unit,slow,gpu,shell,slurm,mini,docs,fresh|one part: checkers, pytest, pytest's tests that take longest and those in a browser, a training on a GPU (where torch finds one), shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, the commands that the documentation shows, or the recipe in bare root file systems (as root, where mmdebstrap is installed)")
 . utils/log.sh
 . utils/parse_options.sh
 parse_options "$@"
@@ -63,7 +63,17 @@ part_lint() {
   check "shellcheck" check_shell
 }
 
-part_unit() { count python -m pytest --durations 5 -rs; }
+part_unit() { count python -m pytest --durations 5 -rs -m "not slow and not gpu and not browser"; }
+
+part_slow() { count python -m pytest --durations 5 -rs -m "slow or browser"; }
+
+part_gpu() {
+  if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    count python -m pytest --durations 5 -rs -m gpu
+  else
+    log "the tests on a GPU are left out: torch finds none"
+  fi
+}
 
 part_shell() {
   local file
@@ -182,7 +192,7 @@ part_docs() {
 # On machines with nothing installed.
 part_fresh() { count bash test/fresh/run.sh; }
 
-for part in lint unit shell slurm mini docs fresh; do
+for part in lint unit slow gpu shell slurm mini docs fresh; do
   if [ -z "$only" ] || [ "$only" = "$part" ]; then
     began=$SECONDS
     log "== $part"

@@ -118,6 +118,13 @@ def _() -> object:
     return TypeAdapter(dict[str, float]).validate_python({"a": "1.5"}) == {"a": 1.5}
 
 
+@act("urllib3")
+def _() -> object:
+    from urllib3.util import Retry
+
+    return Retry(3, backoff_factor=1).increment("GET", "/").total == 2
+
+
 @act("tqdm")
 def _() -> object:
     from tqdm import tqdm

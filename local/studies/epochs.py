@@ -7,8 +7,6 @@ the checkpoints with --train_args "--keep_nbest_models 20".
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +21,9 @@ from s5.inference import stages
 from s5.metrics import Scorer, score_mixture
 from s5.report.markdown import number, table
 from s5.system.config import ModelConfig, SystemConfig
-from s5.system.system import S5System
+from s5.system.system import NETWORKS, S5System
 from s5.utils.errors import InputError, one_of
+from s5.utils.files import atomic_write, write_json, write_text
 from s5.utils.parallel import run_jobs
 
 SUBSETS = ("DupSet", "NoDupSet", "Total")
@@ -95,12 +94,14 @@ def evaluate(
     nj = stages.processes(system, nj)
     labels: Labels = {ORACLE: {utt: list(data.labels[utt]) for utt in data.utts}}
     for name in taggers:
-        found = run_jobs(_Vote(_at(system, "tagger", name), data), data.utts, nj, f"tagger {name}")
+        found = run_jobs(_Vote(_at(system, "tagger", name), data), data.utts, nj, f"tagger {name}", NETWORKS)
         labels[name] = dict(zip(data.utts, found, strict=True))
     points = []
     for name in separators:
         scorers = {source: Scorer() for source in labels}
-        found_rows = run_jobs(_Score(_at(system, "separator", name), data, labels), data.utts, nj, f"separator {name}")
+        found_rows = run_jobs(
+            _Score(_at(system, "separator", name), data, labels), data.utts, nj, f"separator {name}", NETWORKS
+        )
         for rows in found_rows:
             for source, row in rows.items():
                 scorers[source].rows.append(row)
@@ -126,10 +127,8 @@ def write_study(points: Sequence[Point], folder: str | Path, title: str, accurac
     folder.mkdir(parents=True, exist_ok=True)
     text = _markdown(points, title)
     _draw(points, title, accuracy, folder / f"{NAME}.png")
-    for suffix, content in (("json", json.dumps([dataclasses.asdict(p) for p in points], indent=1)), ("md", text)):
-        partial = folder / f".{NAME}.{suffix}.partial"
-        partial.write_text(content + "\n", encoding="utf-8")
-        os.replace(partial, folder / f"{NAME}.{suffix}")
+    write_json(folder / f"{NAME}.json", [dataclasses.asdict(p) for p in points], indent=1)
+    write_text(folder / f"{NAME}.md", text + "\n")
     return text
 
 
@@ -236,9 +235,8 @@ def _draw(points: Sequence[Point], title: str, accuracy: str, path: Path) -> Non
     bar = figure.colorbar(drawn, ax=list(all_axes))
     bar.set_label("both: CAPI-SDRi (dB)", fontsize=8)
     figure.suptitle(title, fontsize=10)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,8 +5,6 @@ Run it in a recipe folder whose stages 1 and 2 are done. A model that is trained
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from s5.scene import Sampler, render, scene_seed
 from s5.tasks.launch import train
 from s5.utils.config import load_inherited, load_yaml
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_write, write_json, write_text
 
 CONFIGS = {
     "ca_pi_sdr": "conf/tuning/separator_resunetk_tiny.yaml",
@@ -164,10 +163,8 @@ def write_study(study: Study, folder: str | Path, title: str) -> str:
     text = _markdown(study, title)
     data = {subset: {name: [vars(s) for s in scores] for name, scores in by.items()} for subset, by in study.items()}
     _draw(study, title, folder / "loss_study.png")
-    for name, content in (("loss_study.json", json.dumps(data)), ("loss_study.md", text)):
-        partial = folder / f".{name}.partial"
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, folder / name)
+    write_json(folder / "loss_study.json", data)
+    write_text(folder / "loss_study.md", text)
     return text
 
 
@@ -274,9 +271,8 @@ def _draw(study: Study, title: str, path: Path) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
     axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,7 +27,6 @@ import yaml
 
 from s5 import S5System
 from s5.data import DataDir
-from s5.data.audio import write_bytes
 from s5.fusion import Counts
 from s5.inference import stages
 from s5.inference.scoring import find_sources, open_references, score_all, score_one
@@ -38,6 +37,7 @@ from s5.tuning import Space, collect, tune
 from s5.tuning.result import write_yaml
 from s5.utils.config import ROOT, parse, resolve
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 
 ROWS = Path(__file__).with_suffix(".yaml")
 HEAD = ["", "system", "CAPI-SDRi", "gain", "over", "accuracy_mix", "accuracy_src", "Acc2", "removed", "restored"]
@@ -112,7 +112,7 @@ class Bench:
             changed = self.out / "systems" / f"{_digest(row.name)}.yaml"
             changed.parent.mkdir(parents=True, exist_ok=True)
             base = os.path.relpath(path, changed.parent.resolve())
-            write_bytes(changed, yaml.safe_dump({"inherit": base, **row.change}, sort_keys=False).encode())
+            write_text(changed, yaml.safe_dump({"inherit": base, **row.change}, sort_keys=False))
             path = changed
         return self._tuned(path, row) if row.tune else path
 
@@ -211,7 +211,7 @@ def main() -> None:
         parts.append(f"## {each.title}\n\n{_table(bench, each, values)}")
         print(f"\n{parts[-1]}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "mechanisms.md", ("\n\n".join(["# Mechanisms", *parts]) + "\n").encode())
+    write_text(out / "mechanisms.md", "\n\n".join(["# Mechanisms", *parts]) + "\n")
 
 
 def _table(bench: Bench, each: Table, values: dict[str, float | None]) -> str:

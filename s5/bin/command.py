@@ -31,6 +31,11 @@ __all__ = [
 ]
 
 DECODE = "conf/decode.yaml"
+"""How networks are run, unless options say otherwise."""
+
+EXTRAS = "pip install '.[train,report,hub]' in the repository, or of its tools/setup.sh"
+"""What brings the packages that not all commands need."""
+
 ENDING = 20
 """Seconds that a command may take to end when one of its processes was killed."""
 
@@ -174,6 +179,10 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         main(argv)
     except InputError as e:
         sys.exit(f"error: {e}")
+    except ModuleNotFoundError as e:
+        if (e.name or "s5").split(".")[0] == "s5":
+            raise
+        sys.exit(f"error: {e.name}: found no such package, expected it of {EXTRAS}")
     except ChildProcessError as e:
         # Killed processes may have held locks that the end of this one would wait for: it takes seconds, or a signal.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

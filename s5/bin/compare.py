@@ -28,16 +28,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 < args.level < 100:
         parser.error(f"--level {args.level:g}: expected a percentage between 0 and 100")
 
-    from s5.inference.scoring import write_json
     from s5.metrics import Bootstrap
     from s5.report.compare import as_json, as_text, compare
+    from s5.utils.files import write_json
 
     bootstrap = Bootstrap(args.resamples, args.level, args.seed)
     found = compare(args.first, args.second, bootstrap, args.by)
     print(as_text(found, (args.first, args.second), args.level))
     if args.out:
         names = {"a": args.first, "b": args.second, "level": args.level, "resamples": args.resamples}
-        write_json(args.out, {**names, "differences": as_json(found)})
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.out, {**names, "differences": as_json(found)}, indent=1, allow_nan=False)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from s5.inference.scoring import (
     score_one,
     table,
     without_estimate,
-    write_json,
 )
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.metrics import Bootstrap, Scorer
+from s5.utils.files import write_json
 from s5.utils.shards import Shards, results
 
 LABELS = Path("conf/labels.txt")
@@ -109,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         logging.warning("%s: %s", found, shortened(doubtful))
     print(f"{scores['system'] or args.estimates} on {scores['set']}\n{table(scores)}")
     if args.out:
-        write_json(args.out, scores)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.out, scores, indent=1, allow_nan=False)
         logging.info("wrote %s", args.out)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from s5.bin.command import Parser, add_shards, run
 from s5.utils.errors import InputError
+from s5.utils.parallel import start_server
 from s5.utils.shards import Shards
 
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if value is not None and value < 1:
             raise InputError(f"--{name}", value, "at least 1")
     if args.nj > 1:
-        _start_server()
+        start_server(["s5.scene.simulate"])  # it imports what this process imports next
     from s5.scene.simulate import AudioForm, make_virtual, simulate
 
     if args.virtual:
@@ -79,14 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         root=args.root,
         shards=shards,
     )
-
-
-def _start_server() -> None:
-    """Starts what forks the processes, which imports what they need while this process imports it for itself."""
-    from multiprocessing import forkserver, set_forkserver_preload
-
-    set_forkserver_preload(["s5.scene.simulate"])
-    forkserver.ensure_running()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import tempfile
 import typing
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -24,12 +22,13 @@ from typing import Any
 
 import yaml
 
-from s5.data import DataDir, write_bytes
+from s5.data import DataDir
 from s5.inference.results import Results, read_scores
 from s5.labels import SILENCE, LabelSet
 from s5.system.config import SystemConfig, system_name
 from s5.utils.config import load_yaml, parse
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_write, write_text
 
 AUDIO, EVAL_JSON, TEST_JSON = "eval_out", "eval_results.json", "dev_set_test_results.json"
 MOST = 4
@@ -198,7 +197,7 @@ def make_submission(
         "results": {"development_test": figures},
     }
     text = yaml.safe_dump(meta, sort_keys=False, allow_unicode=True)
-    write_bytes(out / f"{details.label}.meta.yaml", text.encode())
+    write_text(out / f"{details.label}.meta.yaml", text)
     _add_address(out / f"{details.team}_task4.audio_url.txt", path.name, about.audio_url)
     return path
 
@@ -280,24 +279,14 @@ def _padded(values: Sequence[Any], n_slots: int, filling: Any) -> list[Any]:
 
 
 def _write_zip(path: Path, folder: str, audio: Sequence[Path], documents: Mapping[str, Any]) -> None:
-    """The zip under a temporary name first; one file after the other goes through memory."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with (
-            os.fdopen(handle, "wb") as target,
-            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as z,
-        ):
-            for name, content in documents.items():
-                text = json.dumps(content, indent=1, allow_nan=False)
-                z.writestr(_entry(f"{folder}/{name}"), text)
-            z.writestr(_entry(f"{folder}/{AUDIO}/"), "")
-            for file in audio:
-                z.writestr(_entry(f"{folder}/{AUDIO}/{file.name}"), file.read_bytes())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """One file after the other goes through memory."""
+    with atomic_write(path) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as z:
+        for name, content in documents.items():
+            text = json.dumps(content, indent=1, allow_nan=False)
+            z.writestr(_entry(f"{folder}/{name}"), text)
+        z.writestr(_entry(f"{folder}/{AUDIO}/"), "")
+        for file in audio:
+            z.writestr(_entry(f"{folder}/{AUDIO}/{file.name}"), file.read_bytes())
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -312,4 +301,4 @@ def _add_address(file: Path, name: str, url: str) -> None:
     """One line a submission of the team, ``<zip> <address>``; the others' lines stay."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     kept = [line for line in lines if line.split()[:1] != [name]]
-    write_bytes(file, "".join(f"{line}\n" for line in sorted([*kept, f"{name} {url}"])).encode())
+    write_text(file, "".join(f"{line}\n" for line in sorted([*kept, f"{name} {url}"])))

@@ -10,7 +10,6 @@ from s5.data.audio import (
     read_audio,
     whole_numbers,
     write_audio,
-    write_bytes,
 )
 from s5.data.content import data_content, write_content
 from s5.data.datadir import DataDir, Row, remove_data_dir_files, write_data_dir
@@ -27,7 +26,6 @@ __all__ = [
     "remove_data_dir_files",
     "whole_numbers",
     "write_audio",
-    "write_bytes",
     "write_content",
     "write_data_dir",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import soundfile
 
 from s5.data.header import COMPRESSED, MP3_SLACK, check_length
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes
 
 BLOCK = 1 << 24
 """Frames of a compressed file that are decoded at once."""
@@ -176,17 +176,3 @@ def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FL
             scipy.io.wavfile.write(content, fs, np.ascontiguousarray(whole.astype("<i2")))
     write_bytes(path, content.getvalue())
     return clipped
-
-
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Writes a file under a temporary name beside it, then renames it."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

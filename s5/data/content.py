@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from s5.data.audio import write_bytes
 from s5.data.datadir import CONTENT
 from s5.utils.config import load_yaml
 from s5.utils.errors import InputError
+from s5.utils.files import write_json
+from s5.utils.text import read_json
 
 FILES = ".files"
 """In data/raw: names, sizes and times of all recordings, written by run.sh."""
@@ -57,14 +57,14 @@ def write_content(path: str | Path) -> None:
     """Writes a data directory's content into it, as the last of its files."""
     path = Path(path)
     (path / CONTENT).unlink(missing_ok=True)
-    write_bytes(path / CONTENT, (json.dumps(data_content(path), indent=1, sort_keys=True) + "\n").encode())
+    write_json(path / CONTENT, data_content(path), indent=1, sort_keys=True)
 
 
 def _recorded(path: Path) -> str | None:
     """The sum over recordings that was noted when the set was made."""
     try:
-        return str(json.loads((path / CONTENT).read_text(encoding="utf-8"))["recordings"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(path / CONTENT, "the content of a data directory")["recordings"])
+    except (InputError, KeyError, TypeError):
         return None
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from s5.data.audio import audio_info, read_audio, write_bytes
+from s5.data.audio import audio_info, read_audio
 from s5.labels import LabelSet
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 from s5.utils.text import read_text
 
 N_SLOTS = 3
@@ -240,7 +241,7 @@ def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = 3) -> N
     files["wav.scp"] = [f"{row.utt} {row.wav}" for row in rows]
     remove_data_dir_files(path)
     for name, lines in files.items():
-        write_bytes(path / name, "".join(f"{line}\n" for line in lines).encode())
+        write_text(path / name, "".join(f"{line}\n" for line in lines))
 
 
 def _read_n_slots(file: Path) -> int:

@@ -27,12 +27,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from s5.data import Clipped, write_audio, write_bytes
+from s5.data import Clipped, write_audio
 from s5.data.kaldi import check_posterior, read_ark, read_n_slots, read_scp
 from s5.data.names import SourceFile, find_source_files, source_name
 from s5.fusion import Vote
 from s5.labels import LabelSet
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes, write_text
 from s5.utils.text import read_json, read_text
 
 Rows = dict[str, list[str]]
@@ -355,7 +356,7 @@ def read_rows(path: str | Path) -> Rows:
 
 def write_rows(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
     """Writes ``<key> <token> ...`` lines."""
-    write_bytes(path, "".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()).encode())
+    write_text(path, "".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()))
 
 
 def _of(utts: Iterable[str], path: Path) -> Rows:

@@ -6,7 +6,6 @@ The estimates may come from any system: files named as in the challenge, <utt>_<
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from s5.data import DataDir, read_audio, write_bytes
+from s5.data import DataDir, read_audio
 from s5.data.names import SourceFile, audio_files, find_source_files, source_name
 from s5.labels import SILENCE, LabelSet
 from s5.metrics import active, score_mixture
@@ -281,7 +280,7 @@ def score_all(job: partial[dict[str, Any]], utts: Sequence[str], n_jobs: int) ->
         return
     # A thread for each process: the processes share the cores already. They read this when they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    yield from in_processes(job, utts, n_jobs, "score", [__name__], chunk=4)
+    yield from in_processes(job, utts, n_jobs, "score", chunk=4)
 
 
 def table(scores: dict[str, Any]) -> str:
@@ -310,9 +309,3 @@ def table(scores: dict[str, Any]) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file under a temporary name first, so that a file of this name is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

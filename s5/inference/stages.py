@@ -30,7 +30,7 @@ from s5.inference.results import (
     read_rows,
     write_rows,
 )
-from s5.system.system import Result, S5System, Windows
+from s5.system.system import NETWORKS, Result, S5System, Windows
 from s5.utils.errors import InputError
 from s5.utils.parallel import run_batches
 from s5.utils.shards import Shards, whole_folder
@@ -63,7 +63,7 @@ def tag(
     folder, taggers = Results(out).posteriors.folder, [model.name for model in system.config.taggers]
 
     def write(items: Sequence[str], part: Path) -> None:
-        found = list(run_batches(_Tag(system, data), items, system.batch_size, processes(system, nj), "tag"))
+        found = list(run_batches(_Tag(system, data), items, system.batch_size, processes(system, nj), "tag", NETWORKS))
         tables = {name: {utt: one[name] for utt, one in zip(items, found, strict=True)} for name in taggers}
         Posteriors(part).write(tables, folder)
 
@@ -111,7 +111,7 @@ def separate(
         job = _Separate(system, data, rows, Separated(partial))
 
         def write(items: Sequence[str]) -> None:
-            for _ in run_batches(job, items, system.batch_size, processes(system, nj), "separate"):
+            for _ in run_batches(job, items, system.batch_size, processes(system, nj), "separate", NETWORKS):
                 pass
 
         if shards is None:
@@ -154,7 +154,7 @@ def fuse(
         """Writes estimates, and final labels into another folder; what gate and refinement did by utterance."""
         job = _Fuse(system, data, votes, posteriors, results.separated, Estimates(estimates))
         size, n_processes = (system.batch_size, processes(system, nj)) if refine else (1, nj)
-        found = run_batches(job, items, size, n_processes, "fuse", bool(refine) or job.sharpens)
+        found = run_batches(job, items, size, n_processes, "fuse", NETWORKS if refine or job.sharpens else ())
         final, changes = {}, {}
         for utt, (result, clipped) in zip(items, found, strict=True):
             for name, what in clipped.items():

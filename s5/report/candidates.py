@@ -13,9 +13,9 @@ import numpy as np
 import soundfile
 
 from s5.challenge.corpus.outliers import Embed, mono, outlier_scores
-from s5.data import write_bytes
 from s5.report.template import render
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 from s5.utils.progress import progress
 
 TYPICAL = 3
@@ -75,7 +75,7 @@ def propose(
         ranked = sorted((Event(p, float(s)) for p, s in zip(paths, scores, strict=True)), key=lambda e: -e.score)
         proposed[label] = [event for event in ranked if event.score >= threshold][:most]
         typical[label] = ranked[::-1][:TYPICAL]
-    write_bytes(out / LIST, _list(proposed, threshold).encode())
+    write_text(out / LIST, _list(proposed, threshold))
     classes = [
         {
             "label": label,
@@ -86,7 +86,7 @@ def propose(
         for label, found in proposed.items()
         if found
     ]
-    write_bytes(out / PAGE, render("candidates.html.j2", classes=classes).encode())
+    write_text(out / PAGE, render("candidates.html.j2", classes=classes))
     return sum(map(len, proposed.values()))
 
 

@@ -1,6 +1,6 @@
 """What a tagger sees of a mixture: waveform, mel spectrogram, roll-off and chroma (Fig. 1 of Park et al.).
 
-The features are those of the networks (:mod:`s5.tagging.m2d`, :mod:`s5.tagging.features`) at their 25 ms windows.
+The features are those of the networks (:mod:`s5.tagging.logmel`, :mod:`s5.tagging.features`) at their 25 ms windows.
 """
 
 from __future__ import annotations
@@ -47,18 +47,15 @@ def extract(waveform: np.ndarray, fs: int) -> Features:
     import torch
 
     from s5.tagging.features import Chroma, SpectralRolloff
-    from s5.tagging.m2d import LogMel
+    from s5.tagging.logmel import mel_level
 
     size, hop = round(0.025 * fs), round(0.01 * fs)
     batch = torch.from_numpy(np.asarray(waveform, np.float32))[None]
     with torch.inference_mode():
-        mel = LogMel(fs, N_MELS)
-        log_power = mel(batch, torch.tensor([0.0, 1.0]))[0].numpy()
-        centre = (mel.filters * torch.linspace(0, fs / 2, mel.filters.shape[1])).sum(1) / mel.filters.sum(1)
+        mel_db, centre = mel_level(waveform, fs, N_MELS)
         rolloff = SpectralRolloff(fs, size, hop).extract(batch)[0].numpy()
         chroma = Chroma(fs, size, hop).extract(batch)[0].numpy()
-    level = 10 / np.log(10) * log_power
-    return Features(level - level.max(), centre.numpy(), rolloff, chroma, hop / fs)
+    return Features(mel_db, centre, rolloff, chroma, hop / fs)
 
 
 def choose_mixture(mixtures: Sequence[Mapping[str, Any]]) -> str | None:

@@ -10,11 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -30,6 +26,7 @@ from s5.report.results import Result
 from s5.report.template import render
 from s5.utils import spectrogram
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_folder
 
 PEAK = 0.5
 """Peak of a mixture's audio copy; its references and estimates get the same gain."""
@@ -168,7 +165,7 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
     """
     chosen = choose(results[0].scores["mixtures"], n_mixtures)
     columns = [_Column(chr(ord("A") + i), result) for i, result in enumerate(results)]
-    with _replaced(Path(out)) as folder:
+    with atomic_folder(out) as folder:
         rows = []
         for number, (mixture, words) in enumerate(chosen):
             entry = _entry(mixture, words, data, columns)
@@ -186,34 +183,6 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
         )
         (folder / "index.html").write_text(text, encoding="utf-8")
     return len(chosen)
-
-
-@contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its place at the end, or vanishes when something fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        folder.chmod(0o777 & ~_umask())  # mkdtemp allows the owner only; a report is for others too
-        yield folder
-        old = folder.with_name(f"{folder.name}.old")
-        if out.exists():
-            os.replace(out, old)
-        try:
-            os.replace(folder, out)
-        except BaseException:
-            if old.exists():
-                os.replace(old, out)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _entry(mixture: Mixture, words: list[str], data: Data, columns: Sequence[_Column]) -> Entry:

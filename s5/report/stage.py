@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from s5.system.archive import describe
 from s5.system.config import system_name
 from s5.utils.config import resolve
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 from s5.utils.parallel import in_processes
 
 _APART = ("learning", "features")
@@ -103,6 +102,7 @@ def write_report(
         recipe=expdir.resolve().parent.name,
         archives={path.name: describe(path) for path in sorted(expdir.absolute().parent.glob("*.s5"))},
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
     logging.info("%s: %d results", out, len(results))
 
@@ -128,21 +128,6 @@ def portable(path: str | Path, base: str | Path = ".") -> str:
     if absolute.is_relative_to(root):
         return absolute.relative_to(root).as_posix()
     return path.name if path.is_absolute() else path.as_posix()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name beside it, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp allows the owner only
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _size(name: str, data: DataDir) -> DataSet:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from s5.data import next_frames, open_audio, write_bytes
+from s5.data import next_frames, open_audio
 from s5.scene import audio
 from s5.scene.config import SamplerConfig
 from s5.scene.pool import AUDIO, SOFA, room_names
@@ -26,7 +26,9 @@ from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.silence import STRETCH, is_silent, sounds
 from s5.scene.spec import Scene
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes, write_text
 from s5.utils.progress import progress
+from s5.utils.text import read_json
 
 REPORT = "bad_audio.tsv"
 """In a data directory: a bad file and what is wrong with it, tab between them, a line."""
@@ -162,7 +164,7 @@ def find_bad_audio(files: Mapping[str, Use], memory: Path | None = None, mapping
     if memory is not None and unknown:
         memory.parent.mkdir(parents=True, exist_ok=True)
         content = {key: [stamp, asdict(found)] for key, (stamp, found) in sorted(known.items())}
-        write_bytes(memory, json.dumps(content, indent=0).encode())
+        write_text(memory, json.dumps(content, indent=0))
     return [
         Finding(path, reason, reason in SILENT)
         for path, use in sorted(files.items())
@@ -282,7 +284,7 @@ def _stamp(path: str) -> str:
 def _remembered(memory: Path | None) -> dict[str, tuple[str, Examined]]:
     """Earlier results; none where the file is missing or not ours, which costs time only."""
     try:
-        data = json.loads(memory.read_text(encoding="utf-8")) if memory is not None else {}
+        data = read_json(memory, "earlier results") if memory is not None else {}
         return {path: (str(stamp), Examined(**found)) for path, (stamp, found) in data.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (InputError, ValueError, TypeError, AttributeError):
         return {}

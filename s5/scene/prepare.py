@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from s5.scene.rendering.plan import event_path
 from s5.scene.rendering.room import open_room
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
+from s5.utils.files import atomic_write, leftovers
 from s5.utils.progress import progress
 
 KEPT_FREE = 1 << 30
@@ -103,7 +103,7 @@ def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map)
         return folder
     size = sum(map(work.size, missing))
     os.makedirs(folder, exist_ok=True)
-    for partial in Path(folder).glob(".partial.*"):
+    for partial in leftovers(folder):
         if time.time() - partial.stat().st_mtime > ABANDONED:
             partial.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
@@ -140,26 +140,19 @@ class _Work:
         return clip.nbytes_of_file
 
     def make(self, wanted: Wanted) -> None:
-        """Writes it under a temporary name, then renames it; removes what an older state of the file left."""
+        """Writes it; removes what an older state of the file left."""
         file = Path(self.file(wanted))
-        handle, partial = tempfile.mkstemp(dir=self.folder, prefix=".partial.")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                if wanted.form == "room":
-                    self._write_room(out, wanted.path)
-                elif wanted.form == "source":
-                    audio.source(audio.clip(wanted.path), self.rate).tofile(out)
-                else:
-                    clip = audio.clip(wanted.path)
-                    for _, frames in audio.blocks(clip, clip.n_frames, BLOCK):
-                        frames.tofile(out)
-            os.chmod(partial, 0o644)
+        with atomic_write(file) as out:
+            if wanted.form == "room":
+                self._write_room(out, wanted.path)
+            elif wanted.form == "source":
+                audio.source(audio.clip(wanted.path), self.rate).tofile(out)
+            else:
+                clip = audio.clip(wanted.path)
+                for _, frames in audio.blocks(clip, clip.n_frames, BLOCK):
+                    frames.tofile(out)
             for old in file.parent.glob(f"{file.name.split('.')[0]}.*.{wanted.form}"):
                 old.unlink(missing_ok=True)
-            os.replace(partial, file)
-        except BaseException:
-            os.unlink(partial)
-            raise
 
     def _write_room(self, out: IO[bytes], path: str) -> None:
         room = open_room(path)

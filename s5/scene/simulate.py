@@ -14,7 +14,6 @@ and a run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_bytes, write_content, write_data_dir
+from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_content, write_data_dir
 from s5.data.names import source_name
 from s5.labels import LabelSet
 from s5.scene.backends import Simulated, simulator
@@ -51,9 +50,11 @@ from s5.scene.spec import Scene
 from s5.scene.summary import in_one_line, summarise, write_summary
 from s5.utils.config import load_inherited, parse, resolve
 from s5.utils.errors import InputError
+from s5.utils.files import leftovers, write_json, write_text
 from s5.utils.parallel import in_processes
 from s5.utils.progress import progress
 from s5.utils.shards import Shards, results
+from s5.utils.text import read_json
 
 SUBTYPES = {"float": "FLOAT", "16": "PCM_16", "24": "PCM_24"}
 FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}
@@ -344,7 +345,7 @@ def make_virtual(
     scenes.make(0, scenes.draw(0))
     out.mkdir(parents=True, exist_ok=True)
     write_excluded(sorted(sampler.excluded), out)
-    write_bytes(out / "sampler.yaml", yaml.safe_dump(sampler.to_dict(), sort_keys=False).encode())
+    write_text(out / "sampler.yaml", yaml.safe_dump(sampler.to_dict(), sort_keys=False))
     write_content(out)
     return out / "sampler.yaml"
 
@@ -410,25 +411,25 @@ def _prepare(work: _Work) -> None:
     for name in ("wav", "source", "scene"):
         folder = work.out / name
         folder.mkdir(parents=True, exist_ok=True)
-        for partial in folder.glob(f".{work.out.name}_*"):
+        for partial in leftovers(folder, f"{work.out.name}_*"):
             partial.unlink()
     for name in ("*.scp", "labels", "*.json", "summary.png", REPORT):
-        for partial in work.out.glob(f".{name}.*"):
+        for partial in leftovers(work.out, name):
             partial.unlink()
     made_with = {"simulator": work.scenes.simulator, **asdict(work.form)}
     path = work.out / "simulate.json"
     if _made_with(path) != made_with:
         for scene in (work.out / "scene").glob(f"{work.out.name}_*.json"):
             scene.unlink()
-        write_bytes(path, (json.dumps(made_with) + "\n").encode())
+        write_json(path, made_with)
 
 
 def _made_with(path: Path) -> Mapping[str, str]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:  # of sets that are older than this file
+    if not path.exists():  # of sets that are older than this file
         return {"simulator": "native", **asdict(AudioForm())}
-    except (OSError, ValueError):
+    try:
+        return read_json(path, "what a set was made with")
+    except InputError:
         return {}
 
 
@@ -457,6 +458,6 @@ def _spread(nj: int) -> Map:
             yield from map(job, items)
             return
         chunk = max(1, min(16, len(items) // (4 * nj)))
-        yield from in_processes(job, items, nj, "simulate", [__name__], chunk=chunk)
+        yield from in_processes(job, items, nj, "simulate", chunk=chunk)
 
     return mapping

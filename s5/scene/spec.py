@@ -20,8 +20,6 @@ read by :mod:`s5.scene.formats.lists`. One foreground event as it stands in a fi
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +29,7 @@ from s5.data.header import RATES
 from s5.scene.limits import LARGEST, LOUDEST, MAX_SAMPLES
 from s5.scene.rendering.rules import DCASE2026, RenderRules
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 from s5.utils.text import read_json
 
 ROOM_MODULE = "src.modules.spatial_audio_synthesizer.room"
@@ -336,14 +335,5 @@ FORMATS: dict[str, SceneFormat] = {}
 
 
 def save_json(data: Any, path: str | Path) -> None:
-    """Writes a JSON file as SpAudSyn does, under a temporary name first. The folder has to exist."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            f.write(json.dumps(data, indent=4))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Writes a JSON file as SpAudSyn does. The folder has to exist."""
+    write_text(path, json.dumps(data, indent=4))

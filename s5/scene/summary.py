@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from s5.data import Row, write_bytes
+from s5.data import Row
 from s5.scene.spec import Scene
+from s5.utils.files import write_bytes, write_json
 
 SNR_STEP = 1.0
 """Width of a bar in dB."""
@@ -67,7 +67,7 @@ def in_one_line(counts: dict[str, Any]) -> str:
 
 def write_summary(counts: dict[str, Any], out: Path) -> None:
     """Writes ``summary.json`` and ``summary.png`` into a data directory."""
-    write_bytes(out / "summary.json", (json.dumps(counts, indent=2) + "\n").encode())
+    write_json(out / "summary.json", counts, indent=2)
     write_bytes(out / "summary.png", _figure(counts))
 
 

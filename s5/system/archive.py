@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from s5.data import write_bytes
 from s5.system.config import WEIGHTS, SystemConfig, system_name, today
-from s5.utils.config import ROOT, load_yaml, parse, read_yaml
+from s5.utils.config import IN_REPOSITORY, ROOT, load_yaml, parse, read_yaml
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes
 from s5.utils.text import parse_json, parse_text, read_json
 from s5.utils.zips import ZipReader
 
@@ -112,7 +112,7 @@ def pack(
         expdir: folder of its experiments.
         out: the archive to write, e.g. ``mini.s5``.
         scores: files that stage 11 wrote; their totals go along, not their mixtures.
-        licence: text of the licence of the weights; by default the repository's.
+        licence: text of the licence of the weights; by default the repository's. An installed package has no default.
         licence_name: its name as the hub knows it.
         note: a paragraph for the archive's README: how the system was trained.
         half: store weights in 16 bit floating point: half the size, and slightly other outputs.
@@ -122,6 +122,8 @@ def pack(
     """
     from s5.system.model import load_model
 
+    if not licence and not IN_REPOSITORY:
+        raise InputError("licence", "none, and no repository to take it from", "a file, the licence of the weights")
     config = SystemConfig.load(system)
     name = system_name(system)
     files: dict[str, bytes] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s5.system.archive import FILE_ON_HUB, check_folder, read_bytes, read_zip, unpack
-from s5.utils.config import ROOT, resolve
+from s5.utils.config import IN_REPOSITORY, ROOT, resolve
 from s5.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,10 +48,11 @@ def open_archive(source: str | Path, revision: str | None = None) -> Path:
 def cache() -> Path:
     """Folder that archives are unpacked in: ``archives`` in ``$S5_CACHE``, else in ``.cache`` of the repository.
 
-    ``S5_CACHE=off``, or a repository that this user may not write to: a folder that goes when this process ends.
+    ``S5_CACHE=off``, an installed package, or a repository that this user may not write to: a folder that goes when
+    this process ends.
     """
     chosen = os.environ.get("S5_CACHE")
-    if chosen == "off" or not (chosen or os.access(ROOT, os.W_OK)):
+    if chosen == "off" or not (chosen or (IN_REPOSITORY and os.access(ROOT, os.W_OK))):
         return _passing_folder()
     return Path(chosen or ROOT / ".cache") / "archives"
 

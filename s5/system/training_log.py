@@ -18,8 +18,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from s5.data import write_bytes
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
+from s5.utils.text import read_text
 
 FILE = "epochs.jsonl"
 
@@ -65,7 +66,7 @@ def write_epochs(
         line: dict[str, Any] = {"epoch": number, "parameters": parameters, "trainable_parameters": trainable}
         line |= {part: _figures(parts.get(part, {})) for part in ("train", "valid")}
         lines.append(json.dumps(line, allow_nan=False) + "\n")
-    write_bytes(Path(folder, FILE), "".join(lines).encode())
+    write_text(Path(folder, FILE), "".join(lines))
 
 
 def read_epochs(folder: str | Path) -> list[Epoch]:
@@ -78,7 +79,7 @@ def read_epochs(folder: str | Path) -> list[Epoch]:
     if not file.is_file():
         return []
     epochs = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file, "a line an epoch").splitlines(), 1):
         try:
             fields = json.loads(line)
             for part in ("train", "valid"):

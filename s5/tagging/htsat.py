@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from s5.checkpoints import convert_htsat, load_tensors, read_tensors
 from s5.tagging.encoder import Encoder
+from s5.tagging.logmel import LogMel
 from s5.utils.config import parse, resolve
 from s5.utils.errors import InputError, one_of
 
@@ -55,45 +56,19 @@ _PATCH = 4
 """Bands and frames of a patch, in every release."""
 
 
-class LogMelDecibel(nn.Module):
-    """Log-mel spectrogram in dB: [N, T] -> [N, frames, n_mels], 10 log10(max(power, 1e-10)), frames centred (reflected
-    edges)."""
-
-    filters: Tensor
-    window: Tensor
-
-    def __init__(self, front_end: FrontEnd) -> None:
-        super().__init__()
-        from torchaudio.functional import melscale_fbanks
-
-        self.n_fft, self.hop_length = front_end.n_fft, front_end.hop_length
-        with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
-            filters = melscale_fbanks(
-                front_end.n_fft // 2 + 1,
-                front_end.f_min,
-                front_end.f_max,
-                front_end.n_mels,
-                front_end.filter_rate or front_end.sampling_rate,
-                norm="slaney",
-                mel_scale="slaney",
-            )
-        # [bins, n_mels]; saved with the model, because released files bring their own.
-        self.register_buffer("filters", filters)
-        self.register_buffer("window", torch.hann_window(front_end.n_fft), persistent=False)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Waveforms [N, T] -> [N, frames, n_mels]."""
-        with torch.autocast(waveform.device.type, enabled=False):  # the logarithm of small powers needs float32
-            spectrum = torch.stft(
-                waveform.float(),
-                self.n_fft,
-                self.hop_length,
-                window=self.window,
-                pad_mode="reflect",
-                return_complex=True,
-            )
-            power = spectrum.real.square() + spectrum.imag.square()
-            return 10 * torch.matmul(power.mT, self.filters).clamp(min=1e-10).log10()
+def log_mel_of(front_end: FrontEnd) -> LogMel:
+    """Its spectrogram in dB. The filters are saved with the model, because released files bring their own."""
+    return LogMel(
+        front_end.sampling_rate,
+        front_end.n_mels,
+        front_end.n_fft,
+        front_end.hop_length,
+        front_end.f_min,
+        front_end.f_max,
+        front_end.filter_rate,
+        decibel=True,
+        save_filters=True,
+    )
 
 
 def input_windows(waveform: Tensor, front_end: FrontEnd) -> Tensor:
@@ -161,7 +136,7 @@ class HTSATEncoder(Encoder):
         _check_sizes(hears, image_size, dim, depths, heads, window_size)
         super().__init__(sampling_rate, n_channels, dim * 2 ** (len(depths) - 1), weights)
         self.front_end = hears
-        self.log_mel = LogMelDecibel(hears)
+        self.log_mel = log_mel_of(hears)
         self.network = _clap_audio_model(
             spec_size=image_size,
             num_mel_bins=hears.n_mels,
@@ -223,7 +198,7 @@ class HTSATEncoder(Encoder):
         if waveform.shape[-1] == 0:
             raise InputError("mixture", "0 samples", "at least one")
         windows = input_windows(self.resample(waveform), self.front_end)
-        image = self.log_mel(windows.flatten(0, 1)).unsqueeze(1)
+        image = self.log_mel(windows.flatten(0, 1)).mT.contiguous().unsqueeze(1)
         maps = self.network(input_features=image).last_hidden_state  # [N * windows, feature_dim, bands, steps]
         return maps.mean(2).mT.unflatten(0, (len(waveform), -1)).flatten(1, 2)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from s5.checkpoints import load_tensors, read_tensors
 from s5.tagging.augment import LogMelAugment
 from s5.tagging.encoder import Encoder
+from s5.tagging.logmel import LogMel
 from s5.utils.config import check_arguments, resolve
 from s5.utils.errors import InputError
 
@@ -47,50 +48,6 @@ def release_sizes(path: str | Path) -> ReleaseSizes | None:
             mels, frames, height, width, kilohertz = (int(v or 16) for v in match.groups())  # M2D's default: 16 kHz
             return ReleaseSizes((mels, frames), (height, width), 1000 * kilohertz)
     return None
-
-
-class LogMel(nn.Module):
-    """Normalised log-mel spectrogram: [B, T] -> [B, n_mels, frames].
-
-    25 ms windows every 10 ms (Hann, reflect padding), Slaney mel scale with area normalisation, power 2,
-    ``log(x + float32 eps)``, then (x - mean) / std with the checkpoint's statistics.
-
-    Args:
-        sampling_rate: in Hz; the upper mel edge is half of it.
-        n_mels: mel bands.
-        f_min: lower mel edge in Hz.
-    """
-
-    filters: Tensor
-    window: Tensor
-
-    def __init__(self, sampling_rate: int, n_mels: int, f_min: float = 50.0) -> None:
-        super().__init__()
-        from torchaudio.functional import melscale_fbanks
-
-        self.n_fft, self.hop_length = round(0.025 * sampling_rate), round(0.01 * sampling_rate)
-        with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
-            filters = melscale_fbanks(
-                self.n_fft // 2 + 1, f_min, sampling_rate / 2, n_mels, sampling_rate, norm="slaney", mel_scale="slaney"
-            )
-        self.register_buffer("filters", filters.T.contiguous(), persistent=False)
-        self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
-
-    def forward(self, waveform: Tensor, norm_stats: Tensor) -> Tensor:
-        """Waveform [B, T] and (mean, std) -> [B, n_mels, frames]."""
-        with torch.autocast(waveform.device.type, enabled=False):  # the logarithm of small powers needs float32
-            spectrum = torch.stft(
-                waveform.float(),
-                self.n_fft,
-                self.hop_length,
-                window=self.window,
-                center=True,
-                pad_mode="reflect",
-                return_complex=True,
-            )
-            power = spectrum.real.square() + spectrum.imag.square()
-            mel = torch.matmul(self.filters, power)
-            return ((mel + torch.finfo(torch.float32).eps).log() - norm_stats[0]) / norm_stats[1]
 
 
 class _PatchEmbedding(nn.Module):
@@ -254,7 +211,7 @@ class M2DEncoder(Encoder):
         shortest = self.log_mel.n_fft // 2 + 1  # what the reflected edges of the first frame need
         if waveform.shape[-1] < shortest:
             raise InputError("mixture", f"{waveform.shape[-1]} samples", f"at least {shortest}")
-        mel = self.augment(self.log_mel(waveform, self.norm_stats), self.norm_stats[1])
+        mel = self.augment((self.log_mel(waveform) - self.norm_stats[0]) / self.norm_stats[1], self.norm_stats[1])
         planes = (mel, mel - mel.mean(-1, keepdim=True)) if self.contrast else (mel,)
         mel = torch.stack(planes, dim=1)
         width = self.patch_size[1]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import torch
 
 from s5.checkpoints import allowing, plain_kinds
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_write, hard_link, leftovers, to_disk
 
 NEWEST, PREVIOUS, DAMAGED = "checkpoint.pth", "checkpoint.previous.pth", "checkpoint.damaged.pth"
 
@@ -34,30 +33,22 @@ def save(data: Any, path: Path) -> None:
 
 
 def write(path: Path, fill: Callable[[Any], None], before: Callable[[], None] | None = None) -> None:
-    """Writes a file under a temporary name, hands it to the disk, and renames it after calling ``before``.
+    """Writes a file, hands it to the disk, and lets it take its name after calling ``before``.
 
     Raises OSError as :func:`save` does.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    watched = None
-    try:
-        with partial.open("wb") as file:
-            watched = _Watched(file)
+    with atomic_write(path, durable=True) as file:
+        watched = _Watched(file)
+        try:
             fill(watched)
-            file.flush()
-            os.fsync(file.fileno())
+        except BaseException:
+            # torch reports a write that failed as an error of its own; what the disk said is better.
+            if watched.error is not None:
+                raise watched.error from None
+            raise
+        to_disk(file)
         if before is not None:
             before()
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except BaseException as e:
-        # torch reports a write that failed as an error of its own; what the disk said is better.
-        cause = watched.error if watched is not None and watched.error is not None else e
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if isinstance(cause, OSError):
-            raise OSError(cause.errno, cause.strerror, str(path)) from None
-        raise
 
 
 class _Watched:
@@ -76,24 +67,6 @@ class _Watched:
 
     def flush(self) -> None:
         self.file.flush()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename last through a loss of power, where the file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def link(path: Path, target: str) -> None:
-    """Makes ``path`` a symbolic link to a file beside it; it is there at all times."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target)
-    partial.replace(path)
 
 
 class Damaged(Exception):
@@ -148,7 +121,7 @@ class Checkpoints:
 
     def clear_leftovers(self) -> None:
         """Removes what a write that was cut off left."""
-        for path in self.newest.parent.glob(".*.partial"):
+        for path in leftovers(self.newest.parent, "*.pth"):
             path.unlink(missing_ok=True)
 
     def save(self, state: dict[str, Any]) -> None:
@@ -158,14 +131,10 @@ class Checkpoints:
     def _keep_newest(self) -> None:
         if not self.newest.exists():
             return
-        partial = self.previous.with_name(f".{self.previous.name}.partial")
-        partial.unlink(missing_ok=True)
         try:
-            os.link(self.newest, partial)  # so that the newest is there at all times
+            hard_link(self.previous, self.newest)  # so that the newest is there at all times
         except OSError:  # a file system without hard links
             self.newest.replace(self.previous)
-        else:
-            partial.replace(self.previous)
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that can be read, or None where there is none. A damaged one is put aside.

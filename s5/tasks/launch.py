@@ -22,6 +22,7 @@ from s5.tasks.preemption import handle_signals
 from s5.tasks.resolved import check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
 from s5.utils.config import check_arguments, load_inherited, load_yaml, parse
 from s5.utils.errors import InputError, one_of
+from s5.utils.files import write_text
 
 TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
 
@@ -242,15 +243,7 @@ def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], ou
     """ESPnet's own reading of the configuration: a YAML file, then the command line."""
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "train.yaml"
-    text = yaml.safe_dump(config, sort_keys=False)
-    partial = path.with_suffix(f".{ProcessGroup.find().rank}.partial")  # several processes write the same
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as e:
-        raise OSError(e.errno, e.strerror, str(path)) from None
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, yaml.safe_dump(config, sort_keys=False))
     return task_class.get_parser().parse_args(["--config", str(path), *extra])
 
 

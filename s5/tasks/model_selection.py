@@ -15,7 +15,8 @@ import torch
 from espnet2.train.reporter import Reporter
 from torch import Tensor
 
-from s5.tasks.checkpoint import Damaged, link, read, save
+from s5.tasks.checkpoint import Damaged, read, save
+from s5.utils.files import link
 
 Criterion = Sequence[str]
 """Phase, figure, and ``min`` or ``max``."""

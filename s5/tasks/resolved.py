@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from s5.data import data_content, write_bytes
+from s5.data import data_content
 from s5.system.config import SystemConfig
 from s5.system.trained import best_checkpoint
 from s5.utils.config import load_inherited, load_yaml, merge, parse_value
 from s5.utils.errors import InputError, one_of
+from s5.utils.files import write_text
 
 RESOLVED = "resolved.yaml"
 
@@ -119,7 +120,7 @@ def resolved(
 def write_resolved(folder: str | Path, now: Mapping[str, Any]) -> None:
     """Writes ``resolved.yaml``."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_bytes(Path(folder, RESOLVED), as_text(now).encode())
+    write_text(Path(folder, RESOLVED), as_text(now))
 
 
 def as_text(now: Mapping[str, Any]) -> str:

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from s5.data import DataDir
-from s5.data.audio import write_bytes
 from s5.fusion import is_multi_hot
 from s5.inference import stages
 from s5.inference.results import Results, Tables
 from s5.labels import LabelSet
-from s5.system.system import S5System
+from s5.system.system import NETWORKS, S5System
 from s5.tuning.space import Setting, Space, decisions, vote_settings
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes
 from s5.utils.parallel import run_jobs
 
 FILE = "tuning.npz"
@@ -105,7 +105,7 @@ def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: 
     settings = vote_settings(space, system.config.vote, weights, is_multi_hot(given, len(posteriors.labels)))
     variants = _variants(system, space)
     job = _Collect(system, data, posteriors, settings, variants)
-    items = list(run_jobs(job, data.utts, stages.processes(system, nj), "collect"))
+    items = list(run_jobs(job, data.utts, stages.processes(system, nj), "collect", NETWORKS))
     cache = Cache(posteriors.labels, posteriors.n_slots, variants, settings, items)
     n_queries = sum(len(item.products) for item in items)
     logging.info("%d mixtures, %d settings of the vote, %d queries separated", len(items), len(settings), n_queries)

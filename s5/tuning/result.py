@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from s5.data.audio import write_bytes
 from s5.tuning.search import Outcome
 from s5.utils.config import resolve
+from s5.utils.files import write_text
 
 
 def as_table(outcome: Outcome) -> str:
@@ -36,4 +36,4 @@ def write_yaml(path: str | Path, outcome: Outcome, system: str | Path, data: str
     base = os.path.relpath(resolve(system), path.parent.resolve())
     comment = f"# Tuned on {data}: CAPI-SDRi {outcome.first:.3f} -> {outcome.last:.3f} dB.\n"
     body = yaml.safe_dump({"inherit": Path(base).as_posix(), **outcome.changed}, sort_keys=False)
-    write_bytes(path, (comment + body).encode())
+    write_text(path, comment + body)

@@ -21,6 +21,9 @@ from s5.utils.text import read_text
 ROOT = Path(__file__).resolve().parents[2]
 """The repository: where shared configurations (conf/) are looked up after the recipe's own."""
 
+IN_REPOSITORY = (ROOT / "path.sh").is_file()
+"""False for an installed package, which has none of the repository's other files and keeps nothing beside itself."""
+
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 """Pydantic's names for a key that it does not know."""
 
@@ -88,7 +91,7 @@ _Loader.add_implicit_resolver(
 def resolve(path: str | Path) -> Path:
     """A path as given if it exists from the working directory, else below the repository, else as given."""
     path = Path(path)
-    if not path.is_absolute() and not path.exists() and (ROOT / path).exists():
+    if IN_REPOSITORY and not path.is_absolute() and not path.exists() and (ROOT / path).exists():
         return ROOT / path
     return path
 

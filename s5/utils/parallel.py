@@ -14,15 +14,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import chain, islice
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import IO, Any, TypeVar
 
 from s5.utils.progress import progress
-
-PRELOAD, NETWORKS = ("s5.inference.stages",), ("s5.system.model", "s5.tagging.tagger", "s5.separation")
-"""Modules that all jobs use, and those that run networks."""
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
@@ -41,7 +40,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
 def run_jobs(
-    job: Callable[[Item], Out], items: Sequence[Item], nj: int, what: str, networks: bool = True
+    job: Callable[[Item], Out], items: Sequence[Item], nj: int, what: str, networks: Sequence[str] = ()
 ) -> Iterator[Out]:
     """Results of ``job`` for all items in their order, from ``nj`` processes, with a progress bar.
 
@@ -53,15 +52,15 @@ def run_jobs(
         items: what to work on.
         nj: number of processes.
         what: name of the work, for the progress bar.
-        networks: whether the job needs torch, which takes its time to import.
+        networks: modules of the networks that the job runs, if it runs any: torch then computes reproducibly.
     """
     nj = min(nj, len(items))
     if nj <= 1:
         with reproducible() if networks else nullcontext():
             yield from progress(map(job, items), len(items), what)
         return
-    modules, prepare = (*PRELOAD, *(NETWORKS if networks else ())), _make_reproducible if networks else None
-    yield from progress(in_processes(job, items, nj, what, modules, prepare, CHUNK), len(items), what)
+    prepare = _make_reproducible if networks else None
+    yield from progress(in_processes(job, items, nj, what, networks, prepare, CHUNK), len(items), what)
 
 
 def run_batches(
@@ -70,7 +69,7 @@ def run_batches(
     batch_size: int,
     nj: int,
     what: str,
-    networks: bool = True,
+    networks: Sequence[str],
 ) -> Iterator[Out]:
     """:func:`run_jobs` of a job that takes ``batch_size`` items at once and gives a result for each.
 
@@ -86,7 +85,7 @@ def in_processes(
     items: Sequence[Item],
     nj: int,
     what: str,
-    modules: Sequence[str] = (),
+    preload: Sequence[str] = (),
     prepare: Callable[[], None] | None = None,
     chunk: int = 1,
 ) -> Iterator[Out]:
@@ -100,8 +99,8 @@ def in_processes(
         items: what to work on.
         nj: number of processes.
         what: name of the work, for errors.
-        modules: what the processes need. They fork from a server that has imported it, instead of importing it each.
-            Not from this process: forking one with threads (a progress bar's, say) may block the child.
+        preload: modules that the job imports on first use. The processes fork from a server that has imported them and
+            the job's own, see :func:`start_server`.
         prepare: called once in each process.
         chunk: items that a process takes at once.
 
@@ -109,8 +108,8 @@ def in_processes(
         ChildProcessError: a process was killed, or has ended itself.
         Exception: what the job raised, for the first item where it did.
     """
+    start_server([_module_of(job), *preload])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *modules])
     chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
     processes: dict[Connection, BaseProcess] = {}
     done: dict[int, tuple[list[Out], Exception | None]] = {}
@@ -147,6 +146,24 @@ def in_processes(
         for process in processes.values():
             process.join(max(0.0, until - time.monotonic()))
             process.kill()
+
+
+def start_server(preload: Sequence[str]) -> None:
+    """Starts what the processes fork from, once; it imports while this process goes on.
+
+    Not from this process: forking one with threads (a progress bar's, say) may block the child.
+
+    Args:
+        preload: modules that the processes need.
+    """
+    forkserver.set_forkserver_preload([__name__, *preload])
+    forkserver.ensure_running()
+
+
+def _module_of(job: Callable) -> str:
+    while isinstance(job, partial):
+        job = job.func
+    return job.__module__
 
 
 def _send(connection: Connection, process: BaseProcess, what: str, message: Any) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from s5.utils.errors import InputError
+from s5.utils.files import write_json
 from s5.utils.text import parse_json, read_json, read_text
 
 Item = TypeVar("Item")
@@ -91,9 +92,7 @@ class Shards:
     def prepare(self, content: Any) -> None:
         """Writes what the shards have to know."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{PREPARED}"
-        partial.write_text(json.dumps(content, default=_plain) + "\n", encoding="utf-8")
-        partial.rename(self.folder / PREPARED)
+        write_json(self.folder / PREPARED, content, default=_plain)
 
     def prepared(self) -> Any:
         """What :meth:`prepare` was given."""

@@ -178,3 +178,18 @@ def test_every_entry_point_explains_itself_at_80_columns(name, monkeypatch):
         [sys.executable, "-m", f"s5.bin.{name}", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "usage" in text and max(map(len, text.splitlines())) <= 80
+
+
+def test_a_package_that_only_an_extra_brings_is_missed_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+
+    def main(argv):
+        importlib.import_module("jinja2")
+
+    with pytest.raises(SystemExit, match=r"^error: jinja2: found no such package, expected it of pip install .*report"):
+        run(main)
+
+
+def test_a_module_of_ours_that_is_missing_keeps_its_traceback():
+    with pytest.raises(ModuleNotFoundError):
+        run(lambda argv: importlib.import_module("s5.nowhere"))

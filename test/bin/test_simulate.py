@@ -204,7 +204,7 @@ def test_a_killed_run_goes_on_with_nothing_twice_and_nothing_missing(recipe):
     stamps = {path: path.stat().st_mtime_ns for path in scenes.glob("*.json")}
     assert 10 <= len(stamps) < 60 and not Path("data/test/wav.scp").exists()
     # What a process that died while writing leaves behind.
-    Path("data/test/wav/.test_0059.wav.x1y2").write_bytes(b"half")
+    Path("data/test/wav/.test_0059.wav.x1y2.partial").write_bytes(b"half")
     assert content(simulate()) == whole
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 

@@ -7,6 +7,8 @@ import soundfile
 from s5.bin import find_outliers as command
 from s5.challenge.corpus.curation import read_drop_list
 
+pytestmark = pytest.mark.browser
+
 BUTTON = {"x": 20, "y": 17}  # to play, in a player
 WRONG = [f"Doorbell/a long folder name of a corpus, take {i}/ring & voice {i}.wav" for i in (3, 7)]
 

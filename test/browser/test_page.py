@@ -14,6 +14,8 @@ from s5.data import DataDir, Row, write_data_dir
 from s5.report.page import write_page
 from s5.report.results import Result
 
+pytestmark = pytest.mark.browser
+
 ROWS = "tbody tr"
 
 

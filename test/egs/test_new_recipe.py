@@ -63,6 +63,7 @@ def run(repository, command, **variables):
     )
 
 
+@pytest.mark.slow
 def test_the_page_leads_to_results(repository, recordings):
     for block in commands():
         done = run(repository, block, recordings=str(recordings))
@@ -98,6 +99,7 @@ def test_every_value_comes_from_the_options(repository):
     assert (conf / "labels.txt").read_text() == "A\nB\n"
 
 
+@pytest.mark.slow
 def test_a_recipe_of_one_label_trains(repository, recordings):
     sizes = "--max_epoch 1 --num_scenes 16 --batch_size 4 --num_workers 0"
     made = 'utils/new_recipe.sh --labels "Bell" --channels 2 --sampling_rate 8000 --duration 2 egs/one'

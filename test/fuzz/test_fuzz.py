@@ -8,14 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 RUN = Path(__file__).with_name("run.py")
 
 
+@pytest.mark.slow
 def test_a_thousand_mutants_are_refused_in_one_line_or_read_rightly():
     done = subprocess.run([sys.executable, RUN, "--number", "1000"], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_mutants_again(tmp_path):
     outcomes = []
     for name in ("a.json", "b.json"):

@@ -95,6 +95,7 @@ refine: {{loops: 2, n_min: 1, candidates: {{threshold: 0.0}}}}
 """
 
 
+@pytest.mark.slow
 def test_the_same_bytes_from_one_process_and_from_two(trained, data, tmp_path):
     """Networks, fusion, sharpening, gate and refinement included, through the commands."""
     system = tmp_path / "refined.yaml"

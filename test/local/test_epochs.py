@@ -50,6 +50,7 @@ def test_points_are_what_the_parts_give(system, plain):
     assert all(p.accuracy_src is not None and 0 <= p.accuracy_src <= 100 for p in points if p.subset == "Total")
 
 
+@pytest.mark.slow
 def test_the_command_writes_table_and_figure(plain, tmp_path, capsys):
     out = tmp_path / "out"
     main(["--system", plain, "--data", "data/valid", "--out", str(out), "--device", "cpu"])

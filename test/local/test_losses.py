@@ -94,6 +94,7 @@ def write_configs(folder, **changes):
     return [str(path) for path in paths]
 
 
+@pytest.mark.slow
 def test_one_command_trains_compares_and_draws(small_recipe, tmp_path, capsys):
     configs = write_configs(tmp_path)
     common = ["--configs", *configs, "--scenes", "scenes.yaml", "--num_scenes", "2", "--ngpu", "0"]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from s5.scene import Sampler, render
 
 PAGE_MB = 4096 / (1 << 20)
@@ -40,6 +42,7 @@ def growth(root, config, keep: bool) -> float:
     )
 
 
+@pytest.mark.slow
 def test_no_growth_over_hundreds_of_scenes_with_caches_that_overflow(material, config):
     config |= {"n_events": [1, 3], "interference": [1, 2]}
     assert growth(material, config, keep=False) < 8

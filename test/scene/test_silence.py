@@ -102,6 +102,7 @@ def test_a_source_is_the_mean_of_its_channels(tmp_path):
     np.testing.assert_allclose(source, samples.mean(axis=1), atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "subtype"), [(".wav", "FLOAT"), (".flac", "PCM_16")])
 def test_a_cut_is_drawn_where_there_is_sound(recipe, suffix, subtype):
     samples = np.concatenate([np.zeros((20 * RATE, 1)), noise(1.0), np.zeros((40 * RATE, 1))])

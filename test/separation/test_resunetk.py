@@ -80,8 +80,14 @@ def test_a_silent_slot_is_zero_even_where_the_network_is_not_finite():
 
 
 def test_masks_of_the_reference_channel_alone():
-    network = small(mask_channels=1).eval()
-    assert network(torch.randn(1, 4, 640), query(0, 1, 2)).shape == (1, 3, 640)
+    """The other channels only tell the masks: where the reference channel is silent, so are the sources."""
+    mixture, labels = torch.randn(1, 4, 640), query(0, 1, 2)
+    silent = torch.cat((torch.zeros(1, 1, 640), mixture[:, 1:]), dim=1)
+    network, all_channels = small(mask_channels=1).eval(), small().eval()
+    assert network(silent, labels).abs().max() < 1e-6
+    assert all_channels(silent, labels).abs().max() > 1e-3
+    other = torch.cat((mixture[:, :1], torch.randn(1, 3, 640)), dim=1)
+    assert (network(mixture, labels) - network(other, labels)).abs().max() > 1e-6
     with pytest.raises(InputError, match="mask_channels"):
         small(mask_channels=5)
 

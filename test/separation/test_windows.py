@@ -129,6 +129,7 @@ def test_memory_does_not_grow_with_the_recording():
     assert peak(400)[0] < 1.1 * peak(20)[0]
 
 
+@pytest.mark.slow
 def test_ten_minutes_through_a_network(tmp_path):
     """75 windows of 10 s: every sample comes out, and the arrays of a few windows are all that is held."""
     rate, minutes = 4000, 10

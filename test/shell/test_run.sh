@@ -428,6 +428,15 @@ recipe_run --system nonesuch.yaml
 check "a system that does not exist is named" says "--system: found no file nonesuch.yaml"
 recipe_run --cmd nonesuch.sh
 check "so is a launcher" says "--cmd: found no program 'nonesuch.sh'"
+echo 'S5_CMD="cluster.sh --from_file"' >"$copy/cmd.sh"
+sed 's/^exec/[ "$1" = --from_file ] || exit 9; shift; exec/' "$scratch/cluster.sh" >"$recipe/cluster.sh"
+recipe_run --stage 7 --stop_stage 7 --overwrite --oracle no --nj 3
+check "cmd.sh sets the launcher and its options" equals "${calls%,*}" "tag test 1/3,tag test 2/3,tag test 3/3"
+S5_CMD=elsewhere.sh recipe_run
+check "S5_CMD in the environment goes before cmd.sh" says "--cmd: found no program 'elsewhere.sh'"
+recipe_run --cmd utils/run_local.sh --stage 7 --stop_stage 7 --overwrite --oracle no --nj 3
+check "and --cmd before both" equals "$calls" "tag test"
+rm "$copy/cmd.sh"
 recipe_run --num_nodes 2 --stage 5 --overwrite
 check "several machines need another launcher" says "--num_nodes: found 2, expected 1"
 finish

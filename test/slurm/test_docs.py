@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
 from pages import blocks_of, name_of, pages
 from plan import Table
 
+pytestmark = pytest.mark.slurm
+
 OURS = [rule for rule in Table.load().exceptions if rule.run_by == "test/slurm/test_docs.py"]
 SHOWN = [
     command

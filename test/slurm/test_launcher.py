@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slurm
+
 
 def ends(process, status=0, seconds=90):
     """What the launcher has said; it has to end with a status."""

@@ -4,7 +4,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 from s5.bin.simulate import main
+
+pytestmark = pytest.mark.slurm
 
 REPO = Path(__file__).resolve().parents[2]
 

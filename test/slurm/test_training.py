@@ -13,6 +13,8 @@ from s5.tasks.checkpoint import NEWEST
 from s5.tasks.launch import train_model
 from s5.utils.config import load_inherited
 
+pytestmark = pytest.mark.slurm
+
 OPTIONS = ("--num_scenes", "24", "--batch_size", "4", "--log_interval", "1", "--num_workers", "1", "--ema_decay", "0.9")
 
 

@@ -240,23 +240,37 @@ def test_the_clap_gate_asks_one_tagger_alone(system):
     assert given.labels == ["Cough", "Cough"]  # labels that were given are final
 
 
-def test_refinement_tags_separated_sources_again(system):
-    mixture = noise(4, 8000)
-    refined = loud(system, refine=RefineConfig(disagreement="relabel", loops=3))
+def refined_by(system, **config):
+    """A system's vote of a mixture, and what a refinement makes of it: system, labels, result."""
+    refined, mixture = loud(system, refine=RefineConfig(**config)), noise(4, 8000)
     posteriors = refined.tag(mixture)
     vote = refined.vote(posteriors)
     outputs = refined.separate(mixture, vote.labels)
-    result = refined.finish(mixture, vote, outputs, posteriors)
-    # By hand: the first loop's labels are the top classes of the separated sources.
-    first = [refined.tag(np.repeat(s[None], 4, 0))["tagger"][:, :-1].max(0).argmax() for s in outputs["separator"]]
-    assert result.counts.loops >= 1 and result.counts.tagged >= 3
-    if result.counts.loops == 1 or result.counts.changed == 0:
-        assert sorted(result.labels) == sorted(system.labels.name(int(c)) for c in first)
-    again = refined.finish(mixture, vote, outputs, posteriors)
     with pytest.raises(InputError, match="posteriors: found none, expected those of all taggers"):
         refined.finish(mixture, vote, outputs)
-    assert again.labels == result.labels
-    np.testing.assert_array_equal(again.sources, result.sources)
+    return refined, vote.labels, refined.finish(mixture, vote, outputs, posteriors)
+
+
+@pytest.mark.parametrize("loops", [1, 2, 3])
+def test_refinement_tags_separated_sources_again(system, loops):
+    refined, labels, result = refined_by(system, disagreement="relabel", loops=loops)
+    # By hand: a loop's labels are the top classes of the sources that it separates with those of the loop before.
+    seen, done = [sorted(labels)], 0
+    while done < loops:
+        sources = refined.separate(noise(4, 8000), labels)["separator"]
+        top = [refined.tag(np.repeat(s[None], 4, 0))["tagger"][:, :-1].max(0).argmax() for s in sources]
+        labels, done = [system.labels.name(int(c)) for c in top], done + 1
+        if sorted(labels) in seen:
+            break
+        seen.append(sorted(labels))
+    assert (sorted(result.labels), result.counts.loops) == (sorted(labels), done)
+    assert result.counts.changed == (sorted(labels) != seen[0])
+
+
+def test_refinement_is_the_same_each_time(system):
+    (_, _, first), (_, _, again) = (refined_by(system, disagreement="relabel", loops=3) for _ in range(2))
+    assert again.labels == first.labels
+    np.testing.assert_array_equal(again.sources, first.sources)
 
 
 def test_a_verification_behind_a_gate_takes_the_sources_as_they_are(system):
@@ -272,10 +286,14 @@ def test_a_verification_behind_a_gate_takes_the_sources_as_they_are(system):
 
 
 def test_correction_tries_candidates(system):
-    config = RefineConfig(candidates=CandidateConfig(threshold=0.0), n_min=1)
-    mixture = noise(4, 8000)
-    sources = loud(system, refine=config)(mixture, 8000)
-    assert 1 <= len(sources) <= 3
+    """At a threshold of 0 every class is one: three labels are separated at a time, and each source is tagged once."""
+    _, labels, result = refined_by(system, candidates=CandidateConfig(threshold=0.0), n_min=1)
+    candidates = len(labels) + len(set(system.labels.names) - set(labels))
+    assert result.counts.tagged == candidates > 3
+    assert -(-candidates // 3) <= result.counts.queries <= -(-candidates // 3) + 1
+    assert 1 <= len(result.labels) <= 3
+    _, _, without = refined_by(system, candidates=CandidateConfig(threshold=2.0), n_min=1)
+    assert without.counts.tagged == len(labels)
 
 
 # One file.

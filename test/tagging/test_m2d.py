@@ -19,6 +19,7 @@ def noise(*shape):
     return torch.from_numpy(np.random.default_rng(0).standard_normal(shape)).float()
 
 
+@pytest.mark.slow
 def test_more_than_ten_seconds_equals_the_official_encoder(golden, official_weights, tmp_path):
     weights = {
         key.replace("backbone.", "module.ar.runtime.backbone."): torch.from_numpy(value)

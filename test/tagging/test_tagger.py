@@ -17,6 +17,7 @@ def small(**changes):
     return M2DTagger(**{"n_labels": 4, "n_channels": 2, "encoder": SMALL, "head": head, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_channels", [1, 4])
 def test_equals_the_official_tagger(golden, official_weights, n_channels):
     expected = np.load(golden / "m2dat.npz")

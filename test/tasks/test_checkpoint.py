@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from s5.tasks.checkpoint import NEWEST, PREVIOUS, Checkpoints, Damaged, has_checkpoint, link, read, save, write
+from s5.tasks.checkpoint import NEWEST, PREVIOUS, Checkpoints, Damaged, has_checkpoint, read, save, write
 
 
 def content(n):
@@ -83,10 +83,3 @@ def test_a_damaged_checkpoint_never_becomes_the_one_before(tmp_path):
     assert checkpoints.load()["epoch"] == 1
     checkpoints.save(content(3))
     assert [read(tmp_path / name)["epoch"] for name in (NEWEST, PREVIOUS)] == [3, 1]
-
-
-def test_links_point_to_the_latest_target(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).write_text(name)
-        link(tmp_path / "best", name)
-        assert (tmp_path / "best").read_text() == name

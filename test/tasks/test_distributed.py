@@ -49,6 +49,7 @@ def assert_close(found, expected):
         torch.testing.assert_close(found["model"][name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["separator", "tagger"])
 def test_two_processes_train_as_one_does_through_a_stop(recipe, tmp_path, monkeypatch, at, state, forked, model):
     """The stop reaches one process; both save and end, and go on together."""

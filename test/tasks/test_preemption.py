@@ -107,6 +107,7 @@ def test_a_truncated_checkpoint_is_put_aside_and_the_one_before_used(
         run("separator", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_and_the_next_run_completes(
     uninterrupted, recipe, tmp_path, at, state, assert_same
 ):

@@ -86,6 +86,7 @@ def test_what_is_packed_arrives_as_it_was():
     assert batch["plan"][0].dtype == np.int16 and batch["plan"][2].shape == (0, 2)
 
 
+@pytest.mark.slow
 def test_weights_do_not_depend_on_how_batches_travel_nor_on_the_size_of_shared_memory(
     recipe, tmp_path, state, assert_same
 ):
@@ -96,6 +97,7 @@ def test_weights_do_not_depend_on_how_batches_travel_nor_on_the_size_of_shared_m
     assert_same(state(tmp_path / "sent/separator"), state(tmp_path / "here/separator"))
 
 
+@pytest.mark.slow
 def test_no_shared_memory_at_all_is_told_in_one_line(recipe, tmp_path):
     done = with_shared_memory(0, command(tmp_path, "--num_workers", "1"), cwd=recipe)
     last = done.stderr.splitlines()[-1]
@@ -139,6 +141,7 @@ def test_a_worker_that_is_gone_ends_the_training_in_one_line(recipe, tmp_path, m
     assert time.monotonic() - began < 60 and "\n" not in error.value.strerror
 
 
+@pytest.mark.slow
 def test_a_command_whose_worker_is_killed_ends_with_that_line(recipe, tmp_path):
     log = tmp_path / "log"
     with open(log, "w") as f:

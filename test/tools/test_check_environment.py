@@ -23,10 +23,12 @@ def test_every_requirement_has_an_act():
     assert script["ACTS"].keys() == script["requirements"]().keys()
 
 
+@pytest.mark.slow
 def test_every_requirement_works_here():
     assert run() == (0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "code", "found", "mend"),
     [

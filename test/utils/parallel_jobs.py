@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -40,3 +41,7 @@ class Halting:
 
 def halting(item):
     return Halting() if item == 2 else item
+
+
+def imported(item):
+    return item in sys.modules

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from functools import partial
@@ -20,7 +21,7 @@ ITEMS = list(range(20))
 
 def test_results_come_in_order_whatever_the_number_of_processes():
     for nj in (1, 2, 3):
-        assert list(run_jobs(square, ITEMS, nj, "squares", networks=False)) == [i * i for i in ITEMS]
+        assert list(run_jobs(square, ITEMS, nj, "squares")) == [i * i for i in ITEMS]
     assert list(in_processes(square, [], 2, "nothing")) == []
 
 
@@ -45,7 +46,7 @@ def test_the_first_item_that_fails_is_named_after_the_results_before_it():
 def test_a_process_that_is_killed_ends_the_work_in_one_line(how, said):
     began = time.monotonic()
     with pytest.raises(ChildProcessError, match=f"a process of 'x' {said}") as error:
-        list(run_jobs(partial(end, how), ITEMS, 2, "x", networks=False))
+        list(run_jobs(partial(end, how), ITEMS, 2, "x"))
     assert time.monotonic() - began < 20 and "\n" not in error.value.strerror
 
 
@@ -55,3 +56,13 @@ def test_a_process_that_is_killed_while_it_sends_is_noticed():
     time.sleep(2)  # what is not asked for is not read: the process waits in the middle of its message
     with pytest.raises(ChildProcessError, match="a process of 'x' was killed by SIGKILL"):
         list(results)
+
+
+def test_processes_begin_with_what_they_are_said_to_need():
+    script = (
+        "from parallel_jobs import imported; from s5.utils.parallel import in_processes\n"
+        "print(*in_processes(imported, ['colorsys', 'wave'], 1, 'x', ['colorsys']))\n"
+    )
+    command = [sys.executable, "-c", script]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    assert said.stdout == "True False\n"

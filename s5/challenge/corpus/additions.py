@@ -28,8 +28,9 @@ import soundfile
 import soxr
 
 from s5.challenge.corpus.config import Addition, KeepRules
-from s5.data import next_frames, open_audio, write_bytes
+from s5.data import next_frames, open_audio
 from s5.utils.errors import InputError
+from s5.utils.files import write_bytes, write_json
 from s5.utils.parallel import run_jobs
 from s5.utils.text import read_json
 
@@ -214,7 +215,7 @@ def convert(name: str, items: Sequence[Item], out: str | Path, rules: KeepRules,
     todo = [(item, stamp) for item, stamp in zip(items, stamps, strict=True) if item.target not in status]
     if todo:
         logging.info("%s: %d files, %d of them to convert", name, len(items), len(todo))
-        results = run_jobs(Convert(str(out), rules), [item for item, _ in todo], nj, name, networks=False)
+        results = run_jobs(Convert(str(out), rules), [item for item, _ in todo], nj, name)
         with log.open("a", encoding="utf-8") as lines:
             for (item, stamp), result in zip(todo, results, strict=True):
                 status[item.target] = result
@@ -227,7 +228,7 @@ def convert(name: str, items: Sequence[Item], out: str | Path, rules: KeepRules,
         why = next(s for s in status.values() if s.startswith(UNREADABLE)).partition(": ")[2]
         raise InputError(f"{name}: {bad[0]}{more}", why, "audio")
     counts = Counter(status.values())
-    write_bytes(out / f"{name}.json", (json.dumps(summary(counts), indent=1) + "\n").encode())
+    write_json(out / f"{name}.json", summary(counts), indent=1)
     return counts
 
 

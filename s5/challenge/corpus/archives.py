@@ -14,20 +14,18 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from s5.challenge.corpus.download import check_space
 from s5.challenge.corpus.splitzip import open_zip, parts
-from s5.data import write_bytes
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_write, write_text
 from s5.utils.progress import progress
 from s5.utils.zips import ZipReader, telling_damage
 
 BLOCK = 1 << 20
-PARTIAL = ".partial"
 DONE = ".unpacked"
 
 
@@ -69,7 +67,7 @@ def unpack(archive: str | Path, out: str | Path, nj: int = 1, only: Collection[s
     members = _unpack_zip(archive, out, nj, only) if is_zip else _unpack_tar(archive, out, only)
     stamp.parent.mkdir(exist_ok=True)
     lines = [head, *(f"{member.name}\t{member.size}" for member in members)]
-    write_bytes(stamp, "".join(f"{line}\n" for line in lines).encode())
+    write_text(stamp, "".join(f"{line}\n" for line in lines))
     return True
 
 
@@ -134,20 +132,6 @@ def _check(members: Sequence[Member], archive: Path, out: Path, same: Callable[[
     return missing
 
 
-@contextmanager
-def _written(path: Path) -> Iterator[IO[bytes]]:
-    """A file under a temporary name, renamed if all goes well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{PARTIAL}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 # --- zip ----------------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +147,9 @@ def _unpack_zip(archive: Path, out: Path, nj: int, only: Collection[str] | None)
         if not hasattr(local, "zip"):
             local.zip = ZipReader(archive, expected, open_zip)
             opened_here.append(local.zip)
-        with _written(out / member.name) as target:
+        path = out / member.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as target:
             for block in local.zip.blocks(member.info):
                 target.write(block)
 
@@ -244,7 +230,9 @@ def _unpack_tar(archive: Path, out: Path, only: Collection[str] | None) -> list[
         missing = _check(members, archive, out, same)
         logging.info("%s: %d files, %d of them to unpack", archive.name, len(members), len(missing))
         for member in progress(missing, len(missing), f"unpack {archive.name}"):
-            with _written(out / member.name) as target:
+            path = out / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as target:
                 left = member.size
                 with telling_damage(archive, expected, member.name):
                     source = opened.extractfile(member.info)
@@ -274,17 +262,28 @@ def _check_end(opened: tarfile.TarFile) -> None:
 
 
 def _refuse_outside(info: tarfile.TarInfo, name: str, out: Path, archive: Path) -> None:
-    """What ``tarfile.data_filter`` refuses, which Python has from 3.11.4 on: links to elsewhere, devices, pipes."""
-    expected = "files inside of the archive's folder"
+    """Refuses links to elsewhere, devices and pipes."""
+    try:
+        data_filter(info, str(out))
+    except tarfile.TarError as e:
+        raise InputError(archive, f"{name!r}: {e}", "files inside of the archive's folder") from e
+
+
+def own_filter(info: tarfile.TarInfo, out: str) -> None:
+    """What ``tarfile.data_filter`` refuses, for Pythons without it. Raises TarError."""
     if not (info.isreg() or info.issym() or info.islnk()):
-        raise InputError(archive, f"{name!r}: a device or a pipe", expected)
-    target = info.linkname if not info.isreg() else name
+        raise tarfile.TarError("a device or a pipe")
+    target = info.linkname if not info.isreg() else info.name
     if info.issym():
-        target = os.path.join(os.path.dirname(name), target)
+        target = os.path.join(os.path.dirname(info.name), target)
     root = os.path.realpath(out)
-    for path in (name, target):
+    for path in (info.name, target):
         if os.path.isabs(path) or os.path.commonpath([os.path.realpath(os.path.join(root, path)), root]) != root:
-            raise InputError(archive, f"{name!r}: leads outside, to {path!r}", expected)
+            raise tarfile.TarError(f"leads outside, to {path!r}")
+
+
+data_filter: Callable[[tarfile.TarInfo, str], Any] = getattr(tarfile, "data_filter", own_filter)
+"""Python has it from 3.11.4 on; Debian 12 has 3.11.2."""
 
 
 def _link(member: Member, out: Path, archive: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import logging
 import os
 import shutil
@@ -24,9 +23,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from s5.data import write_bytes
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
+from urllib3.util import Retry
+
 from s5.utils.errors import InputError
+from s5.utils.files import write_json
 from s5.utils.progress import LOG_INTERVAL
+from s5.utils.text import read_json
 
 BLOCK = 1 << 18
 """Bytes that are read at a time."""
@@ -62,19 +65,28 @@ class Patience:
     retries: int = 8
     """Tries in a row that bring nothing new, before the next address is tried."""
     first_wait: float = 1.0
-    """Seconds before the second try; they double with each further one."""
+    """Seconds before the second try; they double with each further one that brings nothing new."""
     longest_wait: float = 60.0
+
+    def tries(self) -> Retry:
+        """The tries of one address since it brought something new."""
+        return Retry(self.retries, backoff_factor=self.first_wait, backoff_max=self.longest_wait)
 
 
 PATIENT = Patience()
 
 
 class _Broken(Exception):
-    """This try failed; another may not. ``wait``: seconds that the server asks for."""
+    """This try failed; another may not.
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    Args:
+        reason: why.
+        after: the answer's ``Retry-After``: seconds, or a date.
+    """
+
+    def __init__(self, reason: str, after: str | None = None) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.after = after
 
 
 class _Refused(Exception):
@@ -198,16 +210,16 @@ def published(record: str, memory: Path, patience: Patience = PATIENT) -> dict[s
         InputError: no answer, or another one than expected.
     """
     try:
-        return _listing(json.loads(memory.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        return _listing(read_json(memory, "a record of Zenodo's API"))
+    except (InputError, ValueError, KeyError, TypeError):
         pass
     memory.parent.mkdir(parents=True, exist_ok=True)
     name = f"record_{record.rstrip('/').rpartition('/')[2]}"
     short = replace(patience, retries=min(patience.retries, 3))
     found = download([File(name, (record,))], memory.parent, patience=short)[0]
     try:
-        listing = _listing(json.loads(found.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as e:
+        listing = _listing(read_json(found, "a record of Zenodo's API"))
+    except (InputError, ValueError, KeyError, TypeError) as e:
         found.unlink()
         raise InputError(record, "an answer without a list of files", "a record of Zenodo's API") from e
     os.replace(found, memory)
@@ -271,29 +283,41 @@ class _Transfer:
 
     def _persist(self, url: str) -> None:
         """Tries one address until the file is whole. Raises _Refused when that is of no use."""
-        fruitless, damaged, most = 0, 0, _size(self.part)
+        tries, damaged, most = self.patience.tries(), 0, _size(self.part)
         while True:
-            pause = 0.0
+            after = None
             try:
                 self._transfer(url)
                 self._check()
                 return
             except _Broken as e:
-                reason, pause = str(e), e.wait
+                reason, after = str(e), e.after
             except _Damaged as e:
                 # From its beginning, once more: a resumed file may have been of two versions.
                 self._restart()
                 reason, damaged, most = str(e), damaged + 1, 0
                 if damaged > 1:
                     raise _Refused(reason) from e
-            fruitless = 0 if _size(self.part) > most else fruitless + 1
-            most = max(most, _size(self.part))
-            if fruitless > self.patience.retries:
-                raise _Refused(f"{reason} ({fruitless} tries)")
-            pause = min(max(pause, self.patience.first_wait * 2 ** max(0, fruitless - 1)), self.patience.longest_wait)
+            if _size(self.part) > most:
+                tries, most = self.patience.tries(), _size(self.part)
+            else:
+                try:
+                    tries = tries.increment("GET", url, error=HTTPError(reason))
+                except MaxRetryError as e:
+                    raise _Refused(f"{reason} ({len(tries.history) + 1} tries)") from e
+            pause = self._pause(tries, after)
             logging.info("%s: %s; again in %.0f s from byte %d", self.file.name, reason, pause, _size(self.part))
             if self.stop.wait(pause):
                 raise _Stopped
+
+    def _pause(self, tries: Retry, after: str | None) -> float:
+        """Seconds before the next try: what the server asks for, within our limits."""
+        try:
+            asked = tries.parse_retry_after(after) if after else 0.0
+        except InvalidHeader:
+            asked = 0.0
+        wait = max(asked, tries.get_backoff_time(), self.patience.first_wait)
+        return min(wait, self.patience.longest_wait)
 
     def _transfer(self, url: str) -> None:
         """One connection."""
@@ -326,7 +350,7 @@ class _Transfer:
                 check_space(self.path.parent, total or 0, self.file.name)
             tag = response.headers.get("ETag", "")
             strong = tag if tag.startswith('"') else response.headers.get("Last-Modified")
-            write_bytes(self.note, json.dumps({"url": url, "validator": strong}).encode())
+            write_json(self.note, {"url": url, "validator": strong})
             self._receive(response, total)
 
     def _receive(self, response: http.client.HTTPResponse, total: int | None) -> None:
@@ -356,8 +380,7 @@ class _Transfer:
         words = f"HTTP {answer.code} {answer.reason}"
         if answer.code in GONE:
             raise _Refused(words)
-        after = answer.headers.get("Retry-After", "")
-        raise _Broken(words, float(after) if after.isdigit() else 0.0)
+        raise _Broken(words, answer.headers.get("Retry-After"))
 
     def _resumable(self, url: str) -> int:
         """Bytes that are there and can be gone on from: if nothing tells the end result, only of the same version."""
@@ -374,8 +397,8 @@ class _Transfer:
 
     def _noted(self) -> Mapping[str, Any]:
         try:
-            data = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            data = read_json(self.note, "what an earlier try noted")
+        except InputError:
             return {}
         return data if isinstance(data, dict) else {}
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,11 +24,12 @@ from s5.challenge.corpus.config import DEV, Addition, Corpus
 from s5.challenge.corpus.curation import Refined, Refinement, counts_table, external_items, refine
 from s5.challenge.corpus.paths import CorpusPaths, is_added, unpack_part
 from s5.challenge.corpus.sets import mixture_rows
-from s5.data import write_bytes, write_data_dir
+from s5.data import write_data_dir
 from s5.data.datadir import CONTENT
 from s5.labels import LabelSet
 from s5.utils.config import resolve
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_folder, write_text
 
 MERGED = ("sound_event", "interference")
 """Folders of the development set that additions join."""
@@ -80,7 +80,7 @@ def prepare(
             _link(data / name, places.raw / name)
     _write_sets(corpus, folders, labels, data)
     users = [str(folder) for folder in folders.values() if not _is_below(folder, places.raw)]
-    write_bytes(places.raw / SOURCES, "".join(f"{folder}\n" for folder in users).encode())
+    write_text(places.raw / SOURCES, "".join(f"{folder}\n" for folder in users))
 
 
 def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[str, str]:
@@ -152,7 +152,7 @@ def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, label
 def _write_report(path: Path, refined: Refined, labels: LabelSet, min_duration: float) -> None:
     table = counts_table(refined, labels.names, min_duration)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, table.encode())
+    write_text(path, table)
     logging.info("training events:\n%s", table)
 
 
@@ -175,7 +175,7 @@ def _write_content(corpus: Corpus, raw: Path, part: Path, files: Mapping[str, st
                 line += f"\t{int(found.st_mtime)}"
             digest.update(f"{line}\n".encode())
             n += 1
-    write_bytes(raw / CONTENT, f"{n} files, {digest.hexdigest()}\n".encode())
+    write_text(raw / CONTENT, f"{n} files, {digest.hexdigest()}\n")
 
 
 def _is_below(path: Path, folder: Path) -> bool:
@@ -193,20 +193,12 @@ def _walk(folder: Path, top: str) -> Iterator[str]:
 
 def _link_tree(dev: Path, files: Mapping[str, str], out: Path) -> None:
     """A folder of links: to ``files`` by their paths, and to what else is in ``dev``. Complete, or as it was before."""
-    new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
-    shutil.rmtree(new, ignore_errors=True)
-    for name in sorted(os.listdir(dev)):
-        if name not in MERGED and not name.startswith("."):
-            _link(new / name, dev / name)
-    for path, file in files.items():
-        _link(new / path, Path(file))
-    shutil.rmtree(old, ignore_errors=True)
-    if out.is_symlink():
-        out.unlink()
-    elif out.exists():
-        os.replace(out, old)
-    os.replace(new, out)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(out) as new:
+        for name in sorted(os.listdir(dev)):
+            if name not in MERGED and not name.startswith("."):
+                _link(new / name, dev / name)
+        for path, file in files.items():
+            _link(new / path, Path(file))
 
 
 def _link(link: Path, target: Path) -> None:

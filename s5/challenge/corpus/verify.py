@@ -12,13 +12,14 @@ from s5.challenge.corpus.archives import unpacked
 from s5.challenge.corpus.config import DEV, Corpus, MixtureSet
 from s5.challenge.corpus.paths import CorpusPaths, is_added, main_files
 from s5.challenge.corpus.prepare import MERGED
-from s5.data import DataDir, write_bytes
+from s5.data import DataDir
 from s5.labels import LabelSet
 from s5.scene.formats.lists import MetadataList
 from s5.scene.pool import AUDIO
 from s5.scene.rendering.plan import event_path
 from s5.utils.config import resolve
 from s5.utils.errors import InputError
+from s5.utils.files import write_text
 from s5.utils.text import read_json
 
 REPORT = "verify.tsv"
@@ -49,7 +50,7 @@ class Findings:
     def save(self, path: Path) -> None:
         """All findings: word, tab, path, tab, reason."""
         rows = [("missing", *x) for x in self.missing] + [("unexpected", *x) for x in self.unexpected]
-        write_bytes(path, "".join("\t".join(row) + "\n" for row in rows).encode())
+        write_text(path, "".join("\t".join(row) + "\n" for row in rows))
 
 
 def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> Findings:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,8 @@ import numpy as np
 
 from s5.tasks.preemption import REQUEUE
 from s5.utils.errors import InputError
+from s5.utils.files import write_json
+from s5.utils.text import read_json
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -72,16 +72,14 @@ class Tensorboard(Board):
     def holds(self, facts: list[dict[str, Any]]) -> bool:
         """Whether the files of this or an earlier start of the training hold it."""
         try:
-            return json.loads(self.path.read_text(encoding="utf-8")) == facts
-        except (OSError, ValueError):
+            return read_json(self.path, "what stays of the examples") == facts
+        except InputError:
             return False
 
     def keep(self, facts: list[dict[str, Any]]) -> None:
         """Once all that was given is in the files."""
         self.writer.flush()
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        write_json(self.path, facts, indent=2, ensure_ascii=False)
 
 
 class WandB(Board):

@@ -296,11 +296,10 @@ class _Tagged(_Shown):
             board.text(f"{example.name}/labels", text, epoch)
 
     def _draw_mel(self, n_rows: int, multi_hot: bool) -> TagPanels:
-        from s5.tagging.m2d import LogMel
+        from s5.tagging.logmel import mel_level
 
         example = self.example
-        reference = torch.from_numpy(example.mixture[:1])
-        mel_db = 10 / np.log(10) * LogMel(example.fs, N_MELS)(reference, torch.tensor([0.0, 1.0]))[0].numpy()
+        mel_db = mel_level(example.mixture[0], example.fs, N_MELS)[0]
         index = example.label_index.tolist()
         if multi_hot:
             rows, names = ["all"], list(self.classes)
@@ -309,4 +308,4 @@ class _Tagged(_Shown):
             rows, names = [f"slot {slot}" for slot in range(n_rows)], [*self.classes, "silence"]
             marked = list(enumerate(index))
         title = f"{example.name}: {', '.join(example.labels) or 'no source'}"
-        return TagPanels(mel_db - mel_db.max(), example.mixture.shape[1] / example.fs, marked, rows, names, title)
+        return TagPanels(mel_db, example.mixture.shape[1] / example.fs, marked, rows, names, title)

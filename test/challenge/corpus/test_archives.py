@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from s5.challenge.corpus import archives
 from s5.challenge.corpus.archives import unpack, unpacked
 from s5.challenge.corpus.splitzip import open_zip, parts
 from s5.utils.errors import InputError
@@ -239,11 +240,23 @@ def test_tar_with_links_inside(tmp_path):
     assert unpack(path, tmp_path / "out")  # links that are there are right, too
 
 
-@pytest.mark.parametrize("target", ["/etc/hostname", "../../x"])
-def test_tar_with_a_link_outside_is_refused(tmp_path, target):
+@pytest.mark.parametrize("data_filter", [archives.data_filter, archives.own_filter])
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.SYMTYPE, "/etc/hostname"),
+        (tarfile.SYMTYPE, "../../x"),
+        (tarfile.LNKTYPE, "/etc/hostname"),
+        (tarfile.LNKTYPE, "../x"),
+        (tarfile.CHRTYPE, ""),
+        (tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_tar_with_a_link_outside_or_a_device_is_refused(tmp_path, monkeypatch, data_filter, kind, target):
+    monkeypatch.setattr(archives, "data_filter", data_filter)
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         info = tarfile.TarInfo("e/b.wav")
-        info.type, info.linkname = tarfile.SYMTYPE, target
+        info.type, info.linkname = kind, target
         archive.addfile(info)
     with pytest.raises(InputError, match=r"e/b\.wav"):
         unpack(tmp_path / "a.tar", tmp_path / "out")

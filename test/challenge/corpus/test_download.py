@@ -4,11 +4,14 @@ import hashlib
 import json
 import os
 import socket
+import threading
+import time
+from email.utils import formatdate
 
 import numpy as np
 import pytest
 
-from s5.challenge.corpus.download import File, Patience, download, published
+from s5.challenge.corpus.download import File, Patience, _Meter, _Transfer, download, published
 from s5.utils.errors import InputError
 
 DATA = np.random.default_rng(0).bytes(700_000)
@@ -56,6 +59,27 @@ def test_stalled_connection_is_given_up_and_resumed(server, tmp_path, quick):
 def test_busy_server_is_asked_again(server, tmp_path, quick):
     server.faults["/a.bin"] = [503, 429, ("truncate", 10)]
     assert get(server, tmp_path, quick, file(server))[0].read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("after", "least", "most"),
+    [("0", 1, 1), ("7", 7, 7), ("date", 18, 20), ("soon", 1, 1), ("100", 60, 60), (None, 1, 1)],
+)
+def test_a_server_says_in_seconds_or_by_a_date_when_it_is_to_be_asked_again(tmp_path, after, least, most):
+    if after == "date":
+        after = formatdate(time.time() + 20, usegmt=True)
+    transfer = _Transfer(File("a", ()), tmp_path, Patience(), _Meter(None), threading.Event())
+    assert least <= transfer._pause(Patience().tries(), after) <= most
+
+
+def test_waits_double_up_to_the_longest(tmp_path):
+    patience, waits = Patience(retries=8), []
+    transfer = _Transfer(File("a", ()), tmp_path, patience, _Meter(None), threading.Event())
+    tries = patience.tries()
+    for _ in range(8):
+        tries = tries.increment("GET", "/")
+        waits.append(transfer._pause(tries, None))
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_next_run_goes_on(server, tmp_path, quick):

@@ -116,6 +116,7 @@ def test_second_run_changes_nothing(made, replica, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_what_scenes_are_made_of_does_not_depend_on_where_it_lies_or_on_other_parts(
     made, replica, replicas, tmp_path, monkeypatch
 ):

@@ -105,6 +105,7 @@ def test_examples_of_a_virtual_set_are_scenes_of_its_first_epoch(recipe):
         assert example.facts == other.facts and planned.planned
 
 
+@pytest.mark.slow
 def test_audio_of_a_separator_is_that_of_the_data_and_of_the_model(recipe, tmp_path):
     """Mixture, references and estimates with one gain; what stays is written once, estimates after each epoch."""
     folder = run(tmp_path / "exp")
@@ -202,6 +203,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_training_is_the_same_with_and_without_examples(recipe, tmp_path, state, assert_same, name):
     changes = dict(OTHERS[name])
@@ -214,6 +216,7 @@ def test_a_training_is_the_same_with_and_without_examples(recipe, tmp_path, stat
     assert shown(with_).tags["images"] and not shown(without).tags["images"]
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_writes_what_stays_once(recipe, tmp_path, at, state, assert_same):
     options = ("--accum_grad", "2", "--ema_decay", "0.9", "--log_interval", "1", "--num_scenes", "6")
     whole = run(tmp_path / "whole", *options, "--num_examples", "0")

@@ -14,7 +14,7 @@ GOLDEN = TEST / "golden/scene_statistics"
 RATE = 8000
 P_VALUE = 1e-4
 
-spec = importlib.util.spec_from_file_location("scene_statistics", TEST / "bench/scene_statistics.py")
+spec = importlib.util.spec_from_file_location("scene_statistics", TEST.parent / "local/studies/scene_statistics.py")
 statistics = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(statistics)
 

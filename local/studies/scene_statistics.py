@@ -1,6 +1,7 @@
 """Do our random scenes have the statistics of SpAudSyn's? Both draw from the same folders; every quantity is tested.
 
-    PYTHONPATH=. python test/bench/scene_statistics.py --spaudsyn ../SpAudSyn --baseline ../dcase2026_task4_baseline \
+    PYTHONPATH=. python local/studies/scene_statistics.py --spaudsyn ../SpAudSyn \
+        --baseline ../dcase2026_task4_baseline \
         --root egs/mini_s5/data/raw --split train --duration 4 --max_event_duration 2
 
 SpAudSyn draws as in training: by the data set of the DCASE 2026 Task 4 baseline, which needs torch, librosa and

@@ -1,0 +1,91 @@
+"""The log-mel spectrogram: what encoders see of a waveform, and what figures show of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram: [B, T] -> [B, n_mels, frames] float32.
+
+    Hann windows, centred on their frames (reflected edges); Slaney's mel scale, areas of one; power 2.
+
+    Args:
+        sampling_rate: in Hz.
+        n_mels: mel bands.
+        n_fft: samples of the window and of the transform; None: 25 ms.
+        hop_length: samples from frame to frame; None: 10 ms.
+        f_min: lower edge of the lowest band in Hz.
+        f_max: upper edge of the highest band; None: half the sampling rate.
+        filter_rate: sampling rate that the filters are computed for, where it is not that of the audio.
+        decibel: ``10 log10(max(power, 1e-10))``; otherwise the natural logarithm of power + float32's epsilon.
+        save_filters: keep the filters in the state dict, for models whose checkpoints bring their own.
+    """
+
+    filters: Tensor
+    """[n_fft / 2 + 1, n_mels]."""
+    window: Tensor
+
+    def __init__(
+        self,
+        sampling_rate: int,
+        n_mels: int,
+        n_fft: int | None = None,
+        hop_length: int | None = None,
+        f_min: float = 50.0,
+        f_max: float | None = None,
+        filter_rate: int | None = None,
+        decibel: bool = False,
+        save_filters: bool = False,
+    ) -> None:
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+
+        self.n_fft = n_fft or round(0.025 * sampling_rate)
+        self.hop_length = hop_length or round(0.01 * sampling_rate)
+        self.decibel = decibel
+        rate, f_max = filter_rate or sampling_rate, f_max or sampling_rate / 2
+        with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
+            filters = melscale_fbanks(
+                self.n_fft // 2 + 1, f_min, f_max, n_mels, rate, norm="slaney", mel_scale="slaney"
+            )
+            self.register_buffer("filters", filters, persistent=save_filters)
+            self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Waveforms [B, T] -> [B, n_mels, frames]."""
+        with torch.autocast(waveform.device.type, enabled=False):  # the logarithm of small powers needs float32
+            spectrum = torch.stft(
+                waveform.float(),
+                self.n_fft,
+                self.hop_length,
+                window=self.window,
+                pad_mode="reflect",
+                return_complex=True,
+            )
+            power = torch.matmul(self.filters.T, spectrum.real.square() + spectrum.imag.square())
+            if self.decibel:
+                return 10 * power.clamp(min=1e-10).log10()
+            return (power + torch.finfo(torch.float32).eps).log()
+
+
+def mel_level(waveform: np.ndarray, fs: int, n_mels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Level of a waveform's mel bands, for figures.
+
+    Args:
+        waveform: [T].
+        fs: its sampling rate in Hz.
+        n_mels: mel bands.
+
+    Returns:
+        In dB relative to the loudest [n_mels, frames], and the centre frequency of each band in Hz [n_mels].
+    """
+    log_mel = LogMel(fs, n_mels)
+    level = 10 / math.log(10) * log_mel(torch.from_numpy(np.asarray(waveform, np.float32))[None])[0].numpy()
+    weights = log_mel.filters.T
+    centre = (weights * torch.linspace(0, fs / 2, weights.shape[1])).sum(1) / weights.sum(1)
+    return level - level.max(), centre.numpy()
