@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The recipe: from recordings to separated, labelled, scored sound events. With no arguments it runs the mini data set.
-# shellcheck disable=SC2154  # options are assigned by parse_options
+# shellcheck disable=SC2031,SC2154  # options are assigned by parse_options, field by read_fields
 set -euo pipefail
 root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 # Slurm runs a copy of a submitted script; it knows where the original is.
@@ -21,6 +21,7 @@ options=(
   "stop_stage|12|number|last stage to run"
   "dataset|mini_s5|text|recipe folder below egs/; the run works there"
   "system|conf/systems/mini.yaml|text|YAML of the system: its taggers, vote, separators and fusion, or a model archive (NAME.s5), which is trained already; looked for in the recipe folder, then from where you are, then in the repository"
+  "size|full|text|size of the system's models: full, as its YAML has them, or a file of conf/sizes, e.g. mini"
   "expdir|exp|text|folder of models, logs and results, relative to the recipe folder"
   "test_sets|test|text|data sets that stages 7 to 12 work on, e.g. \"test eval\""
   "eval_sets||text|data sets without references, for stages 7 to 10 and 13"
@@ -86,10 +87,15 @@ if [ -z "${given[data_args]:-}" ]; then data_args=$(last_args data/raw/.done); f
 read -ra data_args <<<"$data_args"
 read -ra test_sets <<<"$test_sets"
 read -ra eval_sets <<<"$eval_sets"
-# The results' name is that of the YAML below systems/, deng2026_final for conf/systems/deng2026/final.yaml.
-results=/${system%.*}
-if [[ $results == */systems/* ]]; then results=${results##*/systems/}; else results=${results##*/}; fi
-results=$expdir/${results//\//_}
+# The system's plan: its name, its files and its trainings (python -m s5.bin.models --help).
+of_system=(--system "$system" --size "$size")
+plan=$(python -m s5.bin.models "${of_system[@]}") || exit 1
+name='' system_deps=()
+while read_fields; do
+  name=${field[name]:-$name}
+  if [ -n "${field[path]:-}" ]; then system_deps+=(--dep "${field[path]}"); fi
+done <<<"$plan"
+results=$expdir/$name
 # Scoring is cheap, and asked for by its number it is wanted.
 again=()
 if [ -n "${given[stage]:-}" ] && [ "$stage" -ge 11 ]; then again=(--always); fi
@@ -127,35 +133,26 @@ for config in conf/scenes/*.yaml; do
 done
 if [ -n "${locks[data/.lock]:-}" ]; then unlock data/.lock; fi
 
-# What the system consists of: a line a training, its fields parted by tabs (python -m s5.bin.models --help names them).
-trainings='' system_deps=()
-if [ "$stop_stage" -ge 3 ]; then
-  trainings=$(python -m s5.bin.models --system "$system")
-  while IFS=$'\t' read -ra field; do
-    if [ "${field[0]:-}" = system ]; then for file in "${field[@]:1}"; do system_deps+=(--dep "$file"); done; fi
-  done <<<"$trainings"
-fi
-
 # Published checkpoints, in the place of stages 3 to 6.
 if [ -n "$download_model" ]; then
   needs=(--dep "$S5_ROOT/conf/official.yaml")
-  while IFS=$'\t' read -ra field; do
-    if [ "${field[1]:-}" = ready ]; then needs+=(--output "$expdir/${field[4]}/.done"); fi
-  done <<<"$trainings"
+  while read_fields; do
+    if [ "${field[what]}" = ready ]; then needs+=(--output "$expdir/${field[folder]}/.done"); fi
+  done <<<"$plan"
   step 3 "download $download_model" --marker "$expdir/.$download_model.done" "${needs[@]}" "${system_deps[@]}" -- \
     python -m s5.bin.download_model --system "$system" --expdir "$expdir"
 fi
 
 # train STAGE NAME KIND first|further: the first trainings of the models of a kind, or those that go on from others.
 train() {
-  local number=$1 stage_name=$2 kind=$3 which=$4 name field folder training compare state none=1
+  local number=$1 stage_name=$2 kind=$3 which=$4 name folder training compare state none=1
   asked "$number" || return 0
-  while IFS=$'\t' read -ra field; do
-    [ "${field[0]:-} ${field[1]:-}" = "$kind $which" ] || continue
-    none='' name="$stage_name${field[3]//[a-z]/} ${field[2]}" folder=$expdir/${field[4]}
+  while read_fields; do
+    [ "${field[what]} ${field[kind]:-} ${field[order]:-}" = "training $kind $which" ] || continue
+    none='' name="$stage_name${field[phase]//[a-z]/} ${field[model]}" folder=$expdir/${field[folder]}
     need data/train/.done data/valid/.done
-    if [ "${field[5]}" != - ]; then need "$expdir/${field[5]}/.done"; fi
-    training=(--system "$system" --model "${field[2]}" --phase "${field[3]}" --train data/train --valid data/valid --expdir "$expdir")
+    if [ -n "${field[before]:-}" ]; then need "$expdir/${field[before]}/.done"; fi
+    training=("${of_system[@]}" --model "${field[model]}" --phase "${field[phase]}" --train data/train --valid data/valid --expdir "$expdir")
     # What it is made of. A model that was made of something else is not touched, and stops the run here.
     compare=(--compare)
     if [ "$overwrite" = true ]; then compare=(); fi
@@ -163,17 +160,16 @@ train() {
     step "$number" "$name" --marker "$folder/.done" --output "$folder/config.yaml" --output "$folder/valid.*.pth" \
       --state "$state" --resume "$folder" --launch "--gpu $ngpu --num_nodes $num_nodes --grace 120" -- \
       python -m s5.bin.train "${training[@]}" --ngpu "$ngpu" -- "${train_args[@]}"
-  done <<<"$trainings"
+  done <<<"$plan"
   [ -z "$none" ] || log "stage $number ($stage_name): nothing to train in $system"
 }
 
 # trained KIND: sets needs, the markers of the system's trained models of a kind, of each that of its last training.
 trained() {
-  local field
   needs=()
-  while IFS=$'\t' read -ra field; do
-    if [ "${field[0]:-} ${field[6]:-}" = "$1 last" ]; then needs+=(--dep "$expdir/${field[4]}/.done"); fi
-  done <<<"$trainings"
+  while read_fields; do
+    if [ "${field[kind]:-} ${field[last]:-}" = "$1 yes" ]; then needs+=(--dep "$expdir/${field[folder]}/.done"); fi
+  done <<<"$plan"
 }
 
 # Stage 3: the taggers; from a pretrained encoder only the heads, so that their first large gradients do not spoil it.
@@ -195,13 +191,10 @@ own=() true_labels=()
 
 # marker_of SET: what tells a data set from another: what stage 2 says of its content; wav.scp where local/data.sh made it.
 marker_of() {
-  if [ ! -e "data/$1/.done" ] && [ -e "data/$1/wav.scp" ]; then
-    echo "data/$1/wav.scp"
-  elif [ -e "data/$1/.done" ] && [ -e "data/$1/.content" ]; then
-    echo "data/$1/.content"
-  else
-    echo "data/$1/.done"
-  fi
+  local file=.done
+  if [ ! -e "data/$1/.done" ] && [ -e "data/$1/wav.scp" ]; then file=wav.scp; fi
+  if [ -e "data/$1/.done" ] && [ -e "data/$1/.content" ]; then file=.content; fi
+  echo "data/$1/$file"
 }
 
 # Stages 7, 9 and 10 run networks as it says.
@@ -214,7 +207,7 @@ for set in "${own[@]}" "${eval_sets[@]}"; do
   step 7 "tag $set" --marker "$results/$set/posteriors/.done" --output "$results/$set/posteriors/" \
     --fresh "$results/$set/posteriors" --dep "$(marker_of "$set")" "${system_deps[@]}" "${needs[@]}" "${decode[@]}" \
     "${on_device[@]}" --split "$results/$set/posteriors.parts" -- \
-    python -m s5.bin.tag --system "$system" --expdir "$expdir" --data "data/$set" --out "$results/$set"
+    python -m s5.bin.tag "${of_system[@]}" --expdir "$expdir" --data "data/$set" --out "$results/$set"
 done
 
 # Stage 8: one label a slot from all taggers' posteriors; or the true labels, to measure the separators by themselves.
@@ -225,7 +218,7 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     needs=(--dep "$results/$set/posteriors/.done") given_labels=()
   fi
   step 8 "vote $set" --marker "$results/$set/.labels.done" --output "$results/$set/labels" "${system_deps[@]}" \
-    "${needs[@]}" -- python -m s5.bin.vote --system "$system" --out "$results/$set" "${given_labels[@]}"
+    "${needs[@]}" -- python -m s5.bin.vote "${of_system[@]}" --out "$results/$set" "${given_labels[@]}"
 done
 
 # Stage 9: every separator, told the labels.
@@ -234,7 +227,7 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   step 9 "separate $set" --marker "$results/$set/separated/.done" --output "$results/$set/separated/" \
     --fresh "$results/$set/separated" --dep "$results/$set/.labels.done" "${system_deps[@]}" "${needs[@]}" "${decode[@]}" \
     "${on_device[@]}" --split "$results/$set/separated.parts" -- \
-    python -m s5.bin.separate --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set"
+    python -m s5.bin.separate "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set"
 done
 
 # Stage 10: the separators' outputs become one waveform a slot. What the system's gate or refinement changes of its own
@@ -244,7 +237,7 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   step 10 "fuse $set" --marker "$results/$set/estimates/.done" --output "$results/$set/estimates/" \
     --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" "${needs[@]}" "${system_deps[@]}" "${decode[@]}" \
     "${on_device[@]}" --split "$results/$set/estimates.parts" -- \
-    python -m s5.bin.fuse --system "$system" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" "${note[@]}"
+    python -m s5.bin.fuse "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" "${note[@]}"
 done
 
 # Stage 11: how good it is.
@@ -255,28 +248,28 @@ for set in "${own[@]}" "${true_labels[@]}"; do
   step 11 "score $set" --marker "$results/$set/.scores.done" --output "$results/$set/scores.json" \
     --dep "$results/$set/estimates/.done" --split "$results/$set/scores.parts" "${again[@]}" -- \
     python -m s5.bin.score --estimates "$results/$set/estimates" --references "data/${set%_oracle}" \
-    --out "$results/$set/scores.json" --system "${results##*/}" --set "${set%_oracle}" \
+    --out "$results/$set/scores.json" --system "$name" --set "${set%_oracle}" \
     --probabilities "$results/$set/final_probabilities" "${note[@]}"
 done
 
 # Stage 12: for people: tables and a page to listen to.
 step 12 report --marker "$results/.report.done" --output "$expdir/RESULTS.md" "${needs[@]}" "${again[@]}" -- \
-  python -m s5.bin.report --system "$system" --expdir "$expdir" --out "$expdir/RESULTS.md"
+  python -m s5.bin.report "${of_system[@]}" --expdir "$expdir" --out "$expdir/RESULTS.md"
 
 # Stage 13: the system as one file, for S5System.from_pretrained; and what the challenge wants to have.
 scored=("${needs[@]}")
 trained tagger
 weights=("${needs[@]}")
 trained separator
-step 13 pack --marker "$results/.pack.done" --output "$results/${results##*/}.s5" "${system_deps[@]}" "${weights[@]}" \
+step 13 pack --marker "$results/.pack.done" --output "$results/$name.s5" "${system_deps[@]}" "${weights[@]}" \
   "${needs[@]}" "${scored[@]}" -- \
-  python -m s5.bin.pack --system "$system" --expdir "$expdir" --results "$results" --out "$results/${results##*/}.s5"
+  python -m s5.bin.pack "${of_system[@]}" --expdir "$expdir" --results "$results" --out "$results/$name.s5"
 if [ -n "$submission" ] && asked 13; then
   file=$(resolve "$submission") || die "--submission: found no file $submission, expected the authors' details"
   set=${eval_sets[0]:-} && [ -n "$set" ] || die "--eval_sets: found none, expected the set to submit"
   step 13 submit --marker "$results/.submit.done" --output "$results/submission/" --dep "$file" "${system_deps[@]}" \
     --dep "$results/$set/estimates/.done" "${scored[@]}" -- \
-    python -m s5.bin.submit --authors "$file" --system "$system" --expdir "$expdir" --eval_data "data/$set" \
+    python -m s5.bin.submit --authors "$file" "${of_system[@]}" --expdir "$expdir" --eval_data "data/$set" \
     --eval_results "$results/$set" --scores "$results/${test_sets[0]}/scores.json" --out "$results/submission"
 fi
 

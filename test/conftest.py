@@ -130,9 +130,9 @@ def config() -> dict:
 # A recipe folder with a virtual training set and a fixed validation set at 8 kHz, and the smallest models.
 SYSTEM = """
 taggers:
-  - {name: tagger, train: tagger.yaml, finetune: tagger_ft.yaml}
+  tagger: {train: tagger.yaml, finetune: tagger_ft.yaml}
 separators:
-  - {name: separator, train: separator.yaml}
+  separator: {train: separator.yaml}
 """
 COMMON = {
     "max_epoch": 2,

@@ -84,9 +84,9 @@ EOF
 cat >"$new/conf/systems/base.yaml" <<EOF
 # One tagger, one separator.
 taggers:
-  - {name: tagger, train: conf/tuning/tagger.yaml}
+  tagger: {train: conf/tuning/tagger.yaml}
 separators:
-  - {name: separator, train: conf/tuning/separator.yaml}
+  separator: {train: conf/tuning/separator.yaml}
 EOF
 sed -i -E 's|^(exec .*) "\$@"$|\1 --system conf/systems/base.yaml "$@"|' "$new/run.sh"
 grep -q 'conf/systems/base.yaml' "$new/run.sh" || die "egs/TEMPLATE/run.sh: found no \"\$@\" at its end, expected it"

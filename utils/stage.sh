@@ -330,6 +330,17 @@ resolve() {
   if [ -e "$1" ]; then echo "$1"; elif [ -e "$S5_ROOT/$1" ]; then echo "$S5_ROOT/$1"; else return 1; fi
 }
 
+# read_fields: reads a line NAME=VALUE<tab>NAME=VALUE... into field[NAME].
+# shellcheck disable=SC2034  # read by the script that sources this
+declare -A field
+read_fields() {
+  local parts part
+  IFS=$'\t' read -ra parts || return 1
+  field=()
+  # shellcheck disable=SC2034
+  for part in "${parts[@]}"; do field[${part%%=*}]=${part#*=}; done
+}
+
 # inherited YAML: the file itself and those that its key `inherit` names, a path a line.
 inherited() {
   if grep -q 'inherit:' "$1"; then  # perhaps behind a byte order mark

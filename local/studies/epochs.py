@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from s5.bin.command import Parser, add_decoding, count, decode_config, run
+from s5.bin.command import Parser, add_decoding, add_system, count, decode_config, run
 from s5.data import DataDir
 from s5.inference import stages
 from s5.metrics import Scorer, score_mixture
@@ -242,7 +242,7 @@ def _draw(points: Sequence[Point], title: str, accuracy: str, path: Path) -> Non
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    add_system(parser)
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--data", default="data/test", metavar="DIR", help="data directory with references")
     parser.add_argument(

@@ -33,6 +33,7 @@ from s5.inference.scoring import find_sources, open_references, score_all, score
 from s5.metrics import Scorer
 from s5.report.markdown import number, table
 from s5.system.config import ModelConfig
+from s5.system.sizes import split_size, with_size
 from s5.tuning import Space, collect, tune
 from s5.tuning.result import write_yaml
 from s5.utils.config import ROOT, parse, resolve
@@ -104,19 +105,21 @@ class Bench:
         self.seconds: dict[Any, float] = {}
         self.separated: dict[Path, Any] = {}
 
-    def system_of(self, row: Row) -> Path:
-        """YAML of a row's system: the ready one, or one that inherits it."""
-        path = resolve(row.system)
-        path = path if path.is_file() else ROOT / "conf/systems" / f"{row.system}.yaml"
+    def system_of(self, row: Row) -> str:
+        """A row's system: the ready one, or one whose YAML inherits it; both at the row's size."""
+        name, _, size = row.system.partition(":")
+        path = resolve(name)
+        path = path if path.is_file() else ROOT / "conf/systems" / f"{name}.yaml"
         if row.change:
             changed = self.out / "systems" / f"{_digest(row.name)}.yaml"
             changed.parent.mkdir(parents=True, exist_ok=True)
             base = os.path.relpath(path, changed.parent.resolve())
             write_text(changed, yaml.safe_dump({"inherit": base, **row.change}, sort_keys=False))
             path = changed
-        return self._tuned(path, row) if row.tune else path
+        system = with_size(str(path), size)
+        return self._tuned(system, row) if row.tune else system
 
-    def _tuned(self, path: Path, row: Row) -> Path:
+    def _tuned(self, path: str, row: Row) -> str:
         if self.valid is None:
             raise InputError("--valid", "nothing", "a validation set for thresholds and weights")
         system = self._load(path)
@@ -125,7 +128,7 @@ class Bench:
         outcome = tune(cache, system.config, space)
         tuned = self.out / "systems" / f"{_digest(row.name)}_tuned.yaml"
         write_yaml(tuned, outcome, path, self.valid.path)
-        return tuned
+        return with_size(str(tuned), split_size(path)[1])
 
     def run(self, row: Row) -> tuple[dict[str, Any], Counts | None, float]:
         """Metrics, counts of the refinement, and seconds of stages 7 to 10 of a row's system."""
@@ -152,7 +155,7 @@ class Bench:
         scorer.rows.extend(score_all(partial(score_one, references, estimates, None, options), utts, nj))
         return scorer.compute()["metrics"], found[0], seconds
 
-    def _load(self, path: Path) -> S5System:
+    def _load(self, path: str) -> S5System:
         system = S5System.from_yaml(path, self.expdir, self.device)
         for models in (system.taggers, system.separators):  # before the clock starts; other processes load their own
             assert models

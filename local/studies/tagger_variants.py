@@ -1,7 +1,7 @@
 """Every tagger variant of some systems, trained with the same budget, and their ensembles: accuracies on a test set.
 
-    ./run.sh --system conf/systems/mini_taggers.yaml --stop_stage 4
-    ./run.sh --system conf/systems/mini_taggers_multihot.yaml --stop_stage 4
+    ./run.sh --system conf/systems/taggers.yaml --size mini --stop_stage 4
+    ./run.sh --system conf/systems/taggers_multihot.yaml --size mini --stop_stage 4
     python local/studies/tagger_variants.py
 
 The models and what their training took are read from the experiment folder: scenes seen in all trainings of a model,
@@ -33,13 +33,14 @@ from s5.data import DataDir
 from s5.fusion import decide
 from s5.report.training import read_training
 from s5.system.config import ModelConfig, SystemConfig
+from s5.system.sizes import split_size
 from s5.system.system import S5System
 from s5.system.trained import best_checkpoint
 from s5.tasks.valid_metrics import batch_counts, figures
 from s5.utils.config import ROOT, load_yaml
 from s5.utils.errors import InputError
 
-SYSTEMS = ["conf/systems/mini_taggers.yaml", "conf/systems/mini_taggers_multihot.yaml"]
+SYSTEMS = ["conf/systems/taggers.yaml:mini", "conf/systems/taggers_multihot.yaml:mini"]
 COLUMNS = {
     "source": "accuracy_src",
     "mixture (Acc1)": "accuracy_mix",
@@ -76,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     systems = {path: SystemConfig.load(path) for path in args.systems}
     if args.train:
         for path in systems:
-            command = ["./run.sh", "--system", path, "--expdir", args.expdir, "--stop_stage", "4"]
+            file, size = split_size(path)
+            command = ["./run.sh", "--system", file, "--size", size, "--expdir", args.expdir, "--stop_stage", "4"]
             if subprocess.run(command, stdout=sys.stderr).returncode:
                 raise InputError("--train", f"an error in {' '.join(command)}", "trained taggers")
     budgets = {m.name: budget(m, Path(args.expdir)) for config in systems.values() for m in config.taggers}

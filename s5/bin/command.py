@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from s5.system.sizes import FULL, with_size
 from s5.utils.errors import InputError
 from s5.utils.progress import progress
 
@@ -20,6 +21,7 @@ __all__ = [
     "Parser",
     "add_decoding",
     "add_shards",
+    "add_system",
     "at_least_zero",
     "count",
     "count_or_zero",
@@ -81,6 +83,8 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(words, namespace)
         if unknown:
             self._check_option(unknown[0])
+        if "--size" in self._option_string_actions:
+            parsed.system = with_size(parsed.system, parsed.size)
         return parsed
 
     def _check_option(self, name: str) -> None:
@@ -98,6 +102,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):  # type: ignore[no-untyped-def]
         """One line on stderr, exit status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def add_system(parser: argparse.ArgumentParser, text: str = "system YAML") -> None:
+    """Adds --system and --size: :class:`Parser` makes one name of them, as :mod:`s5.system.sizes` has it."""
+    parser.add_argument("--system", required=True, metavar="SYSTEM", help=text)
+    parser.add_argument("--size", default=FULL, help="size of its models: full, or a file of conf/sizes")
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:

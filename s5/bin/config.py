@@ -1,31 +1,23 @@
 """Prints a system and its trainings with all that their YAMLs inherit, each key with the file that it comes from.
 
-With --model and --phase: what that training is made of, as exp/<model>/resolved.yaml keeps it.
+Each experiment and results folder keeps its part of it, origins.yaml. With --model and --phase: what that training is
+made of, as exp/<model>/resolved.yaml keeps it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from s5.bin.command import Parser, run
-from s5.system.config import SystemConfig, system_keys
-from s5.system.system import system_origins
-from s5.utils.config import ROOT, load_inherited, origins
+from s5.bin.command import Parser, add_system, run
+from s5.system.origins import describe_system
 from s5.utils.errors import InputError
-
-COLUMN = 60
-"""Where the names of the files begin."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    add_system(parser)
     parser.add_argument("--model", metavar="NAME", help="a tagger or separator of it")
     parser.add_argument("--phase", default="train", help="train, finetune, finetune2, ...")
     parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory that it trains with")
@@ -40,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.model is None:
         if args.compare or args.espnet:
             raise InputError("--model", "none", "one, with --compare or ESPnet options")
-        print("\n".join(_commented(_lines(*_all(args.system)))))
+        print(describe_system(args.system), end="")
         return
     from s5.tasks.resolved import as_text, check_same, phase_of, resolved, start_options
 
@@ -49,56 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.compare:
         check_same(Path(args.expdir, phase.folder), now, phase.config)
     print(as_text(now), end="")
-
-
-def _all(system: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The system and below ``trainings``, by the folders, its trainings; and the files that all of it comes from."""
-    config = SystemConfig.load(system)
-    values, files = system_keys(system), system_origins(system)
-    values["trainings"], files["trainings"] = {}, {}
-    for model in [*config.taggers, *config.separators]:
-        for phase, file in model.phases().items():
-            values["trainings"][model.folder(phase)] = load_inherited(file)
-            files["trainings"][model.folder(phase)] = origins(file)
-    return values, files
-
-
-def _lines(value: dict[str, Any], file: Any, indent: str = "") -> Iterator[tuple[str, Any]]:
-    """The lines of a mapping in YAML, each with the file that its value comes from, or None."""
-    for key, part in value.items():
-        origin = file[key]
-        if isinstance(part, dict) and part:
-            yield f"{indent}{_plain(key)}:", None
-            yield from _lines(part, origin, f"{indent}  ")
-        elif isinstance(part, list) and part and all(isinstance(entry, dict) and entry for entry in part):
-            yield f"{indent}{_plain(key)}:", None
-            for i, entry in enumerate(part):
-                own = origin[i] if isinstance(origin, list) else _everywhere(entry, origin)
-                entry = dict(sorted(entry.items(), key=lambda item: item[0] != "name"))
-                for n, (line, name) in enumerate(_lines(entry, own, f"{indent}  ")):
-                    yield (line if n else f"{indent}- {line.removeprefix(f'{indent}  ')}"), name
-        else:
-            yield f"{indent}{_plain(key)}: {_plain(part)}", origin if isinstance(origin, Path) else None
-
-
-def _everywhere(value: Any, file: Any) -> Any:
-    return {key: _everywhere(part, file) for key, part in value.items()} if isinstance(value, dict) else file
-
-
-def _commented(lines: Iterator[tuple[str, Any]]) -> Iterator[str]:
-    for line, file in lines:
-        yield line if file is None else f"{line:<{COLUMN}} # {_short(file)}"
-
-
-def _short(file: Path) -> Path:
-    """A file by its path below the repository, where it lies there."""
-    path = Path(os.path.abspath(file))
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else file
-
-
-def _plain(value: Any) -> str:
-    """A value in one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
 
 
 if __name__ == "__main__":

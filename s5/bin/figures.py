@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, add_system, run
 
 KINDS = ("results", "taggers", "learning", "features")
 
@@ -13,7 +13,7 @@ KINDS = ("results", "taggers", "learning", "features")
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.figures``."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="YAML of the system, or its name")
+    add_system(parser, "YAML of the system, or its name")
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
     parser.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data directories")
     parser.add_argument("--out", metavar="DIR", help="folder of the figures (default: EXPDIR/SYSTEM/report/figures)")

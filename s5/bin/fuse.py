@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, add_shards, decode_config, run
+from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="SYSTEM", help="system YAML, or a model archive")
+    add_system(parser, "system YAML, or a model archive")
     parser.add_argument(
         "--expdir", default="exp", metavar="DIR", help="folder of the experiments; a refinement runs the networks"
     )
@@ -26,11 +26,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from s5 import S5System
     from s5.data import DataDir
     from s5.inference import stages
+    from s5.system.origins import write_system
     from s5.utils.shards import Shards
 
     shards = Shards.parse(args.shard, args.join, args.parts)
     system = S5System.open(args.system, args.expdir, decode=decode_config(args))
     stages.fuse(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards, oracle=args.oracle_labels)
+    if args.shard is None:
+        write_system(args.out, args.system, system.where)
 
 
 if __name__ == "__main__":

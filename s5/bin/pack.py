@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, add_system, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    add_system(parser)
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the archive to write, e.g. mini.s5")
     parser.add_argument("--scores", nargs="*", default=[], metavar="FILE", help="scores.json whose totals go along")

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, count_or_zero, run
+from s5.bin.command import Parser, add_system, count_or_zero, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.report``."""
     parser = Parser("Writes RESULTS.md from all scores in the experiment folder, and a listening page for the system.")
-    parser.add_argument(
-        "--system", required=True, metavar="YAML", help="YAML of the system whose page and figures by class are made"
-    )
+    add_system(parser, "YAML of the system whose page and figures by class are made")
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
     parser.add_argument("--out", metavar="FILE", help="file to write; by default RESULTS.md in the experiment folder")
     parser.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data directories")

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, add_shards, decode_config, positive, run
+from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--system", required=True, metavar="SYSTEM", help="system YAML, model archive, or one on the hub"
-    )
+    add_system(parser, "system YAML, model archive, or one on the hub")
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     add_decoding(parser)
     one = parser.add_argument_group("one recording")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from s5.bin.check_submission import add_rules, rules_of
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, add_system, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--authors", required=True, metavar="YAML", help="the authors' details, conf/submission.yaml filled in"
     )
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    add_system(parser)
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--eval_data", required=True, metavar="DIR", help="data directory of the evaluation set")
     parser.add_argument("--eval_results", required=True, metavar="DIR", help="results on it, e.g. exp/mini/eval")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_decoding, add_shards, decode_config, run
+from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="SYSTEM", help="system YAML, or a model archive")
+    add_system(parser, "system YAML, or a model archive")
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--data", required=True, metavar="DIR", help="data directory")
     parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")

@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, count, run
+from s5.bin.command import Parser, add_system, count, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML that names the model")
+    add_system(parser, "system YAML that names the model")
     parser.add_argument("--model", required=True, metavar="NAME", help="name of the tagger or separator")
     parser.add_argument("--phase", default="train", help="train, finetune, finetune2, ...")
     parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, add_decoding, count, decode_config, run
+from s5.bin.command import Parser, add_decoding, add_system, count, decode_config, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="YAML", help="system YAML")
+    add_system(parser)
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument(
         "--data", default="data/valid", metavar="DIR", help="data directory with references; no test set"

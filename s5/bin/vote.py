@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s5.bin.command import Parser, run
+from s5.bin.command import Parser, add_system, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("--system", required=True, metavar="SYSTEM", help="system YAML, or a model archive")
+    add_system(parser, "system YAML, or a model archive")
     parser.add_argument("--oracle", metavar="DIR", help="data directory whose labels are taken instead of a vote")
     parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
     args = parser.parse_args(argv)

@@ -21,6 +21,7 @@ import yaml
 from s5.challenge.corpus.download import PATIENT, File, Patience, download
 from s5.labels import DCASE_LABELS
 from s5.system.config import WEIGHTS, SystemConfig
+from s5.system.sizes import split_size
 from s5.utils.config import load_yaml, parse, resolve
 from s5.utils.errors import InputError, one_of
 from s5.utils.zips import ZipReader
@@ -121,7 +122,7 @@ def download_models(
 
 def system_path(system: str | Path) -> Path:
     """The YAML of a system given by its path or its name below conf/systems."""
-    path = resolve(system)
+    path = resolve(split_size(system)[0])
     return path if path.suffix == ".yaml" else resolve(f"conf/systems/{system}.yaml")
 
 

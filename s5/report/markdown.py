@@ -57,7 +57,7 @@ _ARCHIVES = (
 
 _BESIDE = (
     "Each row as it was published, and below it what the system of that name reached here, on the data that the third "
-    "column names. **On other data, and of `_mini` systems at other sizes, levels do not compare: the change from row "
+    "column names. **On other data, and of systems at other sizes, levels do not compare: the change from row "
     "to row does.**"
 )
 

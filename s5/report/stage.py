@@ -20,6 +20,7 @@ from s5.report.taggers import tagger_accuracies
 from s5.report.training import find_trainings
 from s5.system.archive import describe
 from s5.system.config import system_name
+from s5.system.sizes import split_size
 from s5.utils.config import resolve
 from s5.utils.errors import InputError
 from s5.utils.files import write_text
@@ -52,7 +53,7 @@ def write_report(
     Raises:
         InputError: nothing is scored, or scores, estimates and data do not fit together.
     """
-    if not resolve(system).is_file():
+    if not resolve(split_size(system)[0]).is_file():
         raise InputError(system, "no such file", "the YAML of a system")
     if n_mixtures < 1:
         raise InputError("--n_mixtures", n_mixtures, "at least 1")

@@ -105,12 +105,14 @@ def _within(ref_labels: Sequence[str], subset: str) -> bool:
 def _folders(system: str, expdir: Path) -> dict[str, str]:
     """Tagger -> its experiment folder, from the system's YAML, in the recipe or in the repository; empty without it."""
     for base in (expdir.absolute().parent, ROOT):
+        sizes = ["", *(f":{path.stem}" for path in sorted(base.glob("conf/sizes/*.yaml")))]
         for path in sorted(base.glob("conf/systems/**/*.yaml")):
-            if system_name(path) == system:
-                try:
-                    return {model.name: model.folder() for model in SystemConfig.load(path).taggers}
-                except InputError:
-                    return {}
+            for size in sizes:
+                if system_name(f"{path}{size}") == system:
+                    try:
+                        return {model.name: model.folder() for model in SystemConfig.load(f"{path}{size}").taggers}
+                    except InputError:
+                        return {}
     return {}
 
 

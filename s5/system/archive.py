@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from s5.system.config import WEIGHTS, SystemConfig, system_name, today
+from s5.system.config import WEIGHTS, SystemConfig, system_name
+from s5.system.sizes import KINDS
 from s5.utils.config import IN_REPOSITORY, ROOT, load_yaml, parse, read_yaml
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes
@@ -218,17 +219,31 @@ def check_folder(folder: str | Path) -> SystemConfig:
         if hashlib.sha256(read_bytes(folder / name)).hexdigest() != expected:
             raise InputError(folder / name, "another content", "the one that archive.yaml tells the SHA-256 of")
     where = folder / "system.yaml"
-    data = load_yaml(where)
-    for key in ("inherit", "models"):
-        if key in data:
-            raise InputError(f"{where}: key {key}", "a reference", "a system that stands alone")
-    config: SystemConfig = parse(SystemConfig, today(data), where)
-    config.check(where)
+    config = read_system(folder)
     for model in [*config.taggers, *config.separators]:
         named = f"models/{model.experiment}/{WEIGHTS}"
         if model.train or model.checkpoint or named not in manifest.files:
             raise InputError(f"{where}: model {model.name}", f"experiment {model.experiment}", "one of the archive")
     return config
+
+
+def read_system(folder: str | Path) -> SystemConfig:
+    """The system of an unpacked archive. Raises InputError as :meth:`SystemConfig.load`."""
+    where = Path(folder, "system.yaml")
+    data = load_yaml(where)
+    if "inherit" in data:
+        raise InputError(f"{where}: key inherit", "a reference", "a system that stands alone")
+    for kind in KINDS:
+        data[kind] = _by_name(data.get(kind))
+    return SystemConfig.from_keys(data, where)
+
+
+def _by_name(entries: Any) -> Any:
+    """Models as a mapping by name. Archives of before November 2026 have a list of entries with names."""
+    named = isinstance(entries, list) and all(isinstance(entry, dict) and "name" in entry for entry in entries)
+    if not named or len({str(entry["name"]) for entry in entries}) < len(entries):
+        return entries
+    return {entry["name"]: {key: value for key, value in entry.items() if key != "name"} for entry in entries}
 
 
 def _weights(model: TrainedModel, half: bool) -> bytes:
@@ -258,7 +273,7 @@ def _as_archived(config: SystemConfig) -> dict[str, Any]:
     """The system as plain data, its models those of the archive."""
     data = dataclasses.asdict(config)
     for kind, models in (("taggers", config.taggers), ("separators", config.separators)):
-        data[kind] = [{"name": m.name, "experiment": m.name, "weight": m.weight} for m in models]
+        data[kind] = {m.name: {"experiment": m.name, "weight": m.weight} for m in models}
     return data
 
 

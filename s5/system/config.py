@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from s5.fusion import (
     check_weights,
 )
 from s5.system.decode import Precision
-from s5.utils.config import load_inherited, parse
+from s5.system.sizes import FULL, KINDS, split_size, system_keys
+from s5.utils.config import parse
 from s5.utils.errors import InputError, one_of
 
 WEIGHTS = "weights.safetensors"
@@ -28,16 +29,17 @@ ARCHIVE_SUFFIX = ".s5"
 
 @dataclass
 class ModelConfig:
-    """One tagger or separator of a system. What the key ``models`` says of it by its name need not stand here."""
+    """One tagger or separator of a system."""
 
     name: str = ""
-    """Its name in the system: in weights, posteriors and separated sources."""
+    """Its name in the system, which its entry stands by: in weights, posteriors and separated sources."""
     train: str = ""
     """Training YAML. Left out with a name under ``experiment``: that folder holds a model from elsewhere, of an archive
     or a published one, and nothing is trained."""
     finetune: str | list[str] | None = None
     """YAML of a second training that starts from the first one's best checkpoint, in ``exp/<name>_ft``; or several,
-    each of which starts from the best checkpoint of the one before, in ``exp/<name>_ft``, ``exp/<name>_ft2`` etc."""
+    each of which starts from the best checkpoint of the one before, in ``exp/<name>_ft``, ``exp/<name>_ft2`` etc.
+    What such a YAML does not say is as in the training before."""
     experiment: str | None = None
     """Name of its experiment folder below ``exp/``; by default its own."""
     weight: float = 1.0
@@ -50,6 +52,11 @@ class ModelConfig:
         more = [self.finetune] if isinstance(self.finetune, str) else self.finetune or []
         names = ["finetune", *(f"finetune{i}" for i in range(2, len(more) + 1))]
         return ({"train": self.train} if self.train else {}) | dict(zip(names, more, strict=False))
+
+    def files(self, phase: str) -> list[str]:
+        """The YAMLs that say what the training of a phase is: its own lies over those of the phases before it."""
+        phases = self.phases()
+        return list(phases.values())[: list(phases).index(phase) + 1]
 
     def folder(self, phase: str | None = None) -> str:
         """Name of the experiment folder of a phase; by default of the last one, which the system decodes with."""
@@ -80,13 +87,19 @@ class SystemConfig:
 
     @classmethod
     def load(cls, path: str | Path) -> SystemConfig:
-        """Reads and checks a system's YAML. Raises InputError naming the file and the key.
+        """Reads and checks a system's YAML, ``PATH:SIZE`` at a size. Raises InputError naming the file and the key.
 
-        ``inherit`` takes over other files' keys. ``models`` says by name what the entries of ``taggers`` and
-        ``separators`` do not say themselves, so that a file that inherits can exchange the models alone.
+        ``inherit`` takes over other files' keys. ``taggers`` and ``separators`` are mappings by name: what a file
+        inherits and its own are merged, and a null takes a model away.
         """
-        config: SystemConfig = parse(cls, system_keys(path), path)
-        config.check(path)
+        return cls.from_keys(system_keys(path), path)
+
+    @classmethod
+    def from_keys(cls, data: Mapping[str, Any], where: object) -> SystemConfig:
+        """A system from the keys of its YAML. Raises InputError naming ``where`` and the key."""
+        models = {kind: _models(data[kind], f"{where}: key {kind}") for kind in KINDS if kind in data}
+        config: SystemConfig = parse(cls, today({**data, **models}), where)
+        config.check(where)
         return config
 
     def check(self, where: object) -> None:
@@ -94,12 +107,10 @@ class SystemConfig:
         names = [m.name for m in [*self.taggers, *self.separators]]
         for key, models in (("taggers", self.taggers), ("separators", self.separators)):
             if not models:
-                raise InputError(f"{where}: key {key}", "an empty list", "at least one model")
-            for i, model in enumerate(models):
-                ready = bool(model.experiment and not model.finetune)
-                for part in ("name",) if ready else ("name", "train"):
-                    if not getattr(model, part):
-                        raise InputError(f"{where}: key {key}.{i}.{part}", "nothing", "a value, here or under models")
+                raise InputError(f"{where}: key {key}", "none", "at least one model")
+            for model in models:
+                if not model.train and (model.finetune or not model.experiment):
+                    raise InputError(f"{where}: key {key}.{model.name}.train", "nothing", "a training YAML")
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"{where}: key name", f"{name} twice", "another name for each model")
@@ -140,22 +151,19 @@ def today(keys: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in keys.items() if k != "bf16"} | {"precision": "bf16" if keys["bf16"] else "fp32"}
 
 
-def system_keys(path: str | Path) -> dict[str, Any]:
-    """The keys of a system with all that it inherits; what ``models`` says of an entry stands in the entry."""
-    data = today(load_inherited(path))
-    known = data.pop("models", {})
-    parse(dict[str, ModelConfig], known, f"{path}: models")
-    for kind in ("taggers", "separators"):
-        if isinstance(data.get(kind), list):
-            data[kind] = [_filled(entry, known) for entry in data[kind]]
-    return data
-
-
-def _filled(entry: Any, known: Mapping[str, Any]) -> Any:
-    """An entry of ``taggers`` or ``separators`` over what ``models`` says; a name alone stands for an entry."""
-    if isinstance(entry, str):
-        entry = {"name": entry}
-    return {**known.get(str(entry.get("name")), {}), **entry} if isinstance(entry, dict) else entry
+def _models(entries: Any, where: str) -> list[ModelConfig]:
+    """The entries of ``taggers`` or ``separators`` in their order."""
+    if not isinstance(entries, Mapping):
+        raise InputError(where, ascii(entries)[:80], "a mapping by name, e.g. {my_model: {train: YAML}}")
+    found = []
+    for name, entry in entries.items():
+        if not isinstance(name, str) or not name:
+            raise InputError(where, ascii(name)[:80], "the name of a model")
+        model: ModelConfig = parse(ModelConfig, entry, f"{where}.{name}")
+        if model.name:
+            raise InputError(f"{where}.{name}: key name", model.name, "none: its name is the entry's")
+        found.append(replace(model, name=name))
+    return found
 
 
 def _check_names(given: Iterable[str], known: Sequence[str], where: str, kind: str) -> None:
@@ -165,14 +173,14 @@ def _check_names(given: Iterable[str], known: Sequence[str], where: str, kind: s
 
 
 def system_name(path: str | Path) -> str:
-    """Name of a system, which its results folder has: of its YAML below a folder ``systems``, else of the file.
+    """Name of a system, which its results folder has: of its YAML below a folder ``systems``, else of the file; and of
+    its size.
 
     Example:
-        >>> [system_name(path) for path in ("conf/systems/mini.yaml", "conf/systems/deng2026/final.yaml", "a/own.yaml")]
-        ['mini', 'deng2026_final', 'own']
+        >>> [system_name(path) for path in ("conf/systems/deng2026/final.yaml:mini", "a/own.yaml")]
+        ['deng2026_final_mini', 'own']
     """
-    parts = Path(path).with_suffix("").parts
-    if "systems" in parts:
-        last = len(parts) - 1 - parts[::-1].index("systems")
-        return "_".join(parts[last + 1 :])
-    return parts[-1]
+    file, size = split_size(path)
+    parts = Path(file).with_suffix("").parts
+    last = len(parts) - 1 - parts[::-1].index("systems") if "systems" in parts else len(parts) - 2
+    return "_".join([*parts[last + 1 :], *([size] if size != FULL else [])])

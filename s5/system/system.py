@@ -30,9 +30,9 @@ from s5.fusion import (
 )
 from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
-from s5.system.config import SystemConfig, today
+from s5.system.config import SystemConfig
 from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
-from s5.utils.config import load_inherited, origins, resolve
+from s5.system.sizes import split_size
 from s5.utils.errors import InputError, one_of
 
 Separated = tuple[np.ndarray, Vote, Mapping[str, np.ndarray], Mapping[str, np.ndarray] | None]
@@ -42,19 +42,6 @@ NETWORKS = ("s5.system.model", "s5.tagging.tagger", "s5.separation")
 
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
-
-
-def system_origins(path: str | Path) -> dict[str, Any]:
-    """:func:`system_keys` of a sound system with, in the place of each value, the file that it comes from."""
-    data, files = load_inherited(path), origins(path)
-    if "bf16" in files and "bf16" not in today(data):
-        files["precision"] = files.pop("bf16")
-    known = files.pop("models", {})
-    for kind in ("taggers", "separators"):
-        own = files[kind]
-        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in data[kind]]
-        files[kind] = [{**known.get(entry.get("name"), {}), **dict.fromkeys(entry, own)} for entry in entries]
-    return files
 
 
 @dataclass
@@ -135,7 +122,7 @@ class S5System:
         Raises:
             InputError: unknown key or model in the YAML. Missing experiments are refused on first use.
         """
-        return cls(SystemConfig.load(path), expdir, device, resolve(path), decode)
+        return cls(SystemConfig.load(path), expdir, device, path, decode)
 
     @classmethod
     def from_pretrained(
@@ -156,10 +143,11 @@ class S5System:
         Raises:
             InputError: no such archive, or a damaged one.
         """
+        from s5.system.archive import read_system
         from s5.system.hub import open_archive
 
         folder = open_archive(source, revision)
-        return cls.from_yaml(folder / "system.yaml", folder / "models", device, decode)
+        return cls(read_system(folder), folder / "models", device, folder / "system.yaml", decode)
 
     @classmethod
     def open(
@@ -170,7 +158,7 @@ class S5System:
         decode: DecodeConfig | None = None,
     ) -> S5System:
         """:meth:`from_yaml` of a YAML file, :meth:`from_pretrained` of anything else."""
-        if Path(source).suffix in (".yaml", ".yml"):
+        if split_size(source)[0].endswith((".yaml", ".yml")):
             return cls.from_yaml(source, expdir, device, decode)
         return cls.from_pretrained(source, device, decode)
 

@@ -14,13 +14,14 @@ import yaml
 
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
+from s5.system.origins import describe, write_origins
 from s5.tasks.distributed import ProcessGroup, remove_stale_inits, report_lost_workers, slurm_init_method
 from s5.tasks.espnet_patches import import_without_transformers, load_only_weights
 from s5.tasks.init_checks import check_start
 from s5.tasks.logging.boards import check_wandb
 from s5.tasks.preemption import handle_signals
-from s5.tasks.resolved import check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
-from s5.utils.config import check_arguments, load_inherited, load_yaml, parse
+from s5.tasks.resolved import Phase, check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
+from s5.utils.config import check_arguments, load_inherited, load_yaml, origins, parse
 from s5.utils.errors import InputError, one_of
 from s5.utils.files import write_text
 
@@ -59,7 +60,16 @@ def train_model(
     """
     found = phase_of(system, name, phase)
     options = [*extra, *start_options(found, expdir)]
-    train(TASK_OF_KIND[found.kind], found.config, train_data, valid_data, Path(expdir) / found.folder, ngpu, options)
+    train(
+        TASK_OF_KIND[found.kind],
+        found.file,
+        train_data,
+        valid_data,
+        Path(expdir) / found.folder,
+        ngpu,
+        options,
+        found,
+    )
 
 
 def train(
@@ -70,13 +80,26 @@ def train(
     output_dir: str | Path,
     ngpu: int = -1,
     extra: Sequence[str] = (),
+    phase: Phase | None = None,
 ) -> None:
     """Runs an ESPnet task; see :func:`train_model`.
+
+    Args:
+        task: ``tagging`` or ``separation``.
+        config_path: training YAML, which complaints name.
+        train_data: data directory.
+        valid_data: data directory.
+        output_dir: folder of the experiment.
+        ngpu: number of GPUs.
+        extra: ESPnet options.
+        phase: what the training is; by default what the YAML says.
 
     Raises:
         InputError: also where the folder holds a model of another training.
     """
-    config = load_inherited(config_path)
+    keys = load_inherited(config_path) if phase is None else phase.config
+    files = origins(config_path) if phase is None else phase.origins
+    config = dict(keys)
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
             raise InputError(data, "no such folder", "a data directory (stages 1 and 2)")
@@ -94,14 +117,15 @@ def train(
     elif ngpu > torch.cuda.device_count():
         raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
-    now = resolved(config_path, train_data, valid_data, extra)
-    check_same(output_dir, now, config_path)
+    now = resolved(keys, train_data, valid_data, extra)
+    check_same(output_dir, now, keys)
     check_goes_on(output_dir)
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
     check_wandb(args)
     if ProcessGroup.find().rank == 0:
         write_resolved(output_dir, now)
+        write_origins(output_dir, describe(keys, files))
     _fill_schedule(args, config_path)
     _take_place(args, Path(output_dir))
     if ngpu == 0:

@@ -17,8 +17,9 @@ import yaml
 
 from s5.data import data_content
 from s5.system.config import SystemConfig
+from s5.system.sizes import split_size, training_keys, training_origins
 from s5.system.trained import best_checkpoint
-from s5.utils.config import load_inherited, load_yaml, merge, parse_value
+from s5.utils.config import load_yaml, merge, parse_value
 from s5.utils.errors import InputError, one_of
 from s5.utils.files import write_text
 
@@ -63,14 +64,18 @@ class Phase(NamedTuple):
 
     Attributes:
         kind: ``tagger`` or ``separator``.
-        config: the training's YAML.
+        file: the training's YAML, which complaints name.
+        config: all keys of the training.
+        origins: the file that each of them comes from.
         folder: below the folder of the experiments.
         before: the folder of the phase that it starts from, if it does.
         checkpoint: the file there that the system names, if it does.
     """
 
     kind: str
-    config: str
+    file: str
+    config: dict[str, Any]
+    origins: dict[str, Any]
     folder: str
     before: str | None
     checkpoint: str | None
@@ -83,7 +88,16 @@ def phase_of(system: str | Path, name: str, phase: str) -> Phase:
     if phase not in phases:
         raise InputError(f"{system}: {name}", f"no {phase} phase", one_of(phases, phase))
     before = model.phase_before(phase)
-    return Phase(kind, phases[phase], model.folder(phase), model.folder(before) if before else None, model.checkpoint)
+    files, size = model.files(phase), split_size(system)[1]
+    return Phase(
+        kind,
+        phases[phase],
+        training_keys(files, size),
+        training_origins(files, size),
+        model.folder(phase),
+        model.folder(before) if before else None,
+        model.checkpoint,
+    )
 
 
 def start_options(phase: Phase, expdir: str | Path) -> list[str]:
@@ -97,17 +111,17 @@ def start_options(phase: Phase, expdir: str | Path) -> list[str]:
 
 
 def resolved(
-    config_path: str | Path, train_data: str | Path, valid_data: str | Path, extra: Sequence[str] = ()
+    config: Mapping[str, Any], train_data: str | Path, valid_data: str | Path, extra: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What a training is made of, as plain data.
 
     Args:
-        config_path: training YAML.
+        config: keys of the training's YAML, with all that it inherits.
         train_data: data directory.
         valid_data: data directory.
         extra: ESPnet options as on a command line, which win over the YAML.
     """
-    config = load_inherited(config_path)
+    config = dict(config)
     for option in _options(extra):
         config = merge(config, option)
     if "init_param" in config:
@@ -129,14 +143,14 @@ def as_text(now: Mapping[str, Any]) -> str:
     return title + yaml.safe_dump(dict(now), sort_keys=True, allow_unicode=True)
 
 
-def check_same(folder: str | Path, now: Mapping[str, Any], config_path: str | Path) -> None:
+def check_same(folder: str | Path, now: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Refuses a training that is not the one of the model in its folder.
 
     Args:
         folder: of the experiment; anything goes where it holds no weights.
         now: of :func:`resolved`.
-        config_path: training YAML, for models whose folder has no ``resolved.yaml`` yet: with these the YAML alone is
-            compared.
+        config: keys of the training's YAML, for models whose folder has no ``resolved.yaml`` yet: with these they alone
+            are compared.
 
     Raises:
         InputError: it differs in what makes another model, or there are weights but nothing to go on from.
@@ -150,7 +164,7 @@ def check_same(folder: str | Path, now: Mapping[str, Any], config_path: str | Pa
     elif (folder / "train.yaml").is_file():
         old = load_yaml(folder / "train.yaml")
         old = {key: value for key, value in old.items() if key not in (*_OF_THE_DATA, *HOW)}
-        new = {key: value for key, value in load_inherited(config_path).items() if key not in HOW}
+        new = {key: value for key, value in config.items() if key not in HOW}
         found = differences({"config": old}, {"config": new})
     else:
         found = [f"no {RESOLVED}"]

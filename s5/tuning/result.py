@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from s5.system.sizes import FULL, split_size
 from s5.tuning.search import Outcome
 from s5.utils.config import resolve
 from s5.utils.files import write_text
@@ -33,7 +34,10 @@ def write_yaml(path: str | Path, outcome: Outcome, system: str | Path, data: str
     """Writes a system that inherits another and has what the search changed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    base = os.path.relpath(resolve(system), path.parent.resolve())
+    file, size = split_size(system)
+    base = os.path.relpath(resolve(file), path.parent.resolve())
     comment = f"# Tuned on {data}: CAPI-SDRi {outcome.first:.3f} -> {outcome.last:.3f} dB.\n"
+    if size != FULL:
+        comment += f"# For --size {size}.\n"
     body = yaml.safe_dump({"inherit": Path(base).as_posix(), **outcome.changed}, sort_keys=False)
     write_text(path, comment + body)

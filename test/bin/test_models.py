@@ -1,4 +1,4 @@
-"""The list of trainings that run.sh reads."""
+"""The plan that run.sh walks."""
 
 import pytest
 
@@ -10,48 +10,53 @@ from s5.utils.config import ROOT
 
 @pytest.fixture
 def lines(capsys, monkeypatch):
-    def listed(system):
+    def listed(system, *options):
         monkeypatch.chdir(ROOT)
-        main(["--system", f"conf/systems/{system}.yaml"])
-        return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        main(["--system", f"conf/systems/{system}.yaml", *options])
+        lines = capsys.readouterr().out.splitlines()
+        return [dict(field.split("=", 1) for field in line.split("\t")) for line in lines]
 
     return listed
 
 
 def test_trainings_come_in_order_each_with_what_it_goes_on_from(lines):
-    separators = [row for row in lines("deng2026/finetuned_mini") if row[0] == "separator"]
+    separators = [row for row in lines("deng2026/finetuned", "--size", "mini") if row.get("kind") == "separator"]
+    common = {"what": "training", "kind": "separator", "model": "resunetk_tiny"}
+    first, second, third = "resunetk_tiny", "resunetk_tiny_ft", "resunetk_tiny_ft2"
     assert separators == [
-        ["separator", "first", "resunetk_tiny", "train", "resunetk_tiny", "-", "-"],
-        ["separator", "further", "resunetk_tiny", "finetune", "resunetk_tiny_ft", "resunetk_tiny", "-"],
-        ["separator", "further", "resunetk_tiny", "finetune2", "resunetk_tiny_ft2", "resunetk_tiny_ft", "last"],
+        {**common, "phase": "train", "order": "first", "folder": first},
+        {**common, "phase": "finetune", "order": "further", "folder": second, "before": first},
+        {**common, "phase": "finetune2", "order": "further", "folder": third, "before": second, "last": "yes"},
     ]
 
 
-def test_the_systems_own_files_come_last(lines):
-    assert lines("deng2026/clap_gate_mini")[-1] == [
-        "system",
-        *(f"conf/systems/{name}.yaml" for name in ("deng2026/clap_gate_mini", "parts/mini", "deng2026/clap_gate")),
-        *(f"conf/systems/{name}.yaml" for name in ("deng2026/silence_gate", "deng2026/vote", "parts/full")),
-    ]
+def test_name_and_files_of_a_system_come_first(lines):
+    name, *files = lines("deng2026/clap_gate", "--size", "mini")[:5]
+    assert name == {"what": "system", "name": "deng2026_clap_gate_mini"}
+    rows = ("clap_gate", "silence_gate", "vote")
+    paths = [*(f"conf/systems/deng2026/{row}.yaml" for row in rows), "conf/sizes/mini.yaml"]
+    assert files == [{"what": "file", "path": path} for path in paths]
 
 
 def test_a_training_that_two_models_share_is_listed_once(tmp_path, capsys):
     (tmp_path / "s.yaml").write_text(
-        "taggers: [{name: a, train: t.yaml}]\n"
-        "models: {b: &x {experiment: x, train: s.yaml}, c: *x}\n"
-        "separators: [b, {name: c, checkpoint: 1epoch.pth}]\n"
+        "taggers: {a: {train: t.yaml}}\n"
+        "separators:\n"
+        "  b: {experiment: x, train: s.yaml}\n"
+        "  c: {experiment: x, train: s.yaml, checkpoint: 1epoch.pth}\n"
     )
     (tmp_path / "t.yaml").write_text("{}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         main(["--system", "s.yaml"])
-    assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()[:-1]] == ["a", "x"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[2] for line in lines if line.startswith("what=training")] == ["model=a", "model=x"]
 
 
 def test_of_an_archive_nothing_is_trained(trained, tmp_path, capsys):
     archive = pack(trained.parent / "system.yaml", trained, tmp_path / "tiny.s5")
     main(["--system", str(archive)])
-    assert capsys.readouterr().out == f"system\t{archive}\n"
+    assert capsys.readouterr().out == f"what=system\tname=tiny\nwhat=file\tpath={archive}\n"
 
 
 def test_the_stages_take_an_archive(recipe, trained, tmp_path, monkeypatch):

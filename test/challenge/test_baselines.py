@@ -17,6 +17,7 @@ from s5.challenge.corpus.download import Patience
 from s5.checkpoints import load_official
 from s5.system.config import SystemConfig
 from s5.system.model import load_model
+from s5.system.sizes import training_keys
 from s5.system.system import S5System
 from s5.system.trained import read_meta
 from s5.utils.config import ROOT, load_inherited
@@ -90,7 +91,7 @@ def test_the_separator_is_fetched_converted_and_loads(golden, server, tmp_path, 
     served, address, asked = server
     # The tagger's folder is as large as four separators: its weights are checked below, without files.
     (tmp_path / "system.yaml").write_text(
-        "taggers: [{name: t, train: t.yaml}]\nseparators: [{name: s, experiment: official_2026_resunetk}]\n"
+        "taggers: {t: {train: t.yaml}}\nseparators: {s: {experiment: official_2026_resunetk}}\n"
     )
     members = ["m2dat_1c.ckpt", "m2dat_4c.ckpt", "resunetk.ckpt"]
     pack(golden, served / "baseline_checkpoint.zip", members, folder="baseline_checkpoint/")
@@ -143,7 +144,7 @@ def test_the_systems_name_published_models_and_train_nothing(name):
 
 def bad(golden, tmp_path, change, **about):
     (tmp_path / "system.yaml").write_text(
-        "taggers: [{name: t, train: t.yaml}]\nseparators: [{name: s, experiment: official_2026_resunetk}]\n"
+        "taggers: {t: {train: t.yaml}}\nseparators: {s: {experiment: official_2026_resunetk}}\n"
     )
     path = tmp_path / "a.zip"
     change(path)
@@ -197,11 +198,17 @@ def test_an_experiment_of_ones_own_is_not_overwritten(tmp_path):
 def test_the_table_of_memory_and_time_has_every_training_at_official_settings():
     text = (ROOT / "docs/challenge.md").read_text()
     rows = re.findall(r"^\| `((?:tagger|separator)_\w+)` \|(.*)\|$", text, re.M)
-    small = ("_tiny", "_smoke", "_official")  # the last are what others inherit
-    trainings = {path.stem for path in (ROOT / "conf/tuning").glob("*.yaml") if not any(w in path.stem for w in small)}
-    assert {name for name, _ in rows} == trainings and len(rows) == len(trainings)
+    trainings = {"separator_resunet_2025": load_inherited(ROOT / "conf/tuning/separator_resunet_2025.yaml")}
+    for path in (ROOT / "conf/systems").rglob("*.yaml"):
+        if path.parent.name != "parts" and not path.stem.startswith(("mini", "smoke")):
+            config = SystemConfig.load(path)
+            for kind in ("tagger", "separator"):
+                for model in config.models(kind):
+                    folders = {phase: f"{kind}_{model.folder(phase)}" for phase in model.phases()}
+                    trainings |= {folder: training_keys(model.files(phase)) for phase, folder in folders.items()}
+    assert {name for name, _ in rows} == set(trainings) and len(rows) == len(trainings)
     for name, cells in rows:
-        conf = load_inherited(ROOT / f"conf/tuning/{name}.yaml")
+        conf = trainings[name]
         _, _, batch, _, _, scenes, _, _ = (cell.strip() for cell in cells.split("|"))
         n_gpus, on_gpu = map(int, batch.split(" x "))
         assert n_gpus * on_gpu == conf["batch_size"], name

@@ -376,7 +376,7 @@ def results(tmp_path, monkeypatch):
     metrics = {"CAPI-SDRi": 2.0, "accuracy_mix": 100.0, "accuracy_src": 100.0}
     scores = {"mixtures": rows, "metrics": metrics, "oracle_labels": False}
     (tmp_path / "exp/tiny/test/scores.json").write_text(json.dumps(scores))
-    (tmp_path / "tiny.yaml").write_text("taggers: [{name: t, train: t.yaml}]\nseparators: [{name: s, train: s.yaml}]\n")
+    (tmp_path / "tiny.yaml").write_text("taggers: {t: {train: t.yaml}}\nseparators: {s: {train: s.yaml}}\n")
     (tmp_path / "me.yaml").write_text(yaml.safe_dump(AUTHORS))
     return tmp_path
 

@@ -32,8 +32,8 @@ TAGGER = {"n_channels": 1, "encoder": ENCODER, "head": {"track_dim": 8, "hidden_
 SEPARATOR = {"n_fft": 128, "hop_length": 64, "widths": [2, 3], "condition_dim": 4}
 MODELS = {"tagger": ("m2d", TAGGER), "separator": ("resunetk", SEPARATOR)}
 SYSTEM = {
-    "taggers": [{"name": "tagger", "experiment": "tagger", "weight": 1.0}],
-    "separators": [{"name": "separator", "experiment": "separator"}],
+    "taggers": {"tagger": {"experiment": "tagger", "weight": 1.0}},
+    "separators": {"separator": {"experiment": "separator"}},
     "vote": {"rule": "vote", "gamma": 1.0, "weights": {"tagger": 1.0}},
     "fusion": {"default": {"separator": 1.0}},
     "gate": {"margin": 200.0, "silence": 0.9},
@@ -148,7 +148,7 @@ def _experiments(root: Path) -> None:
     pack(root / "system/system.yaml", root / "system/exp", root / "archive/tiny.s5", [root / "system/scores.json"])
     (root / "system/parent.yaml").write_text(yaml.safe_dump({"inherit": "system.yaml", "vote": {"gamma": 0.5}}))
     models = {"m": {"train": "tagger.yaml", "finetune": ["tagger.yaml", "tagger.yaml"]}}
-    named = {"models": models, "taggers": ["m"], "separators": [{"name": "s", "train": "tagger.yaml"}]}
+    named = {"taggers": models, "separators": {"s": {"train": "tagger.yaml"}}}
     (root / "system/named.yaml").write_text(yaml.safe_dump(named))
     author = {"lastname": "A", "firstname": "B", "email": "a@b.c", "corresponding": True}
     author["affiliation"] = {"abbreviation": "TU", "institute": "Some University", "location": "Here, There"}
@@ -256,7 +256,7 @@ def _results(root: Path) -> None:
     shutil.copytree(root / "datadir", folder, dirs_exist_ok=True)
     shutil.copytree(root / "system/exp", folder / "exp")
     shutil.copytree(folder / "exp/tagger", folder / "exp/other")
-    system = {**SYSTEM, "taggers": [*SYSTEM["taggers"], {"name": "other", "experiment": "other"}]}  # type: ignore[misc]
+    system = {**SYSTEM, "taggers": {**SYSTEM["taggers"], "other": {"experiment": "other"}}}  # type: ignore[misc]
     (folder / "system.yaml").write_text(yaml.safe_dump(system))
     (folder / "out/posteriors").mkdir(parents=True)
     (folder / "out/separated/separator").mkdir(parents=True)

@@ -87,8 +87,7 @@ def test_posteriors_are_kaldi_archives_of_distributions(system, data, tmp_path):
 
 REFINED = """
 inherit: {base}
-separators: [{{name: separator}}, {{name: first, experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}}]
-models: {{separator: {{train: separator.yaml}}}}
+separators: {{first: {{experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}}}}
 fusion: {{default: {{separator: 0.6, first: 0.4}}, sharpen: {{separator: 0.5}}}}
 gate: {{silence: 0.9, margin: 60}}
 refine: {{loops: 2, n_min: 1, candidates: {{threshold: 0.0}}}}

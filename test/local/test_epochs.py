@@ -16,7 +16,7 @@ from s5.utils.errors import InputError
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "local/studies"))
 from epochs import ORACLE, Point, epochs_of, evaluate, main, write_study
 
-PLAIN = "taggers: [{name: tagger, train: tagger.yaml}]\nseparators: [{name: separator, train: separator.yaml}]\n"
+PLAIN = "taggers: {tagger: {train: tagger.yaml}}\nseparators: {separator: {train: separator.yaml}}\n"
 
 
 @pytest.fixture

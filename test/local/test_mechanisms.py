@@ -44,7 +44,7 @@ def test_every_mechanism_has_its_row(rows, configs):
 def test_the_documented_trainings_are_all_that_the_rows_need(configs):
     text = (ROOT / "docs/systems.md").read_text()
     names = re.search(r"for name in (.*); do", text)[1].split()
-    ready = [SystemConfig.load(ROOT / f"conf/systems/{name}_mini.yaml") for name in names]
+    ready = [SystemConfig.load(ROOT / f"conf/systems/{name}.yaml:mini") for name in names]
     trained = {folder for config in ready for folder in folders(config)}
     for name, config in configs.items():
         assert folders(config) <= trained, name
@@ -62,7 +62,7 @@ ROWS = """
   - {name: gated, system: system.yaml, change: {gate: {margin: -200}}}
   - {name: corrected, system: system.yaml, change: {refine: {n_min: 1, candidates: {threshold: 0.0}}}, over: plain}
   - {name: gate from validation, system: system.yaml, change: {gate: {margin: -200}}, tune: [gate], over: plain}
-  - {name: missing, system: system.yaml, change: {taggers: [{name: none, train: tagger.yaml}]}}
+  - {name: missing, system: system.yaml, change: {taggers: {tagger: null, none: {train: tagger.yaml}}}}
 """
 
 

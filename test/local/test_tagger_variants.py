@@ -23,9 +23,8 @@ import tagger_variants as bench
 def table(recipe, trained, tmp_path, capsys):
     """What the command prints for the recipe's tagger, and for a vote of it before and after its second training."""
     system = yaml.safe_load((recipe / "system.yaml").read_text())
-    (tuned,) = system["taggers"]
-    first = {"name": "first", "train": "tagger.yaml", "experiment": "tagger"}
-    (tmp_path / "both.yaml").write_text(yaml.safe_dump({**system, "taggers": [tuned, first]}))
+    first = {"train": "tagger.yaml", "experiment": "tagger"}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump({**system, "taggers": {**system["taggers"], "first": first}}))
     bench.main(["--recipe", ".", "--systems", str(tmp_path / "both.yaml"), "--test", "data/valid"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     names, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)

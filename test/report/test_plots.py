@@ -184,8 +184,8 @@ def test_channels_are_found_through_the_systems_experiments(recipe, tmp_path):
     assert tagger_accuracies(find_results(tmp_path / "exp"), tmp_path / "exp")[0].channels is None
     systems = tmp_path / "conf/systems"
     systems.mkdir(parents=True)
-    models = "{name: tagger_4c, experiment: trained, train: t.yaml, finetune: f.yaml}"
-    (systems / "new.yaml").write_text(f"taggers: [{models}]\nseparators: [{{name: s, train: s.yaml}}]\n")
+    models = "tagger_4c: {experiment: trained, train: t.yaml, finetune: f.yaml}"
+    (systems / "new.yaml").write_text(f"taggers: {{{models}}}\nseparators: {{s: {{train: s.yaml}}}}\n")
     assert tagger_accuracies(find_results(tmp_path / "exp"), tmp_path / "exp")[0].channels == 4
 
 

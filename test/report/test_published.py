@@ -9,7 +9,7 @@ import yaml
 
 from s5.report import markdown
 from s5.report.results import Result
-from s5.system.config import system_name
+from s5.system.config import SystemConfig, system_name
 from s5.utils.config import ROOT
 
 FIGURES = yaml.safe_load((ROOT / "local/published.yaml").read_text())
@@ -35,9 +35,8 @@ def made(*results, data=(), recipe=""):
 
 
 def systems(folder):
-    """Names of the systems in a folder below conf/systems, without their small variants."""
-    names = (system_name(path) for path in (ROOT / "conf/systems" / folder).glob("*.yaml"))
-    return {name for name in names if not name.endswith("_mini")}
+    """Names of the systems in a folder below conf/systems."""
+    return {system_name(path) for path in (ROOT / "conf/systems" / folder).glob("*.yaml")}
 
 
 def rows(report):
@@ -46,10 +45,10 @@ def rows(report):
 
 @pytest.mark.parametrize(("report", "n_rows"), [("deng2026", 7), ("nguyen2026", 2), ("park2025", 14)])
 def test_every_row_of_a_report_is_a_system_that_there_is_in_small_too(report, n_rows):
-    names = {system_name(path) for path in (ROOT / "conf/systems").rglob("*.yaml")}
     assert len(rows(report)) == len(set(rows(report))) == n_rows
     assert set(rows(report)) <= systems(report)
-    assert {f"{name}_mini" for name in rows(report)} <= names
+    for path in (ROOT / "conf/systems" / report).glob("*.yaml"):
+        assert SystemConfig.load(f"{path}:mini") and system_name(f"{path}:mini") == f"{system_name(path)}_mini"
 
 
 def test_every_published_checkpoint_has_its_figures_and_the_docs_tell_the_same():

@@ -21,7 +21,7 @@ from safetensors.torch import load
 from s5 import S5System
 from s5.bin import separate
 from s5.labels import LabelSet
-from s5.system.archive import FILE_ON_HUB, _as_archived, _weights, _yaml, check_folder, describe, pack, unpack
+from s5.system.archive import FILE_ON_HUB, _as_archived, _weights, _yaml, check_folder, describe, pack, read_zip, unpack
 from s5.system.config import SystemConfig, system_name
 from s5.system.hub import open_archive, upload
 from s5.utils.config import ROOT
@@ -179,6 +179,15 @@ def _replace(name, old, new):
     return change
 
 
+def test_an_archive_of_before_mappings_by_name_is_read():
+    """The shipped one is: its models are lists of entries with names."""
+    contents = read_zip(ROOT / "egs/mini_s5/mini_long.s5")
+    assert isinstance(yaml.safe_load(contents["system.yaml"])["taggers"], list)
+    config = S5System.from_pretrained(ROOT / "egs/mini_s5/mini_long.s5", "cpu").config
+    assert [(m.name, m.experiment) for m in config.taggers] == [("m2d_tiny_long", "m2d_tiny_long")]
+    assert [m.name for m in config.separators] == ["resunetk_tiny_long"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -188,7 +197,7 @@ def _replace(name, old, new):
         (_set("models/tagger/weights.pth", b"x"), "found a file 'models/tagger/weights.pth'"),
         (_set("evil.py", b"x"), "found a file 'evil.py'"),
         (_replace("system.yaml", b"experiment: tagger", b"experiment: ../../tagger"), r"experiment \.\./\.\./tagger"),
-        (_replace("system.yaml", b"experiment: tagger", b"checkpoint: /a.pth\n  experiment: tagger"), "model tagger"),
+        (_replace("system.yaml", b"experiment: tagger", b"checkpoint: /a.pth\n    experiment: tagger"), "model tagger"),
         (_replace("system.yaml", b"gate: null", b"inherit: /etc/passwd"), "key inherit: found a reference"),
         (_replace("system.yaml", b"gate: null", b"gates: null"), "key gates: found an unknown key, expected gate"),
         (_replace("archive.yaml", b"format: 1", b"format: 2"), "found format 2, expected 1"),

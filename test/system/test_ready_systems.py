@@ -1,65 +1,108 @@
 """The systems in conf/systems: they load, name trainings that there are, and have the reports' weights."""
 
+import dataclasses
+import json
 import re
-from pathlib import Path
 
 import pytest
 
 from s5.labels import DCASE_LABELS
 from s5.system.config import SystemConfig, system_name
-from s5.utils.config import ROOT, load_inherited, yaml_chain
+from s5.system.sizes import KINDS, split_size, training_keys, with_size
+from s5.utils.config import ROOT, load_inherited, load_yaml
+from s5.utils.errors import InputError
 
 SYSTEMS = ROOT / "conf/systems"
 READY = sorted(p for p in SYSTEMS.rglob("*.yaml") if p.parent.name != "parts")
 REPORTS = [p for p in READY if p.parent != SYSTEMS]
-FULL = [p for p in REPORTS if not p.stem.endswith("_mini")]
+MINI = [*REPORTS, *(SYSTEMS / f"{name}.yaml" for name in ("taggers", "taggers_multihot", "refine"))]
+ALL = [*map(str, READY), *(f"{path}:mini" for path in MINI)]
 
 
-def load(name):
-    return SystemConfig.load(SYSTEMS / f"{name}.yaml")
+def load(name, size="full"):
+    return SystemConfig.load(f"{SYSTEMS / name}.yaml:{size}")
 
 
 def folders(system):
     return [[m.folder() for m in models] for models in (system.taggers, system.separators)]
 
 
-@pytest.mark.parametrize("path", READY, ids=system_name)
-def test_a_system_names_trainings_that_there_are(path):
-    config = SystemConfig.load(path)
-    for model in [*config.taggers, *config.separators]:
-        for training in model.phases().values():
-            assert all(file.is_file() for file in yaml_chain(ROOT / training))
-            assert load_inherited(ROOT / training)["network"]
+def trainings(system):
+    """Keys of each training of a system by its experiment folder."""
+    config, size = SystemConfig.load(system), split_size(system)[1]
+    models = [*config.taggers, *config.separators]
+    return {m.folder(phase): training_keys(m.files(phase), size) for m in models for phase in m.phases()}
+
+
+def said(value):
+    """A configuration without keys that have their default."""
+    if isinstance(value, dict):
+        return {k: said(v) for k, v in value.items() if v is not None and (k, v) not in DEFAULTS}
+    return [said(entry) for entry in value] if isinstance(value, list) else value
+
+
+DEFAULTS = [("amsgrad", False), ("bf16", False), ("ema_decay", 0.0), ("checkpointing", False)]
+DEFAULTS += [("conditioning", "film"), ("release", "laion")]
+
+
+@pytest.mark.parametrize("system", ALL, ids=system_name)
+def test_systems_and_trainings_are_those_that_the_figures_were_made_with(system, golden):
+    """test/golden/systems.json: networks, settings and folders of when sizes had YAMLs of their own."""
+    known = json.loads((golden / "systems.json").read_text())
+    name, config = system_name(system), dataclasses.asdict(SystemConfig.load(system))
+    if name not in known["systems"]:
+        assert name in ("taggers", "taggers_multihot", "refine")  # there were small ones alone
+        return
+    expected = known["systems"][name]
+    found = {kind: [[m["name"], m["weight"], m["checkpoint"]] for m in config.pop(kind)] for kind in KINDS}
+    assert found == {kind: expected.pop(kind) for kind in KINDS}
+    assert json.loads(json.dumps(config)) == {key: value for key, value in expected.items() if key != "folders"}
+    made = trainings(system)
+    assert list(made) == expected["folders"]
+    for folder, keys in made.items():
+        assert json.loads(json.dumps(said(keys))) == known["trainings"][folder], folder
 
 
 def test_names_of_systems_and_of_experiments_are_told_apart():
-    names = [system_name(path) for path in READY]
+    names = [system_name(system) for system in ALL]
     assert len(names) == len(set(names))
-    trainings = {}
-    for path in READY:
-        config = SystemConfig.load(path)
-        for model in [*config.taggers, *config.separators]:
-            for phase, training in model.phases().items():
-                known = trainings.setdefault(model.folder(phase), training)
-                assert known == training, f"{path}: {model.folder(phase)} is trained by {known} elsewhere"
-    assert not set(names) & set(trainings)  # both have their folders in exp/
+    known = {}
+    for system in ALL:
+        for folder, keys in trainings(system).items():
+            assert known.setdefault(folder, keys) == keys, f"{system}: {folder} is another training elsewhere"
+    assert not set(names) & set(known)  # both have their folders in exp/
 
 
-@pytest.mark.parametrize("path", FULL, ids=system_name)
-def test_the_mini_variant_differs_in_the_size_of_its_models_alone(path):
-    full, mini = SystemConfig.load(path), SystemConfig.load(path.with_name(f"{path.stem}_mini.yaml"))
+def test_inheritance_is_two_deep_at_most():
+    for path in [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "egs").rglob("conf/**/*.yaml")]:
+        assert depth(path) <= 2, path
+
+
+def depth(path):
+    parents = load_yaml(path).get("inherit") or []
+    parents = [parents] if isinstance(parents, str) else parents
+    return max((1 + depth(path.parent / parent) for parent in parents), default=0)
+
+
+@pytest.mark.parametrize("path", MINI, ids=system_name)
+def test_a_size_changes_models_and_what_mini_scenes_ask_for_alone(path):
+    full, mini = SystemConfig.load(path), SystemConfig.load(f"{path}:mini")
     assert [m.name for m in full.taggers] == [m.name for m in mini.taggers]
     assert [m.name for m in full.separators] == [m.name for m in mini.separators]
     assert (full.weights(), full.fusion, full.gate) == (mini.weights(), mini.fusion, mini.gate)
-    assert (full.vote.rule, full.vote.gamma, full.vote.threshold) == (
-        mini.vote.rule,
-        mini.vote.gamma,
-        mini.vote.threshold,
-    )
+    assert full.vote == dataclasses.replace(mini.vote, n_min=full.vote.n_min)
     assert (full.refine is None) == (mini.refine is None)
     for a, b in zip([*full.taggers, *full.separators], [*mini.taggers, *mini.separators], strict=True):
         assert len(a.phases()) == len(b.phases()) and "_tiny" in b.folder() and "_tiny" not in a.folder()
-        assert all("_tiny" in Path(training).stem for training in b.phases().values())
+
+
+def test_a_size_that_has_nothing_for_a_model_is_refused():
+    with pytest.raises(InputError, match=r"sizes/mini.yaml: key taggers: found no m2d_tiny, which .*mini.yaml has"):
+        load("mini", "mini")
+    with pytest.raises(InputError, match="--size: found minni, expected mini"):
+        load("deng2026/final", "minni")
+    with pytest.raises(InputError, match=r"--size: found mini, expected none with a.s5"):
+        with_size("a.s5", "mini")
 
 
 # Deng et al..
@@ -136,9 +179,7 @@ def test_the_ensemble_of_park2025():
 
 def test_the_yaml_of_the_documentation_is_one(tmp_path):
     text = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/systems.md").read_text(), re.S)[1]
-    (tmp_path / "other.yaml").write_text(f"inherit: {SYSTEMS / 'parts/full.yaml'}\n")
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts/mini.yaml").write_text("models: {}\n")
+    (tmp_path / "other.yaml").write_text("taggers: {old: {train: old.yaml}}\n")
     (tmp_path / "system.yaml").write_text(text)
     config = SystemConfig.load(tmp_path / "system.yaml")
     assert config.weights() == {"m2d_fc": 0.16, "clap_fc": 1.0} and config.refine.candidates.top == 3

@@ -15,17 +15,19 @@ from s5.system.config import SystemConfig, system_name
 from s5.utils.config import load_inherited
 from s5.utils.errors import InputError
 
-GOOD = "taggers: [{name: a, train: a.yaml}]\nseparators: [{name: b, train: b.yaml}]\n"
+GOOD = "taggers: {a: {train: a.yaml}}\nseparators: {b: {train: b.yaml}}\n"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (GOOD + "vote: {gama: 1}\n", r"key vote\.gama: found an unknown key, expected gamma"),
-        (GOOD.replace("train: a", "trian: a"), r"key taggers\.0\.trian: found an unknown key, expected train"),
-        (GOOD.replace("name: a, train: a.yaml", "name: a"), r"key taggers\.0\.train: found nothing, expected a value"),
-        ("taggers: []\nseparators: [{name: b, train: b.yaml}]\n", "key taggers: found an empty list"),
-        (GOOD.replace("name: b", "name: a"), "key name: found a twice"),
+        (GOOD.replace("train: a", "trian: a"), r"key taggers\.a: key trian: found an unknown key, expected train"),
+        (GOOD.replace("{train: a.yaml}", "{}"), r"key taggers\.a\.train: found nothing, expected a training YAML"),
+        (GOOD.replace("{train: a.yaml}", "null"), "key taggers: found none, expected at least one model"),
+        ("taggers: [{name: a, train: a.yaml}]\n", "key taggers: found .*, expected a mapping by name"),
+        (GOOD.replace("{train: a", "{name: a, train: a"), r"key taggers\.a: key name: found a, expected none"),
+        (GOOD.replace("{b:", "{a:"), "key name: found a twice"),
         (GOOD + "fusion: {classes: {Cough: {bb: 0.1}}}\n", r"key fusion: Cough: found separator bb, expected b"),
         (GOOD + "fusion: {groups: [{labels: [Cough], weights: {bb: 1}}]}\n", r"key fusion: Cough: found separator bb"),
         (GOOD + "fusion: {default: {b: loud}}\n", r"key fusion\.default\.b: found 'loud', expected"),
@@ -40,7 +42,7 @@ GOOD = "taggers: [{name: a, train: a.yaml}]\nseparators: [{name: b, train: b.yam
             GOOD + "refine: {candidates: {tops: 3}}\n",
             r"key refine\.candidates\.tops: found an unknown key, expected top",
         ),
-        (GOOD + "models: {c: {trian: c.yaml}}\n", r"models: key c\.trian: found an unknown key, expected train"),
+        (GOOD + "models: {c: {train: c.yaml}}\n", r"key models: found an unknown key"),
     ],
 )
 def test_bad_systems_are_refused_by_key(tmp_path, text, message):
@@ -56,22 +58,18 @@ def test_the_last_phase_is_decoded_with(tmp_path):
     assert (kind, model.folder(), model.folder("train")) == ("tagger", "a_ft", "a")
 
 
-def test_a_variant_exchanges_the_models_alone(tmp_path):
-    (tmp_path / "models.yaml").write_text(
-        "models:\n  a: {train: big.yaml, finetune: big_ft.yaml}\n  b: {train: b.yaml}\n  unused: {train: u.yaml}\n"
+def test_models_of_an_inherited_system_are_merged_by_name_and_a_null_takes_one_away(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "taggers:\n  a: {train: a.yaml, weight: 0.4}\n  c: {train: c.yaml}\nseparators: {b: {train: b.yaml}}\n"
     )
-    (tmp_path / "full.yaml").write_text(
-        "inherit: models.yaml\ntaggers: [{name: a, weight: 0.4}]\nseparators: [b]\nvote: {gamma: 0.5}\n"
+    (tmp_path / "own.yaml").write_text(
+        "inherit: base.yaml\n"
+        "taggers: {a: {finetune: a2.yaml}, c: null, d: {train: d.yaml}}\n"
+        "vote: {weights: {d: 0.7}}\n"
     )
-    (tmp_path / "tiny.yaml").write_text(
-        "models:\n  a: {experiment: a_tiny, train: tiny.yaml, finetune: null}\n  b: {experiment: b_tiny, train: t}\n"
-    )
-    (tmp_path / "small.yaml").write_text("inherit: [full.yaml, tiny.yaml]\nvote: {weights: {a: 0.7}}\n")
-    full, small = (SystemConfig.load(tmp_path / f"{name}.yaml") for name in ("full", "small"))
-    assert (full.taggers[0].folder(), full.taggers[0].train, full.weights()) == ("a_ft", "big.yaml", {"a": 0.4})
-    assert (small.taggers[0].folder(), small.taggers[0].train, small.weights()) == ("a_tiny", "tiny.yaml", {"a": 0.7})
-    assert (small.separators[0].name, small.separators[0].folder(), small.vote.gamma) == ("b", "b_tiny", 0.5)
-    assert small.find("a_tiny") == small.find("a")
+    config = SystemConfig.load(tmp_path / "own.yaml")
+    assert [m.name for m in config.taggers] == ["a", "d"] and config.weights() == {"a": 0.4, "d": 0.7}
+    assert (config.taggers[0].files("finetune"), config.taggers[0].folder()) == (["a.yaml", "a2.yaml"], "a_ft")
 
 
 def test_what_several_files_inherit_goes_behind_all_of_them(tmp_path):
@@ -91,7 +89,7 @@ def test_weights_of_a_class_go_before_those_of_its_group(tmp_path):
 
 
 def test_names_of_systems_tell_their_folder():
-    assert system_name("/x/systems/conf/systems/deng2026/final_mini.yaml") == "deng2026_final_mini"
+    assert system_name("/x/systems/conf/systems/deng2026/final.yaml:mini") == "deng2026_final_mini"
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,36 @@
 """Every training configuration of a tagger builds, and says what the reports say."""
 
 import argparse
-from pathlib import Path
+import copy
 
 import pytest
 import torch
 
 from s5.labels import DCASE_LABELS
 from s5.system.config import SystemConfig
+from s5.system.sizes import training_keys
 from s5.tasks.launch import _task
-from s5.utils.config import ROOT, load_inherited, resolve
+from s5.utils.config import ROOT, yaml_chain
 
-TUNING = ROOT / "conf/tuning"
-BASES = {"tagger_official", "tagger_m2d_official", "tagger_tiny", "tagger_m2d_base_tiny"}
-NAMES = sorted(p.stem for p in TUNING.glob("tagger_*.yaml") if p.stem not in BASES)
+SYSTEMS = ROOT / "conf/systems"
+MINI = ("deng2026", "nguyen2026", "park2025", "taggers", "taggers_multihot")
 EIGHT = list(DCASE_LABELS[:8])
+
+
+def taggers():
+    """Keys of the trainings of all taggers by their experiment folder."""
+    found = {}
+    for path in sorted(SYSTEMS.rglob("*.yaml")):
+        if path.parent.name == "parts":
+            continue
+        for size in ("full", "mini")[: 1 + bool({path.stem, path.parent.name} & set(MINI))]:
+            for model in SystemConfig.load(f"{path}:{size}").taggers:
+                found |= {model.folder(phase): training_keys(model.files(phase), size) for phase in model.phases()}
+    return found
+
+
+TRAININGS = taggers()
+NAMES = sorted(TRAININGS)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +45,7 @@ def small(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_builds(name, task):
     """On the meta device: full sizes, no weights, no memory."""
-    config = load_inherited(TUNING / f"{name}.yaml")
+    config = TRAININGS[name]
     actions = {action.dest for action in task.get_parser()._actions}
     assert set(config) <= actions
     facts = {"labels": EIGHT if small(name) else list(DCASE_LABELS), "sampling_rate": 16000 if small(name) else 32000}
@@ -48,7 +64,7 @@ def test_it_builds(name, task):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n.endswith("_ft")])
 def test_a_second_training_is_of_the_same_network(name):
-    first, second = (load_inherited(TUNING / f"{n}.yaml") for n in (name.removesuffix("_ft"), name))
+    first, second = (copy.deepcopy(TRAININGS[n]) for n in (name.removesuffix("_ft"), name))
     for config in (first, second):
         config["network_conf"].pop("trainable", None)
     assert first["network"] == second["network"] and first["network_conf"] == second["network_conf"]
@@ -68,13 +84,13 @@ SETTINGS = {
 
 
 def test_every_full_size_tagger_is_in_the_table():
-    assert set(SETTINGS) == {name.removeprefix("tagger_").removesuffix("_ft") for name in NAMES if not small(name)}
+    assert set(SETTINGS) == {name.removesuffix("_ft") for name in NAMES if not small(name)}
 
 
 @pytest.mark.parametrize("phase", ["", "_ft"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_hyper_parameters_of_the_reports(name, phase):
-    config = load_inherited(TUNING / f"tagger_{name}{phase}.yaml")
+    config = TRAININGS[f"{name}{phase}"]
     optimizer = config["optim_conf"]
     assert (optimizer["lr"], config["batch_size"], config["num_scenes"], config["max_epoch"]) == SETTINGS[name][phase]
     nguyen = name.endswith("_nguyen2026")
@@ -88,7 +104,7 @@ def test_hyper_parameters_of_the_reports(name, phase):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_encoders_heads_and_features_of_the_reports(name):
-    network = load_inherited(TUNING / f"tagger_{name}.yaml")["network_conf"]
+    network = copy.deepcopy(TRAININGS[name]["network_conf"])
     encoder, head, features = network["encoder"], dict(network["head"]), network.get("features", [])
     four = name.startswith(("m2d_fc_4c", "m2d_bigru"))
     assert (encoder["kind"], encoder["n_channels"]) == ("htsat" if "clap" in name else "m2d", 4 if four else 1)
@@ -103,21 +119,20 @@ def test_encoders_heads_and_features_of_the_reports(name):
     assert features == [{**shares, **own[k]} for k in own if k in name]
 
 
-def test_a_system_trains_each_of_them():
+def test_a_system_trains_with_each_yaml():
     """So that ``./run.sh --system`` can."""
-    trained = set()
-    for path in (ROOT / "conf/systems").rglob("*.yaml"):
+    used = set()
+    for path in SYSTEMS.rglob("*.yaml"):
         if path.parent.name != "parts":
             for model in SystemConfig.load(path).taggers:
-                trained |= {Path(training).stem for training in model.phases().values()}
-    assert set(NAMES) <= trained
+                used |= {file.stem for training in model.phases().values() for file in yaml_chain(ROOT / training)}
+    assert {path.stem for path in (ROOT / "conf/tuning").glob("tagger_*.yaml")} <= used
 
 
 def test_the_small_taggers_have_one_budget():
     budgets = set()
-    for system in ("mini_taggers", "mini_taggers_multihot"):
-        for model in SystemConfig.load(f"conf/systems/{system}.yaml").taggers:
-            chain = [load_inherited(resolve(path)) for path in model.phases().values()]
+    for system in ("taggers", "taggers_multihot"):
+        for model in SystemConfig.load(f"{SYSTEMS / system}.yaml:mini").taggers:
+            chain = [TRAININGS[model.folder(phase)] for phase in model.phases()]
             budgets.add(tuple((c["batch_size"], c["num_scenes"], c["max_epoch"]) for c in chain))
-            assert all(Path(resolve(path)).is_file() for path in model.phases().values())
     assert len(budgets) == 1

@@ -117,11 +117,11 @@ def test_fine_tuning_goes_on_from_a_fine_tuned_model(recipe, tmp_path):
     """The first training keeps an average: the second starts from it; the third from the second."""
     first, second, third = (tmp_path / f"{name}.yaml" for name in ("first", "second", "third"))
     first.write_text(config(tmp_path, ema_decay=0.9).read_text())
-    second.write_text(f"inherit: {first.name}\nema_decay: 0.0\noptim_conf: {{lr: 0.0}}\nscheduler: null\n")
-    third.write_text(f"inherit: {second.name}\n")
+    second.write_text("ema_decay: 0.0\noptim_conf: {lr: 0.0}\nscheduler: null\n")
+    third.write_text("")
     (tmp_path / "system.yaml").write_text(
-        f"taggers: [{{name: t, train: tagger.yaml}}]\n"
-        f"separators: [{{name: s, train: {first}, finetune: [{second}, {third}]}}]\n"
+        f"taggers: {{t: {{train: tagger.yaml}}}}\n"
+        f"separators: {{s: {{train: {first}, finetune: [{second}, {third}]}}}}\n"
     )
     for phase in ("train", "finetune", "finetune2"):
         train_model(tmp_path / "system.yaml", "s", phase, "data/train", "data/valid", tmp_path / "exp", 0)

@@ -66,8 +66,8 @@ def test_multi_hot_tagger_trains_and_reports_exact_figures(recipe, tmp_path):
     assert {name: stats[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert set(stats) - {"loss", "time", "total_count"} == set(expected) <= set(FIGURES)
     # stage 7 writes the same posteriors, 1 x C
-    model = {"name": "multi_hot", "train": str(path), "experiment": "exp"}
-    system = {"taggers": [model], "separators": [{"name": "none", "train": "separator.yaml"}]}
+    model = {"train": str(path), "experiment": "exp"}
+    system = {"taggers": {"multi_hot": model}, "separators": {"none": {"train": "separator.yaml"}}}
     (tmp_path / "system.yaml").write_text(yaml.safe_dump(system))
     tag(S5System.from_yaml(tmp_path / "system.yaml", tmp_path), data, tmp_path / "out")
     archive = kaldiio.load_scp(str(tmp_path / "out/posteriors/multi_hot.scp"))

@@ -20,16 +20,15 @@ from s5.tuning.cache import Item
 from s5.tuning.result import as_table, write_yaml
 from s5.tuning.search import _Search
 from s5.tuning.space import decisions
-from s5.utils.config import parse
 from s5.utils.errors import InputError
 
 SYSTEM = """
 taggers:
-  - {name: fine, experiment: tagger, train: tagger.yaml, finetune: tagger_ft.yaml, weight: 0.7}
-  - {name: coarse, experiment: tagger, train: tagger.yaml, checkpoint: 1epoch.pth, weight: 0.3}
+  fine: {experiment: tagger, train: tagger.yaml, finetune: tagger_ft.yaml, weight: 0.7}
+  coarse: {experiment: tagger, train: tagger.yaml, checkpoint: 1epoch.pth, weight: 0.3}
 separators:
-  - {name: last, experiment: separator, train: separator.yaml}
-  - {name: first, experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}
+  last: {experiment: separator, train: separator.yaml}
+  first: {experiment: separator, train: separator.yaml, checkpoint: 1epoch.pth}
 fusion: {default: {last: 3.0}, classes: {Cough: {last: 2.0, first: 1.0}}}
 vote: {gamma: 0.5}
 """
@@ -151,7 +150,7 @@ LABELS = LabelSet(("Cough", "Speech"))
 
 
 def config(text=SYSTEM):
-    return parse(SystemConfig, yaml.safe_load(text), "system")
+    return SystemConfig.from_keys(yaml.safe_load(text), "system")
 
 
 def made_cache(space, n=12):

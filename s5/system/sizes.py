@@ -1,0 +1,150 @@
+"""Sizes: what ``--size`` lays over a system and its trainings, and what a training comes to.
+
+A system is named by its YAML, with a size after a colon if it is not the YAML's own:
+``conf/systems/deng2026/final.yaml:mini`` is ``--system conf/systems/deng2026/final.yaml --size mini``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s5.utils.config import ROOT, load_inherited, load_yaml, merge, origins, parse, resolve, working_folder, yaml_chain
+from s5.utils.errors import InputError, one_of
+
+FULL = "full"
+"""The size of a system's own YAML."""
+
+KINDS = ("taggers", "separators")
+
+
+@dataclass
+class SizeConfig:
+    """The content of a size's YAML; conf/sizes/mini.yaml tells what the keys do."""
+
+    system: dict[str, Any] = field(default_factory=dict)
+    taggers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    separators: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trainings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def with_size(system: str, size: str | None) -> str:
+    """The name of a system at a size. Raises InputError for a size of what is no YAML."""
+    if not size or size == FULL:
+        return system
+    if not system.endswith((".yaml", ".yml")):
+        raise InputError("--size", size, f"none with {system}, whose size is what it is")
+    return f"{system}:{size}"
+
+
+def split_size(system: str | Path) -> tuple[str, str]:
+    """The YAML and the size that a system is named by.
+
+    Example:
+        >>> split_size("conf/systems/deng2026/final.yaml:mini"), split_size("final.yaml")
+        (('conf/systems/deng2026/final.yaml', 'mini'), ('final.yaml', 'full'))
+    """
+    path, _, size = str(system).rpartition(":")
+    return (path, size) if path.endswith((".yaml", ".yml")) and size else (str(system), FULL)
+
+
+def size_file(size: str) -> Path | None:
+    """The YAML of a size: the recipe's own, else the repository's; None of :data:`FULL`. Raises InputError."""
+    if size == FULL:
+        return None
+    path = resolve(f"conf/sizes/{size}.yaml")
+    if not path.is_file():
+        folders = (working_folder() / "conf/sizes", ROOT / "conf/sizes")
+        raise InputError(
+            "--size", size, one_of([FULL, *sorted({p.stem for f in folders for p in f.glob("*.yaml")})], size)
+        )
+    return path
+
+
+def system_files(system: str | Path) -> list[Path]:
+    """The files that say what a system is: its YAML, what that inherits, and the size's."""
+    path, size = split_size(system)
+    file = size_file(size)
+    return [*yaml_chain(path), *([file] if file else [])]
+
+
+def system_keys(system: str | Path) -> dict[str, Any]:
+    """The keys of a system with all that it inherits, at its size."""
+    return _system(system)[0]
+
+
+def system_origins(system: str | Path) -> dict[str, Any]:
+    """:func:`system_keys` with, in the place of each value, the file that it comes from."""
+    return _system(system)[1]
+
+
+def training_keys(files: Sequence[str], size: str = FULL) -> dict[str, Any]:
+    """The keys of a training.
+
+    Args:
+        files: YAMLs of its phases up to the one that is asked for; each lies over the ones before it.
+        size: of the system.
+    """
+    return _training(files, size)[0]
+
+
+def training_origins(files: Sequence[str], size: str = FULL) -> dict[str, Any]:
+    """:func:`training_keys` with, in the place of each value, the file that it comes from."""
+    return _training(files, size)[1]
+
+
+def _system(system: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    path, size = split_size(system)
+    values, files = load_inherited(path), origins(path)
+    for kind in KINDS:
+        if isinstance(values.get(kind), dict):
+            gone = [name for name, entry in values[kind].items() if entry is None]
+            for table in (values, files):
+                table[kind] = {name: entry for name, entry in table[kind].items() if name not in gone}
+    file = size_file(size)
+    if file is None:
+        return values, files
+    laid = _load(file)
+    values, files = _replaced(values, laid.system), _replaced(files, _named(laid.system, file))
+    for kind in KINDS:
+        entries: dict[str, dict[str, Any]] = getattr(laid, kind)
+        names = values[kind] if isinstance(values.get(kind), dict) else {}
+        for name in names:
+            if name not in entries:
+                raise InputError(f"{file}: key {kind}", f"no {name}, which {path} has", "an entry of this name")
+        own = {kind: {name: entries[name] for name in names}}
+        values, files = merge(values, own), merge(files, _named(own, file))
+    return values, files
+
+
+def _training(files: Sequence[str], size: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    values: dict[str, Any] = {}
+    sources: dict[str, Any] = {}
+    over = size_file(size)
+    sections = _load(over).trainings if over else {}
+    for file in files:
+        values, sources = merge(values, load_inherited(file)), merge(sources, origins(file))
+        for part in reversed(yaml_chain(file)):
+            section = sections.get(part.stem, {})
+            values, sources = merge(values, section), merge(sources, _named(section, over))
+    return values, sources
+
+
+def _load(file: Path) -> SizeConfig:
+    config: SizeConfig = parse(SizeConfig, load_yaml(file), file)
+    return config
+
+
+def _named(value: Any, file: Any) -> Any:
+    return {key: _named(part, file) for key, part in value.items()} if isinstance(value, dict) else file
+
+
+def _replaced(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with what ``top`` says of keys that it has."""
+    replaced = dict(base)
+    for key in base.keys() & top.keys():
+        both = isinstance(base[key], dict) and isinstance(top[key], dict)
+        replaced[key] = _replaced(base[key], top[key]) if both else top[key]
+    return replaced
