@@ -32,12 +32,10 @@ __all__ = [
     "run",
 ]
 
-DECODE = "conf/decode.yaml"
-"""How networks are run, unless options say otherwise."""
-
 EXTRAS = "pip install '.[train,report,hub]' in the repository, or of its tools/setup.sh"
 """What brings the packages that not all commands need."""
 
+DECODE = "conf/decode.yaml"
 ENDING = 20
 """Seconds that a command may take to end when one of its processes was killed."""
 

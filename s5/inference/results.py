@@ -33,7 +33,7 @@ from s5.data.names import SourceFile, find_source_files, source_name
 from s5.fusion import Vote
 from s5.labels import LabelSet
 from s5.utils.errors import InputError
-from s5.utils.files import write_bytes, write_text
+from s5.utils.files import write_bytes
 from s5.utils.text import read_json, read_text
 
 Rows = dict[str, list[str]]

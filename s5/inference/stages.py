@@ -63,7 +63,8 @@ def tag(
     folder, taggers = Results(out).posteriors.folder, [model.name for model in system.config.taggers]
 
     def write(items: Sequence[str], part: Path) -> None:
-        found = list(run_batches(_Tag(system, data), items, system.batch_size, processes(system, nj), "tag", NETWORKS))
+        job, n_processes = _Tag(system, data), processes(system, nj)
+        found = list(run_batches(job, items, system.batch_size, n_processes, "tag", NETWORKS))
         tables = {name: {utt: one[name] for utt, one in zip(items, found, strict=True)} for name in taggers}
         Posteriors(part).write(tables, folder)
 

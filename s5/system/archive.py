@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from s5.system.config import WEIGHTS, SystemConfig, system_name
-from s5.system.sizes import KINDS
+from s5.system.sizes import KINDS, today
 from s5.utils.config import IN_REPOSITORY, ROOT, load_yaml, parse, read_yaml
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes
@@ -230,7 +230,7 @@ def check_folder(folder: str | Path) -> SystemConfig:
 def read_system(folder: str | Path) -> SystemConfig:
     """The system of an unpacked archive. Raises InputError as :meth:`SystemConfig.load`."""
     where = Path(folder, "system.yaml")
-    data = load_yaml(where)
+    data = today(load_yaml(where))
     if "inherit" in data:
         raise InputError(f"{where}: key inherit", "a reference", "a system that stands alone")
     for kind in KINDS:

@@ -144,13 +144,6 @@ class SystemConfig:
         return {m.name: self.vote.weights.get(m.name, m.weight) for m in self.taggers}
 
 
-def today(keys: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a system as they are called today: ``bf16: true`` of older ones is ``precision: bf16``."""
-    if not isinstance(keys.get("bf16"), bool):
-        return keys
-    return {k: v for k, v in keys.items() if k != "bf16"} | {"precision": "bf16" if keys["bf16"] else "fp32"}
-
-
 def _models(entries: Any, where: str) -> list[ModelConfig]:
     """The entries of ``taggers`` or ``separators`` in their order."""
     if not isinstance(entries, Mapping):

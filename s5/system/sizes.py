@@ -95,9 +95,18 @@ def training_origins(files: Sequence[str], size: str = FULL) -> dict[str, Any]:
     return _training(files, size)[1]
 
 
+def today(keys: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a system as they are called today: ``bf16: true`` of older ones is ``precision: bf16``."""
+    if not isinstance(keys.get("bf16"), bool):
+        return keys
+    return {k: v for k, v in keys.items() if k != "bf16"} | {"precision": "bf16" if keys["bf16"] else "fp32"}
+
+
 def _system(system: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path, size = split_size(system)
-    values, files = load_inherited(path), origins(path)
+    values, files = today(load_inherited(path)), origins(path)
+    if "bf16" in files and "bf16" not in values:
+        files["precision"] = files.pop("bf16")
     for kind in KINDS:
         if isinstance(values.get(kind), dict):
             gone = [name for name, entry in values[kind].items() if entry is None]

@@ -35,11 +35,11 @@ from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
 from s5.system.sizes import split_size
 from s5.utils.errors import InputError, one_of
 
-Separated = tuple[np.ndarray, Vote, Mapping[str, np.ndarray], Mapping[str, np.ndarray] | None]
-"""A mixture [M, samples], its vote, separators' outputs and taggers' posteriors; see :meth:`S5System.finish`."""
 NETWORKS = ("s5.system.model", "s5.tagging.tagger", "s5.separation")
 """Modules that a system imports when it first runs a network."""
 
+Separated = tuple[np.ndarray, Vote, Mapping[str, np.ndarray], Mapping[str, np.ndarray] | None]
+"""A mixture [M, samples], its vote, separators' outputs and taggers' posteriors; see :meth:`S5System.finish`."""
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
 

@@ -69,7 +69,7 @@ def run_batches(
     batch_size: int,
     nj: int,
     what: str,
-    networks: Sequence[str],
+    networks: Sequence[str] = (),
 ) -> Iterator[Out]:
     """:func:`run_jobs` of a job that takes ``batch_size`` items at once and gives a result for each.
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from s5.utils.errors import InputError
-from s5.utils.files import write_json
 from s5.utils.text import parse_json, read_json, read_text
 
 Item = TypeVar("Item")

@@ -8,6 +8,7 @@ import pytest
 from s5 import DecodeConfig, S5System
 from s5.bin.command import add_decoding, decode_config
 from s5.system.config import SystemConfig
+from s5.system.sizes import system_origins
 from s5.utils.errors import InputError
 
 REPO = Path(__file__).resolve().parents[2]
