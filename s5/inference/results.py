@@ -356,7 +356,7 @@ def read_rows(path: str | Path) -> Rows:
 
 def write_rows(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
     """Writes ``<key> <token> ...`` lines."""
-    write_text(path, "".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()))
+    write_bytes(path, "".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()).encode())
 
 
 def _of(utts: Iterable[str], path: Path) -> Rows:

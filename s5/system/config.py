@@ -98,7 +98,7 @@ class SystemConfig:
     def from_keys(cls, data: Mapping[str, Any], where: object) -> SystemConfig:
         """A system from the keys of its YAML. Raises InputError naming ``where`` and the key."""
         models = {kind: _models(data[kind], f"{where}: key {kind}") for kind in KINDS if kind in data}
-        config: SystemConfig = parse(cls, today({**data, **models}), where)
+        config: SystemConfig = parse(cls, {**data, **models}, where)
         config.check(where)
         return config
 

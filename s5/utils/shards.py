@@ -91,7 +91,9 @@ class Shards:
     def prepare(self, content: Any) -> None:
         """Writes what the shards have to know."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / PREPARED, content, default=_plain)
+        partial = self.folder / f".{PREPARED}"
+        partial.write_text(json.dumps(content, default=_plain) + "\n", encoding="utf-8")
+        partial.rename(self.folder / PREPARED)
 
     def prepared(self) -> Any:
         """What :meth:`prepare` was given."""

@@ -54,6 +54,7 @@ def test_a_system_says_its_precision_and_older_ones_are_read(tmp_path):
         path.write_text(SYSTEM + line)
         assert SystemConfig.load(path).precision == precision
         assert S5System.from_yaml(path).precision == precision
+        assert ("precision" in system_origins(path)) == bool(line)
         for asked in ("fp32", "bf16"):
             assert S5System.from_yaml(path, decode=DecodeConfig(precision=asked)).precision == asked
 
