@@ -242,9 +242,11 @@ def refined_by(system, **config):
     """A system's vote of a mixture, and what a refinement makes of it: system, labels, result."""
     refined, mixture = loud(system, refine=RefineConfig(**config)), noise(4, 8000)
     posteriors = refined.tag(mixture)
-    labels, shares = refined.vote(posteriors, system.labels)
-    result = refined.finish(mixture, labels, shares, refined.separate(mixture, labels), posteriors)
-    return refined, labels, result
+    vote = refined.vote(posteriors)
+    outputs = refined.separate(mixture, vote.labels)
+    with pytest.raises(InputError, match="posteriors: found none, expected those of all taggers"):
+        refined.finish(mixture, vote, outputs)
+    return refined, list(vote.labels), refined.finish(mixture, vote, outputs, posteriors)
 
 
 @pytest.mark.parametrize("loops", [1, 2, 3])
