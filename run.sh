@@ -197,7 +197,9 @@ marker_of() {
 
 # Stages 7, 9 and 10 run networks as it says.
 decode=()
-if asked 7 || asked 9 || asked 10; then decode=(--dep "$(resolve conf/decode.yaml)"); fi
+if asked 7 || asked 9 || asked 10; then
+  decode=(--dep "$(resolve conf/decode.yaml)") || die "conf/decode.yaml: found no such file, expected how networks are run"
+fi
 
 # Stage 7: what every tagger hears in each slot, as probabilities: votes of all kinds can be taken from them.
 trained tagger
