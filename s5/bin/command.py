@@ -183,6 +183,8 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s", stream=sys.stderr
     )
+    # The signal of a worker that dies may come while a line is written: the next step says what happened.
+    logging.raiseExceptions = False
     try:
         main(argv)
     except InputError as e:

@@ -29,7 +29,8 @@ class Recipe:
         shutil.copytree(REPO / "utils", root / "utils")
         shutil.copy(REPO / "test/shell/fake_python", root / "tools/venv/bin/python")
         (root / "tools/venv/bin/python3").symlink_to(sys.executable)  # for the launcher
-        empty = ["conf/decode.yaml", "conf/systems/mini.yaml", *(f"conf/tuning/{name}.yaml" for name in ("tag_a", "sep_a", "sep_a_ft"))]
+        empty = ["conf/decode.yaml", "conf/systems/mini.yaml"]
+        empty += [f"conf/tuning/{name}.yaml" for name in ("tag_a", "sep_a", "sep_a_ft")]
         empty += [f"egs/mini_s5/conf/scenes/{name}.yaml" for name in ("train", "valid", "test")]
         for name in empty:
             (root / name).touch()
