@@ -51,9 +51,9 @@ def own_files() -> list[str]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True) if shutil.which("git") else None
     if listed and listed.returncode == 0:
-        return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+        return [name for name in listed.stdout.split("\0") if name and os.path.lexists(ROOT / name)]
     left_out = re.compile(r"(^|/)(\.\w+|venv|data|exp|__pycache__)/")
-    names = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
+    names = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file() or path.is_symlink()]
     return [name for name in names if name.startswith("s5/data/") or not left_out.search(name)]
 
 
@@ -61,7 +61,7 @@ def copy_repository(to: Path, table: Table, address: str) -> None:
     """A copy with small trainings and data sets, its downloads at the address of a local server."""
     for name in own_files():
         (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, to / name)
+        shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
     for rule in table.small:
         changed = 0
         for file in to.glob(rule["files"]):
