@@ -3,8 +3,9 @@
 
 # python_with_pip PYTHON...: prints the first of these, or of those on PATH, that has pip. The environment's own has none.
 python_with_pip() {
-  local python
-  for python in "$@" python3 python; do
+  local python found
+  mapfile -t found < <(type -aP python3 python)
+  for python in "$@" "${found[@]}"; do
     if "$python" -m pip --version >/dev/null 2>&1; then
       echo "$python"
       return
