@@ -57,12 +57,14 @@ def own_files() -> list[str]:
     return [name for name in names if name.startswith("s5/data/") or not left_out.search(name)]
 
 
-def copy_repository(to: Path, table: Table, address: str) -> None:
-    """A copy with small trainings and data sets, its downloads at the address of a local server."""
+def copy_repository(to: Path, table: Table, address: str, track: str) -> None:
+    """A track's copy with small trainings and data sets, its downloads at the address of a local server."""
     for name in own_files():
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
     for rule in table.small:
+        if rule.get("track", track) != track:
+            continue
         changed = 0
         for file in to.glob(rule["files"]):
             by = rule["by"].replace("ADDRESS", address)
@@ -185,7 +187,7 @@ class Track:
     def __init__(self, name: str, pages: list[Page], table: Table, stands: StandIns, scratch: Path) -> None:
         self.pages = pages
         self.copy, self.scratch = scratch / f"a copy for {name}", scratch / name
-        copy_repository(self.copy, table, stands.address)
+        copy_repository(self.copy, table, stands.address, name)
         for folder in ("home", "marks"):
             (self.scratch / folder).mkdir(parents=True, exist_ok=True)
         self.plan = Plan(table, stands.names)
