@@ -98,6 +98,8 @@ class Processes:
                     os.kill(pid, signal.SIGKILL)
                 raise AssertionError("\n".join(log.read_text()[-2000:] for log in self.logs))
             time.sleep(0.05)
+        for log in self.logs:
+            print(f"--- {log}\n{log.read_text()[-3000:]}")  # shown if the test fails
         return [statuses[pid] for pid in self.pids]
 
 
