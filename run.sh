@@ -34,7 +34,7 @@ options=(
   "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md); S5_CMD, set in the environment or in a file cmd.sh beside this script, is another default"
   "overwrite|false|flag|do the asked stages again even if done; trained models are moved to NAME.<date-time>"
   "train_args||text|more ESPnet options for every training, e.g. \"--max_epoch 5\""
-  "scene_args||text|more options for every call of simulate, e.g. \"--num_scenes 6\""
+  "scene_args||text|more options for every call of simulate, e.g. \"--num_scenes 6\"; if not given, those of the last time; others do stage 2 again"
   "data_args||text|more options for local/data.sh; if not given, those of the last time; others do stage 1 again"
 )
 
@@ -82,8 +82,11 @@ gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
 ngpu=${ngpu:-$((gpus > 0))}
 on_device=(--launch "--gpu $((ngpu > 0))")
 read -ra train_args <<<"$train_args"
-read -ra scene_args <<<"$scene_args"
 if [ -z "${given[data_args]:-}" ]; then data_args=$(last_args data/raw/.done); fi
+if [ -z "${given[scene_args]:-}" ]; then
+  for config in conf/scenes/*.yaml; do scene_args=${scene_args:-$(last_args "data/$(basename "$config" .yaml)/.done")}; done
+fi
+read -ra scene_args <<<"$scene_args"
 read -ra data_args <<<"$data_args"
 read -ra test_sets <<<"$test_sets"
 read -ra eval_sets <<<"$eval_sets"
@@ -126,7 +129,7 @@ for config in conf/scenes/*.yaml; do
   needs=()
   if asked 2; then while read -r file; do needs+=(--dep "$file"); done < <(inherited "$config"); fi
   step 2 "simulate $set" --marker "data/$set/.done" --output "data/$set/" --refill "data/$set" \
-    --dep "$raw" "${needs[@]}" "${split[@]}" -- \
+    --dep "$raw" "${needs[@]}" "${split[@]}" --args "${scene_args[*]}" -- \
     python -m s5.bin.simulate --config "$config" --out "data/$set" "${form[@]}" "${scene_args[@]}"
 done
 if [ -n "${locks[data/.lock]:-}" ]; then unlock data/.lock; fi

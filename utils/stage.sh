@@ -27,6 +27,12 @@ noted() {
   if [ -n "$state" ] && ! grep -qE '^[0-9a-f]{64}  state$' "$1"; then fingerprint; else grep -E '^[0-9a-f]{64}  ' "$1"; fi
 }
 
+# What a step with --refill is made of: files that an interrupted run left are kept if it is the same.
+started() {
+  fingerprint
+  if [ -n "${args:-}" ]; then echo "$args"; fi
+}
+
 # list_files FOLDER: name and size of every file below it. Of what is elsewhere, behind links or in the folders that
 # FOLDER/.sources names, a path a line, the time too: it may be edited.
 list_files() {
@@ -206,9 +212,9 @@ step() {
   if [ -f "$marker" ] && [ -n "$files" ]; then mv -- "$marker" "$marker.last"; else rm -f -- "$marker"; fi
   if [ -n "$fresh" ]; then rm -rf -- "$fresh"; fi
   if [ -n "$refill" ]; then
-    if [ "$overwrite" = true ] || [ "$(fingerprint)" != "$(cat "$refill/.started" 2>/dev/null)" ]; then rm -rf -- "$refill"; fi
+    if [ "$overwrite" = true ] || [ "$(started)" != "$(cat "$refill/.started" 2>/dev/null)" ]; then rm -rf -- "$refill"; fi
     mkdir -p "$refill"
-    fingerprint >"$refill/.started"
+    started >"$refill/.started"
   fi
   if [ -n "$resume" ]; then mkdir -p "$resume"; fi
   local before log_file status=0 began=$SECONDS

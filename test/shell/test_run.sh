@@ -136,6 +136,20 @@ check "unless they are given as empty" equals "$calls" "data"
 rm "$recipe/data/raw/.done.args"
 recipe_run --data_args "--source b" --stop_stage 1
 check "a marker of before they were kept counts as done" equals "$calls" ""
+
+# The same for stage 2.
+recipe_run --stop_stage 2
+touch "$recipe/data/test/made_before"
+recipe_run --scene_args "--num_scenes 2" --stop_stage 2
+check "other --scene_args do stage 2 again" equals "$calls" "$scenes"
+check "with none of the old scenes" test ! -e "$recipe/data/test/made_before"
+recipe_run --scene_args "--num_scenes 2" --stop_stage 2
+check "the same ones do not" equals "$calls" ""
+rm -r "$recipe/data/valid"
+recipe_run --stop_stage 2
+check "what has to be done again has those of the last time" equals "$(grep '^# .*simulate' "$recipe/exp/log/02_simulate_valid.log" | grep -c -- '--num_scenes 2')" 1
+recipe_run --scene_args "" --stop_stage 2
+check "unless they are given as empty" equals "$calls" "$scenes"
 CONTENT=1 recipe_run --overwrite true --stop_stage 2
 recipe_run --overwrite true
 check "asked for, all is done again" equals "$calls" "data,$everything"
