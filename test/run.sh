@@ -6,7 +6,7 @@ root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 cd "$root" || exit 1
 
 usage='Runs all tests: test/run.sh'
-options=("only||lint,unit,slow,gpu,shell,slurm,mini,docs,fresh|one part: checkers, pytest, pytest's tests that take longest and those in a browser, a training on a GPU (where torch finds one), shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, the commands that the documentation shows, or the recipe in bare root file systems (as root, where mmdebstrap is installed)")
+options=("only||lint,unit,slow,gpu,shell,slurm,mini,docs,fresh|one part: checkers, pytest, pytest's tests that take longest and those in a browser, every network on a GPU that is not there and a training on one (where torch finds one), shell tests, tests on a Slurm cluster (as root, where it is installed), a small run of the whole recipe, the commands that the documentation shows, or the recipe in bare root file systems (as root, where mmdebstrap is installed)")
 . utils/log.sh
 . utils/parse_options.sh
 parse_options "$@"
@@ -63,11 +63,16 @@ part_lint() {
   check "shellcheck" check_shell
 }
 
-part_unit() { count python -m pytest --durations 5 -rs -m "not slow and not gpu and not browser"; }
+# Side by side: many short tests of one thread each.
+part_unit() {
+  OMP_NUM_THREADS=1 count python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --durations 5 -rs \
+    -m "not slow and not gpu and not fake and not browser"
+}
 
 part_slow() { count python -m pytest --durations 5 -rs -m "slow or browser"; }
 
 part_gpu() {
+  count python -m pytest --durations 5 -rs -m fake
   if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     count python -m pytest --durations 5 -rs -m gpu
   else

@@ -224,6 +224,17 @@ def _() -> object:
     return pytest.approx(1.0) == 1.0 + 1e-9
 
 
+@act("pytest-xdist")
+def _() -> object:
+    import execnet
+
+    gateway = execnet.makegateway()
+    try:
+        return gateway.remote_exec("channel.send(6 * 7)").receive(30) == 42
+    finally:
+        gateway.exit()
+
+
 @act("playwright")
 def _() -> object:
     from playwright._impl._driver import compute_driver_executable

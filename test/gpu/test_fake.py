@@ -1,5 +1,8 @@
 """What a GPU would find first, without one: a tensor left on the CPU, a type that does not fit. A training step and a
-decoding of every network, with every loss, on fake tensors (fake.py)."""
+decoding of every network, with every loss, on fake tensors (fake.py).
+
+They need a process of their own: torch counts its devices at the first gradient, and a process that has counted a GPU
+must not fork trainings any more. ``python -m pytest -m fake`` is one."""
 
 import sys
 from functools import partial
@@ -21,7 +24,7 @@ from s5.tasks.separation import LOSSES
 sys.path.insert(0, str(Path(__file__).parent))
 import fake
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.fake
 OTHERS = yaml.safe_load((Path(__file__).parents[1] / "tasks/networks.yaml").read_text())
 RESUNETK = {"n_fft": 64, "hop_length": 32, "widths": [4, 6], "condition_dim": 8}
 SEPARATION = {

@@ -98,6 +98,7 @@ def test_bfloat16_agrees(conf):
     assert 0 < (full - half).abs().max() < 0.1 * full.abs().max()
 
 
+@pytest.mark.slow
 def test_order_of_the_query_reaches_the_outputs_in_training():
     """Low and high noise, in the order of the labels: the loss falls below what a fixed order could reach (-3 dB)."""
     from s5.separation.losses import ca_pi_sdr

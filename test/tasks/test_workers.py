@@ -115,6 +115,7 @@ def few_descriptors():
 KILLED = "a worker of the data loader was killed by "
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "how", "said"),
     [
