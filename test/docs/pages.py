@@ -43,8 +43,9 @@ class Block(NamedTuple):
 
 
 def pages() -> list[Path]:
-    """All of them: README.md first."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "egs").glob("*/README.md"))]
+    """All written pages, README.md first; docs/api.md is generated, and its examples are doctests."""
+    written = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "api.md")
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *written, *sorted((ROOT / "egs").glob("*/README.md"))]
 
 
 def name_of(page: Path) -> str:
