@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = re.compile(
     r"(?:\w+=\S* )*(?:python|hf|sbatch|tensorboard|wandb|cd|cp|rm|for|git|pip|\.|(?:[\w.<>-]+/)*[\w-]+\.sh"
-    r"|utils/run_slurm\.py)(?= |;|$)"
+    r"|utils/run_slurm\.py)(?=\s|;|$)"
 )
 """What a command begins with."""
 
