@@ -7,7 +7,8 @@ set -euo pipefail
 local=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 root=$(dirname "$local")
 
-usage='Makes data/raw from the archive beside this script. Call it in the recipe folder.'
+usage='Makes data/raw from the archive beside this script. Call it in the recipe
+folder.'
 options=("nj|2|number|processes")
 . "$root/utils/log.sh"
 . "$root/utils/parse_options.sh"
