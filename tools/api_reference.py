@@ -83,11 +83,12 @@ def prose(text: str) -> str:
 
 
 def fields(node: ast.ClassDef) -> Iterator[str]:
-    """The documented attributes of a class, a line each."""
-    for item, after in zip(node.body, node.body[1:], strict=False):
-        text = after.value if isinstance(after, ast.Expr) else None
-        if isinstance(item, ast.AnnAssign) and isinstance(text, ast.Constant):
-            yield f"* `{ast.unparse(item)}`: {' '.join(prose(str(text.value)).split())}"
+    """The public attributes of a class, a line each."""
+    for item, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(item, ast.AnnAssign) and not ast.unparse(item.target).startswith("_"):
+            text = after.value if isinstance(after, ast.Expr) else None
+            about = " ".join(prose(str(text.value)).split()) if isinstance(text, ast.Constant) else ""
+            yield f"* `{ast.unparse(item)}`{': ' if about else ''}{about}"
 
 
 def entry(node: ast.ClassDef | ast.FunctionDef, name: str) -> Iterator[str]:

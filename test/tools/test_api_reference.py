@@ -52,6 +52,7 @@ class Box:
 
     size: int = 1
     """Side in ``m``."""
+    full: bool = False
 
     def open(self, wide: bool = True) -> str:
         """Opens."""
@@ -65,7 +66,7 @@ class Box:
             "### Box",
             "Holds `Thing`.\n\n**Args**\n\n* `size`: side in metres.\n* `**more`: others.\n\n**Returns**\n",
             "nothing at all.\n\n**Example**\n\n```pycon\n>>> Box(1)\n```",
-            "* `size: int = 1`: Side in `m`.",
+            "* `size: int = 1`: Side in `m`.\n* `full: bool = False`",
             "#### Box.open",
             "`Box.open(wide: bool=True) -> str`",
             "Opens.",
