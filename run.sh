@@ -14,28 +14,28 @@ separated sources -> scores and a page to listen to.
   ./run.sh --stage 11                      score again
   egs/NAME/run.sh --system conf/systems/X.yaml
 
-What is done is not done again unless what it depends on has changed.'
+A step that is done is skipped unless its inputs have changed.'
 
 options=(
-  "stage|1|number|first stage to run; given as 11 or more, these stages run even if done"
+  "stage|1|number|first stage to run; 11 or more runs these stages even if they are done"
   "stop_stage|12|number|last stage to run"
-  "dataset|mini_s5|text|recipe folder below egs/; the run works there"
-  "system|conf/systems/mini.yaml|text|YAML of the system: its taggers, vote, separators and fusion, or a model archive (NAME.s5), which is trained already; looked for in the recipe folder, then from where you are, then in the repository"
-  "size|full|text|size of the system's models: full, as its YAML has them, or a file of conf/sizes, e.g. mini"
+  "dataset|mini_s5|text|recipe folder below egs/"
+  "system|conf/systems/mini.yaml|text|YAML of the system (taggers, vote, separators, fusion), or a trained model archive (NAME.s5); looked up in the recipe folder, the current folder and the repository"
+  "size|full|text|size of the models: full, as in the system's YAML, or a file of conf/sizes, e.g. mini"
   "expdir|exp|text|folder of models, logs and results, relative to the recipe folder"
-  "test_sets|test|text|data sets that stages 7 to 12 work on, e.g. \"test eval\""
+  "test_sets|test|text|data sets for stages 7 to 12, e.g. \"test eval\""
   "eval_sets||text|data sets without references, for stages 7 to 10 and 13"
-  "download_model||text|published system to fetch instead of training one: official_2026_1c, official_2026_4c, official_2025_resunetk or official_2025_resunet"
-  "submission||text|YAML of the authors' details, a filled-in conf/submission.yaml: stage 13 then makes the submission to the challenge, of the first of --eval_sets"
-  "oracle|also|also,only,no|separate and score with the true labels too, only so, or not"
-  "ngpu||number|GPUs a training uses, 0 for the CPU; by default 1 where there is one"
-  "num_nodes|1|number|machines a training uses"
-  "nj||number|parallel jobs of the stages that work item by item; by default the number of cores"
-  "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md); S5_CMD, set in the environment or in a file cmd.sh beside this script, is another default"
-  "overwrite|false|flag|do the asked stages again even if done; trained models are moved to NAME.<date-time>"
-  "train_args||text|more ESPnet options for every training, e.g. \"--max_epoch 5\""
-  "scene_args||text|more options for every call of simulate, e.g. \"--num_scenes 6\"; if not given, those of the last time; others do stage 2 again"
-  "data_args||text|more options for local/data.sh; if not given, those of the last time; others do stage 1 again"
+  "download_model||text|published system to download instead of training: official_2026_1c, official_2026_4c, official_2025_resunetk or official_2025_resunet"
+  "submission||text|YAML of the authors' details, a filled-in conf/submission.yaml; stage 13 then makes a submission to the challenge from the first of --eval_sets"
+  "oracle|also|also,only,no|separate and score with the true labels: also, only, or not at all"
+  "ngpu||number|GPUs of a training, 0 for the CPU; default: 1 if there is one"
+  "num_nodes|1|number|machines of a training"
+  "nj||number|parallel jobs of the stages that work item by item; default: the number of cores"
+  "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md); set another default as S5_CMD in the environment or in a file cmd.sh beside this script"
+  "overwrite|false|flag|repeat the requested stages even if they are done; trained models are moved to NAME.<date-time>"
+  "train_args||text|additional ESPnet options for every training, e.g. \"--max_epoch 5\""
+  "scene_args||text|additional options for every call of simulate, e.g. \"--num_scenes 6\"; default: those of the previous run; other options repeat stage 2"
+  "data_args||text|additional options for local/data.sh; default: those of the previous run; other options repeat stage 1"
 )
 
 epilog='Stages:
@@ -52,22 +52,23 @@ epilog='Stages:
   11 score         CAPI-SDRi, CA-SDRi, accuracies
   12 report        EXPDIR/RESULTS.md, a page to listen to
   13 pack          the system as one file; a submission to the challenge
-An option takes its value as --name value or --name=value. Words in an option
-that holds several are parted by spaces.'
+Write --name value or --name=value. Separate several values by spaces, as in
+--test_sets "test eval".'
 
 . "$root/utils/log.sh"
 . "$root/utils/lock.sh"
 . "$root/utils/parse_options.sh"
 . "$root/utils/stage.sh"
 parse_options "$@"
-# What a cluster's users always pass to --cmd: S5_CMD, from the environment or from a file of theirs.
+# Your cluster's default for --cmd: S5_CMD, from the environment or from cmd.sh.
 # shellcheck source=/dev/null
 if [ -z "${S5_CMD:-}" ] && [ -f "$root/cmd.sh" ]; then . "$root/cmd.sh"; fi
 if [ -z "${given[cmd]:-}" ]; then cmd=${S5_CMD:-$cmd}; fi
 [ ${#arguments[@]} -eq 0 ] || usage_error "found '${arguments[0]}', expected options only"
 [ -d "$root/egs/$dataset" ] || die "--dataset: found no egs/$dataset, expected one of $(cd "$root/egs" && echo *)"
 
-# Paths in options: from the recipe folder, where everything runs, then from where the caller is, then from the repository.
+# Paths in options are looked up in the recipe folder, where everything runs, then in the caller's folder, then in the
+# repository.
 caller=$PWD
 . "$root/path.sh"
 cd "$root/egs/$dataset"
@@ -99,7 +100,7 @@ while read_fields; do
   if [ -n "${field[path]:-}" ]; then system_deps+=(--dep "${field[path]}"); fi
 done <<<"$plan"
 results=$expdir/$name
-# Scoring is cheap, and asked for by its number it is wanted.
+# Scoring is cheap: it runs again if it is requested by its number.
 again=()
 if [ -n "${given[stage]:-}" ] && [ "$stage" -ge 11 ]; then again=(--always); fi
 
@@ -114,15 +115,15 @@ for file in local/*.sh local/*.py local/*.tar* conf/*.yaml; do
 done
 step 1 data --marker data/raw/.done --output data/raw/ --files data/raw --args "${data_args[*]}" "${sources[@]}" -- \
   local/data.sh --nj "$nj" "${data_args[@]}"
-# What scenes are made of is what local/data.sh tells in data/raw/.content, else names, sizes and times of all recordings:
-# other changes do not matter to them.
+# Scenes depend on the content that local/data.sh notes in data/raw/.content, else on names, sizes and times of all
+# recordings. Other changes do not affect them.
 raw=data/raw/.done
 for file in .files .content; do
   if [ -e data/raw/.done ] && [ -e "data/raw/$file" ]; then raw=data/raw/$file; fi
 done
 
-# Stage 2: what is measured stays fixed: validation and test scenes are rendered once. Training scenes are rendered while
-# training, new ones every epoch; all that is kept of them is the configuration of their sampler.
+# Stage 2: validation and test scenes are rendered once, so that figures can be compared. Training scenes are rendered
+# while training, new ones every epoch; only the configuration of their sampler is stored.
 for config in conf/scenes/*.yaml; do
   set=$(basename "$config" .yaml)
   if [[ $set == train* ]]; then form=(--virtual --nj "$nj") split=(); else form=() split=(--split "data/$set/.parts" --prepare); fi
@@ -134,7 +135,7 @@ for config in conf/scenes/*.yaml; do
 done
 if [ -n "${locks[data/.lock]:-}" ]; then unlock data/.lock; fi
 
-# Published checkpoints, in the place of stages 3 to 6.
+# Published checkpoints instead of stages 3 to 6.
 if [ -n "$download_model" ]; then
   needs=(--dep "$S5_ROOT/conf/official.yaml")
   while read_fields; do
@@ -144,7 +145,7 @@ if [ -n "$download_model" ]; then
     python -m s5.bin.download_model --system "$system" --expdir "$expdir"
 fi
 
-# train STAGE NAME KIND first|further: the first trainings of the models of a kind, or those that go on from others.
+# train STAGE NAME KIND first|further: the first trainings of the models of a kind, or those that continue others.
 train() {
   local number=$1 stage_name=$2 kind=$3 which=$4 name folder training compare state none=1
   asked "$number" || return 0
@@ -154,7 +155,7 @@ train() {
     need data/train/.done data/valid/.done
     if [ -n "${field[before]:-}" ]; then need "$expdir/${field[before]}/.done"; fi
     training=("${of_system[@]}" --model "${field[model]}" --phase "${field[phase]}" --train data/train --valid data/valid --expdir "$expdir")
-    # What it is made of. A model that was made of something else is not touched, and stops the run here.
+    # The training's inputs. A model with other inputs stops the run here and is not changed.
     compare=(--compare)
     if [ "$overwrite" = true ]; then compare=(); fi
     state=$(python -m s5.bin.config "${training[@]}" "${compare[@]}" -- "${train_args[@]}") || exit 1
@@ -165,7 +166,7 @@ train() {
   [ -z "$none" ] || log "stage $number ($stage_name): nothing to train in $system"
 }
 
-# trained KIND: sets needs, the markers of the system's trained models of a kind, of each that of its last training.
+# trained KIND: sets needs to the markers of the last training of each model of a kind.
 trained() {
   needs=()
   while read_fields; do
@@ -173,24 +174,25 @@ trained() {
   done <<<"$plan"
 }
 
-# Stage 3: the taggers; from a pretrained encoder only the heads, so that their first large gradients do not spoil it.
+# Stage 3: the taggers. With a pretrained encoder only the heads are trained, so that their first large gradients do not
+# spoil it.
 train 3 tagger tagger first
 
-# Stage 4: then the upper layers of the encoder with them.
+# Stage 4: also the upper layers of the encoder.
 train 4 tagger-ft tagger further
 
-# Stage 5: the separators, given the true labels.
+# Stage 5: the separators, with the true labels.
 train 5 separator separator first
 
-# Stage 6: what continues from a trained separator: another loss, more blocks, scenes that resemble the test's.
+# Stage 6: trainings that continue a separator: another loss, more blocks, scenes closer to the test set.
 train 6 separator-ft separator further
 
-# From here on results: of each test set one folder with the system's own labels and one with the true ones (_oracle).
+# Results: for each test set one folder with the system's own labels and one with the true ones (_oracle).
 own=() true_labels=()
 [ "$oracle" = only ] || own=("${test_sets[@]}")
 [ "$oracle" = no ] || true_labels=("${test_sets[@]/%/_oracle}")
 
-# marker_of SET: what tells a data set from another: what stage 2 says of its content; wav.scp where local/data.sh made it.
+# marker_of SET: the file that identifies the content of a data set: .content of stage 2; wav.scp if local/data.sh made it.
 marker_of() {
   local file=.done
   if [ ! -e "data/$1/.done" ] && [ -e "data/$1/wav.scp" ]; then file=wav.scp; fi
@@ -198,13 +200,13 @@ marker_of() {
   echo "data/$1/$file"
 }
 
-# Stages 7, 9 and 10 run networks as it says.
+# Decoding settings of stages 7, 9 and 10.
 decode=()
 if asked 7 || asked 9 || asked 10; then
   decode=(--dep "$(resolve conf/decode.yaml)") || die "conf/decode.yaml: found no such file, expected how networks are run"
 fi
 
-# Stage 7: what every tagger hears in each slot, as probabilities: votes of all kinds can be taken from them.
+# Stage 7: posteriors of every tagger in each slot; any vote can be computed from them.
 trained tagger
 for set in "${own[@]}" "${eval_sets[@]}"; do
   step 7 "tag $set" --marker "$results/$set/posteriors/.done" --output "$results/$set/posteriors/" \
@@ -213,7 +215,7 @@ for set in "${own[@]}" "${eval_sets[@]}"; do
     python -m s5.bin.tag "${of_system[@]}" --expdir "$expdir" --data "data/$set" --out "$results/$set"
 done
 
-# Stage 8: one label a slot from all taggers' posteriors; or the true labels, to measure the separators by themselves.
+# Stage 8: one label per slot from all taggers' posteriors; or the true labels, to evaluate the separators alone.
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   if [[ $set == *_oracle ]]; then
     needs=(--dep "$(marker_of "${set%_oracle}")") given_labels=(--oracle "data/${set%_oracle}")
@@ -224,7 +226,7 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     "${needs[@]}" -- python -m s5.bin.vote "${of_system[@]}" --out "$results/$set" "${given_labels[@]}"
 done
 
-# Stage 9: every separator, told the labels.
+# Stage 9: every separator, with the labels as query.
 trained separator
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   step 9 "separate $set" --marker "$results/$set/separated/.done" --output "$results/$set/separated/" \
@@ -233,8 +235,8 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     python -m s5.bin.separate "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set"
 done
 
-# Stage 10: the separators' outputs become one waveform a slot. What the system's gate or refinement changes of its own
-# labels stands in final_labels; a refinement runs the networks again. True labels stay.
+# Stage 10: the separators' outputs become one waveform per slot. final_labels holds the labels after gate and refinement;
+# a refinement runs the networks again. True labels are not changed.
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs=(--dep "$results/$set/posteriors/.done"); fi
   step 10 "fuse $set" --marker "$results/$set/estimates/.done" --output "$results/$set/estimates/" \
@@ -243,7 +245,7 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     python -m s5.bin.fuse "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" "${note[@]}"
 done
 
-# Stage 11: how good it is.
+# Stage 11: scores.
 needs=()
 for set in "${own[@]}" "${true_labels[@]}"; do
   needs+=(--dep "$results/$set/.scores.done")
@@ -255,11 +257,11 @@ for set in "${own[@]}" "${true_labels[@]}"; do
     --probabilities "$results/$set/final_probabilities" "${note[@]}"
 done
 
-# Stage 12: for people: tables and a page to listen to.
+# Stage 12: tables, figures and a page to listen to.
 step 12 report --marker "$results/.report.done" --output "$expdir/RESULTS.md" "${needs[@]}" "${again[@]}" -- \
   python -m s5.bin.report "${of_system[@]}" --expdir "$expdir" --out "$expdir/RESULTS.md"
 
-# Stage 13: the system as one file, for S5System.from_pretrained; and what the challenge wants to have.
+# Stage 13: the system as one file, for S5System.from_pretrained; and a submission to the challenge.
 scored=("${needs[@]}")
 trained tagger
 weights=("${needs[@]}")

@@ -623,6 +623,14 @@ SOURCES_HEAD = """
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
+PICTURES = """
+## Pictures
+
+| picture | what it shows | recordings | licence |
+| --- | --- | --- | --- |
+| `docs/images/listening_page.webp` | the listening page of `mini_long` with spectrograms of `test_0081`; it holds no sound | the sources `fluid_bright`, `tim_organ`, `gimme_a_hand`, `campfire`, `desert_wind` above | those of its sources |
+"""  # noqa: E501
+
 
 def licenses(path: Path) -> None:
     """Writes the table of packages and sources."""
@@ -641,6 +649,7 @@ def licenses(path: Path) -> None:
         cells = [source[k] for k in ("kind", "split", "label", "name")] + [", ".join(source["package"]), what]
         cells += [source.get(k, package[k]) for k in ("author", "licence")]
         lines.append("| " + " | ".join(cells) + " |\n")
+    lines.append(PICTURES)
     write_text(path, "".join(lines))
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Raw material of the mini data set in data/raw: recordings from the archive beside this script (those for training at
-# several speeds and in several colours), background noise made from recorded ambiences, and simulated rooms. What is
-# there already is not made again.
+# several speeds and in several colours), background noise made from recorded ambiences, and simulated rooms.
+# Existing files are not made again.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
 local=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 root=$(dirname "$local")
 
-usage='Makes data/raw of the archive beside this script. Called in the recipe folder.'
+usage='Makes data/raw from the archive beside this script. Call it in the recipe
+folder.'
 options=("nj|2|number|processes")
 . "$root/utils/log.sh"
 . "$root/utils/parse_options.sh"

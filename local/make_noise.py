@@ -5,7 +5,7 @@ Each file is a sum of plane waves from directions spread evenly over the sphere.
 the same recording, turned by a random all-phase filter, so that the waves are uncorrelated and the field is diffuse:
 Y, Z and X (ACN order W, Y, Z, X; SN3D) have a third of W's energy each and are uncorrelated with it.
 
-There are few ambiences, and what is trained on them would learn their colour: that whatever does not sound like a
+There are few ambiences, and a model would learn their colour: that everything unlike a
 furnace is an event. The takes of the training split, all but the first, are therefore turned by a random smooth
 equaliser.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Copies of the training split's recordings at other speeds and through other equalisers, beside them.
+"""Writes copies of the training split's recordings at other speeds and through other equalisers.
 
 A class has a handful of sources here, and what is trained on them learns these sources by heart. Played faster and
 slower, pitch included (Ko et al., Interspeech 2015), and each copy in another colour, as if through another microphone,
@@ -29,7 +29,7 @@ MARK = "_sp"
 
 
 def other_speed(path: Path, speed: float) -> Path:
-    """Name of a recording's copy at another speed: ``00.ogg`` -> ``00_sp0.92.flac``."""
+    """The name of a recording's copy at another speed: ``00.ogg`` -> ``00_sp0.92.flac``."""
     return path.with_name(f"{path.stem}{MARK}{speed:g}.flac")
 
 

@@ -2,7 +2,7 @@
 """Unpacks the archive of the mini data set into data/raw, and counts what is there.
 
 Only regular files with the expected names are taken, so that no member can write outside the folder; everything is
-unpacked under a temporary name first and put in place when the archive has proven whole.
+unpacked under a temporary name first, and renamed after the whole archive was read.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def unpack(archive: Path, out: Path) -> bool:
 
 
 def _path(folder: Path, name: str) -> Path:
-    """Where a member belongs."""
+    """The path of a member below data/raw."""
     kind, _, rest = name.partition("/")
     return folder / PLACE[kind] / rest
 
 
 def _restore(path: Path, data: bytes) -> bool:
-    """Writes a file that is missing or holds something else; False if it is as it should be."""
+    """Writes a file that is missing or differs; False if it is correct already."""
     if path.is_file() and path.read_bytes() == data:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _restore(path: Path, data: bytes) -> bool:
 
 
 def content(raw: Path) -> str:
-    """One sum over the names and contents of all that scenes are made of; of a room its responses and positions."""
+    """A checksum over names and contents of all recordings, and over responses and positions of all rooms."""
     digest = hashlib.sha256()
     for kind in ("sound_event", "interference", "noise", "room_ir"):
         for path in sorted((raw / kind).rglob("*.*")):
@@ -115,7 +115,7 @@ def content(raw: Path) -> str:
 
 
 def _room(path: Path) -> bytes:
-    """The numbers of a SOFA file, in which the time of writing stands too."""
+    """The numbers of a SOFA file, without its time of writing."""
     with h5py.File(path, "r") as file:
         arrays = {name: file[name][()] for name in sorted(file) if isinstance(file[name], h5py.Dataset)}
     return b"".join(name.encode() + value.tobytes() for name, value in arrays.items() if hasattr(value, "tobytes"))

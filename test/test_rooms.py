@@ -1,4 +1,4 @@
-"""The rooms of the package: what may import what (docs/extending.md shows the picture)."""
+"""The rooms of the package: what may import what (docs/pipeline.md shows them)."""
 
 import ast
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Tries the environment: every package of requirements.txt does the smallest real act that the recipes need it for.
+"""Tests the environment: every package of requirements.txt performs a small task that the recipes need.
 
     tools/venv/bin/python tools/check_environment.py
 
@@ -25,7 +25,7 @@ ACTS: dict[str, Callable[[], object]] = {}
 
 
 def act(name: str) -> Callable[[Callable[[], object]], Callable[[], object]]:
-    """Makes a function the act of a requirement: it raises or returns what is false if the package does not work."""
+    """Registers a function as the test of a requirement. It raises or returns a false value if the package fails."""
 
     def register(function: Callable[[], object]) -> Callable[[], object]:
         ACTS[name] = function

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Writes constraints.txt anew: the newest set of packages that agrees with requirements.txt on every Python that setup.sh
-# takes, and that needs no compiler on any. With --keep, packages stay at the version that they have unless
-# requirements.txt forbids it.
+# Writes constraints.txt: the newest set of packages that agrees with requirements.txt on every Python that setup.sh
+# accepts and needs no compiler. With --keep, packages keep their versions unless requirements.txt forbids it.
 set -euo pipefail
 tools=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 cd "$tools"

@@ -1,4 +1,4 @@
-"""Prints pip's settings (configuration files and PIP_*) as the environment variables that say the same to uv.
+"""Prints pip's settings (configuration files and PIP_*) as the equivalent environment variables of uv.
 
 One ``NAME=value`` a line. Left out: what the environment or a uv.toml says to uv already, folders that do not exist.
 Standard library only, and any Python that pip runs on: it runs before there is an environment.
@@ -20,7 +20,7 @@ INDEX_IN_TOML = re.compile(r"^\s*(\[\[\s*index\s*\]\]|(pip\.)?(index|index-url|e
 
 
 def ask_pip(*arguments: str) -> str:
-    """What pip prints, in lines that it does not wrap."""
+    """The output of pip, without wrapped lines."""
     command = [sys.executable, "-m", "pip", *arguments]
     wide = {**os.environ, "COLUMNS": "10000"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=wide).stdout

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by what calls uv: what pip is told about mirrors, proxies and certificates, uv is told too.
+# Sourced by the scripts that call uv: passes pip's settings for mirrors, proxies and certificates to uv.
 
 # python_with_pip PYTHON...: prints the first of these, or of those on PATH, that has pip. The environment's own has none.
 python_with_pip() {

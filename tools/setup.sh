@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# Makes the recipe's Python environment in tools/venv; does nothing where it is up
-# to date.
+# Creates the recipe's Python environment in tools/venv, unless it is up to date.
 #
-#   tools/setup.sh            makes it
-#   tools/setup.sh --check    tries it: every required package does its smallest
-#                             real act; a line for each that does not work
+#   tools/setup.sh            create it
+#   tools/setup.sh --check    test it: every required package performs a small
+#                             task; prints a line for each that fails
 #
-# Environment variables: PYTHON (the Python 3.11 to 3.14 to use; else one on PATH
-# or, where there is none, one that uv fetches into tools/.python),
-# S5_SETUP_MIN_GB (free space asked for, default 9), uv's own (UV_*), and pip's
-# settings, which are passed on to uv: a proxy or mirror set up for pip works here
-# too. The environment is made beside the old one, is tried, and takes its place
-# when all works: an interrupted or failed run changes nothing.
+# Environment variables: PYTHON (the Python 3.11 to 3.14 to use; default: one on
+# PATH, else one that uv downloads into tools/.python), S5_SETUP_MIN_GB (required
+# free space, default 9), uv's own (UV_*), and pip's settings, which are passed to
+# uv: a proxy or mirror for pip works here too. The new environment replaces the
+# old one only after all tests pass: an interrupted or failed run changes nothing.
 set -euo pipefail
 
 uv_version=0.13.9

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # One run at a time in a folder, on one machine or several that share it. Sourced, with log.sh.
 #
-# A lock consists of two: flock on FILE, which holds exactly as long as this script or something that it started runs, but
-# on some shared file systems is not seen by other machines; and FILE.owner, which only one can create, on every file
-# system, and which stays if its machine dies. It tells who has it: process, machine, Slurm job.
+# A lock has two parts. flock on FILE holds exactly as long as this script or its children run, but other machines do not
+# see it on some shared file systems. FILE.owner can be created by one run only, on every file system, and remains if its
+# machine fails. It names the owner: process, machine, Slurm job.
 
 declare -A locks=() # file -> descriptor
 
-# lock FILE: refuses if another run has it; takes it over from one that is known to have ended.
+# lock FILE: fails if another run holds it; takes it over from a run that has certainly ended.
 lock() {
   local file=$1 fd status=0 exact=1
   mkdir -p "$(dirname "$file")"
@@ -30,7 +30,7 @@ lock() {
   refuse "$file"
 }
 
-# unlock FILE: before the script ends.
+# unlock FILE: releases it before the script ends.
 unlock() {
   local fd=${locks[$1]}
   rm -f -- "$1.owner"
@@ -38,7 +38,7 @@ unlock() {
   unset "locks[$1]"
 }
 
-# create_owner FILE: fails if it is there (or cannot be made), with status 9 if it cannot be filled.
+# create_owner FILE: fails if the file exists or cannot be created; status 9 if it cannot be filled.
 create_owner() (
   set -o noclobber
   exec 3>"$1" || exit 1
@@ -47,7 +47,7 @@ create_owner() (
   exit 9
 )
 
-# Who we are, in a line.
+# Names this run in one line.
 lock_owner() {
   echo "process $$ on ${SLURMD_NODENAME:-$(uname -n)} since $(date '+%Y-%m-%d %H:%M:%S')${SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}"
 }
@@ -56,11 +56,11 @@ refuse() {
   die "$1: found locked by $(cat "$1.owner" 2>/dev/null || echo "another run"), expected one run at a time (wait for it, or use another --expdir; if it is certain that it runs no more: rm '$(absolute "$1.owner")')"
 }
 
-# take_away FILE EXACT: removes a stale FILE.owner; refuses if it may be valid.
+# take_away FILE EXACT: removes a stale FILE.owner; fails if it may be valid.
 take_away() {
   local file=$1 owner moved=$1.owner.$$.$RANDOM
   owner=$(cat "$file.owner" 2>/dev/null) || {
-    # Gone in between; or it could not be made.
+    # It has disappeared in between, or could not be created.
     [ -w "$(dirname "$file")" ] || die "$file.owner: found a folder that cannot be written, expected one that can"
     return 0
   }
@@ -69,7 +69,7 @@ take_away() {
     return
   fi
   has_ended "$owner" "$2" || refuse "$file"
-  # Of several runs that find it stale one moves it; one that comes late puts back what it has moved.
+  # If several runs find it stale, one moves it; a later one restores what it has moved.
   mv -- "$file.owner" "$moved" 2>/dev/null || return 0
   if [ "$(cat "$moved")" != "$owner" ]; then
     ln -- "$moved" "$file.owner" 2>/dev/null || true
@@ -79,8 +79,8 @@ take_away() {
   rm -f -- "$moved"
 }
 
-# has_ended OWNER EXACT: true if it is certain that this run is no more. On this machine flock has told (EXACT), else the
-# process does; elsewhere its Slurm job, if it was one.
+# has_ended OWNER EXACT: true if that run has certainly ended. On this machine flock decides (EXACT), else the process id;
+# on other machines the Slurm job, if it was one.
 has_ended() {
   local process host job queued
   [[ $1 =~ ^process\ ([0-9]+)\ on\ ([^ ]+)\ since ]] || return 1

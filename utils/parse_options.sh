@@ -1,25 +1,25 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # set by the script that sources this, or for it
-# Options of a script, from one table. Before sourcing, the script sets
+# Parses a script's options, from one table. Before sourcing this, the script sets
 #
 #   usage="what the script does, and how it is called"      shown by --help
 #   options=("name|default|kind|help" ...)                  kind: text, number, flag (true or false), or a,b,c (one of these)
-#   epilog="..."                                            shown by --help behind the options; may be empty
+#   epilog="..."                                            shown by --help after the options; may be empty
 #
-# and calls parse_options "$@". Each option becomes a variable of its name; --name value and --name=value both work, a flag
-# alone means true. `given[name]` is set for the options on the command line, `arguments` holds the first word that is no
-# option and all behind it. Nothing is evaluated: a value is only ever a value.
+# and calls parse_options "$@". Each option becomes a variable of its name. --name value and --name=value both work; a
+# flag alone means true. `given[name]` is set for the options on the command line. `arguments` holds the first word that
+# is not an option and all words after it. Values are never evaluated.
 
 declare -A given=()
 arguments=()
 
-# Complains about the command line in one line.
+# Prints a one-line error about the command line and exits.
 usage_error() {
   echo "${0##*/}: error: $* (see --help)" >&2
   exit 2
 }
 
-# Number of insertions, deletions and replacements between two words.
+# Prints the number of insertions, deletions and replacements between two words.
 edit_distance() {
   local a=$1 b=$2 i j cost best
   local -a row=() last=()
@@ -37,7 +37,7 @@ edit_distance() {
   echo "${row[${#b}]}"
 }
 
-# The option whose name is nearest to a wrong one.
+# Prints the option whose name is nearest to an unknown one.
 nearest_option() {
   local entry name distance best=1000 near=
   for entry in "${options[@]}" "help|||"; do
@@ -93,7 +93,7 @@ print_help() {
 }
 
 parse_options() {
-  # Names that no option has: it could not be set from here.
+  # Names with _, which no option has; otherwise the option could not be set here.
   local _entry _name _value _kind _word
   for _entry in "${options[@]}"; do
     IFS='|' read -r _name _value _kind _ <<<"$_entry"
@@ -134,7 +134,7 @@ parse_options() {
   arguments=("$@")
 }
 
-# True for a word that is one of the options: then the option before it lacks its value.
+# True for a word that is an option; then the option before it lacks its value.
 is_option() {
   [[ $1 == --* ]] || return 1
   local word=${1#--}

@@ -6,12 +6,12 @@
 #       log/x.JOB.log command ... JOB ...
 #
 # With JOB=1:N the command runs N times, JOB replaced by the job's number
-# wherever it stands, at most --max_jobs_run (default: the number of cores) at
-# once; JOB=2,5:7 runs those only. Exit status: 0 if all jobs succeeded, else
-# that of the first that failed; the end of its log is shown. --num_threads sets
+# in every word, at most --max_jobs_run (default: the number of cores) at once;
+# JOB=2,5:7 runs only those. Exit status: 0 if all jobs succeeded, else that of
+# the first failed job, and the end of its log is printed. --num_threads sets
 # OMP_NUM_THREADS; --gpu 0 hides the GPUs; --mem, --num_nodes 1, --time and
-# --grace are for clusters, and change nothing here. In a terminal the output of
-# a single job is shown as well, and S5_TERMINAL=1 asks the command for progress
+# --grace are for clusters and have no effect here. In a terminal the output of a
+# single job is shown as well, and S5_TERMINAL=1 asks the command for progress
 # bars.
 set -euo pipefail
 
@@ -68,7 +68,7 @@ end_all() {
   for pid in "${!number_of[@]}"; do
     kill -TERM -- "-$pid" 2>/dev/null || true
   done
-  # Ten seconds to save what is to be saved.
+  # Ten seconds for saving.
   for _ in {1..100}; do
     [ -n "$(jobs -pr)" ] || break
     sleep 0.1
@@ -93,7 +93,7 @@ run_job() {
   printf '# %s\n# started %s on %s%s\n' "$(printf '%q ' "$@")" "$(date '+%Y-%m-%d %H:%M:%S')" "$(uname -n)" \
     "${title:+, $title}" >"$log"
   if [ -n "$show" ]; then
-    # A line that was drawn over stands in the log as it was last.
+    # The log keeps only the last state of a line that was overwritten.
     S5_TERMINAL=1 "$@" 2>&1 </dev/null | tee /dev/stderr | sed -u 's/.*\r//' >>"$log" || status=${PIPESTATUS[0]}
   else
     "$@" >>"$log" 2>&1 </dev/null || status=$?
@@ -104,7 +104,7 @@ run_job() {
 export -f run_job
 export show
 
-# Waits until a job has ended; notes and shows failures.
+# Waits until a job has ended; records and reports failures.
 reap() {
   local pid running number log status
   wait -n || true
@@ -126,13 +126,13 @@ reap() {
 
 log_name=$1
 shift
-# Without JOB nothing is replaced: a pattern that no word contains.
+# Without JOB nothing is replaced: use a pattern that no word contains.
 job_pattern=${job_name:-$'\x01'}
 for n in "${numbers[@]}"; do
   while [ "${#number_of[@]}" -ge "$max_jobs_run" ]; do reap; done
   log=${log_name//$job_pattern/$n}
   mkdir -p "$(dirname "$log")" || exit 1
-  # Each job is a process group of its own, so that it ends with all that it started.
+  # Each job has its own process group, so that its children end with it.
   setsid "$BASH" -c 'run_job "$@"' run_job "${job_name:+$job_name $n}" "$log" "${@//$job_pattern/$n}" &
   number_of[$!]=$n
 done

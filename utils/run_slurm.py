@@ -6,22 +6,22 @@ log file:
       [--grace S] [--max_jobs_run N] [--config FILE] [--poll S] [--patience S]
       [JOB=1:N] log/x.JOB.log command ... JOB ...
 
-With JOB=1:N the command runs N times as a job array, JOB replaced by the job's
-number wherever it stands, at most --max_jobs_run at once; JOB=2,5:7 runs those
-jobs only. With --num_nodes above 1 it runs on every node at once, by srun.
-Which other options there are, and what they mean to sbatch, stands in
-conf/slurm.conf (of the working folder, else of the repository; or --config).
-Exit status: 0 if all jobs succeeded, else that of the first that failed; the
-end of its log is shown. A signal (Ctrl-C) cancels what was submitted. SIGUSR1
-comes --grace seconds before the time is over.
+With JOB=1:N the command runs N times as a job array, with JOB replaced by the
+job's number in every word, at most --max_jobs_run at once; JOB=2,5:7 runs only
+those jobs. With --num_nodes above 1 it runs on all nodes at once, by srun. The
+other options and their meaning for sbatch are defined in conf/slurm.conf (of
+the working folder, else of the repository; or --config). Exit status: 0 if all
+jobs succeeded, else that of the first failed job, and the end of its log is
+printed. A signal (Ctrl-C) cancels the submitted jobs. The jobs receive SIGUSR1
+--grace seconds before their time limit.
 
-Whether a job has ended is told by a file that its wrapper (slurm_job.sh)
-writes, and by squeue. A job that is gone without such a file (its node died,
-say) is submitted again, twice at most. squeue is asked every --poll seconds at
-most, and --patience is how many seconds a file may take to be seen on a shared
-file system. While the controller is busy or away, everything is tried again
-for ten minutes; a job that was taken though the answer was lost is found by
-its name.
+A job has ended when its wrapper (slurm_job.sh) has written a status file, or
+when squeue says so. A job that disappears without such a file (e.g. its node
+failed) is submitted again, at most twice. --poll is the longest time in seconds
+between calls of squeue, --patience the longest delay in seconds until a file is
+visible on a shared file system. While the controller is unreachable, calls are
+retried for ten minutes; a submission whose answer was lost is found by the
+job's name.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ HERE = Path(__file__).resolve().parent
 NAME = Path(__file__).name
 
 SUBMISSIONS = 3
-"""Times that a job which Slurm lost is submitted, the first included."""
+"""Submissions of a job that Slurm loses, including the first."""
 
 SHOWN_FAILURES = 5
-"""Failed jobs of which the end of the log is shown."""
+"""Number of failed jobs whose logs' ends are shown."""
 
 LAST_LINES = 12
-"""Lines of a failed job's log that are shown."""
+"""Lines shown of a failed job's log."""
 
 SUCCEEDED = "COMPLETED"
 FAILED = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "DEADLINE")
 LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
-"""States of jobs that have ended; jobs in any other wait, run or will be requeued."""
+"""States of jobs that have ended; jobs in other states wait, run or will be requeued."""
 
 BUSY = re.compile(
     "|".join(
@@ -92,7 +92,7 @@ Jobs = dict[int, tuple[str, str]]
 
 
 class Stopped(Exception):
-    """A signal asked to stop."""
+    """Raised when a signal stops the launcher."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -100,19 +100,19 @@ class Stopped(Exception):
 
 
 def say(message: str) -> None:
-    """A line on stderr."""
+    """Prints a line on stderr."""
     print(f"{NAME}: {message}", file=sys.stderr, flush=True)
 
 
 def complain(message: str) -> NoReturn:
-    """Ends with a line and exit status 2."""
+    """Prints an error and exits with status 2."""
     say(f"error: {message}")
     sys.exit(2)
 
 
 @dataclass
 class Config:
-    """conf/slurm.conf.
+    """The content of conf/slurm.conf.
 
     Attributes:
         path: the file.
@@ -162,7 +162,7 @@ class Config:
 
 @dataclass
 class Call:
-    """What the command line asks for.
+    """A parsed command line.
 
     Attributes:
         sbatch: words of a submission, without the job's own.
@@ -189,16 +189,16 @@ class Call:
     patience: float
 
     def log_of(self, number: int) -> str:
-        """Log of a job."""
+        """The log of a job."""
         return os.path.abspath(self.log.replace(self.pattern, str(number)) if self.pattern else self.log)
 
     def title(self, number: int) -> str:
-        """How a job is called in messages."""
+        """The name of a job in messages."""
         return f"{self.pattern} {number}: " if self.pattern else ""
 
 
 def parse(words: list[str]) -> Call:
-    """Reads a command line; complains in one line."""
+    """Parses a command line; exits with a one-line error if it is wrong."""
     given: dict[str, str] = {}
     while words and words[0].startswith("--"):
         name, equals, value = words.pop(0)[2:].partition("=")
@@ -253,7 +253,7 @@ def parse(words: list[str]) -> Call:
 
 
 def find_config(given: str | None) -> Path:
-    """The configuration that was asked for, else the working folder's, else the repository's."""
+    """The configuration of --config, else the working folder's, else the repository's."""
     if given is not None:
         return Path(given)
     own = Path("conf/slurm.conf")
@@ -261,7 +261,7 @@ def find_config(given: str | None) -> Path:
 
 
 def ranges(text: str, word: str) -> list[int]:
-    """Numbers of ``1:3,7``."""
+    """The numbers in a text like ``1:3,7``."""
     found: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition(":")
@@ -272,7 +272,7 @@ def ranges(text: str, word: str) -> list[int]:
 
 
 def as_ranges(numbers: list[int]) -> str:
-    """Numbers as sbatch wants them: ``1-3,7``."""
+    """Numbers in the form of sbatch: ``1-3,7``."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:
@@ -339,7 +339,7 @@ def largest_array() -> int:
 
 
 class Run:
-    """The jobs of a call, from their submission to their end.
+    """The jobs of one call, from submission to end.
 
     In the folder ``q/<name>`` beside the logs: ``jobs``, the names of what is submitted, and ``<number>.status``, the
     exit status of a job, written when it has ended. No other submission has the same name: by it a job is found that
@@ -513,7 +513,7 @@ class Run:
         return ended, lost
 
     def statuses(self, numbers: set[int]) -> dict[int, int]:
-        """Exit statuses that have been written."""
+        """The exit statuses written so far."""
         found = {}
         for entry in os.scandir(self.folder):
             head, _, tail = entry.name.partition(".")
@@ -522,7 +522,7 @@ class Run:
         return found
 
     def status_by_state(self, number: int, state: str) -> int:
-        """Exit status of a job that wrote none; its log gets a word on why."""
+        """The exit status of a job that wrote none; appends the reason to its log."""
         if state == SUCCEEDED:
             return 0
         with open(self.call.log_of(number), "a", encoding="utf-8") as f:
@@ -530,7 +530,7 @@ class Run:
         return 1
 
     def tell_why(self, jobs: Jobs) -> None:
-        """Says why jobs wait, where it is not for their turn."""
+        """Reports why jobs wait, if they wait for another reason than their turn."""
         usual = ("None", "Priority", "Resources", "JobArrayTaskLimit", "BeginTime", "Prolog", "Cleaning", "")
         reasons = sorted({r for state, r in jobs.values() if state == "PENDING" and r not in usual})
         if reasons and (told := ", ".join(reasons)) != self.told:
@@ -553,7 +553,7 @@ class Run:
         say(f"{self.name}: has not seen the end of what it cancelled; to do it again: scancel {' '.join(self.ids)}")
 
     def show(self, failed: dict[int, int]) -> None:
-        """Names failed jobs and shows the ends of their logs."""
+        """Reports failed jobs with the ends of their logs."""
         for number in list(failed)[:SHOWN_FAILURES]:
             log = self.call.log_of(number)
             say(f"{self.call.title(number)}exit status {failed[number]}, log {log}")
@@ -568,7 +568,7 @@ class Run:
 
 
 def run(call: Call) -> int:
-    """Runs all jobs; the exit status."""
+    """Runs all jobs and returns the exit status."""
     jobs = Run(call)
     statuses: dict[int, int] = {}
     left = call.numbers

@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# A job of run_slurm.py, on the node where Slurm runs it:
+# The wrapper of a job of run_slurm.py, on the node where Slurm runs it:
 #
 #   slurm_job.sh FOLDER JOB OFFSET NODES LOG COMMAND...
 #
 # runs the command with JOB replaced by the job's number (OFFSET plus the array's index), appends its output to the log
-# and writes its exit status to FOLDER/<number>.status. With NODES above 0 srun runs it, on each of so many nodes: then it
-# hears of a preemption when its grace begins, as Slurm tells only steps then.
+# and writes its exit status to FOLDER/<number>.status. With NODES above 0, srun runs it on that many nodes; it then
+# receives a preemption signal when its grace time begins, which Slurm sends only to steps.
 #
 # The command finds in its environment
-#   S5_REQUEUE     a file to make, once its state is safe, if it was told to stop by SIGUSR1 or SIGTERM and wants to be
-#                  requeued
-#   S5_DIST_INIT   on several nodes: file:///... where their processes meet; a new one at each start
+#   S5_REQUEUE     a file to create after saving, if it was stopped by SIGUSR1 or SIGTERM and should be requeued
+#   S5_DIST_INIT   on several nodes: file:///... where their processes meet; new at each start
 set -uo pipefail
 folder=$1 pattern=$2 offset=$3 nodes=$4 log=$5
 shift 5

@@ -36,7 +36,7 @@ Labels = dict[str, dict[str, list[str]]]
 
 @dataclass(frozen=True)
 class Point:
-    """One system on one subset: percent and dB, None where nothing was measured."""
+    """Figures of one system on one subset, in percent and dB; None if there are none."""
 
     subset: str
     tagger: str
@@ -48,7 +48,7 @@ class Point:
 
 
 def epochs_of(system: S5System, kind: str, asked: Sequence[int] | None, most: int) -> list[str]:
-    """Checkpoints that all models of a kind have, e.g. ``["2epoch.pth", "5epoch.pth"]``.
+    """Lists the checkpoints that all models of a kind have, e.g. ``["2epoch.pth", "5epoch.pth"]``.
 
     Args:
         system: the system.
@@ -142,7 +142,7 @@ def _at(system: S5System, kind: str, checkpoint: str) -> S5System:
 
 @dataclass
 class _Vote:
-    """Labels of one mixture."""
+    """Job: the labels of one mixture."""
 
     system: S5System
     data: DataDir
@@ -154,7 +154,7 @@ class _Vote:
 
 @dataclass
 class _Score:
-    """Scores of one mixture for the labels from everywhere."""
+    """Job: the scores of one mixture for all labels."""
 
     system: S5System
     data: DataDir

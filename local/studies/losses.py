@@ -29,10 +29,10 @@ CONFIGS = {
 
 
 OWN = ("loss", "best_model_criterion")
-"""Keys in which the configurations may differ."""
+"""Keys that may differ between the configurations."""
 
 FINISHED = ".done"
-"""Marker that the recipe leaves in the folder of a training that it has finished."""
+"""Marker of the recipe in the folder of a finished training."""
 
 
 def train_losses(
@@ -43,7 +43,7 @@ def train_losses(
     ngpu: int = -1,
     extra: Sequence[str] = (),
 ) -> dict[str, Path]:
-    """Trains one separator a configuration; a training that is finished, here or by the recipe, is left as it is.
+    """Trains one separator per configuration. A finished training is not repeated.
 
     Args:
         configs: training YAMLs; the folder is named after the file, without ``separator_``.
@@ -81,7 +81,7 @@ def train_losses(
 
 
 def check_alike(folders: Mapping[str, Path], keys: Sequence[str]) -> None:
-    """Refuses trained models that do not compare: another loss than is said, or another value of one of the keys.
+    """Refuses trained models that cannot be compared: another loss than named, or another value of one of the keys.
 
     Args:
         folders: experiment folder by the name of the loss.

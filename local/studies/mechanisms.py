@@ -1,4 +1,4 @@
-"""What each mechanism of a system adds: systems that differ by one thing each, on one test set.
+"""Measures what each mechanism of a system adds: systems that differ in one thing each, on one test set.
 
 Run it in a recipe folder whose models are trained (./run.sh --system ... --stop_stage 6 for each):
 
@@ -47,7 +47,7 @@ HEAD += ["s / mixture"]
 
 @dataclass
 class Row:
-    """A row of a table; the head of mechanisms.yaml explains its keys."""
+    """A row of a table. The first lines of mechanisms.yaml explain its keys."""
 
     name: str
     system: str
@@ -58,7 +58,7 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows below a title."""
+    """A title and its rows."""
 
     title: str
     rows: list[Row]
@@ -106,7 +106,7 @@ class Bench:
         self.separated: dict[Path, Any] = {}
 
     def system_of(self, row: Row) -> str:
-        """A row's system: the ready one, or one whose YAML inherits it; both at the row's size."""
+        """The system of a row: the ready one, or one whose YAML inherits it, at the row's size."""
         name, _, size = row.system.partition(":")
         path = resolve(name)
         path = path if path.is_file() else ROOT / "conf/systems" / f"{name}.yaml"
@@ -131,7 +131,7 @@ class Bench:
         return with_size(str(tuned), split_size(path)[1])
 
     def run(self, row: Row) -> tuple[dict[str, Any], Counts | None, float]:
-        """Metrics, counts of the refinement, and seconds of stages 7 to 10 of a row's system."""
+        """Runs stages 7 to 11 of a row: metrics, counts of the refinement, and seconds of stages 7 to 10."""
         system = self._load(self.system_of(row))
         data, utts, nj = self.data, self.data.utts, self.nj
         first, _ = data.mixture(utts[0], system.sampling_rate)  # a first run is slower: outside the clock
@@ -162,7 +162,7 @@ class Bench:
         return system
 
     def _once(self, key: Any, work: Callable[[], Any]) -> float:
-        """Seconds that a piece of work takes, or took."""
+        """Does a piece of work once and returns the seconds that it took."""
         if key not in self.seconds:
             self.seconds[key] = _clock(work)
         return self.seconds[key]
@@ -175,7 +175,7 @@ def _clock(work: Callable[[], Any]) -> float:
 
 
 def _models(models: list[ModelConfig]) -> str:
-    """Models as a folder name: their names in the system and what they are."""
+    """A folder name for models: their names in the system and their experiments."""
     return _digest(repr([(m.name, m.folder(), m.checkpoint) for m in models]))
 
 

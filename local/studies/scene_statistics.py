@@ -1,4 +1,4 @@
-"""Do our random scenes have the statistics of SpAudSyn's? Both draw from the same folders; every quantity is tested.
+"""Compares the statistics of our random scenes with SpAudSyn's. Both draw from the same folders.
 
     PYTHONPATH=. python local/studies/scene_statistics.py --spaudsyn ../SpAudSyn \
         --baseline ../dcase2026_task4_baseline \
@@ -6,7 +6,7 @@
 
 SpAudSyn draws as in training: by the data set of the DCASE 2026 Task 4 baseline, which needs torch, librosa and
 python-sofa here. Counts are compared by chi-square tests, continuous quantities by two-sample Kolmogorov-Smirnov
-tests. Ends with status 1 where a p-value, times the number of tests, lies below 0.01. Files that SpAudSyn cannot read
+tests. Exits with status 1 if a p-value times the number of tests is below 0.01. Files that SpAudSyn cannot read
 (not WAV) are converted in a temporary folder.
 """
 
@@ -35,7 +35,7 @@ import soundfile
 KINDS = ("sound_event", "interference", "noise", "room_ir")
 ANGLE = 60.0
 LEVEL = 0.01
-"""Chance of a false alarm, all tests together."""
+"""Probability of a false alarm over all tests."""
 
 Measured = tuple[dict[str, Counter], dict[str, list[float]]]
 
@@ -145,7 +145,7 @@ def wav_tree(root: Path, split: str, out: Path) -> Path:
 
 
 def draw_ours(root: Path, n: int, settings: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """Scenes of our sampler."""
+    """Draws scenes with our sampler."""
     from s5.scene import Sampler
 
     labels = sorted(path.name for path in (root / "sound_event").iterdir() if path.is_dir())
@@ -162,7 +162,7 @@ def draw_ours(root: Path, n: int, settings: dict[str, Any], seed: int) -> list[d
 def draw_theirs(
     spaudsyn: Path, baseline: Path, root: Path, n: int, settings: dict[str, Any], seed: int
 ) -> tuple[list[dict[str, Any]], int]:
-    """Scenes of SpAudSyn, drawn by the baseline's data set, and how often that failed on the way."""
+    """Draws scenes with SpAudSyn, through the baseline's data set; also returns the number of failures."""
     data_set = _official_data_set(spaudsyn, baseline)
     config = {
         "mode": "generate",

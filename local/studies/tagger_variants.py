@@ -1,4 +1,4 @@
-"""Every tagger variant of some systems, trained with the same budget, and their ensembles: accuracies on a test set.
+"""Prints the accuracies of every tagger variant of some systems, and of their ensembles, on a test set.
 
     ./run.sh --system conf/systems/taggers.yaml --size mini --stop_stage 4
     ./run.sh --system conf/systems/taggers_multihot.yaml --size mini --stop_stage 4
@@ -6,7 +6,7 @@
 
 The models and what their training took are read from the experiment folder: scenes seen in all trainings of a model,
 and the wall time of their epochs (training and validation), which depends on the machine that they ran on. Nothing is
-trained here, unless --train runs the recipe for what is missing. The test set is tagged anew; the table is Markdown.
+trained here, unless --train runs the recipe for what is missing. The test set is tagged again; the table is Markdown.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Budget:
-    """What a tagger's trainings took: scenes seen, and wall time of the epochs (None where it is not stored)."""
+    """The cost of a tagger's trainings: scenes, and wall time of the epochs (None if it is not stored)."""
 
     scenes: int
     time: timedelta | None
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def budget(model: ModelConfig, expdir: Path) -> Budget:
-    """What all trainings of a model took, from their experiment folders.
+    """The cost of all trainings of a model, from their experiment folders.
 
     Raises:
         InputError: a training that is missing or has not come to its end.
@@ -119,7 +119,7 @@ def budget(model: ModelConfig, expdir: Path) -> Budget:
 
 
 def _scenes(config: dict[str, Any]) -> int:
-    """Scenes of an epoch."""
+    """Number of scenes per epoch."""
     return config["num_scenes"] or load_yaml(Path(config["train_data"], "sampler.yaml"))["num_scenes"]
 
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = re.compile(
     r"(?:\w+=\S* )*(?:python|hf|sbatch|tensorboard|wandb|cd|cp|rm|for|git|pip|\.|(?:[\w.<>-]+/)*[\w-]+\.sh"
-    r"|utils/run_slurm\.py)(?= |;|$)"
+    r"|utils/run_slurm\.py)(?=\s|;|$)"
 )
 """What a command begins with."""
 
@@ -43,8 +43,9 @@ class Block(NamedTuple):
 
 
 def pages() -> list[Path]:
-    """All of them: README.md first."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "egs").glob("*/README.md"))]
+    """All written pages, README.md first; docs/api.md is generated, and its examples are doctests."""
+    written = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "api.md")
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *written, *sorted((ROOT / "egs").glob("*/README.md"))]
 
 
 def name_of(page: Path) -> str:

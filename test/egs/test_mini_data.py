@@ -127,6 +127,8 @@ def test_table_of_sources_matches_archive_and_licenses(sources):
         assert not re.search(r"\bNC\b|NonCommercial|non-free", facts["licence"])
     for split, label, source in listed:
         assert f"| {split} | {label} | {source} |" in licenses
+    for picture in (RECIPE.parents[1] / "docs/images").iterdir():
+        assert f"| `docs/images/{picture.name}` |" in licenses and picture.stat().st_size < 200_000
 
 
 def test_sources_are_dealt_out_by_their_names_alone():

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs Chromium from Debian's packages (Ubuntu's is a snap, which a container
-# cannot run), for the tests in test/browser; does nothing where a browser is
-# there. Needs root. It takes no options.
+# cannot run), for the tests in test/browser; does nothing if there is a browser.
+# Needs root. It has no options.
 set -euo pipefail
 
 case ${1:-} in

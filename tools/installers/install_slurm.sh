@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs Slurm and munge from Debian's or Ubuntu's packages, for the tests in
-# test/slurm; does nothing where they are there. Needs root. No service is left
-# running: the tests start daemons of their own. It takes no options.
+# test/slurm, unless they are installed already. Needs root. It leaves no service
+# running: the tests start their own daemons. It has no options.
 set -euo pipefail
 
 case ${1:-} in

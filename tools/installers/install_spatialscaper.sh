@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Installs SpatialScaper, one of the simulators of s5.bin.simulate, beside the
-# recipe's packages; does nothing where it is there. It is not on the package
-# registry: the pinned commit comes from
+# recipe's packages, unless it is installed already. The pinned commit comes from
 # https://github.com/iranroman/SpatialScaper (licence CC BY 4.0), the two small
-# packages that it needs beyond ours from the registry.
+# packages that it also needs from the package registry.
 #
 #   tools/installers/install_spatialscaper.sh [--from CHECKOUT] [--python PYTHON]
 #

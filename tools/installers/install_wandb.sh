@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs W&B's client (wandb), for trainings with --use_wandb true, beside the
-# recipe's packages, which keep their versions; does nothing where it is there.
+# recipe's packages, which keep their versions, unless it is installed already.
 #
 #   tools/installers/install_wandb.sh [--python PYTHON]
 #

@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# Stage 1 of the challenge recipes: downloads what is not there yet, unpacks it, adds sounds of other corpora, refines the
-# training events if asked to, and writes data directories. Called in the recipe folder; conf/data.yaml says what and from
-# where, docs/challenge_data.md how to. What is done is not done again.
+# Stage 1 of the challenge recipes: downloads what is missing, unpacks it, adds sounds of other corpora, curates the
+# training events if requested, and writes data directories. Call it in the recipe folder. conf/data.yaml describes the
+# data, docs/challenge_data.md the options. Finished parts are not done again.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
 root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 [ -e "$root/utils/log.sh" ] || root=$S5_ROOT # a recipe folder that is a link
 
-usage='Makes data/raw, data/dev_set, data/eval_set, data/test and data/eval. Called in
-the recipe folder.'
+usage='Makes data/raw, data/dev_set, data/eval_set, data/test and data/eval. Call it
+in the recipe folder.'
 options=(
   "nj|1|number|parallel jobs"
-  "data_root||text|folder that holds dev_set, eval_set, BinauralCuratedDataset, EARS or some of them; it is only read"
-  "paths||text|folders of single parts, likewise: PART=FOLDER,PART=FOLDER"
-  "parts||text|which parts, of dev_set,eval_set,semantic_hearing,ears; by default all"
-  "archives|data/download|text|folder of downloads; archives that are there already lie in ARCHIVES/PART/"
-  "mirrors||text|other addresses: PART=URL,PART=URL, or one URL below which each part has its folder"
-  "download|true|flag|download what is missing; false: go on with what is there"
-  "jobs|4|number|files that are downloaded at a time"
-  "timeout|60|number|seconds without a byte after which a download connects anew"
-  "retries|8|number|tries in a row that bring nothing, for each address"
-  "keep_archives|true|flag|keep downloads when they are unpacked"
-  "refine||text|YAML of a refinement of the training events, e.g. conf/curation/park2025.yaml"
-  "on_missing|stop|stop,warn|what to do where the data are not complete in the end"
+  "data_root||text|folder with dev_set, eval_set, BinauralCuratedDataset, EARS or some of them; it is only read"
+  "paths||text|folders of single parts, also only read: PART=FOLDER,PART=FOLDER"
+  "parts||text|some of dev_set,eval_set,semantic_hearing,ears; default: all"
+  "archives|data/download|text|folder of downloads; put archives that you have into ARCHIVES/PART/"
+  "mirrors||text|addresses to try first: PART=URL,PART=URL, or one URL with a folder for each part"
+  "download|true|flag|download what is missing; false: use what is there"
+  "jobs|4|number|files to download at a time"
+  "timeout|60|number|read timeout in seconds"
+  "retries|8|number|attempts without data, for each address"
+  "keep_archives|true|flag|keep archives after unpacking"
+  "refine||text|YAML of a curation of the training events, e.g. conf/curation/park2025.yaml"
+  "on_missing|stop|stop,warn|what to do if data are missing in the end"
 )
 . "$root/utils/log.sh"
 . "$root/utils/parse_options.sh"
