@@ -3,22 +3,20 @@
 Exit status 0 for a sound one, 1 otherwise.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, count, positive, run
 from s5.labels import DCASE_LABELS, LabelSet
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument("zip", type=Path, help="<Author>_<Affiliation>_task4_<n>_out.zip")
+    add = parser.add_argument
+    add("zip", type=Path, help="<Author>_<Affiliation>_task4_<n>_out.zip")
     add_rules(parser)
-    parser.add_argument("--most", type=count, default=20, metavar="N", help="show so many violations at most")
+    add("--most", type=count, default=20, help="show so many violations at most")
     args = parser.parse_args(argv)
 
     from s5.challenge.rules import check_submission

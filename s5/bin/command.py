@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from s5.system.sizes import FULL, with_size
 from s5.utils.errors import InputError
-from s5.utils.progress import progress
 
 if TYPE_CHECKING:
     from s5.system.decode import DecodeConfig
 
-__all__ = [
-    "Parser",
-    "add_decoding",
-    "add_shards",
-    "add_system",
-    "at_least_zero",
-    "count",
-    "count_or_zero",
-    "decode_config",
-    "number",
-    "positive",
-    "progress",
-    "run",
-]
-
 EXTRAS = "pip install '.[train,report,hub]' in the repository, or of its tools/setup.sh"
 """What brings the packages that not all commands need."""
+
+T = TypeVar("T", int, float)
 
 DECODE = "conf/decode.yaml"
 ENDING = 20
@@ -63,11 +50,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose complaint about an unknown option suggests the nearest right one and fits a line."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description,
-            formatter_class=_Formatter,
-            allow_abbrev=False,
-        )
+        super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """As argparse does; an unknown option is named with the nearest right one.
@@ -110,12 +93,12 @@ def add_system(parser: argparse.ArgumentParser, text: str = "system YAML") -> No
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Adds what all commands that run networks share: --nj, and what overrides conf/decode.yaml."""
-    parser.add_argument("--nj", type=count, default=1, metavar="N", help="processes; the results do not depend on it")
+    parser.add_argument("--nj", type=count, default=1, help="processes; the results do not depend on it")
     group = parser.add_argument_group("how networks are run; by default as the YAML says")
     group.add_argument("--decode", default=DECODE, metavar="YAML", help="batch size, windows, precision and device")
     group.add_argument("--device", help="torch device, e.g. cpu or cuda:1")
     group.add_argument("--precision", choices=("fp32", "bf16"), help="what networks compute in")
-    group.add_argument("--batch_size", type=count, metavar="N", help="mixtures or windows that networks take at once")
+    group.add_argument("--batch_size", type=count, help="mixtures or windows that networks take at once")
 
 
 def decode_config(args: argparse.Namespace) -> DecodeConfig:
@@ -134,44 +117,29 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
     """Adds the options of stages that several jobs do together: --shard, --join, --parts (:mod:`s5.utils.shards`)."""
     group = parser.add_argument_group("several jobs, each with a part of the items, and one that joins what they made")
     group.add_argument("--shard", metavar="I/N", help="do the I-th of N parts, from 1")
-    group.add_argument("--join", type=count, metavar="N", help="join N parts")
+    group.add_argument("--join", type=count, help="join N parts")
     group.add_argument("--parts", metavar="DIR", help="folder of the parts")
 
 
-def count(text: str) -> int:
-    """Type of an option: a whole number of at least 1."""
-    return int(_checked(text, int, lambda value: value >= 1, "a whole number of at least 1"))
+def _number(kind: Callable[[str], T], fits: Callable[[T], bool], expected: str) -> Callable[[str], T]:
+    """Type of an option: a finite number that fits. ``float`` reads NaN and infinity, which are refused."""
+
+    def read(text: str) -> T:
+        with contextlib.suppress(ValueError, OverflowError):
+            value = kind(text)
+            if math.isfinite(value) and fits(value):
+                return value
+        raise argparse.ArgumentTypeError(f"found {text}, expected {expected}")
+
+    return read
 
 
-def count_or_zero(text: str) -> int:
-    """Type of an option: a whole number, 0 or more."""
-    return int(_checked(text, int, lambda value: value >= 0, "a whole number, 0 or more"))
-
-
-def number(text: str) -> float:
-    """Type of an option: a finite number."""
-    return _checked(text, float, lambda value: True, "a number")
-
-
-def positive(text: str) -> float:
-    """Type of an option: a finite number above 0."""
-    return _checked(text, float, lambda value: value > 0, "a number above 0")
-
-
-def at_least_zero(text: str) -> float:
-    """Type of an option: a finite number, 0 or more."""
-    return _checked(text, float, lambda value: value >= 0, "a number, 0 or more")
-
-
-def _checked(text: str, kind: Callable[[str], float], fits: Callable[[float], bool], expected: str) -> float:
-    """The number that an option's text says; NaN and infinity, which ``float`` reads, are none."""
-    try:
-        value = kind(text)
-        if math.isfinite(value) and fits(value):
-            return value
-    except (ValueError, OverflowError):
-        pass
-    raise argparse.ArgumentTypeError(f"found {text}, expected {expected}")
+count = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+count_or_zero = _number(int, lambda value: value >= 0, "a whole number, 0 or more")
+number = _number(float, lambda value: True, "a number")
+positive = _number(float, lambda value: value > 0, "a number above 0")
+at_least_zero = _number(float, lambda value: value >= 0, "a number, 0 or more")
+percentage = _number(float, lambda value: 0 < value < 100, "a percentage between 0 and 100")
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:

@@ -4,9 +4,6 @@ Each experiment and results folder keeps its part of it, origins.yaml. With --mo
 made of, as exp/<model>/resolved.yaml keeps it.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, add_system, run
@@ -14,19 +11,18 @@ from s5.system.origins import describe_system
 from s5.utils.errors import InputError
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser)
-    parser.add_argument("--model", metavar="NAME", help="a tagger or separator of it")
-    parser.add_argument("--phase", default="train", help="train, finetune, finetune2, ...")
-    parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory that it trains with")
-    parser.add_argument("--valid", default="data/valid", metavar="DIR", help="data directory that it is validated with")
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    parser.add_argument(
-        "--compare", action="store_true", help="refuse a training that is not that of the model in its folder"
-    )
-    parser.add_argument("espnet", nargs="*", help="ESPnet options of the training, after --")
+    add("--model", metavar="NAME", help="a tagger or separator of it")
+    add("--phase", default="train", help="train, finetune, finetune2, ...")
+    add("--train", default="data/train", metavar="DIR", help="data directory that it trains with")
+    add("--valid", default="data/valid", metavar="DIR", help="data directory that it is validated with")
+    add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    add("--compare", action="store_true", help="refuse a training that is not that of the model in its folder")
+    add("espnet", nargs="*", help="ESPnet options of the training, after --")
     args = parser.parse_args(argv)
 
     if args.model is None:

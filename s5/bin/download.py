@@ -1,29 +1,25 @@
 """Stage 1 of the challenge recipes: downloads what the user does not have yet."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Sequence
 
 from s5.bin.command import Parser, count, positive, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.download``; run from the recipe folder."""
     parser = Parser("Downloads the archives of a data set: resumed, verified, several at once, from mirrors.")
+    add = parser.add_argument
     add_places(parser)
-    parser.add_argument(
+    add(
         "--mirrors",
         metavar="URLS",
         help="other addresses, tried first: PART=URL,PART=URL (the folder of a part's files), or one URL",
     )
-    parser.add_argument("--jobs", type=count, default=4, help="files that are downloaded at a time")
-    parser.add_argument(
-        "--timeout", type=positive, default=60, help="seconds without a byte after which to connect anew"
-    )
-    parser.add_argument("--retries", type=count, default=8, help="tries in a row that bring nothing, for each address")
-    parser.add_argument("--recheck", action="store_true", help="compute checksums of files that are there, too")
-    parser.add_argument("--list", action="store_true", help="only say what would be downloaded, and from where")
+    add("--jobs", type=count, default=4, help="files that are downloaded at a time")
+    add("--timeout", type=positive, default=60, help="seconds without a byte after which to connect anew")
+    add("--retries", type=count, default=8, help="tries in a row that bring nothing, for each address")
+    add("--recheck", action="store_true", help="compute checksums of files that are there, too")
+    add("--list", action="store_true", help="only say what would be downloaded, and from where")
     args = parser.parse_args(argv)
 
     from s5.challenge.corpus.config import choose_parts

@@ -4,15 +4,11 @@ The fields of a line are NAME=VALUE, parted by tabs; what=system, file, training
 elsewhere, which is not trained, is ready. A model archive has no trainings.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from s5.bin.command import Parser, add_system, run
 from s5.system.plan import plan
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
     add_system(parser, "system YAML, or a model archive")

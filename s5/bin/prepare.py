@@ -1,26 +1,22 @@
 """Stage 1 of the challenge recipes: unpacks, adds, refines, links, and writes data directories."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, count, run
 from s5.bin.download import add_places, find_places
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.prepare``; run from the recipe folder."""
     parser = Parser("Makes a recipe's data of what was downloaded or is there; what is done is not done again.")
+    add = parser.add_argument
     add_places(parser)
-    parser.add_argument(
-        "--data", default="data", metavar="DIR", help="folder of data directories, and of the links dev_set, eval_set"
-    )
-    parser.add_argument(
+    add("--data", default="data", metavar="DIR", help="folder of data directories, and of the links dev_set, eval_set")
+    add(
         "--refine", metavar="YAML", help="YAML of a refinement of the training events, e.g. conf/curation/park2025.yaml"
     )
-    parser.add_argument("--nj", type=count, default=1, help="processes; the files do not depend on it")
-    parser.add_argument("--remove_archives", action="store_true", help="delete downloads that have been unpacked")
+    add("--nj", type=count, default=1, help="processes; the files do not depend on it")
+    add("--remove_archives", action="store_true", help="delete downloads that have been unpacked")
     args = parser.parse_args(argv)
 
     from s5.challenge.corpus.config import choose_parts

@@ -3,14 +3,10 @@
 Two forms: `separate --system YAML recording.wav folder`, and `separate --system YAML --data DIR --out DIR`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, positive, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
     add_system(parser, "system YAML, model archive, or one on the hub")
