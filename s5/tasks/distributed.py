@@ -172,11 +172,12 @@ class Ranks:
     """
 
     def __init__(self, distributed: bool = False, timeout: float = 600.0) -> None:
-        self.group: Any = None
-        self.rank, self.size = 0, 1
-        if distributed:
-            import torch.distributed as dist
+        import torch
 
+        self.torch, self.rank, self.size = torch, 0, 1
+        self.group: Any = None
+        if distributed:
+            dist = torch.distributed
             self.rank, self.size = dist.get_rank(), dist.get_world_size()
             self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
@@ -189,41 +190,27 @@ class Ranks:
         """Each flag: whether it is raised in any process."""
         if self.group is None:
             return list(flags)
-        import torch
-        import torch.distributed as dist
-
-        raised = torch.tensor([int(flag) for flag in flags])
-        dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.group)
+        raised = self.torch.tensor([int(flag) for flag in flags])
+        self.torch.distributed.all_reduce(raised, self.torch.distributed.ReduceOp.MAX, group=self.group)
         return [bool(flag) for flag in raised]
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, by rank."""
         if self.group is None:
             return [value]
-        import torch.distributed as dist
-
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.group)
+        self.torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def first_of(self, value: T) -> T:
         """The first process's value."""
-        if self.group is None:
-            return value
-        import torch.distributed as dist
-
-        values = [value]
-        dist.broadcast_object_list(values, src=0, group=self.group)
-        return values[0]
+        return self.gather(value)[0]
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Gives all processes the first one's tensors, in place."""
-        if self.group is None:
-            return
-        import torch.distributed as dist
-
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+        if self.group is not None:
+            for tensor in tensors:
+                self.torch.distributed.broadcast(tensor, src=0)
 
     def settle(self, error: Exception | None) -> None:
         """Waits for all; ends all if one has failed: that one with its error, the others without a word."""
@@ -235,12 +222,9 @@ class Ranks:
 
     def close(self) -> None:
         """Leaves the group, for a quiet end."""
-        if self.group is None:
-            return
-        import torch.distributed as dist
-
-        dist.destroy_process_group()
-        self.group = None
+        if self.group is not None:
+            self.torch.distributed.destroy_process_group()
+            self.group = None
 
 
 def remove_stale_inits(folder: Path, init_method: str) -> None:

@@ -61,14 +61,7 @@ def train_model(
     found = phase_of(system, name, phase)
     options = [*extra, *start_options(found, expdir)]
     train(
-        TASK_OF_KIND[found.kind],
-        found.file,
-        train_data,
-        valid_data,
-        Path(expdir) / found.folder,
-        ngpu,
-        options,
-        found,
+        TASK_OF_KIND[found.kind], found.file, train_data, valid_data, Path(expdir) / found.folder, ngpu, options, found
     )
 
 
@@ -219,10 +212,7 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
     for row in criteria if isinstance(criteria, list) else [criteria]:
         if not (isinstance(row, list) and len(row) == 3 and all(isinstance(word, str) for word in row)):
             raise InputError(f"{where}: key best_model_criterion", ascii(row)[:80], "lists [phase, figure, min or max]")
-    for kind, table, given in (
-        ("optim", optim_classes, ("params",)),
-        ("scheduler", scheduler_classes, ("optimizer",)),
-    ):
+    for kind, table, given in (("optim", optim_classes, ("params",)), ("scheduler", scheduler_classes, ("optimizer",))):
         name = config.get(kind)
         if name is None:
             continue

@@ -43,17 +43,10 @@ class TaggingTask(S5Task):
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Adds loss and decision to the shared options."""
         super().add_task_arguments(parser)
-        group = parser.add_argument_group("S5 tagging")
-        group.add_argument(
-            "--loss", choices=sorted(LOSSES.values()), default=None, help="Training loss (default: what fits the head)"
-        )
-        group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
-        group.add_argument(
-            "--decision",
-            action=NestedDictAction,
-            default={},
-            help="Of a multi-hot tagger, how validation takes labels: threshold, n_min, n_max",
-        )
+        add = parser.add_argument_group("S5 tagging").add_argument
+        add("--loss", choices=sorted(LOSSES.values()), help="Training loss (default: the one that fits the head)")
+        add("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
+        add("--decision", action=NestedDictAction, default={}, help="threshold, n_min, n_max of a multi-hot tagger")
 
     @classmethod
     def channels_used(cls, args: argparse.Namespace) -> int:

@@ -446,7 +446,7 @@ class _Training:
             return []
         boards: list[Board] = []
         if "valid" in writers:
-            boards.append(Tensorboard(writers["valid"], self.folder / "tensorboard" / "valid"))
+            boards.append(Tensorboard(writers["valid"]))
         return [*boards, WandB()] if self.options.use_wandb else boards
 
     def _report(self, epoch: int, writers: dict[str, Any]) -> Exception | None:

@@ -36,6 +36,13 @@ def power(waveform: np.ndarray, fs: int) -> np.ndarray:
     return (np.abs(spectrum[:, 1:]) ** 2).T.astype(np.float32)
 
 
+def pooled(spectrogram: np.ndarray, rows: int = 128) -> np.ndarray:
+    """A spectrogram [frequency, time] of about ``rows`` bands. Each is the loudest of its neighbours: lines survive."""
+    bins = max(1, len(spectrogram) // rows)
+    rows = len(spectrogram) // bins
+    return spectrogram[: rows * bins].reshape(rows, bins, -1).max(1)
+
+
 def save_png(path: str | Path, spectrogram: np.ndarray, reference: float) -> None:
     """Writes a power spectrogram [frequency, time] as a PNG, low frequencies at the bottom.
 
@@ -46,12 +53,9 @@ def save_png(path: str | Path, spectrogram: np.ndarray, reference: float) -> Non
     """
     from PIL import Image
 
-    level_db = 10 * np.log10(np.maximum(spectrogram / max(reference, 1e-30), 1e-30))
-    steps = np.clip(np.round((level_db / RANGE_DB + 1) * (_LEVELS - 1)), 0, _LEVELS - 1).astype(np.uint8)
-    # One row a bin is more than a page shows: keep the louder of neighbours, so that thin lines survive.
-    rows = steps.shape[0] // max(1, steps.shape[0] // 128)
-    pooled = steps[: rows * (steps.shape[0] // rows)].reshape(rows, -1, steps.shape[1]).max(1)
-    image = Image.fromarray(np.ascontiguousarray(pooled[::-1]), "P")
+    levels = level(pooled(spectrogram), reference)
+    steps = np.clip(np.round((levels / RANGE_DB + 1) * (_LEVELS - 1)), 0, _LEVELS - 1).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(steps[::-1]), "P")
     image.putpalette(colours(_LEVELS).tobytes())
     image.save(path, format="PNG", compress_level=6)
 
@@ -81,4 +85,4 @@ def envelope(waveform: np.ndarray, columns: int = 240) -> np.ndarray:
 
 def level(power: np.ndarray, reference: float, range_db: float = RANGE_DB) -> np.ndarray:
     """Level of a power in dB relative to ``reference``, not below ``-range_db``."""
-    return np.asarray(np.maximum(10 * np.log10(np.maximum(power, 1e-30) / max(reference, 1e-30)), -range_db))
+    return np.asarray(np.maximum(10 * np.log10(np.maximum(power / max(reference, 1e-30), 1e-30)), -range_db))

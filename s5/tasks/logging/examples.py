@@ -21,7 +21,7 @@ from s5.separation.losses import ca_pi_sdr, sdr
 from s5.tagging.losses import pit_cross_entropy
 from s5.tasks.data import FixedScenes, VirtualScenes
 from s5.tasks.logging.boards import Board
-from s5.tasks.logging.panels import SourcePanels, TagPanels
+from s5.tasks.logging.panels import draw_sources, draw_tags
 from s5.tasks.models import SeparationModel, TaggingModel
 from s5.utils.errors import InputError
 
@@ -69,16 +69,9 @@ class Example:
         return PEAK / (max(float(np.abs(waveform).max()) for waveform in waveforms) or PEAK)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What is written once, in short: it is written again only where this has changed."""
-        return {
-            "name": self.name,
-            "labels": list(self.labels),
-            "seconds": round(self.mixture.shape[1] / self.fs, 3),
-            "sampling_rate": self.fs,
-            "references": self.dry is not None,
-            "gain_db": round(20 * float(np.log10(self.gain)), 2),
-        }
+    def sources(self) -> str:
+        """The labels as text."""
+        return ", ".join(self.labels) or "no source"
 
 
 def choose(labels: Sequence[Sequence[str]], number: int) -> list[int]:
@@ -171,21 +164,18 @@ class Examples:
             InputError: a mixture cannot be read. OSError: a board cannot be written.
         """
         began = time.monotonic()
-        if not self._shown:
+        first = not self._shown
+        if first:
             kind = _Tagged if isinstance(self.model, TaggingModel) else _Separated
             names = self.dataset.labels.names
             self._shown = [kind(example, names) for example in load_examples(self.dataset, self.number)]
-        facts = [shown.example.facts for shown in self._shown]
-        new = [board for board in boards if not board.holds(facts)]
         training = self.model.training
         self.model.eval()
         for shown in self._shown:
-            for board in new:
+            for board in boards if first else ():
                 shown.write_given(board, epoch)
             shown.write_made(self.model, boards, epoch)
         self.model.train(training)
-        for board in new:
-            board.keep(facts)
         self._not_before = time.monotonic() + (time.monotonic() - began) / self.share
 
 
@@ -203,14 +193,12 @@ class _Shown(ABC):
         """Writes what the model is given, and how loud all is."""
         example = self.example
         board.audio(f"{example.name}/mixture", example.mixture[0] * example.gain, example.fs, epoch)
-        facts = example.facts
-        board.text(
-            f"{example.name}/about",
-            f"{example.name}: {', '.join(example.labels) or 'no source'}; {facts['seconds']:g} s at {example.fs} Hz, "
-            f"first channel. All audio of this mixture is {facts['gain_db']:+.1f} dB louder than in its files, so that "
-            "levels compare and nothing clips.",
-            epoch,
+        text = (
+            f"{example.name}: {example.sources}; {example.mixture.shape[1] / example.fs:.3g} s at {example.fs} Hz, "
+            f"first channel. All audio of this mixture is {20 * np.log10(example.gain):+.1f} dB louder than in its "
+            "files, so that levels compare and nothing clips."
         )
+        board.text(f"{example.name}/about", text, epoch)
 
     def _batch(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Mixture [1, M, T] and label_index [1, K] where the model is."""
@@ -227,8 +215,6 @@ class _Separated(_Shown):
         assert example.dry is not None
         self.dry = example.dry[list(example.slots)]
         self.names = [f"{slot}_{label}" for slot, label in zip(example.slots, example.labels, strict=True)]
-        title = f"{example.name}: {', '.join(example.labels) or 'no source'}"
-        self.panels = SourcePanels(example.mixture[0], self.dry, self.names, example.fs, title)
 
     def write_given(self, board: Board, epoch: int) -> None:
         """Mixture and references."""
@@ -262,7 +248,9 @@ class _Separated(_Shown):
             estimates.append(waveform)
             captions.append(caption)
         mean = f": mean SDRi {np.mean(improvement):.1f} dB" if improvement else ""
-        pixels = self.panels.draw(np.array(estimates), captions, f"epoch {epoch}{mean}")
+        title, note = f"{example.name}: {example.sources}", f"epoch {epoch}{mean}"
+        waveforms = (example.mixture[0], self.dry, np.array(estimates))
+        pixels = draw_sources(*waveforms, self.names, captions, example.fs, title, note)
         for board in boards:
             board.image(f"{example.name}/spectrograms", pixels, epoch, "; ".join(captions))
 
@@ -270,42 +258,29 @@ class _Separated(_Shown):
 class _Tagged(_Shown):
     """A mixture whose labels a tagger estimates."""
 
-    def __init__(self, example: Example, classes: Sequence[str]) -> None:
-        super().__init__(example, classes)
-        self.panels: TagPanels | None = None
-
     def write_made(self, model: TaggingModel, boards: Sequence[Board], epoch: int) -> None:
-        """Probabilities, as a figure and as text. Tracks stand in the order of the slots that they fit best."""
-        example = self.example
+        """Writes the probabilities as a figure and the labels as text. Tracks take the slots that they fit best."""
+        from s5.tagging.logmel import mel_level
+
+        example, index = self.example, self.example.label_index.tolist()
         mixture, label_index = self._batch(model)
         logits = model.run(mixture)
         if model.multi_hot:
             probability = logits.sigmoid().cpu().numpy()
+            rows, names = ["all"], list(self.classes)
+            marked = [(0, i) for i in sorted(set(index)) if i < len(names)]
         else:
             permutation = pit_cross_entropy(logits, label_index, model.class_weight)[1]
             logits = logits.gather(1, permutation[..., None].expand_as(logits))
             probability = logits.softmax(-1)[0].cpu().numpy()
-        found = [index for index in model.predict(logits)[0].tolist() if index < model.n_labels]
-        labels = ", ".join(self.classes[index] for index in found) or "no source"
-        if self.panels is None:
-            self.panels = self._draw_mel(len(probability), multi_hot=model.multi_hot)
-        pixels = self.panels.draw(probability, f"epoch {epoch}: {labels}")
-        text = f"tagger: {labels}. Reference: {', '.join(example.labels) or 'no source'}."
+            rows, names = [f"slot {slot}" for slot in range(len(probability))], [*self.classes, "silence"]
+            marked = list(enumerate(index))
+        found = [i for i in model.predict(logits)[0].tolist() if i < model.n_labels]
+        labels = ", ".join(self.classes[i] for i in found) or "no source"
+        mel_db, seconds = mel_level(example.mixture[0], example.fs, N_MELS)[0], example.mixture.shape[1] / example.fs
+        title, note = f"{example.name}: {example.sources}", f"epoch {epoch}: {labels}"
+        pixels = draw_tags(mel_db, seconds, probability, marked, rows, names, title, note)
+        text = f"tagger: {labels}. Reference: {example.sources}."
         for board in boards:
             board.image(f"{example.name}/probabilities", pixels, epoch, text)
             board.text(f"{example.name}/labels", text, epoch)
-
-    def _draw_mel(self, n_rows: int, multi_hot: bool) -> TagPanels:
-        from s5.tagging.logmel import mel_level
-
-        example = self.example
-        mel_db = mel_level(example.mixture[0], example.fs, N_MELS)[0]
-        index = example.label_index.tolist()
-        if multi_hot:
-            rows, names = ["all"], list(self.classes)
-            marked = [(0, i) for i in sorted(set(index)) if i < len(names)]
-        else:
-            rows, names = [f"slot {slot}" for slot in range(n_rows)], [*self.classes, "silence"]
-            marked = list(enumerate(index))
-        title = f"{example.name}: {', '.join(example.labels) or 'no source'}"
-        return TagPanels(mel_db, example.mixture.shape[1] / example.fs, marked, rows, names, title)
