@@ -8,7 +8,7 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from s5.system.sizes import FULL, with_size
@@ -142,7 +142,7 @@ at_least_zero = _number(float, lambda value: value >= 0, "a number, 0 or more")
 percentage = _number(float, lambda value: 0 < value < 100, "a percentage between 0 and 100")
 
 
-def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:
     """Calls an entry point; bad input ends in one line on stderr and exit status 1.
 
     A full disk or a read-only folder (OSError) is reported the same way; anything else is a fault of ours and keeps

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     phase = phase_of(args.system, args.model, args.phase)
     now = resolved(phase.config, args.train, args.valid, [*args.espnet, *start_options(phase, args.expdir)])
     if args.compare:
-        check_same(Path(args.expdir, phase.folder), now, phase.config)
+        check_same(Path(args.expdir, phase.folder), now)
     print(as_text(now), end="")
 
 

@@ -48,7 +48,7 @@ def check_start(task_class: Any, args: argparse.Namespace) -> None:
         for key in tensors:
             if key not in own:
                 unknown = f"a key that the model lacks ({len(set(tensors) - set(own))} in all)"
-                raise InputError(f"{path}: key {key}", unknown, one_of(_near(own, key)))
+                raise InputError(f"{path}: key {key}", unknown, one_of(own, key, 3))
         for key, value in own.items():
             found = list(tensors[key].shape) if key in tensors else "nothing"
             if found != list(value.shape):
@@ -78,9 +78,3 @@ def _check_labels(config: Path, labels: list[str]) -> None:
     found = load_yaml(config).get("labels") if config.is_file() else None
     if found is not None and list(found) != list(labels):
         raise InputError(f"{config}: key labels", " ".join(found), f"those of the training data, {' '.join(labels)}")
-
-
-def _near(names: Any, key: str) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(key, list(names), n=3, cutoff=0.3) or list(names)[:3]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,28 +74,22 @@ def train(
     extra: Sequence[str] = (),
     phase: Phase | None = None,
 ) -> None:
-    """Runs an ESPnet task; see :func:`train_model`.
+    """Runs an ESPnet task; arguments and errors as in :func:`train_model`.
 
     Args:
         task: ``tagging`` or ``separation``.
         config_path: training YAML, which complaints name.
-        train_data: data directory.
-        valid_data: data directory.
-        output_dir: folder of the experiment.
-        ngpu: number of GPUs.
-        extra: ESPnet options.
+        output_dir: folder of the experiment. InputError if it holds a model of another training.
         phase: what the training is; by default what the YAML says.
-
-    Raises:
-        InputError: also where the folder holds a model of another training.
     """
     keys = load_inherited(config_path) if phase is None else phase.config
     files = origins(config_path) if phase is None else phase.origins
-    config = dict(keys)
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
             raise InputError(data, "no such folder", "a data directory (stages 1 and 2)")
-    config |= _facts_of_data(train_data)
+    sampler = _sampler(train_data)
+    labels = sampler.labels if isinstance(sampler.labels, list) else list(LabelSet.load(sampler.labels).names)
+    config = {**keys, "labels": labels, "n_slots": sampler.n_slots, "sampling_rate": sampler.sampling_rate}
     config |= {"train_data": str(train_data), "valid_data": str(valid_data), "output_dir": str(output_dir)}
 
     load_only_weights()
@@ -111,7 +104,7 @@ def train(
         raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
     now = resolved(keys, train_data, valid_data, extra)
-    check_same(output_dir, now, keys)
+    check_same(output_dir, now)
     check_goes_on(output_dir)
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
@@ -119,7 +112,7 @@ def train(
     if ProcessGroup.find().rank == 0:
         write_resolved(output_dir, now)
         write_origins(output_dir, describe(keys, files))
-    _fill_schedule(args, config_path)
+    _fill_schedule(args, sampler)
     _take_place(args, Path(output_dir))
     if ngpu == 0:
         _keep_memory()
@@ -163,14 +156,11 @@ def _take_place(args: argparse.Namespace, folder: Path) -> None:
         logging.getLogger().setLevel(logging.ERROR)  # one tells for all
 
 
-def _facts_of_data(train_data: str | Path) -> dict[str, Any]:
-    """Labels, slots and sampling rate of the training data."""
+def _sampler(train_data: str | Path) -> SamplerConfig:
     where = Path(train_data, "sampler.yaml")
     if not where.exists():
         raise InputError(train_data, "no sampler.yaml", "a virtual data directory (stage 2)")
-    sampler: SamplerConfig = parse(SamplerConfig, load_yaml(where), where)
-    labels = sampler.labels if isinstance(sampler.labels, list) else list(LabelSet.load(sampler.labels).names)
-    return {"labels": labels, "n_slots": sampler.n_slots, "sampling_rate": sampler.sampling_rate}
+    return parse(SamplerConfig, load_yaml(where), where)
 
 
 def _task(name: str) -> Any:
@@ -180,22 +170,18 @@ def _task(name: str) -> Any:
         from s5.tasks.tagging import TaggingTask
 
         return TaggingTask
-    if name == "separation":
-        from s5.tasks.separation import SeparationTask
+    from s5.tasks.separation import SeparationTask
 
-        return SeparationTask
-    raise InputError("--task", name, one_of(["tagging", "separation"], name))
+    return SeparationTask
 
 
 def _check_options(task_class: Any, extra: Sequence[str]) -> None:
-    """Ends in one line, with exit status 2, at an option that does not exist; ESPnet would print all that do."""
-    known = task_class.get_parser()._option_string_actions
+    """Refuses an option that does not exist in one line; ESPnet would print all that do."""
+    known = [option for option in task_class.get_parser()._option_string_actions if option.startswith("--")]
     for word in extra:
         name = word.split("=")[0]
         if word.startswith("--") and not any(option.startswith(name) for option in known):  # it takes abbreviations
-            near = _near([option for option in known if option.startswith("--")], name)
-            print(f"error: unknown ESPnet option {name} (did you mean {near[0]}?)", file=sys.stderr)
-            sys.exit(2)
+            raise InputError(name, "an unknown ESPnet option", one_of(known, name, 5))
 
 
 def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) -> None:
@@ -206,7 +192,7 @@ def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) ->
     actions = {a.dest: a for a in task_class.get_parser()._actions}
     for key, value in config.items():
         if key not in actions:
-            raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, str(key)), str(key)))
+            raise InputError(f"{where}: key {key}", "an unknown key", one_of(actions, str(key), 5))
         _check_value(actions[key], value, f"{where}: key {key}")
     criteria = config.get("best_model_criterion") or []
     for row in criteria if isinstance(criteria, list) else [criteria]:
@@ -247,12 +233,6 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
             raise InputError(where, repr(value), f"a number ({action.type.__name__})") from None
 
 
-def _near(names: Any, key: str) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(key, names, n=5, cutoff=0.3) or ["network", "network_conf", "optim", "max_epoch"]
-
-
 def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], output_dir: Path) -> argparse.Namespace:
     """ESPnet's own reading of the configuration: a YAML file, then the command line."""
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -261,11 +241,10 @@ def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], ou
     return task_class.get_parser().parse_args(["--config", str(path), *extra])
 
 
-def _fill_schedule(args: argparse.Namespace, where: str | Path) -> None:
+def _fill_schedule(args: argparse.Namespace, sampler: SamplerConfig) -> None:
     """The length of a one-cycle schedule follows from the number of updates, unless the YAML says otherwise."""
     if args.scheduler != "onecyclelr" or "total_steps" in args.scheduler_conf or "epochs" in args.scheduler_conf:
         return
-    scenes = args.num_scenes or parse(SamplerConfig, load_yaml(Path(args.train_data, "sampler.yaml")), where).num_scenes
-    batches = max(1, scenes // args.batch_size)
+    batches = max(1, (args.num_scenes or sampler.num_scenes) // args.batch_size)
     updates = -(-batches // args.accum_grad) * args.max_epoch
     args.scheduler_conf = {**args.scheduler_conf, "total_steps": updates + 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Self
 
 import numpy as np
@@ -65,8 +64,7 @@ class _S5Model(AbsESPnetModel):
             elif name in parameters:
                 parameters[name].requires_grad_(False)
             else:
-                near = get_close_matches(name, [*modules, *parameters], n=5, cutoff=0.3)
-                raise InputError("--freeze_param", name, one_of(near or list(modules)[1:6], name))
+                raise InputError("--freeze_param", name, one_of([*modules, *parameters][1:], name, 5))
 
     def train(self, mode: bool = True) -> Self:
         """Switches to training or evaluation; what is frozen stays in evaluation."""

@@ -40,18 +40,6 @@ HOW = (
 """Options that say how a training runs and what it shows, not what comes out: they are not compared. When in doubt an
 option is not one of them."""
 
-_OF_THE_DATA = (
-    "labels",
-    "n_slots",
-    "sampling_rate",
-    "train_data",
-    "valid_data",
-    "output_dir",
-    "resume",
-    "iterator_type",
-)
-"""Keys that ``train.yaml`` has beside those of the training's YAML."""
-
 _SHOWN = 5
 """Differences that a complaint names."""
 
@@ -125,7 +113,8 @@ def resolved(
     for option in _options(extra):
         config = merge(config, option)
     if "init_param" in config:
-        config["init_param"] = [_start(entry) for entry in _list(config["init_param"])]
+        given = config["init_param"]
+        config["init_param"] = [_start(entry) for entry in (given if isinstance(given, list) else [given])]
     kept = {key: value for key, value in sorted(config.items()) if key not in HOW}
     data = {"train_data": data_content(train_data), "valid_data": data_content(valid_data)}
     return yaml.safe_load(yaml.safe_dump({"config": kept, **data}))
@@ -133,7 +122,6 @@ def resolved(
 
 def write_resolved(folder: str | Path, now: Mapping[str, Any]) -> None:
     """Writes ``resolved.yaml``."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
     write_text(Path(folder, RESOLVED), as_text(now))
 
 
@@ -143,32 +131,21 @@ def as_text(now: Mapping[str, Any]) -> str:
     return title + yaml.safe_dump(dict(now), sort_keys=True, allow_unicode=True)
 
 
-def check_same(folder: str | Path, now: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def check_same(folder: str | Path, now: Mapping[str, Any]) -> None:
     """Refuses a training that is not the one of the model in its folder.
 
     Args:
         folder: of the experiment; anything goes where it holds no weights.
         now: of :func:`resolved`.
-        config: keys of the training's YAML, for models whose folder has no ``resolved.yaml`` yet: with these they alone
-            are compared.
 
     Raises:
-        InputError: it differs in what makes another model, or there are weights but nothing to go on from.
+        InputError: it differs in what makes another model.
     """
     folder = Path(folder)
     if not has_weights(folder):
         return
-    if (folder / RESOLVED).is_file():
-        before: Mapping[str, Any] = load_yaml(folder / RESOLVED)
-        found = differences(before, now)
-    elif (folder / "train.yaml").is_file():
-        old = load_yaml(folder / "train.yaml")
-        old = {key: value for key, value in old.items() if key not in (*_OF_THE_DATA, *HOW)}
-        new = {key: value for key, value in config.items() if key not in HOW}
-        found = differences({"config": old}, {"config": new})
-    else:
-        found = [f"no {RESOLVED}"]
-    if found:
+    known = (folder / RESOLVED).is_file()
+    if found := differences(load_yaml(folder / RESOLVED), now) if known else [f"no {RESOLVED}"]:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise InputError(
             folder,
@@ -259,17 +236,10 @@ def _options(words: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield {name: found[0] if len(found) == 1 else found}
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def _start(entry: Any) -> dict[str, str]:
     """What ``--init_param`` names: the weights themselves, wherever they lie."""
     path, _, parts = str(entry).partition(":")
     if not os.path.isfile(path):
         return {"file": path, "parts": parts}
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return {"sha256": digest.hexdigest(), "parts": parts}
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "parts": parts}

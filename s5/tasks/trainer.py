@@ -10,8 +10,9 @@ import argparse
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +148,13 @@ class _Training:
         """Takes the state of the last checkpoint, if there is one; all processes that of the first one's choice."""
         if self.ranks.first:
             self.checkpoints.clear_leftovers()
-        state, error = None, None
-        if self.options.resume and self.ranks.first:
-            try:
-                state = self.checkpoints.load()
-            except InputError as e:
-                error = e
-        self.ranks.settle(error)
+        state = None
+
+        def load() -> None:
+            nonlocal state
+            state = self.checkpoints.load() if self.options.resume else None
+
+        self._write(load)
         if not self.ranks.first_of(state is not None):
             return
         if state is None:
@@ -162,11 +163,9 @@ class _Training:
         self.load_state(state)
         first = self.ranks.first_of(self.position)
         if first != self.position:
-            raise InputError(
-                self.folder, f"a checkpoint of {self.position}", f"the one that process 0 sees, of {first}"
-            )
+            raise InputError(self.folder, f"a checkpoint of {self.position}", f"that of process 0, of {first}")
         logging.info("The training goes on from a checkpoint: %s", self.position)
-        self.ranks.settle(self._attempt(self._write_log) if self.ranks.first else None)
+        self._write(self._write_log)
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -189,11 +188,8 @@ class _Training:
         if len(states) == self.ranks.size:
             self.random = states[self.ranks.rank]
         elif states:
-            logging.warning(
-                "%d processes go on with what %d began: random numbers start from the seed",
-                self.ranks.size,
-                len(states),
-            )
+            text = "%d processes resume a training of %d: random numbers start from the seed"
+            logging.warning(text, self.ranks.size, len(states))
         self.saved = self.position
 
     def prepare(self) -> None:
@@ -205,7 +201,7 @@ class _Training:
         on_gpu = self.distributed.ngpu == 1
         if on_gpu:
             _synchronise_batch_norms(self.model)
-        elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self._in_training()):
+        elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.model.train().modules()):
             logging.warning("batch norms see the items of one process at a time: on CPUs they cannot be synchronised")
         device = [torch.cuda.current_device()] if on_gpu else None
         self.parallel = nn.parallel.DistributedDataParallel(
@@ -218,9 +214,6 @@ class _Training:
             from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
             self.parallel.register_comm_hook(None, getattr(default_hooks, options.ddp_comm_hook))
-
-    def _in_training(self) -> Iterable[nn.Module]:
-        return self.model.train().modules()
 
     # The epochs.
 
@@ -251,16 +244,16 @@ class _Training:
             self._validate(epoch, valid)
             self._step_schedulers()
             self.position = Position(epoch + 1)
-            self.ranks.settle(self._finish_epoch() if self.ranks.first else None)
+            self._write(self._finish_epoch)
             self.saved, self.saved_at = self.position, time.monotonic()
-            self.ranks.settle(self._report(epoch, writers) if self.ranks.first else None)
+            self._write(partial(self._report, epoch, writers))
         else:
             logging.info("The training was finished at %d epochs ", options.max_epoch)
         for writer in writers.values():
             writer.close()
         if options.use_matplotlib and self.ranks.first:
             self.curves.finish()
-        self.ranks.settle(self._attempt(self._finish) if self.ranks.first else None)
+        self._write(self._finish)
 
     def _is_over(self, epoch: int) -> bool:
         """Whether what the epochs before this one gave ends the training."""
@@ -268,11 +261,7 @@ class _Training:
         if epoch == 1 or self.position != Position(epoch):
             return False
         if self.no_valid_step:
-            logging.warning(
-                "The gradients at all steps are invalid in this epoch. Something seems wrong. "
-                "This training was stopped at %depoch",
-                epoch - 1,
-            )
+            logging.warning("stopped after epoch %d: the gradients of all its steps are invalid", epoch - 1)
             return True
         return options.patience is not None and bool(
             self.reporter.check_early_stopping(options.patience, *options.early_stopping_criterion)
@@ -370,8 +359,7 @@ class _Training:
         stop, due = self.ranks.any(stop_requested() is not None, due)
         if (stop or due) and self.position != self.saved:
             states = self.ranks.gather(_random_state())
-            save = lambda: self.checkpoints.save(self._state(part, states))  # noqa: E731
-            self.ranks.settle(self._attempt(save) if self.ranks.first else None)
+            self._write(lambda: self.checkpoints.save(self._state(part, states)))
             self.saved, self.saved_at = self.position, time.monotonic()
             logging.info("saved: %s", self.position)
         if stop:
@@ -399,22 +387,18 @@ class _Training:
             "no_valid_step": self.no_valid_step,
         }
 
-    def _finish_epoch(self) -> Exception | None:
+    def _finish_epoch(self) -> None:
         """Saves an epoch: first what the checkpoint will rely on."""
         epoch = self.reporter.get_epoch()
-
-        def save() -> None:
-            logging.info(self.reporter.log_message())
-            self.models.save(epoch, self.model.state_dict())
-            self.checkpoints.save(self._state(None, []))
-            self._write_log()
-            self.models.update_links(self.reporter)
-            interval = self.options.nbest_averaging_interval
-            if interval > 0 and epoch % interval == 0:
-                self.models.average(self.reporter, f"till{epoch}epoch")
-            self.models.prune(self.reporter)
-
-        return self._attempt(save)
+        logging.info(self.reporter.log_message())
+        self.models.save(epoch, self.model.state_dict())
+        self.checkpoints.save(self._state(None, []))
+        self._write_log()
+        self.models.update_links(self.reporter)
+        interval = self.options.nbest_averaging_interval
+        if interval > 0 and epoch % interval == 0:
+            self.models.average(self.reporter, f"till{epoch}epoch")
+        self.models.prune(self.reporter)
 
     def _write_log(self) -> None:
         sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
@@ -425,13 +409,15 @@ class _Training:
         self.models.average(self.reporter)
         self.models.prune(self.reporter, finished=True)
 
-    @staticmethod
-    def _attempt(write: Callable[[], None]) -> Exception | None:
-        try:
-            write()
-        except (OSError, InputError) as e:
-            return e
-        return None
+    def _write(self, write: Callable[[], None]) -> None:
+        """Writes in the first process; ends all if it fails."""
+        error = None
+        if self.ranks.first:
+            try:
+                write()
+            except (OSError, InputError) as e:
+                error = e
+        self.ranks.settle(error)
 
     def _open_writers(self) -> dict[str, Any]:
         if not (self.options.use_tensorboard and self.ranks.first):
@@ -449,25 +435,21 @@ class _Training:
             boards.append(Tensorboard(writers["valid"]))
         return [*boards, WandB()] if self.options.use_wandb else boards
 
-    def _report(self, epoch: int, writers: dict[str, Any]) -> Exception | None:
+    def _report(self, epoch: int, writers: dict[str, Any]) -> None:
         """For people: examples, and curves of the figures."""
-
-        def report() -> None:
-            if self.boards and self.examples.due(epoch):
-                before = _random_state()  # whatever is drawn for people, the training goes on with its own numbers
-                self.examples.show(self.boards, epoch)
-                _set_random_state(before)
-            if self.options.use_matplotlib:
-                self.curves.draw()
-            for part, writer in writers.items():
-                self.reporter.tensorboard_add_scalar(writer, key1=part)
-            if self.options.use_wandb:
-                self.reporter.wandb_log()
-                every = self.options.wandb_model_log_interval
-                if every > 0 and epoch % every == 0:
-                    WandB().weights(self.folder / f"{epoch}epoch.pth", epoch)
-
-        return self._attempt(report)
+        if self.boards and self.examples.due(epoch):
+            before = _random_state()  # whatever is drawn for people, the training goes on with its own numbers
+            self.examples.show(self.boards, epoch)
+            _set_random_state(before)
+        if self.options.use_matplotlib:
+            self.curves.draw()
+        for part, writer in writers.items():
+            self.reporter.tensorboard_add_scalar(writer, key1=part)
+        if self.options.use_wandb:
+            self.reporter.wandb_log()
+            every = self.options.wandb_model_log_interval
+            if every > 0 and epoch % every == 0:
+                WandB().weights(self.folder / f"{epoch}epoch.pth", epoch)
 
 
 class _Curves:

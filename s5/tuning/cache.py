@@ -26,7 +26,7 @@ from s5.labels import LabelSet
 from s5.system.system import NETWORKS, S5System
 from s5.tuning.space import Setting, Space, decisions, vote_settings
 from s5.utils.errors import InputError
-from s5.utils.files import write_bytes
+from s5.utils.files import atomic_write
 from s5.utils.parallel import run_jobs
 
 FILE = "tuning.npz"
@@ -160,11 +160,8 @@ class _Collect:
     def _products(self, key: tuple[int, ...], mixture: np.ndarray, references: np.ndarray) -> np.ndarray:
         names = [self.posteriors.labels.name(c) for c in key]
         outputs = self.system.separate(mixture, names) if names else {}
-        signals = [
-            self.system.sharpen(outputs[name], mixture, strength)[: len(names)]
-            for name, strength in self.variants
-            if names
-        ]
+        variants = self.variants if names else ()
+        signals = [self.system.sharpen(outputs[name], mixture, strength)[: len(names)] for name, strength in variants]
         stacked = np.concatenate([*signals, references, mixture[:1]]).astype(np.float64)
         return stacked @ stacked.T
 
@@ -174,23 +171,15 @@ def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
     from s5.system.trained import best_checkpoint
 
     config = system.config
-    models: list[Any] = []
-    for model in [*config.taggers, *config.separators]:
-        path = best_checkpoint(system.expdir / model.folder(), model.checkpoint)
-        models.append([model.name, *_state(path)])
+    models = [
+        [model.name, *_state(best_checkpoint(system.expdir / model.folder(), model.checkpoint))]
+        for model in [*config.taggers, *config.separators]
+    ]
     files = {utt: _state(data.mixture_path(utt)) for utt in data.utts}
     grids = {name: getattr(space, name) for name in ("vote_step", "vote_step_many", "gamma", "threshold", "sharpen")}
     vote = [config.vote.rule, config.vote.aligned, config.vote.n_min, config.vote.gamma, config.vote.threshold]
-    what = [
-        models,
-        files,
-        sorted(data.labels.items()),
-        grids,
-        vote,
-        config.weights(),
-        config.fusion.sharpen,
-        system.precision,
-    ]
+    labels = sorted(data.labels.items())
+    what = [models, files, labels, grids, vote, config.weights(), config.fusion.sharpen, system.precision]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -204,8 +193,6 @@ def _state(path: Path) -> list[str | int]:
 
 
 def _save(cache: Cache, path: Path, mark: str) -> None:
-    import io
-
     arrays: dict[str, np.ndarray] = {}
     index = []
     for i, item in enumerate(cache.items):
@@ -222,9 +209,8 @@ def _save(cache: Cache, path: Path, mark: str) -> None:
         "settings": cache.settings,
         "items": index,
     }
-    content = io.BytesIO()
-    np.savez_compressed(content, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-    write_bytes(path, content.getvalue())
+    with atomic_write(path) as file:
+        np.savez_compressed(file, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
 
 
 def _load(path: Path, mark: str) -> Cache | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,12 +40,14 @@ class Tuning:
     default: Weights
     classes: tuple[tuple[str, Weights], ...]
 
-    def weights(self, label: str) -> Weights:
-        """Fusion weights of a label."""
-        return dict(self.classes).get(label, self.default)
+    def weights(self, label: str | None) -> Weights:
+        """Fusion weights of a label; None: the default."""
+        return dict[str | None, Weights](self.classes).get(label, self.default)
 
-    def with_class(self, label: str, weights: Weights) -> Tuning:
-        """The same with other weights for a label; those of the default are not kept as its own."""
+    def with_weights(self, label: str | None, weights: Weights) -> Tuning:
+        """The point with other weights for a label, or by default. A label drops weights that equal the default."""
+        if label is None:
+            return replace(self, default=weights)
         classes = {**dict(self.classes), label: weights}
         if weights == self.default:
             del classes[label]
@@ -249,18 +252,17 @@ class _Search:
         gates = [(s, m) for s in silences or [point.gate[0]] for m in space.gate_margin or [point.gate[1]]]
         if len(gates) > 1:
             add("gate", _show_gate, lambda p: (replace(p, gate=g) for g in [p.gate, *gates]))
-        for j, name in enumerate(self.separators):
-            if space.sharpen:
-                add(f"sharpen {name}", _show_sharpen(j), _sharpened(j, space.sharpen))
-        for j, name in enumerate(self.separators[1:], 1):
-            if space.fusion:
-                add(f"fusion {name}", lambda p: _numbers(p.default), _default(j, space.fusion))
-        if space.fusion and len(self.separators) > 1:
-            for label in self.cache.labels.names:
-                if sum(label in item.ref_labels for item in self.cache.items) < space.min_mixtures:
-                    continue
-                for j, name in enumerate(self.separators[1:], 1):
-                    add(f"fusion {name} {label}", _show_class(label), _of_class(label, j, space.fusion))
+        for j, name in enumerate(self.separators if space.sharpen else ()):
+            add(f"sharpen {name}", partial(_show_sharpen, j), partial(_sharpened, j, space.sharpen))
+        many = [
+            label
+            for label in self.cache.labels.names
+            if sum(label in item.ref_labels for item in self.cache.items) >= space.min_mixtures
+        ]
+        for label in [None, *many] if space.fusion else ():
+            for j, name in enumerate(self.separators[1:], 1):
+                shown, points = partial(_show_weights, label), partial(_reweighted, label, j, space.fusion)
+                add(f"fusion {name} {label}" if label else f"fusion {name}", shown, points)
         return found
 
     def _show_vote(self, point: Tuning) -> str:
@@ -304,31 +306,25 @@ def _show_gate(point: Tuning) -> str:
     return f"silence {silence}, margin {margin}"
 
 
-def _show_sharpen(j: int) -> Shown:
-    return lambda point: f"{point.sharpen[j]:g}"
+def _show_sharpen(j: int, point: Tuning) -> str:
+    return f"{point.sharpen[j]:g}"
 
 
-def _show_class(label: str) -> Shown:
-    return lambda point: _numbers(point.weights(label))
+def _show_weights(label: str | None, point: Tuning) -> str:
+    return _numbers(point.weights(label))
 
 
-def _sharpened(j: int, strengths: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
-    return lambda point: (
-        replace(point, sharpen=tuple(s if i == j else old for i, old in enumerate(point.sharpen)))
-        for s in dict.fromkeys([point.sharpen[j], *strengths])
-    )
+def _sharpened(j: int, strengths: Sequence[float], point: Tuning) -> Iterator[Tuning]:
+    """The point, and the points that differ in the strength of separator j."""
+    for strength in dict.fromkeys([point.sharpen[j], *strengths]):
+        yield replace(point, sharpen=(*point.sharpen[:j], strength, *point.sharpen[j + 1 :]))
 
 
-def _moved(weights: Weights, j: int, weight: float) -> Weights:
-    """Separator j with a weight; the first one has the rest to one."""
-    moved = [weight if i == j else old for i, old in enumerate(weights)]
-    moved[0] = round(1 - sum(moved[1:]), 10)
-    return tuple(moved)
-
-
-def _default(j: int, grid: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
-    return lambda p: [p, *(replace(p, default=m) for w in grid if (m := _moved(p.default, j, w))[0] >= 0)]
-
-
-def _of_class(label: str, j: int, grid: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
-    return lambda p: [p, *(p.with_class(label, m) for w in grid if (m := _moved(p.weights(label), j, w))[0] >= 0)]
+def _reweighted(label: str | None, j: int, grid: Sequence[float], point: Tuning) -> Iterator[Tuning]:
+    """The point, and the points that differ in the weight of separator j; the first separator has the rest to one."""
+    yield point
+    for weight in grid:
+        weights = [weight if i == j else old for i, old in enumerate(point.weights(label))]
+        weights[0] = round(1 - sum(weights[1:]), 10)
+        if weights[0] >= 0:
+            yield point.with_weights(label, tuple(weights))

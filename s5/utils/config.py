@@ -176,20 +176,20 @@ def _chain(file: Path, first: str | Path, above: tuple[Path, ...]) -> Iterator[P
 
 def load_inherited(path: str | Path) -> dict[str, Any]:
     """A YAML file over what it inherits; mappings are merged at any depth, other values replaced."""
-    merged: dict[str, Any] = {}
-    for file in reversed(yaml_chain(path)):
-        merged = merge(merged, load_yaml(file))
-    merged.pop("inherit", None)
-    return merged
+    return _merged(path, lambda keys, file: keys)
 
 
 def origins(path: str | Path) -> dict[str, Any]:
     """:func:`load_inherited` with, in the place of each value that is no mapping, the file that it comes from."""
-    found: dict[str, Any] = {}
+    return _merged(path, _named)
+
+
+def _merged(path: str | Path, read: Callable[[Any, Path], Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
     for file in reversed(yaml_chain(path)):
-        found = merge(found, _named(load_yaml(file), file))
-    found.pop("inherit", None)
-    return found
+        merged = merge(merged, read(load_yaml(file), file))
+    merged.pop("inherit", None)
+    return merged
 
 
 def _named(value: Any, file: Path) -> Any:

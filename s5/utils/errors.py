@@ -50,14 +50,21 @@ def _rebuild(message: str) -> InputError:
     return error
 
 
-def one_of(names: Iterable[str], wrong: str | None = None) -> str:
+def one_of(names: Iterable[str], wrong: str = "", most: int | None = None) -> str:
     """'one of a, b, c', preceded by the nearest name if there is one close to ``wrong``.
+
+    Args:
+        names: what there is.
+        wrong: what was found.
+        most: number of names to list at most, those nearest to ``wrong``.
 
     Example:
         >>> one_of(["gamma", "alpha"], "gama")
         'gamma (one of gamma, alpha)'
     """
     names = list(names)
+    if most is not None:
+        names = difflib.get_close_matches(wrong, names, n=most, cutoff=0.3) or names[:most]
     listed = "one of " + ", ".join(names) if names else "nothing"
     near = difflib.get_close_matches(wrong, names, n=1) if wrong else []
     return f"{near[0]} ({listed})" if near else listed

@@ -249,12 +249,8 @@ def _shared_memory() -> str:
         status = os.statvfs(SHARED_MEMORY)
     except OSError as e:
         return f"found no {SHARED_MEMORY} ({e.strerror})"
-    size, free = (_megabytes(blocks * status.f_frsize) for blocks in (status.f_blocks, status.f_bavail))
+    size, free = (f"{blocks * status.f_frsize >> 20} MB" for blocks in (status.f_blocks, status.f_bavail))
     return f"found {free} of {size} free there"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size >> 20} MB"
 
 
 @contextmanager

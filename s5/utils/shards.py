@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_folder, write_json
 from s5.utils.text import parse_json, read_json, read_text
 
 Item = TypeVar("Item")
@@ -91,9 +92,7 @@ class Shards:
     def prepare(self, content: Any) -> None:
         """Writes what the shards have to know."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{PREPARED}"
-        partial.write_text(json.dumps(content, default=_plain) + "\n", encoding="utf-8")
-        partial.rename(self.folder / PREPARED)
+        write_json(self.folder / PREPARED, content, default=_plain)
 
     def prepared(self) -> Any:
         """What :meth:`prepare` was given."""
@@ -173,20 +172,17 @@ def whole_folder(folder: Path, shards: Shards | None = None) -> Iterator[Path]:
     Without shards it is empty at first, and removed if not all goes well. A shard only adds to it; joining them makes
     it ``folder``.
     """
-    partial = folder.with_name(f"{folder.name}.partial") if shards is None else shards.files
     if shards is None:
-        shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True, exist_ok=shards is not None)
-    try:
-        yield partial
-        if shards is None or shards.joins:
-            for unfinished in partial.rglob(".*"):  # of jobs that were ended
-                unfinished.unlink()
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-    finally:
-        if shards is None:
-            shutil.rmtree(partial, ignore_errors=True)
+        with atomic_folder(folder) as whole:
+            yield whole
+        return
+    shards.files.mkdir(parents=True, exist_ok=True)
+    yield shards.files
+    if shards.joins:
+        for unfinished in shards.files.rglob(".*"):  # of jobs that were ended
+            unfinished.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+        shards.files.rename(folder)
 
 
 def _listed(items: Sequence[Any]) -> str:

@@ -57,7 +57,7 @@ def draw_sources(
     head = figure.add_subplot(grid[0, 1])
     head.axis("off")
     head.text(0.0, 0.5, note, fontsize=9, va="center", transform=head.transAxes)
-    columns = [
+    columns: list[tuple[list[Any], list[str]]] = [
         (references, ["mixture", *(f"{name}, reference" for name in names)]),
         ([None, *(power(waveform, fs) for waveform in estimates)], ["", *captions]),
     ]
