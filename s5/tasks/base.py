@@ -1,4 +1,4 @@
-"""The ESPnet2 task that taggers and separators share: arguments, data, batches."""
+"""Base class of the ESPnet2 tasks that train taggers and separators: options, data and batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ patch_main()
 
 
 class S5Task(AbsTask):
-    """An ESPnet2 task whose items are scenes. ``s5.tasks.launch`` fills in what follows from the data."""
+    """An ESPnet2 task whose items are scenes. ``s5.tasks.launch`` sets the options that follow from the data."""
 
     num_optimizers = 1
     trainer = S5Trainer
@@ -36,11 +36,11 @@ class S5Task(AbsTask):
     with_sources: bool
     """Whether batches carry the dry targets."""
     valid_figures: tuple[str, ...]
-    """What validation reports, and ``best_model_criterion`` may name."""
+    """Figures that validation reports and ``best_model_criterion`` may name."""
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Adds our options to ESPnet's."""
+        """Adds the options of S5 to those of ESPnet."""
         add = parser.add_argument_group("S5").add_argument
         add("--network", choices=sorted(cls.networks), default=min(cls.networks), help="Kind of network")
         add("--network_conf", action=NestedDictAction, default={}, help="Arguments of the network")
@@ -63,8 +63,8 @@ class S5Task(AbsTask):
 
     @classmethod
     def build_network(cls, args: argparse.Namespace) -> nn.Module:
-        """The network that the arguments describe. Raises InputError for an unknown or unfit argument."""
-        if args.num_threads is not None:  # small networks: threads that wait for each other slow the workers down
+        """Builds the network that the arguments describe. Raises InputError for an argument that does not fit."""
+        if args.num_threads is not None:  # more threads than a small network needs slow the workers down
             torch.set_num_threads(args.num_threads)
         return build_network(
             cls.networks[args.network], args.network_conf, "network_conf", len(args.labels), args.n_slots
@@ -73,11 +73,11 @@ class S5Task(AbsTask):
     @classmethod
     @abstractmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
-        """The ESPnet model around the network."""
+        """Builds the ESPnet model around the network."""
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """ESPnet's optimizer, each step of which is followed by an update of the average."""
+        """Builds ESPnet's optimizer and updates the average of the weights after each of its steps."""
         optimizers = super().build_optimizers(args, model)
         if args.ema_decay:
             for optimizer in optimizers:
@@ -86,34 +86,34 @@ class S5Task(AbsTask):
 
     @classmethod
     def channels_used(cls, args: argparse.Namespace) -> int | None:
-        """The first so many channels of a mixture are all that the model takes; None: all."""
+        """Number of leading channels of a mixture that the model uses; None: all."""
         return None
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any]:
-        """Stacks items into batches."""
+        """Returns the function that stacks items into a batch."""
         return collate
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
-        """None: the dataset renders."""
+        """Returns None: the dataset renders the scenes."""
         return None
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """None: the data come from ``--train_data`` and ``--valid_data``."""
+        """Returns no name: the data come from ``--train_data`` and ``--valid_data``."""
         return ()
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """None, see above."""
+        """Returns no name, see :meth:`required_data_names`."""
         return ()
 
     @classmethod
     def build_task_iter_factory(
         cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
     ) -> AbsIterFactory:
-        """Batches of scenes: on the fly where the data directory is virtual, else from its files."""
+        """Builds batches of scenes: rendered on the fly if the data directory is virtual, else read from its files."""
         path = args.train_data if mode == "train" else args.valid_data
         if path is None:
             raise InputError(f"--{mode}_data", "nothing", "a data directory")

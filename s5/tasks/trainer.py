@@ -140,7 +140,7 @@ class _Training:
         self.saved_at = time.monotonic()
         self.no_valid_step = False
         self.watch = _GradientWatch(model)
-        self.curves = _Curves(self.reporter, self.folder / "images")
+        self.curves_due = 0.0
 
     # Where it goes on.
 
@@ -251,8 +251,6 @@ class _Training:
             logging.info("The training was finished at %d epochs ", options.max_epoch)
         for writer in writers.values():
             writer.close()
-        if options.use_matplotlib and self.ranks.first:
-            self.curves.finish()
         self._write(self._finish)
 
     def _is_over(self, epoch: int) -> bool:
@@ -405,7 +403,15 @@ class _Training:
         total, trainable = sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
         write_epochs(self.folder, self.reporter.stats, total, trainable)
 
+    def _draw_curves(self) -> None:
+        """Draws ESPnet's curves. That takes seconds, so it is not due again before a hundred times as long."""
+        began = time.monotonic()
+        if self.options.use_matplotlib:
+            self.reporter.matplotlib_plot(self.folder / "images")
+        self.curves_due = time.monotonic() + 100 * (time.monotonic() - began)
+
     def _finish(self) -> None:
+        self._draw_curves()
         self.models.average(self.reporter)
         self.models.prune(self.reporter, finished=True)
 
@@ -441,8 +447,8 @@ class _Training:
             before = _random_state()  # whatever is drawn for people, the training goes on with its own numbers
             self.examples.show(self.boards, epoch)
             _set_random_state(before)
-        if self.options.use_matplotlib:
-            self.curves.draw()
+        if epoch < self.options.max_epoch and time.monotonic() >= self.curves_due:
+            self._draw_curves()
         for part, writer in writers.items():
             self.reporter.tensorboard_add_scalar(writer, key1=part)
         if self.options.use_wandb:
@@ -450,32 +456,6 @@ class _Training:
             every = self.options.wandb_model_log_interval
             if every > 0 and epoch % every == 0:
                 WandB().weights(self.folder / f"{epoch}epoch.pth", epoch)
-
-
-class _Curves:
-    """ESPnet's pictures of the figures by epoch. Drawing takes seconds: long where an epoch takes half a minute."""
-
-    SHARE = 0.01
-    """Of a training's time, that drawing may take."""
-
-    def __init__(self, reporter: Reporter, folder: Path) -> None:
-        self.reporter, self.folder = reporter, folder
-        self.due, self.drawn = 0.0, 0
-
-    def draw(self) -> None:
-        """After an epoch: draws, unless the last time was a moment ago."""
-        began = time.monotonic()
-        if began < self.due:
-            return
-        self.reporter.matplotlib_plot(self.folder)
-        self.drawn = self.reporter.get_epoch()
-        self.due = time.monotonic() + (time.monotonic() - began) / self.SHARE
-
-    def finish(self) -> None:
-        """At the end: draws what is missing."""
-        if self.drawn != self.reporter.get_epoch():
-            self.due = 0.0
-            self.draw()
 
 
 class _GradientWatch:
