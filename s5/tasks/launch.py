@@ -1,4 +1,4 @@
-"""From a training YAML and data directories to a running ESPnet task."""
+"""Starts an ESPnet task from a training YAML and data directories, and checks both before it runs."""
 
 from __future__ import annotations
 
@@ -37,25 +37,26 @@ def train_model(
     ngpu: int = -1,
     extra: Sequence[str] = (),
 ) -> None:
-    """Trains a model that a system names, or goes on with an interrupted training.
+    """Trains a model that a system names, or resumes its training.
 
     Args:
         system: system YAML.
         name: a tagger or separator in it.
-        phase: ``train``, or ``finetune``, ``finetune2`` and so on, which start from the best checkpoint of the phase
-            before.
+        phase: ``train``, ``finetune``, ``finetune2`` and so on. Each fine-tuning starts from the best checkpoint of the
+            previous phase.
         train_data: data directory, usually virtual.
         valid_data: data directory.
         expdir: folder of the experiments.
-        ngpu: number of GPUs of this process, 0 or 1; -1: one if there is one. A training on several has a process a
-            GPU, each of which is told its place by the environment (``s5.tasks.distributed``).
-        extra: further ESPnet options, as on a command line; they win over the YAML.
+        ngpu: number of GPUs of this process, 0 or 1; -1: one if there is one. A training on several GPUs has a process
+            for each, which reads its rank from the environment (``s5.tasks.distributed``).
+        extra: further ESPnet options, as on a command line; they override the YAML.
 
     Raises:
-        InputError: anything wrong in the YAML, at any depth, or in the data.
-        OSError: a file could not be written; what was there before is as it was. ConnectionError: another process of
-            this training is gone. ChildProcessError: a worker of the data loader is.
-        Requeue: SIGTERM or SIGUSR1 came; all is saved, and the same call goes on.
+        InputError: the YAML or the data are wrong.
+        OSError: a file could not be written; the old one is unchanged.
+        ConnectionError: another process of this training was lost.
+        ChildProcessError: a worker of the data loader was lost.
+        Requeue: SIGTERM or SIGUSR1 was received; the state is saved, and the same call resumes.
     """
     found = phase_of(system, name, phase)
     options = [*extra, *start_options(found, expdir)]
@@ -78,9 +79,9 @@ def train(
 
     Args:
         task: ``tagging`` or ``separation``.
-        config_path: training YAML, which complaints name.
+        config_path: training YAML that errors name.
         output_dir: folder of the experiment. InputError if it holds a model of another training.
-        phase: what the training is; by default what the YAML says.
+        phase: the training of a system; by default the YAML alone describes it.
     """
     keys = load_inherited(config_path) if phase is None else phase.config
     files = origins(config_path) if phase is None else phase.origins
@@ -116,14 +117,14 @@ def train(
     _take_place(args, Path(output_dir))
     if ngpu == 0:
         _keep_memory()
-    from s5.tasks.data import lost_workers_told
+    from s5.tasks.data import report_lost_loaders
 
-    with handle_signals(), report_lost_workers(), lost_workers_told():
+    with handle_signals(), report_lost_workers(), report_lost_loaders():
         task_class.main(args=args)
 
 
 def _keep_memory() -> None:
-    """Lets the C library keep freed memory. On a CPU, a step frees what the next one asks for again, page by page."""
+    """Makes the C library keep freed memory: on a CPU, each step needs the memory that the previous one has freed."""
     import ctypes
 
     trim_threshold, mmap_threshold, largest = -1, -3, 1 << 30  # the names' numbers in malloc.h
@@ -136,16 +137,16 @@ def _keep_memory() -> None:
 
 
 def _take_place(args: argparse.Namespace, folder: Path) -> None:
-    """Tells ESPnet which process of how many this is, from the environment."""
+    """Sets ESPnet's options of a distributed training from the environment."""
     place = ProcessGroup.find()
-    args.multiprocessing_distributed = False  # its way to start processes; ours are there already
+    args.multiprocessing_distributed = False  # the processes are already started
     if place.size == 1:
         return
     import torch
 
     args.dist_world_size, args.dist_rank = place.size, place.rank
     args.ngpu = min(args.ngpu, 1)
-    # A launcher may show each process its own GPU alone.
+    # A launcher may make only its own GPU visible to each process.
     args.local_rank = place.local_rank % max(torch.cuda.device_count(), 1) if args.ngpu else 0
     args.dist_backend = "nccl" if args.ngpu else "gloo"
     if args.dist_init_method == "env://":
@@ -153,7 +154,7 @@ def _take_place(args: argparse.Namespace, folder: Path) -> None:
     if place.rank == 0:
         remove_stale_inits(folder, args.dist_init_method)
     else:
-        logging.getLogger().setLevel(logging.ERROR)  # one tells for all
+        logging.getLogger().setLevel(logging.ERROR)  # the first process logs for all
 
 
 def _sampler(train_data: str | Path) -> SamplerConfig:
@@ -176,16 +177,16 @@ def _task(name: str) -> Any:
 
 
 def _check_options(task_class: Any, extra: Sequence[str]) -> None:
-    """Refuses an option that does not exist in one line; ESPnet would print all that do."""
+    """Refuses an unknown option in one line, where ESPnet would print all known ones."""
     known = [option for option in task_class.get_parser()._option_string_actions if option.startswith("--")]
     for word in extra:
         name = word.split("=")[0]
-        if word.startswith("--") and not any(option.startswith(name) for option in known):  # it takes abbreviations
+        if word.startswith("--") and not any(option.startswith(name) for option in known):  # abbreviations are fine
             raise InputError(name, "an unknown ESPnet option", one_of(known, name, 5))
 
 
 def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) -> None:
-    """Refuses unknown keys and unfit values before anything is built or written."""
+    """Refuses unknown keys and wrong values before anything is built or written."""
     import torch
     from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 
@@ -234,7 +235,7 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
 
 
 def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], output_dir: Path) -> argparse.Namespace:
-    """ESPnet's own reading of the configuration: a YAML file, then the command line."""
+    """Options as ESPnet reads them: from a YAML file, then from the command line."""
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "train.yaml"
     write_text(path, yaml.safe_dump(config, sort_keys=False))
@@ -242,7 +243,7 @@ def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], ou
 
 
 def _fill_schedule(args: argparse.Namespace, sampler: SamplerConfig) -> None:
-    """The length of a one-cycle schedule follows from the number of updates, unless the YAML says otherwise."""
+    """Sets the length of a one-cycle schedule to the number of updates, unless the YAML gives it."""
     if args.scheduler != "onecyclelr" or "total_steps" in args.scheduler_conf or "epochs" in args.scheduler_conf:
         return
     batches = max(1, (args.num_scenes or sampler.num_scenes) // args.batch_size)

@@ -1,4 +1,4 @@
-"""The separation task: what ``python -m s5.bin.train`` runs for a separator."""
+"""ESPnet task that trains a separator; ``python -m s5.bin.train`` runs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SeparationTask(S5Task):
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Adds the choice of the loss to the shared options."""
+        """Adds the options of separators."""
         super().add_task_arguments(parser)
         add = parser.add_argument_group("S5 separation").add_argument
         add("--loss", choices=sorted(LOSSES), default="ca_pi_sdr", help="Training loss")
@@ -36,7 +36,7 @@ class SeparationTask(S5Task):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> SeparationModel:
-        """The separator that the arguments describe, in the memory format that suits its convolutions."""
+        """Builds the separator that the arguments describe, in the memory format that suits its convolutions."""
         loss: Any = LOSSES[args.loss]
         check_arguments(loss, args.loss_conf, "loss_conf", given=("estimate", "target", "label_index", "silence_index"))
         network = memory_format(cls.build_network(args))

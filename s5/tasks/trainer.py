@@ -1,7 +1,7 @@
-"""ESPnet's trainer, made to survive: it goes on in the middle of an epoch, and its files are whole or not there.
+"""Trainer that resumes within an epoch and writes its files atomically.
 
-The steps themselves are ESPnet's. What is ours: the loop over epochs, the checkpoints and what they hold, what happens
-on a signal, the processes of a distributed training, and validation figures that are no averages over batches.
+ESPnet's trainer does the steps. This module adds the loop over epochs, the checkpoints, the handling of signals, the
+processes of a distributed training, and validation figures that are not averages over batches.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from s5.tasks.preemption import Requeue, request_requeue, stop_requested
 from s5.utils.errors import InputError
 
 RANK_SEED = 1_000_003
-"""Between the seeds of two processes, so that their dropout and augmentation differ."""
+"""Difference of the seeds of two processes, so that their dropout and augmentation differ."""
 
 
 @dataclass
 class S5TrainerOptions(TrainerOptions):
-    """ESPnet's options and ours."""
+    """Options of ESPnet's trainer and of :class:`S5Trainer`."""
 
     checkpoint_minutes: float = 15.0
     dist_timeout: float = 600.0
@@ -55,7 +55,7 @@ class S5Trainer(Trainer):
 
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> S5TrainerOptions:
-        """What of the arguments is the trainer's. Raises InputError for a way of training that it has not."""
+        """Options of the trainer from the arguments. Raises InputError for an unsupported option of ESPnet."""
         unsupported = {"use_adapter": False, "sharded_ddp": False, "use_deepspeed": False, "num_att_plot": 0}
         for name, value in unsupported.items():
             if getattr(args, name, value) != value:
@@ -77,12 +77,12 @@ class S5Trainer(Trainer):
         trainer_options: S5TrainerOptions,
         distributed_option: DistributedOption,
     ) -> None:
-        """Trains from the last checkpoint, or from the start, to the last epoch; see ESPnet's trainer.
+        """Trains from the last checkpoint, or from the start, to the last epoch. Arguments as in ESPnet's trainer.
 
         Raises:
-            Requeue: a stop signal came; all is saved.
-            OSError: a file could not be written; the last checkpoint is as it was.
-            InputError: no checkpoint can be read, or a parameter that gets no gradient in a distributed training.
+            Requeue: a stop signal was received; the state is saved.
+            OSError: a file could not be written; the last checkpoint is unchanged.
+            InputError: no checkpoint can be read, or a parameter has no gradient in a distributed training.
         """
         if distributed_option.ngpu > 1:
             raise InputError("--ngpu", distributed_option.ngpu, "1 a process (python -m s5.bin.train starts them)")
@@ -95,18 +95,17 @@ class S5Trainer(Trainer):
     @classmethod
     @torch.no_grad()
     def validate_one_epoch(cls, model: torch.nn.Module, reporter: SubReporter, **kwargs: Any) -> None:
-        """One pass over the validation set; see ESPnet's trainer.
+        """Runs over the validation set once. Arguments as in ESPnet's trainer.
 
-        A model that has a method ``figures(averages: dict[str, float]) -> dict[str, float]`` is given the averages of
-        all that it reported; what it returns takes their place: in the log, in tensorboard, for
-        ``best_model_criterion``.
+        A model may have a method ``figures(averages: dict[str, float]) -> dict[str, float]``. It takes the averages of
+        all reported values, and its result replaces them in the log, in tensorboard and for ``best_model_criterion``.
         """
         super().validate_one_epoch(model=model, reporter=reporter, **kwargs)
         figures = getattr(getattr(model, "module", model), "figures", None)
         if figures is None or not reporter.count:
             return
         averages = {name: float(aggregate(values)) for name, values in reporter.stats.items()}
-        # One value of weight 1 among nothing: the reporter wants one entry a batch.
+        # The reporter needs one entry a batch: the first has weight 1, the others 0.
         nothing = [WeightedAverage(np.nan, 0)] * (reporter.count - 1)
         values = {name: [WeightedAverage(value, 1), *nothing] for name, value in figures(averages).items()}
         reporter.stats.clear()
@@ -114,7 +113,7 @@ class S5Trainer(Trainer):
 
 
 class _Training:
-    """One training in progress."""
+    """State of one training: model, optimizers, position and files."""
 
     def __init__(
         self,
@@ -142,10 +141,10 @@ class _Training:
         self.watch = _GradientWatch(model)
         self.curves_due = 0.0
 
-    # Where it goes on.
+    # Resume.
 
     def resume(self) -> None:
-        """Takes the state of the last checkpoint, if there is one; all processes that of the first one's choice."""
+        """Loads the last checkpoint, if there is one. All processes load the one that the first process chose."""
         if self.ranks.first:
             self.checkpoints.clear_leftovers()
         state = None
@@ -158,13 +157,13 @@ class _Training:
         if not self.ranks.first_of(state is not None):
             return
         if state is None:
-            # Whichever the first one has read: it has put a damaged one aside.
+            # The first process has renamed a damaged checkpoint, so the newest one is readable.
             state = read(next(p for p in (self.checkpoints.newest, self.checkpoints.previous) if p.exists()))
         self.load_state(state)
         first = self.ranks.first_of(self.position)
         if first != self.position:
             raise InputError(self.folder, f"a checkpoint of {self.position}", f"that of process 0, of {first}")
-        logging.info("The training goes on from a checkpoint: %s", self.position)
+        logging.info("resumed from a checkpoint: %s", self.position)
         self._write(self._write_log)
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -177,7 +176,7 @@ class _Training:
                 scheduler.load_state_dict(values)
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
-        # A checkpoint of ESPnet's own trainer ends here: it is of the end of an epoch.
+        # The keys below are missing in a checkpoint of ESPnet's own trainer, which is of the end of an epoch.
         self.position = Position(**state.get("position", {"epoch": self.reporter.get_epoch() + 1}))
         self.partial = state.get("partial")
         self.no_valid_step = state.get("no_valid_step", False)
@@ -193,7 +192,7 @@ class _Training:
         self.saved = self.position
 
     def prepare(self) -> None:
-        """Readies the model for several processes, if there are several."""
+        """Wraps the model for several processes, if there are several."""
         options = self.options
         self.parallel: nn.Module = self.model
         if not self.distributed.distributed:
@@ -202,7 +201,7 @@ class _Training:
         if on_gpu:
             _synchronise_batch_norms(self.model)
         elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.model.train().modules()):
-            logging.warning("batch norms see the items of one process at a time: on CPUs they cannot be synchronised")
+            logging.warning("each batch norm uses the items of its own process: on CPUs they cannot be synchronised")
         device = [torch.cuda.current_device()] if on_gpu else None
         self.parallel = nn.parallel.DistributedDataParallel(
             self.model,
@@ -215,10 +214,10 @@ class _Training:
 
             self.parallel.register_comm_hook(None, getattr(default_hooks, options.ddp_comm_hook))
 
-    # The epochs.
+    # Epochs.
 
     def run(self, train: Any, valid: Any) -> None:
-        """The remaining epochs and, at the end, the averages."""
+        """Runs the remaining epochs and writes the averages of the best ones."""
         options, began = self.options, time.monotonic()
         writers = self._open_writers()
         self.boards = self._open_boards(writers)
@@ -228,7 +227,7 @@ class _Training:
             )
         first = self.position.epoch
         if first > options.max_epoch:
-            logging.warning("The training has already reached at max_epoch: %d", first)
+            logging.warning("the training has already reached max_epoch: %d", first)
             self.reporter.set_epoch(max(self.reporter.stats, default=0))
         for epoch in range(first, options.max_epoch + 1):
             if self._is_over(epoch):
@@ -248,13 +247,13 @@ class _Training:
             self.saved, self.saved_at = self.position, time.monotonic()
             self._write(partial(self._report, epoch, writers))
         else:
-            logging.info("The training was finished at %d epochs ", options.max_epoch)
+            logging.info("finished after %d epochs", options.max_epoch)
         for writer in writers.values():
             writer.close()
         self._write(self._finish)
 
     def _is_over(self, epoch: int) -> bool:
-        """Whether what the epochs before this one gave ends the training."""
+        """Whether the previous epochs end the training: invalid gradients, or no improvement within ``patience``."""
         options = self.options
         if epoch == 1 or self.position != Position(epoch):
             return False
@@ -283,18 +282,18 @@ class _Training:
                 options=self.options,
                 distributed_option=self.distributed,
             )
-            # Steps before a resume count too.
+            # Steps before a resume count as well.
             self.no_valid_step = no_valid_step and not any(
                 np.isfinite(norm.value) for norm in part.stats.get("grad_norm", [])
             )
 
     def _pausing(self, batches: Iterator[Any], part: SubReporter) -> Iterator[Any]:
-        """The batches of an epoch; between two, where no gradients wait for their step, it may save and stop."""
+        """Yields the batches of an epoch. It may save and stop between two, if no gradients are being accumulated."""
         while True:
             if self.position.batch % self.options.accum_grad == 0:
                 self._pause(part)
             batch = next(batches, None)
-            # The loader has drawn its own numbers, as in the training that was not interrupted.
+            # Only now, because the loader draws random numbers as it does in an uninterrupted training.
             self._restore_random()
             if batch is None:
                 return
@@ -303,24 +302,24 @@ class _Training:
             self.position = Position(self.position.epoch, self.position.batch + 1)
 
     def _restore_random(self) -> None:
-        """Once after a resume in an epoch: the generators as they were. At its beginning the seed says it all."""
+        """Restores the random states once after a resume within an epoch. At its start the seed sets them."""
         if self.random is not None and self.position.batch:
             _set_random_state(self.random)
         self.random = None
 
     def _check_gradients(self) -> None:
-        """After the first batch: names the parameters that got no gradient."""
+        """Names the parameters without a gradient after the first batch. Raises InputError if that is an error."""
         missing = self.watch.missing()
         if not missing:
             return
         names = ", ".join(missing[:5]) + (f" ({len(missing)} in all)" if len(missing) > 5 else "")
         if self.distributed.distributed and not self.options.unused_parameters:
-            raise InputError("key unused_parameters", f"false, but no gradient reaches {names}", "true, or frozen ones")
+            raise InputError("key unused_parameters", f"false, but no gradient reaches {names}", "true or freeze_param")
         logging.warning("no gradient reaches %s", names)
 
     def _validate(self, epoch: int, factory: Any) -> None:
         average, network = getattr(self.model, "_average", {}), getattr(self.model, "network", self.model)
-        # Running statistics that are no part of the gradients may differ from process to process.
+        # Running statistics are not synchronised by gradients and may differ between processes.
         self.ranks.share(average[name] for name, _ in network.named_buffers() if name in average)
         with self.reporter.observe("valid") as part:
             self.trainer.validate_one_epoch(
@@ -332,7 +331,7 @@ class _Training:
             )
 
     def _pausing_validation(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches of a validation. What is saved in one is what was there before it: it is done again."""
+        """Yields the batches of a validation. A stop within it saves the state before it, so a resume repeats it."""
         while True:
             self._pause(None)
             batch = next(batches, None)
@@ -348,10 +347,10 @@ class _Training:
             elif isinstance(scheduler, AbsEpochStepScheduler):
                 scheduler.step()
 
-    # What is written.
+    # Files.
 
     def _pause(self, part: SubReporter | None) -> None:
-        """Saves if it is time or a stop signal has come to any process; then all stop."""
+        """Saves if it is due or if any process received a stop signal; all stop in the second case."""
         minutes = self.options.checkpoint_minutes
         due = self.ranks.first and 0 < minutes * 60 <= time.monotonic() - self.saved_at
         stop, due = self.ranks.any(stop_requested() is not None, due)
@@ -364,14 +363,14 @@ class _Training:
             if self.ranks.first:
                 request_requeue()
             signal = stop_requested()
-            logging.warning("stopped by %s; it goes on from %s", signal.name if signal else "a signal", self.position)
+            logging.warning("stopped by %s; resume at %s", signal.name if signal else "a signal", self.position)
             if self.options.use_wandb:
                 WandB().interrupted()
             self.ranks.close()
             raise Requeue
 
     def _state(self, part: SubReporter | None, states: list[dict[str, Any]]) -> dict[str, Any]:
-        """All that it takes to go on from here; that of an end of an epoch without ``part`` and ``states``."""
+        """State to resume from. At the end of an epoch, ``part`` is None and ``states`` is empty."""
         return {
             "model": self.model.state_dict(),
             "reporter": self.reporter.state_dict(),
@@ -386,7 +385,7 @@ class _Training:
         }
 
     def _finish_epoch(self) -> None:
-        """Saves an epoch: first what the checkpoint will rely on."""
+        """Saves an epoch. Its weights come first, because the checkpoint relies on them."""
         epoch = self.reporter.get_epoch()
         logging.info(self.reporter.log_message())
         self.models.save(epoch, self.model.state_dict())
@@ -404,7 +403,7 @@ class _Training:
         write_epochs(self.folder, self.reporter.stats, total, trainable)
 
     def _draw_curves(self) -> None:
-        """Draws ESPnet's curves. That takes seconds, so it is not due again before a hundred times as long."""
+        """Draws ESPnet's curves. Drawing takes at most about 1 % of the time of the training."""
         began = time.monotonic()
         if self.options.use_matplotlib:
             self.reporter.matplotlib_plot(self.folder / "images")
@@ -416,7 +415,7 @@ class _Training:
         self.models.prune(self.reporter, finished=True)
 
     def _write(self, write: Callable[[], None]) -> None:
-        """Writes in the first process; ends all if it fails."""
+        """Calls ``write`` in the first process. All processes end if it fails."""
         error = None
         if self.ranks.first:
             try:
@@ -433,7 +432,7 @@ class _Training:
         return {part: SummaryWriter(str(self.folder / "tensorboard" / part)) for part in ("train", "valid")}
 
     def _open_boards(self, writers: dict[str, Any]) -> list[Board]:
-        """Where examples are shown, if any are wanted."""
+        """Opens the boards that show examples; none if no examples are wanted."""
         if not (self.options.num_examples and self.ranks.first):
             return []
         boards: list[Board] = []
@@ -442,9 +441,9 @@ class _Training:
         return [*boards, WandB()] if self.options.use_wandb else boards
 
     def _report(self, epoch: int, writers: dict[str, Any]) -> None:
-        """For people: examples, and curves of the figures."""
+        """Writes examples and curves of the figures for people."""
         if self.boards and self.examples.due(epoch):
-            before = _random_state()  # whatever is drawn for people, the training goes on with its own numbers
+            before = _random_state()  # examples must not change the random numbers of the training
             self.examples.show(self.boards, epoch)
             _set_random_state(before)
         if epoch < self.options.max_epoch and time.monotonic() >= self.curves_due:
@@ -459,7 +458,7 @@ class _Training:
 
 
 class _GradientWatch:
-    """Which parameters get a gradient in the first backward pass."""
+    """Finds the parameters that get no gradient in the first backward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.waiting = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -469,7 +468,7 @@ class _GradientWatch:
         ]
 
     def missing(self) -> list[str]:
-        """The names of those that got none; asked again, none."""
+        """Names of the parameters without a gradient at the first call; nothing afterwards."""
         missing = list(self.waiting)
         for hook in self.hooks:
             hook.remove()
@@ -478,7 +477,7 @@ class _GradientWatch:
 
 
 def _synchronise_batch_norms(model: Any) -> None:
-    """Lets the batch norms of a model see the items of all processes; those that are frozen stay frozen."""
+    """Synchronises the batch norms of a model over all processes. Frozen modules stay frozen."""
     names = {module: name for name, module in model.named_modules()}
     frozen = [names[module] for module in model.frozen]
     nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -486,7 +485,7 @@ def _synchronise_batch_norms(model: Any) -> None:
 
 
 def _part_state(part: SubReporter) -> dict[str, Any]:
-    """What an unfinished pass has reported, as plain values and tensors."""
+    """Values that an unfinished pass has reported, as plain values and tensors."""
     stats = {}
     for name, values in part.stats.items():
         weights = [v.weight for v in values if isinstance(v, WeightedAverage)]
@@ -499,7 +498,7 @@ def _part_state(part: SubReporter) -> dict[str, Any]:
 
 
 def _fill_part(part: SubReporter, state: dict[str, Any]) -> None:
-    """Puts back what :func:`_part_state` took."""
+    """Restores the values of :func:`_part_state`."""
     for name, entry in state["stats"].items():
         values = entry["values"].tolist()
         if entry["weights"] is None:
@@ -511,7 +510,7 @@ def _fill_part(part: SubReporter, state: dict[str, Any]) -> None:
 
 
 def _random_state() -> dict[str, Any]:
-    """The state of the generators of this process."""
+    """States of the random generators of this process."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),

@@ -102,7 +102,7 @@ def test_no_shared_memory_at_all_is_told_in_one_line(recipe, tmp_path):
     done = with_shared_memory(0, command(tmp_path, "--num_workers", "1"), cwd=recipe)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert last.startswith("error: /dev/shm: No space left on device: the workers' locks lie there"), done.stderr
+    assert last.startswith("error: /dev/shm: No space left on device: no room for the workers' locks"), done.stderr
 
 
 def few_descriptors():

@@ -1,7 +1,7 @@
-"""A few validation mixtures to listen to and to look at while a model trains.
+"""Validation mixtures to listen to and to look at while a model trains.
 
-They are the same ones from the first epoch to the last. What stays (mixture, references, their spectrograms) is written
-once; what the model makes of them, every few epochs. A separator's are waveforms, a tagger's probabilities.
+They are the same in all epochs. Mixture and references are written once a start, and the output of the model every few
+epochs: waveforms of a separator, probabilities of a tagger.
 """
 
 from __future__ import annotations
@@ -26,45 +26,40 @@ from s5.tasks.models import SeparationModel, TaggingModel
 from s5.utils.errors import InputError
 
 PEAK = 0.5
-"""Peak of the loudest of mixture and references as they are written: an estimate may be twice as loud and not clip."""
+"""Peak of the loudest of mixture and references, so that an estimate may be twice as loud without clipping."""
 
 TIMES = 20
-"""How often a training shows its examples, at most, where no interval is given: bounds the files of a long one."""
+"""Largest number of times that a training shows its examples, if no interval is given."""
 
 SHARE = 0.01
-"""Of a training's time that examples may take where no interval is given, but for the first and the last epoch."""
+"""Share of a training's time for examples, if no interval is given. The first and last epoch do not count."""
 
 CANDIDATES = 8
-"""Scenes of a virtual set that are drawn for each example."""
+"""Number of scenes of a virtual set to choose each example from."""
 
 N_MELS = 64
 
 
 @dataclass(frozen=True)
 class Example:
-    """One mixture.
-
-    Attributes:
-        name: of the mixture.
-        labels: of its sources.
-        slots: of its sources, from 0; as many as labels.
-        label_index: class index of each slot [K], C for silence.
-        mixture: [M, T].
-        dry: [K, T]; None for taggers.
-        fs: sampling rate in Hz.
-    """
+    """A mixture with its sources."""
 
     name: str
     labels: tuple[str, ...]
     slots: tuple[int, ...]
+    """Slot of each label, from 0."""
     label_index: np.ndarray
+    """Class index of each slot [K], C for silence."""
     mixture: np.ndarray
+    """[M, T]."""
     dry: np.ndarray | None
+    """[K, T]; None for taggers."""
     fs: int
+    """Sampling rate in Hz."""
 
     @property
     def gain(self) -> float:
-        """What all audio of this mixture is multiplied with: :data:`PEAK` over the peak of mixture and references."""
+        """Gain of all audio of this mixture: :data:`PEAK` over the peak of mixture and references."""
         waveforms = [self.mixture[0]] if self.dry is None else [self.mixture[0], *self.dry]
         return PEAK / (max(float(np.abs(waveform).max()) for waveform in waveforms) or PEAK)
 
@@ -75,10 +70,9 @@ class Example:
 
 
 def choose(labels: Sequence[Sequence[str]], number: int) -> list[int]:
-    """Mixtures to show: one of each of ``number`` equal parts of a set, so that they are spread over it.
+    """Chooses the mixtures to show: one from each of ``number`` equal parts of a set.
 
-    It is the one with most sources; of several such, the one with most labels that those before have not shown; then
-    the first.
+    The choice is the mixture with the most sources, then with the most labels not yet chosen, then the first.
 
     Example:
         >>> choose([["Cough"], ["Cough", "Speech"], [], ["Cough", "Speech"], ["Pour", "Speech"]], 2)
@@ -94,10 +88,9 @@ def choose(labels: Sequence[Sequence[str]], number: int) -> list[int]:
 
 
 def load_examples(dataset: FixedScenes | VirtualScenes, number: int) -> list[Example]:
-    """Chooses and reads ``number`` mixtures of a validation set; of a virtual set, scenes of its first epoch.
+    """Chooses and reads ``number`` mixtures of a validation set, or scenes of the first epoch of a virtual set.
 
-    Raises:
-        InputError: a file cannot be read.
+    Raises InputError if a file cannot be read.
     """
     if isinstance(dataset, VirtualScenes):
         planned, dataset = copy.copy(dataset), copy.copy(dataset)
@@ -125,15 +118,15 @@ def _item(dataset: FixedScenes | VirtualScenes, number: int) -> tuple[str, dict[
 
 
 class Examples:
-    """The examples of one training.
+    """Examples of one training.
 
     Args:
-        model: what is trained.
+        model: model in training.
         dataset: validation set.
-        number: of examples.
-        interval: epochs from one time to the next; 0: about :data:`TIMES` times, and less often where that would take
-            more than :data:`SHARE` of the time.
-        max_epoch: of the training.
+        number: number of examples.
+        interval: epochs from one time to the next; 0: about :data:`TIMES` times, and less often if that would take more
+            than :data:`SHARE` of the time.
+        max_epoch: last epoch of the training.
     """
 
     def __init__(
@@ -151,17 +144,16 @@ class Examples:
         self._shown: list[_Shown] = []
 
     def due(self, epoch: int) -> bool:
-        """Whether they are shown after this epoch: the first, the last, every ``interval``-th unless it is too soon."""
+        """Whether to show them after this epoch: the first, the last, and every ``interval``-th unless it is too soon."""
         if epoch in (1, self.max_epoch):
             return True
         return epoch % self.interval == 0 and (self.share == 1 or time.monotonic() >= self._not_before)
 
     @torch.no_grad()
     def show(self, boards: Sequence[Board], epoch: int) -> None:
-        """Writes what the model, as it is now, makes of each, and once what it is given.
+        """Writes the output of the model for each example; at the first call, mixtures and references as well.
 
-        Raises:
-            InputError: a mixture cannot be read. OSError: a board cannot be written.
+        Raises InputError if a mixture cannot be read, OSError if a board cannot be written.
         """
         began = time.monotonic()
         first = not self._shown
@@ -180,17 +172,17 @@ class Examples:
 
 
 class _Shown(ABC):
-    """An example and its figure."""
+    """An example as it is shown."""
 
     def __init__(self, example: Example, classes: Sequence[str]) -> None:
         self.example, self.classes = example, classes
 
     @abstractmethod
     def write_made(self, model: Any, boards: Sequence[Board], epoch: int) -> None:
-        """Writes what the model makes of it."""
+        """Writes the output of the model."""
 
     def write_given(self, board: Board, epoch: int) -> None:
-        """Writes what the model is given, and how loud all is."""
+        """Writes the mixture and a text about it."""
         example = self.example
         board.audio(f"{example.name}/mixture", example.mixture[0] * example.gain, example.fs, epoch)
         text = (
@@ -201,14 +193,14 @@ class _Shown(ABC):
         board.text(f"{example.name}/about", text, epoch)
 
     def _batch(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixture [1, M, T] and label_index [1, K] where the model is."""
+        """Mixture [1, M, T] and label_index [1, K] on the device of the model."""
         device = next(model.parameters()).device
         mixture = torch.from_numpy(self.example.mixture)[None].to(device)
         return mixture, torch.from_numpy(np.asarray(self.example.label_index))[None].to(device)
 
 
 class _Separated(_Shown):
-    """A mixture whose sources a separator estimates, asked for the right labels."""
+    """A mixture whose sources a separator estimates from the right labels."""
 
     def __init__(self, example: Example, classes: Sequence[str]) -> None:
         super().__init__(example, classes)
@@ -217,15 +209,14 @@ class _Separated(_Shown):
         self.names = [f"{slot}_{label}" for slot, label in zip(example.slots, example.labels, strict=True)]
 
     def write_given(self, board: Board, epoch: int) -> None:
-        """Mixture and references."""
+        """Writes the mixture, a text about it, and the references."""
         super().write_given(board, epoch)
         for name, source in zip(self.names, self.dry, strict=True):
             tag = f"{self.example.name}/{name}/reference"
             board.audio(tag, source * self.example.gain, self.example.fs, epoch)
 
     def write_made(self, model: SeparationModel, boards: Sequence[Board], epoch: int) -> None:
-        """Estimates and their spectrograms. Of sources of one class each gets the estimate that fits it, as in
-        validation."""
+        """Writes estimates and spectrograms. Estimates of one class are ordered by their references, as in validation."""
         example = self.example
         mixture, label_index = self._batch(model)
         queries = F.one_hot(label_index, model.n_labels + 1)[..., : model.n_labels].to(mixture.dtype)
@@ -241,7 +232,7 @@ class _Separated(_Shown):
             waveform = waveform if finite else np.zeros_like(waveform)
             excess = float(np.abs(waveform).max()) * example.gain
             if excess > 1:
-                caption += f", heard {20 * np.log10(excess):.1f} dB too soft"  # or it would clip
+                caption += f", heard {20 * np.log10(excess):.1f} dB too soft"  # it would clip otherwise
             for board in boards:
                 tag = f"{example.name}/{name}/estimate"
                 board.audio(tag, waveform * (example.gain / max(excess, 1.0)), example.fs, epoch, caption)
