@@ -145,6 +145,6 @@ class Checkpoints:
                 logging.warning("the training resumes from %s, the previous checkpoint", path)
             return state
         if found:
-            expected = "a sound one (remove the experiment folder to train from the start)"
+            expected = "a whole one (remove the experiment folder to train from the start)"
             raise InputError(" and ".join(map(str, found)), "a damaged checkpoint", expected)
         return None

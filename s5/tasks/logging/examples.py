@@ -144,7 +144,7 @@ class Examples:
         self._shown: list[_Shown] = []
 
     def due(self, epoch: int) -> bool:
-        """Whether to show them after this epoch: the first, the last, and every ``interval``-th unless it is too soon."""
+        """Whether to show them after this epoch: the first, the last, and every ``interval``-th if not too soon."""
         if epoch in (1, self.max_epoch):
             return True
         return epoch % self.interval == 0 and (self.share == 1 or time.monotonic() >= self._not_before)
@@ -216,7 +216,7 @@ class _Separated(_Shown):
             board.audio(tag, source * self.example.gain, self.example.fs, epoch)
 
     def write_made(self, model: SeparationModel, boards: Sequence[Board], epoch: int) -> None:
-        """Writes estimates and spectrograms. Estimates of one class are ordered by their references, as in validation."""
+        """Writes estimates and spectrograms. References order the estimates of one class, as in validation."""
         example = self.example
         mixture, label_index = self._batch(model)
         queries = F.one_hot(label_index, model.n_labels + 1)[..., : model.n_labels].to(mixture.dtype)
@@ -232,7 +232,7 @@ class _Separated(_Shown):
             waveform = waveform if finite else np.zeros_like(waveform)
             excess = float(np.abs(waveform).max()) * example.gain
             if excess > 1:
-                caption += f", heard {20 * np.log10(excess):.1f} dB too soft"  # it would clip otherwise
+                caption += f", played {20 * np.log10(excess):.1f} dB softer"  # it would clip otherwise
             for board in boards:
                 tag = f"{example.name}/{name}/estimate"
                 board.audio(tag, waveform * (example.gain / max(excess, 1.0)), example.fs, epoch, caption)
