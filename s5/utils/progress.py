@@ -1,4 +1,4 @@
-"""Progress where people wait: a bar in a terminal, a log line a minute elsewhere."""
+"""Display of progress: a bar in a terminal, a log line a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 LOG_INTERVAL = 60.0
-"""Seconds between lines where nobody watches."""
+"""Seconds between two log lines."""
 
 T = TypeVar("T")
 
 
 def in_terminal() -> bool:
-    """Whether a person watches: stderr is a terminal, or the launcher passes it on to one (and says so)."""
+    """Whether a person watches: stderr is a terminal, or the launcher passes it on to one (``S5_TERMINAL``)."""
     return sys.stderr.isatty() or os.environ.get("S5_TERMINAL") == "1"
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Passes items on and shows how far the work is: a bar in a terminal, a log line a minute elsewhere."""
+    """Yields the items and shows the progress: a bar in a terminal, a log line a minute elsewhere."""
     from tqdm import tqdm
 
     if in_terminal():
-        # A terminal may say that it has no columns and no lines (in containers), and tqdm then draws nothing.
+        # In a container, a terminal may have no columns and lines, and tqdm would draw nothing.
         size = shutil.get_terminal_size()
         yield from tqdm(items, total=total, desc=what, leave=False, ncols=min(size.columns, 100), nrows=size.lines)
         return

@@ -1,4 +1,4 @@
-"""Spectrograms as small images; the page draws the axes as text, which stays readable at any width."""
+"""Spectrograms as small images without axes, which the listening page adds as text."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 RANGE_DB = 70
-"""Levels further below 0 dB than this are drawn as the darkest colour."""
+"""Range of the drawn levels below 0 dB. Lower levels have the darkest colour."""
 
 COLOUR_MAP = "magma"
-"""Dark to light in even steps: the order stays readable without colour vision and in grey print."""
+"""Colours from dark to light in even steps, which remain in order in grey print and without colour vision."""
 
 _COLUMNS = 480
-_LEVELS = 64  # steps of about 1 dB: what an eye can tell, in half the bytes of 256
+_LEVELS = 64  # steps of about 1 dB, as fine as an eye can see, in half the bytes of 256
 
 
 def power(waveform: np.ndarray, fs: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def power(waveform: np.ndarray, fs: int) -> np.ndarray:
         [frequency, time] float32, lowest frequency first, from above 0 Hz to fs / 2; at most 480 columns.
     """
     size = 2 ** round(np.log2(0.032 * fs))
-    # Up to 15 s the hop stays below the window, so no moment is left out.
+    # Up to 15 s the hop is below the window, so that no sample is left out.
     hop = max(1, -(-len(waveform) // _COLUMNS))
     padded = np.pad(np.asarray(waveform, np.float32), size // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:-1:hop]
@@ -49,7 +49,7 @@ def save_png(path: str | Path, spectrogram: np.ndarray, reference: float) -> Non
     Args:
         path: file to write.
         spectrogram: as :func:`power` returns it.
-        reference: the power that is 0 dB, the lightest colour.
+        reference: power of 0 dB, the lightest colour.
     """
     from PIL import Image
 
@@ -62,18 +62,18 @@ def save_png(path: str | Path, spectrogram: np.ndarray, reference: float) -> Non
 
 @cache
 def colours(n: int) -> np.ndarray:
-    """The colour scale, [n, 3] uint8, lowest level first."""
+    """Colour scale [n, 3] uint8, lowest level first."""
     import matplotlib
 
     return (matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, n))[:, :3] * 255).round().astype(np.uint8)
 
 
 def envelope(waveform: np.ndarray, columns: int = 240) -> np.ndarray:
-    """Energy over time: the mean power in equal parts of the signal, one after the other.
+    """Energy over time: the mean power in consecutive equal parts of the signal.
 
     Args:
         waveform: [T].
-        columns: number of parts; fewer where there are fewer samples.
+        columns: number of parts; fewer if there are fewer samples.
 
     Returns:
         [columns] float64.
