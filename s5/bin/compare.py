@@ -1,4 +1,4 @@
-"""Compares two scored systems on the same mixtures: differences of their figures with bootstrap intervals."""
+"""Compares two scored systems on the same mixtures, with bootstrap intervals of the differences."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("first", metavar="A", help="scores.json of stage 11, or the results folder that holds it")
-    add("second", metavar="B", help="likewise; positive differences: B is ahead")
-    add("--by", choices=("subset", "n_sources", "class", "room"), help="also for these parts of the mixtures")
-    add("--out", type=Path, metavar="FILE", help="JSON file of the differences to write")
+    add("second", metavar="B", help="the same for the second system; positive differences: B is better")
+    add("--by", choices=("subset", "n_sources", "class", "room"), help="group of mixtures to compare as well")
+    add("--out", type=Path, metavar="FILE", help="JSON file to write")
     add("--resamples", type=count, default=10000, help="bootstrap resamples for the intervals")
     add("--level", type=percentage, default=95.0, metavar="PERCENT", help="confidence level of the intervals")
     add("--seed", type=count_or_zero, default=0, help="seed of the bootstrap")

@@ -1,7 +1,7 @@
-"""Prints a system and its trainings with all that their YAMLs inherit, each key with the file that it comes from.
+"""Prints a system and its trainings with all inherited keys, and the file of each key.
 
-Each experiment and results folder keeps its part of it, origins.yaml. With --model and --phase: what that training is
-made of, as exp/<model>/resolved.yaml keeps it.
+The folders of experiments and results keep it as origins.yaml. With --model and --phase, the output is the description
+of that training that exp/<model>/resolved.yaml keeps.
 """
 
 from pathlib import Path
@@ -16,18 +16,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_system(parser)
-    add("--model", metavar="NAME", help="a tagger or separator of it")
+    add("--model", metavar="NAME", help="tagger or separator of the system")
     add("--phase", default="train", help="train, finetune, finetune2, ...")
-    add("--train", default="data/train", metavar="DIR", help="data directory that it trains with")
-    add("--valid", default="data/valid", metavar="DIR", help="data directory that it is validated with")
+    add("--train", default="data/train", metavar="DIR", help="data directory for training")
+    add("--valid", default="data/valid", metavar="DIR", help="data directory for validation")
     add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    add("--compare", action="store_true", help="refuse a training that is not that of the model in its folder")
+    add("--compare", action="store_true", help="refuse a training that differs from the model in its folder")
     add("espnet", nargs="*", help="ESPnet options of the training, after --")
     args = parser.parse_args(argv)
 
     if args.model is None:
         if args.compare or args.espnet:
-            raise InputError("--model", "none", "one, with --compare or ESPnet options")
+            raise InputError("--model", "none", "a name, because --compare and ESPnet options need one")
         print(describe_system(args.system), end="")
         return
     from s5.tasks.resolved import as_text, check_same, phase_of, resolved, start_options

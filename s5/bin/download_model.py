@@ -1,6 +1,6 @@
-"""Stage 3 of published systems: fetches the baselines' checkpoints, verifies and converts them into experiment folders.
+"""Stage 3 of published systems: downloads the baselines' checkpoints and converts them into experiment folders.
 
-What is there already is left as it is.
+Existing models are not changed.
 """
 
 from s5.bin.command import Parser, run
@@ -12,9 +12,9 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--system", required=True, help="system of published models: a YAML, or its name in conf/systems")
     add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    add("--downloads", default="data/downloads", metavar="DIR", help="where the published files go")
-    add("--file", metavar="ZIP", help="the published file, where it is here already")
-    add("--mirror", action="append", default=[], metavar="URL", help="address to try first; may be given again")
+    add("--downloads", default="data/downloads", metavar="DIR", help="folder of the published files")
+    add("--file", metavar="ZIP", help="published file that you have already")
+    add("--mirror", action="append", default=[], metavar="URL", help="address to try first; may be repeated")
     args = parser.parse_args(argv)
 
     from s5.challenge.baselines import download_models

@@ -1,4 +1,4 @@
-"""Draws figures of a system: results, learning curves, a mixture as the taggers see it."""
+"""Draws figures of a system: results, learning curves, and a mixture with the features of the taggers."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--data_root", default="data", metavar="DIR", help="folder of the data directories")
     add("--out", metavar="DIR", help="folder of the figures (default: EXPDIR/SYSTEM/report/figures)")
     add("--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="kinds to draw")
-    add("--mixture", metavar="UTT", help="mixture that the features are of; else one with two classes")
+    add("--mixture", metavar="UTT", help="mixture of the features (default: one with two classes)")
     args = parser.parse_args(argv)
 
     from s5.report.all_plots import draw_all

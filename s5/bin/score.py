@@ -17,7 +17,7 @@ LABELS = Path("conf/labels.txt")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses, scores, prints, writes."""
+    """Entry point."""
     parser = Parser(
         "Scores estimates named as in the challenge against references; prints a table, writes scores.json."
     )
@@ -25,11 +25,11 @@ def main(argv: list[str] | None = None) -> None:
     add("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {FORM} (or .flac)")
     add("--references", type=Path, required=True, metavar="DIR", help="data directory, or soundscape/ + oracle_target/")
     add("--out", type=Path, metavar="FILE", help="scores.json to write")
-    add("--labels", type=Path, metavar="FILE", help="one label a line; else conf/labels.txt if there, else DCASE's 18")
+    add("--labels", type=Path, metavar="FILE", help="one label a line (default: conf/labels.txt, or the 18 of DCASE)")
     add("--probabilities", type=Path, metavar="FILE", help="confidence of each estimate: lines of <utt> <p> ...")
     add("--system", metavar="NAME", help="name of the system, for the results")
-    add("--set", metavar="NAME", help="name of the test set; else the references' folder")
-    add("--oracle_labels", action="store_true", help="note in the scores that the labels were the true ones")
+    add("--set", metavar="NAME", help="name of the test set (default: the references' folder)")
+    add("--oracle_labels", action="store_true", help="note in the scores that the labels are correct")
     add(
         "--select",
         choices=("sdr", "sdri"),
@@ -40,7 +40,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--penalty_fn", type=number, default=0.0, metavar="DB", help="value of a missed source in dB")
     add("--penalty_fp", type=number, default=0.0, metavar="DB", help="value of a false source in dB")
     add(
-        "--metadata", type=Path, metavar="FILE", help="list of the scenes (valid.json), for figures by SNR, angle, room"
+        "--metadata",
+        type=Path,
+        metavar="FILE",
+        help="list of the scenes (valid.json), for figures by SNR, angle and room",
     )
     add("--resamples", type=count_or_zero, default=1000, help="bootstrap resamples for the intervals; 0: no intervals")
     add("--level", type=percentage, default=95.0, metavar="PERCENT", help="confidence level of the intervals")

@@ -1,4 +1,4 @@
-"""Makes a fixed set of scenes, or a virtual training set."""
+"""Stage 2: makes a fixed set of scenes or a virtual training set."""
 
 import logging
 
@@ -10,26 +10,24 @@ from s5.utils.shards import Shards
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.simulate``; run from the recipe folder."""
-    parser = Parser(
-        "Draws or reads scenes, renders them and writes a data directory; goes on where an earlier run stopped."
-    )
+    parser = Parser("Draws or reads scenes, renders them and writes a data directory. Resumes after an interruption.")
     add = parser.add_argument
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument(
         "--config",
         metavar="YAML",
-        help="sampler YAML, e.g. conf/scenes/valid.yaml: scenes are drawn; or one with the key scenes, a list as below",
+        help="sampler YAML that draws scenes, e.g. conf/scenes/valid.yaml, or has the key scenes, a list as below",
     )
     wanted.add_argument(
-        "--scenes", metavar="FILE", help="metadata list (valid.json of either challenge) or one scene's JSON file"
+        "--scenes", metavar="FILE", help="metadata list (valid.json of a challenge) or the JSON file of a scene"
     )
-    add("--out", required=True, metavar="DIR", help="data directory, e.g. data/valid; its mixtures are named after it")
-    add("--num_scenes", type=count, help="so many scenes, instead of the configuration's; of a list the first")
+    add("--out", required=True, metavar="DIR", help="data directory, e.g. data/valid, which names its mixtures")
+    add("--num_scenes", type=count, help="number of scenes (default: all of a list, or as the YAML says)")
     add("--nj", type=count, default=1, help="processes; the files do not depend on it")
-    add("--virtual", action="store_true", help="write only sampler.yaml: scenes are drawn in training")
-    add("--simulator", default="native", metavar="NAME", help="what places and renders events: native, spatialscaper")
+    add("--virtual", action="store_true", help="write only sampler.yaml; training draws the scenes")
+    add("--simulator", default="native", metavar="NAME", help="simulator of the scenes: native, spatialscaper")
     add("--format", choices=("wav", "flac"), default="wav", help="format of the waveforms")
-    add("--subtype", choices=("float", "16", "24"), help="bits of their samples; by default wav: float, flac: 24")
+    add("--subtype", choices=("float", "16", "24"), help="bits of the samples (default: float for wav, 24 for flac)")
     add(
         "--on_bad_audio",
         choices=("stop", "skip", "keep"),
@@ -37,9 +35,9 @@ def main(argv: list[str] | None = None) -> None:
         help="files without samples or sound, of NaN or wrong channels, rooms with responses of zeros or NaN (all are "
         "listed in OUT/bad_audio.tsv): stop (default), do without them, or keep those without sound as silent events",
     )
-    add("--root", default=".", metavar="DIR", help="folder that the paths in listed scenes start from")
+    add("--root", default=".", metavar="DIR", help="base folder of the paths in listed scenes")
     add_shards(parser)
-    add("--prepare", action="store_true", help="check the audio and the folder, for parts to come")
+    add("--prepare", action="store_true", help="check the audio and the folder before the parts")
     args = parser.parse_args(argv)
     shards = Shards.parse(args.shard, args.join, args.parts, args.prepare)
     if args.nj > 1:

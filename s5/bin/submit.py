@@ -10,11 +10,11 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--authors", required=True, metavar="YAML", help="the authors' details, conf/submission.yaml filled in")
+    add("--authors", required=True, metavar="YAML", help="details of the authors, see conf/submission.yaml")
     add_system(parser)
     add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     add("--eval_data", required=True, metavar="DIR", help="data directory of the evaluation set")
-    add("--eval_results", required=True, metavar="DIR", help="results on it, e.g. exp/mini/eval")
+    add("--eval_results", required=True, metavar="DIR", help="results of the evaluation set, e.g. exp/mini/eval")
     add("--scores", required=True, metavar="FILE", help="scores.json of the development set's test part")
     add("--out", required=True, metavar="DIR", help="folder for the zip, the meta file and the addresses")
     add_rules(parser)

@@ -1,4 +1,4 @@
-"""Stage 7: posteriors of every tagger of a system on a data directory."""
+"""Stage 7: computes the posteriors of all taggers of a system on a data directory."""
 
 from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, run
 

@@ -1,6 +1,6 @@
-"""Stages 3 to 6: trains one model of a system as an ESPnet2 task; goes on where an interrupted training stopped.
+"""Stages 3 to 6: trains one model of a system as an ESPnet2 task, or resumes its training.
 
-SIGTERM and SIGUSR1 make it save and end with exit status 75; the same command goes on from there.
+At SIGTERM or SIGUSR1 it saves and ends with exit status 75. The same command resumes.
 """
 
 import os
@@ -19,8 +19,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")
     add("--valid", default="data/valid", metavar="DIR", help="data directory")
     add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    add("--ngpu", type=int, default=-1, help="GPUs; -1: all that there are")
-    add("--nproc", type=count, help="processes on each machine that share every batch; by default one a GPU, else one")
+    add("--ngpu", type=int, default=-1, help="number of GPUs; -1: all")
+    add("--nproc", type=count, help="processes on each machine that share every batch (default: one a GPU, or one)")
     add("espnet", nargs="*", help="further ESPnet options, after --")
     args = parser.parse_args(argv)
 

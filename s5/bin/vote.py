@@ -1,4 +1,4 @@
-"""Stage 8: posteriors to labels; or, with --oracle, the references as labels."""
+"""Stage 8: votes on labels from the posteriors, or copies the reference labels (--oracle)."""
 
 from s5.bin.command import Parser, add_system, run
 
@@ -8,7 +8,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_system(parser, "system YAML, or a model archive")
-    add("--oracle", metavar="DIR", help="data directory whose labels are taken instead of a vote")
+    add("--oracle", metavar="DIR", help="data directory whose labels to use instead of a vote")
     add("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
     args = parser.parse_args(argv)
 
