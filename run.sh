@@ -3,7 +3,7 @@
 # shellcheck disable=SC2031,SC2154  # options are assigned by parse_options, field by read_fields
 set -euo pipefail
 root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-# Slurm runs a copy of a submitted script; it knows where the original is.
+# Slurm runs a copy of a submitted script, but it knows the path of the original.
 [ -e "$root/path.sh" ] || root=$(scontrol show job "${SLURM_JOB_ID:-}" | sed -n 's|^ *Command=\(.*\)/run\.sh.*|\1|p')
 
 usage='The staged recipe: recordings -> scenes -> taggers and separators -> labelled,
@@ -14,28 +14,28 @@ separated sources -> scores and a page to listen to.
   ./run.sh --stage 11                      score again
   egs/NAME/run.sh --system conf/systems/X.yaml
 
-What is done is not done again unless what it depends on has changed.'
+A finished step runs again only if its inputs have changed.'
 
 options=(
-  "stage|1|number|first stage to run; given as 11 or more, these stages run even if done"
+  "stage|1|number|first stage to run; if you ask for 11 or more, these stages run even if done"
   "stop_stage|12|number|last stage to run"
-  "dataset|mini_s5|text|recipe folder below egs/; the run works there"
-  "system|conf/systems/mini.yaml|text|YAML of the system: its taggers, vote, separators and fusion, or a model archive (NAME.s5), which is trained already; looked for in the recipe folder, then from where you are, then in the repository"
-  "size|full|text|size of the system's models: full, as its YAML has them, or a file of conf/sizes, e.g. mini"
+  "dataset|mini_s5|text|recipe folder below egs/, in which the run works"
+  "system|conf/systems/mini.yaml|text|YAML of the system (taggers, vote, separators and fusion), or a trained model archive (NAME.s5); the path is relative to the recipe folder, the current folder or the repository"
+  "size|full|text|size of the system's models: full, as in its YAML, or the name of a file in conf/sizes, e.g. mini"
   "expdir|exp|text|folder of models, logs and results, relative to the recipe folder"
-  "test_sets|test|text|data sets that stages 7 to 12 work on, e.g. \"test eval\""
+  "test_sets|test|text|data sets for stages 7 to 12, e.g. \"test eval\""
   "eval_sets||text|data sets without references, for stages 7 to 10 and 13"
-  "download_model||text|published system to fetch instead of training one: official_2026_1c, official_2026_4c, official_2025_resunetk or official_2025_resunet"
-  "submission||text|YAML of the authors' details, a filled-in conf/submission.yaml: stage 13 then makes the submission to the challenge, of the first of --eval_sets"
-  "oracle|also|also,only,no|separate and score with the true labels too, only so, or not"
-  "ngpu||number|GPUs a training uses, 0 for the CPU; by default 1 where there is one"
-  "num_nodes|1|number|machines a training uses"
-  "nj||number|parallel jobs of the stages that work item by item; by default the number of cores"
-  "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md); S5_CMD, set in the environment or in a file cmd.sh beside this script, is another default"
-  "overwrite|false|flag|do the asked stages again even if done; trained models are moved to NAME.<date-time>"
-  "train_args||text|more ESPnet options for every training, e.g. \"--max_epoch 5\""
-  "scene_args||text|more options for every call of simulate, e.g. \"--num_scenes 6\""
-  "data_args||text|more options for local/data.sh; if not given, those of the last time; others do stage 1 again"
+  "download_model||text|published system to download instead of training one: official_2026_1c, official_2026_4c, official_2025_resunetk or official_2025_resunet"
+  "submission||text|YAML of the authors' details, a filled-in conf/submission.yaml; stage 13 then makes a submission from the first of --eval_sets"
+  "oracle|also|also,only,no|use the true labels for separation and scores: as well, only, or not"
+  "ngpu||number|number of GPUs of a training, 0 for the CPU; default: 1 if there is one"
+  "num_nodes|1|number|number of machines of a training"
+  "nj||number|number of parallel jobs of the stages that work on items; default: the number of cores"
+  "cmd|utils/run_local.sh|text|launcher of the jobs, with its options, e.g. \"utils/run_slurm.py --partition cpu\" (docs/cluster.md); set S5_CMD in the environment or in a file cmd.sh beside this script to change the default"
+  "overwrite|false|flag|run the stages again even if done; trained models are renamed to NAME.<date-time>"
+  "train_args||text|ESPnet options for every training, e.g. \"--max_epoch 5\""
+  "scene_args||text|options for every call of simulate, e.g. \"--num_scenes 6\""
+  "data_args||text|options for local/data.sh; default: those of the last run; other options run stage 1 again"
 )
 
 epilog='Stages:
@@ -47,27 +47,27 @@ epilog='Stages:
    6 separator-ft  continue or fine-tune them
    7 tag           posteriors of every tagger on the test sets
    8 vote          posteriors -> labels
-   9 separate      every separator, given the labels
+   9 separate      outputs of every separator for the labels
   10 fuse          all separators -> one waveform a slot
   11 score         CAPI-SDRi, CA-SDRi, accuracies
   12 report        EXPDIR/RESULTS.md, a page to listen to
   13 pack          the system as one file; a submission to the challenge
-An option takes its value as --name value or --name=value. Words in an option
-that holds several are parted by spaces.'
+Write a value as --name value or --name=value. Separate several values by
+spaces.'
 
 . "$root/utils/log.sh"
 . "$root/utils/lock.sh"
 . "$root/utils/parse_options.sh"
 . "$root/utils/stage.sh"
 parse_options "$@"
-# What a cluster's users always pass to --cmd: S5_CMD, from the environment or from a file of theirs.
+# Users of a cluster can set the default of --cmd: S5_CMD in the environment or in cmd.sh.
 # shellcheck source=/dev/null
 if [ -z "${S5_CMD:-}" ] && [ -f "$root/cmd.sh" ]; then . "$root/cmd.sh"; fi
 if [ -z "${given[cmd]:-}" ]; then cmd=${S5_CMD:-$cmd}; fi
 [ ${#arguments[@]} -eq 0 ] || usage_error "found '${arguments[0]}', expected options only"
 [ -d "$root/egs/$dataset" ] || die "--dataset: found no egs/$dataset, expected one of $(cd "$root/egs" && echo *)"
 
-# Paths in options: from the recipe folder, where everything runs, then from where the caller is, then from the repository.
+# Paths in options are relative to the recipe folder, where everything runs, then to the current folder or the repository.
 caller=$PWD
 . "$root/path.sh"
 cd "$root/egs/$dataset"
@@ -76,7 +76,7 @@ find_launcher "$cmd"
 if [ -n "$download_model" ]; then system=conf/systems/$download_model.yaml; fi
 if [ ! -e "$system" ] && [ -e "$caller/$system" ] && ! [ "$caller" -ef "$root" ]; then system=$caller/$system; fi
 resolve "$system" >/dev/null || die "--system: found no file $system, expected the YAML of a system"
-if [[ $system == *.s5 ]] && asked 13; then die "--stop_stage: found 13, expected at most 12 with an archive, which is packed already"; fi
+if [[ $system == *.s5 ]] && asked 13; then die "--stop_stage: found 13, expected at most 12, because an archive is already packed"; fi
 
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
 ngpu=${ngpu:-$((gpus > 0))}
@@ -96,30 +96,29 @@ while read_fields; do
   if [ -n "${field[path]:-}" ]; then system_deps+=(--dep "${field[path]}"); fi
 done <<<"$plan"
 results=$expdir/$name
-# Scoring is cheap, and asked for by its number it is wanted.
+# Scoring is cheap: run it again if the user asks for its stage.
 again=()
 if [ -n "${given[stage]:-}" ] && [ "$stage" -ge 11 ]; then again=(--always); fi
 
-# Two runs must not write to one folder. Data is shared by all experiments of the recipe folder.
+# Two runs must not write to the same folder. All experiments of a recipe folder share its data.
 lock "$expdir/.lock"
 if asked 1 || asked 2; then lock data/.lock; fi
 
-# Stage 1: the recordings in the challenge's layout, data/raw.
+# Stage 1: recordings in the challenge's layout, data/raw.
 sources=()
 for file in local/*.sh local/*.py local/*.tar* conf/*.yaml; do
   if [ -f "$file" ]; then sources+=(--dep "$file"); fi
 done
 step 1 data --marker data/raw/.done --output data/raw/ --files data/raw --args "${data_args[*]}" "${sources[@]}" -- \
   local/data.sh --nj "$nj" "${data_args[@]}"
-# What scenes are made of is what local/data.sh tells in data/raw/.content, else names, sizes and times of all recordings:
-# other changes do not matter to them.
+# Scenes depend on the content of the recordings: data/raw/.content by local/data.sh, else their names, sizes and times.
 raw=data/raw/.done
 for file in .files .content; do
   if [ -e data/raw/.done ] && [ -e "data/raw/$file" ]; then raw=data/raw/$file; fi
 done
 
-# Stage 2: what is measured stays fixed: validation and test scenes are rendered once. Training scenes are rendered while
-# training, new ones every epoch; all that is kept of them is the configuration of their sampler.
+# Stage 2: validation and test scenes are rendered once, so that scores compare. Training scenes are rendered during the
+# training, new ones in every epoch. Stage 2 writes only the configuration of their sampler.
 for config in conf/scenes/*.yaml; do
   set=$(basename "$config" .yaml)
   if [[ $set == train* ]]; then form=(--virtual --nj "$nj") split=(); else form=() split=(--split "data/$set/.parts" --prepare); fi
@@ -131,7 +130,7 @@ for config in conf/scenes/*.yaml; do
 done
 if [ -n "${locks[data/.lock]:-}" ]; then unlock data/.lock; fi
 
-# Published checkpoints, in the place of stages 3 to 6.
+# Published checkpoints replace stages 3 to 6.
 if [ -n "$download_model" ]; then
   needs=(--dep "$S5_ROOT/conf/official.yaml")
   while read_fields; do
@@ -141,7 +140,7 @@ if [ -n "$download_model" ]; then
     python -m s5.bin.download_model --system "$system" --expdir "$expdir"
 fi
 
-# train STAGE NAME KIND first|further: the first trainings of the models of a kind, or those that go on from others.
+# train STAGE NAME KIND first|further: runs the first trainings of the models of a kind, or their fine-tunings.
 train() {
   local number=$1 stage_name=$2 kind=$3 which=$4 name folder training compare state none=1
   asked "$number" || return 0
@@ -151,7 +150,7 @@ train() {
     need data/train/.done data/valid/.done
     if [ -n "${field[before]:-}" ]; then need "$expdir/${field[before]}/.done"; fi
     training=("${of_system[@]}" --model "${field[model]}" --phase "${field[phase]}" --train data/train --valid data/valid --expdir "$expdir")
-    # What it is made of. A model that was made of something else is not touched, and stops the run here.
+    # The description of the training. The run stops here if the folder holds the model of another training.
     compare=(--compare)
     if [ "$overwrite" = true ]; then compare=(); fi
     state=$(python -m s5.bin.config "${training[@]}" "${compare[@]}" -- "${train_args[@]}") || exit 1
@@ -162,7 +161,7 @@ train() {
   [ -z "$none" ] || log "stage $number ($stage_name): nothing to train in $system"
 }
 
-# trained KIND: sets needs, the markers of the system's trained models of a kind, of each that of its last training.
+# trained KIND: sets needs to the markers of the last trainings of the system's models of a kind.
 trained() {
   needs=()
   while read_fields; do
@@ -170,24 +169,24 @@ trained() {
   done <<<"$plan"
 }
 
-# Stage 3: the taggers; from a pretrained encoder only the heads, so that their first large gradients do not spoil it.
+# Stage 3: taggers. Only the heads of a pretrained encoder, because their first large gradients would spoil it.
 train 3 tagger tagger first
 
-# Stage 4: then the upper layers of the encoder with them.
+# Stage 4: the heads with the upper layers of the encoder.
 train 4 tagger-ft tagger further
 
-# Stage 5: the separators, given the true labels.
+# Stage 5: separators, with the true labels.
 train 5 separator separator first
 
-# Stage 6: what continues from a trained separator: another loss, more blocks, scenes that resemble the test's.
+# Stage 6: further trainings of a separator: another loss, more blocks, or scenes that resemble the test scenes.
 train 6 separator-ft separator further
 
-# From here on results: of each test set one folder with the system's own labels and one with the true ones (_oracle).
+# Results: each test set has a folder for the system's own labels and one for the true labels (_oracle).
 own=() true_labels=()
 [ "$oracle" = only ] || own=("${test_sets[@]}")
 [ "$oracle" = no ] || true_labels=("${test_sets[@]/%/_oracle}")
 
-# marker_of SET: what tells a data set from another: what stage 2 says of its content; wav.scp where local/data.sh made it.
+# marker_of SET: file that identifies the content of a data set: from stage 2, or wav.scp if local/data.sh made the set.
 marker_of() {
   local file=.done
   if [ ! -e "data/$1/.done" ] && [ -e "data/$1/wav.scp" ]; then file=wav.scp; fi
@@ -195,13 +194,13 @@ marker_of() {
   echo "data/$1/$file"
 }
 
-# Stages 7, 9 and 10 run networks as it says.
+# Settings of the networks in stages 7, 9 and 10.
 decode=()
 if asked 7 || asked 9 || asked 10; then
-  decode=(--dep "$(resolve conf/decode.yaml)") || die "conf/decode.yaml: found no such file, expected how networks are run"
+  decode=(--dep "$(resolve conf/decode.yaml)") || die "conf/decode.yaml: found no such file, expected the settings of the networks"
 fi
 
-# Stage 7: what every tagger hears in each slot, as probabilities: votes of all kinds can be taken from them.
+# Stage 7: probabilities of the classes in each slot from every tagger, for votes of all kinds.
 trained tagger
 for set in "${own[@]}" "${eval_sets[@]}"; do
   step 7 "tag $set" --marker "$results/$set/posteriors/.done" --output "$results/$set/posteriors/" \
@@ -210,7 +209,7 @@ for set in "${own[@]}" "${eval_sets[@]}"; do
     python -m s5.bin.tag "${of_system[@]}" --expdir "$expdir" --data "data/$set" --out "$results/$set"
 done
 
-# Stage 8: one label a slot from all taggers' posteriors; or the true labels, to measure the separators by themselves.
+# Stage 8: one label a slot from all taggers' posteriors; or the true labels, to measure the separators alone.
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   if [[ $set == *_oracle ]]; then
     needs=(--dep "$(marker_of "${set%_oracle}")") given_labels=(--oracle "data/${set%_oracle}")
@@ -221,7 +220,7 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     "${needs[@]}" -- python -m s5.bin.vote "${of_system[@]}" --out "$results/$set" "${given_labels[@]}"
 done
 
-# Stage 9: every separator, told the labels.
+# Stage 9: outputs of every separator for these labels.
 trained separator
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   step 9 "separate $set" --marker "$results/$set/separated/.done" --output "$results/$set/separated/" \
@@ -230,8 +229,8 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     python -m s5.bin.separate "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set"
 done
 
-# Stage 10: the separators' outputs become one waveform a slot. What the system's gate or refinement changes of its own
-# labels stands in final_labels; a refinement runs the networks again. True labels stay.
+# Stage 10: one waveform a slot from the separators' outputs. The gate and the refinement write their labels to
+# final_labels; a refinement runs the networks again. They leave true labels unchanged.
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs=(--dep "$results/$set/posteriors/.done"); fi
   step 10 "fuse $set" --marker "$results/$set/estimates/.done" --output "$results/$set/estimates/" \
@@ -240,7 +239,7 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     python -m s5.bin.fuse "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" "${note[@]}"
 done
 
-# Stage 11: how good it is.
+# Stage 11: scores.
 needs=()
 for set in "${own[@]}" "${true_labels[@]}"; do
   needs+=(--dep "$results/$set/.scores.done")
@@ -252,11 +251,11 @@ for set in "${own[@]}" "${true_labels[@]}"; do
     --probabilities "$results/$set/final_probabilities" "${note[@]}"
 done
 
-# Stage 12: for people: tables and a page to listen to.
+# Stage 12: tables and a page to listen to.
 step 12 report --marker "$results/.report.done" --output "$expdir/RESULTS.md" "${needs[@]}" "${again[@]}" -- \
   python -m s5.bin.report "${of_system[@]}" --expdir "$expdir" --out "$expdir/RESULTS.md"
 
-# Stage 13: the system as one file, for S5System.from_pretrained; and what the challenge wants to have.
+# Stage 13: the system as one file for S5System.from_pretrained, and a submission to the challenge.
 scored=("${needs[@]}")
 trained tagger
 weights=("${needs[@]}")

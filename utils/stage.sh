@@ -1,34 +1,33 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # stage, stop_stage, overwrite, cmd, nj, expdir: options of the script that sources this
-# Steps of a recipe that are done once. A script that sources this, log.sh and parse_options.sh says
+# Steps of a recipe that run once. A script that sources this file, log.sh and parse_options.sh calls
 #
 #   step 3 "tagger m2d" --marker exp/m2d/.done --output exp/m2d/config.yaml --dep data/train/.done -- command ...
 #
-# and the command runs, through the launcher $cmd and with a log, unless it has succeeded before. A step is done if its
-# marker and its outputs exist and the marker says what was true when the step began: the SHA-256 of every --dep and of the
-# --state. A marker is never written twice alike: a step that is redone makes those that depend on its marker be redone.
-# Nothing that holds weights is ever removed.
+# and the command runs through the launcher $cmd, with a log, unless it has succeeded before. A step is done if its outputs
+# exist and its marker holds the current SHA-256 of every --dep and of the --state. Two markers are never equal: if a step
+# runs again, so do the steps that depend on its marker. No step ever removes weights.
 
 steps_run=0
 steps_done=0
 launcher_pid=
 
-# True for a stage that was asked for.
+# True for a stage to run.
 asked() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 
-# The state of a step's dependencies: a line each; none for a missing file.
+# Checksums of a step's dependencies, one a line; none for a missing file.
 fingerprint() {
   [ ${#deps[@]} -eq 0 ] || sha256sum -- "${deps[@]}" 2>/dev/null || true
   if [ -n "$state" ]; then sha256sum <<<"$state" | sed 's/-$/state/'; fi
 }
 
-# The same of when the step was done; a marker of before there were states says nothing against that of now.
+# Checksums in a marker. An old marker without a state counts as one with the current state.
 noted() {
   if [ -n "$state" ] && ! grep -qE '^[0-9a-f]{64}  state$' "$1"; then fingerprint; else grep -E '^[0-9a-f]{64}  ' "$1"; fi
 }
 
-# list_files FOLDER: name and size of every file below it. Of what is elsewhere, behind links or in the folders that
-# FOLDER/.sources names, a path a line, the time too: it may be edited.
+# list_files FOLDER: name and size of every file below it. Files behind links or in the folders of FOLDER/.sources (one
+# path a line) are listed with their time, because users may edit them.
 list_files() {
   local folder
   {
@@ -40,24 +39,24 @@ list_files() {
   } | sort
 }
 
-# find_linked PATH...: hidden files and links to nothing are left out.
+# find_linked PATH...: name, size and time of files, without hidden ones and broken links.
 find_linked() { find -L "$@" -name '.*' -prune -o -type f -printf '%p\t%s\t%T@\n' 2>/dev/null || true; }
 export -f find_linked
 
-# True if the recordings are those of when the step was done. Before they were listed, nobody knows.
+# True if the recordings are the same as when the step was done, or if they were not listed then.
 same_files() {
   [ -n "$files" ] || return 0
   if [ -e "$files/.files" ]; then list_files "$files" | cmp -s - "$files/.files"; else list_files "$files" >"$files/.files"; fi
 }
 
-# What is not as it was, for people.
+# Logs the first changed file.
 changed_files() {
   local names=()
   mapfile -t names < <(list_files "$files" | diff - "$files/.files" | sed -n 's/^[<>] \([^\t]*\)\t.*/\1/p' | sort -u)
-  [ ${#names[@]} -eq 0 ] || log "stage $number ($name): other files than before: ${names[0]} (${#names[@]} in all)"
+  [ ${#names[@]} -eq 0 ] || log "stage $number ($name): changed files: ${names[0]} (${#names[@]} in all)"
 }
 
-# The state of a step's outputs: how many files are in those that are folders (named with a slash at the end).
+# Number of files in each output that is a folder (its name ends with a slash).
 contents() {
   local path
   for path in "${outputs[@]}"; do
@@ -67,29 +66,29 @@ contents() {
   done
 }
 
-# count_files FOLDER: how many files are below it, hidden ones left out.
+# count_files FOLDER: number of files below it, without hidden ones.
 count_files() { find "$1" ! -type d ! -name '.*' | wc -l; }
 
-# True if each output is there; a name with * stands for one or more files.
+# True if each output exists; a name with * needs at least one file.
 all_there() {
   for path in "${outputs[@]}"; do
     [ -e "$path" ] || compgen -G "$path" >/dev/null || return 1
   done
 }
 
-# The words that the user gave to a step with --args when it was done; none for one that is not done.
+# Words of --args from the last time that a step was done; none if it was not.
 last_args() {
   if [ -e "$1.args" ]; then cat "$1.args"; fi
 }
 
-# True if they are those of now. Markers of before they were kept have none to compare.
+# True if the words are the same now, or if an old marker has none.
 same_args() { [ -z "${args+x}" ] || [ ! -e "$marker.args" ] || [ "$args" = "$(last_args "$marker")" ]; }
 
 is_done() {
   local path kind number
   [ -f "$marker" ] && all_there && same_args || return 1
   [ "$(fingerprint)" = "$(noted "$marker")" ] || return 1
-  # Fewer files than were made: some were deleted.
+  # Files were deleted if there are fewer than the step has made.
   while read -r kind number path; do
     if [ "$kind" = files ]; then
       [ -d "$path" ] && [ "$(count_files "$path")" -ge "$number" ] || return 1
@@ -98,7 +97,7 @@ is_done() {
   same_files
 }
 
-# After a step with --files: refuses fewer files than there were when it was done before of the same.
+# After a step with --files: refuses fewer files than it made before from the same sources.
 refuse_fewer() {
   local path kind found last=$marker.last known
   [ -f "$last" ] || return 0
@@ -106,20 +105,20 @@ refuse_fewer() {
   if [ "$(noted "$last")" = "$before" ] && same_args && same_sources; then
     while read -r kind found path; do
       if [ "$kind" = files ] && [ "$(count_files "$path")" -lt "$found" ]; then
-        die "stage $number ($name): found $(count_files "$path") files in $path, expected $found, as many as before (rm '$(absolute "$last")' takes what is there)"
+        die "stage $number ($name): found $(count_files "$path") files in $path, expected $found, as many as before (rm '$(absolute "$last")' accepts fewer)"
       fi
     done <<<"$known"
   fi
   rm -f -- "$last"
 }
 
-# True if what the recordings are made of is what it was.
+# True if the sources of the recordings are the same.
 same_sources() {
   [ -e "$files/.files" ] || return 0
   cmp -s <(list_files "$files" | grep $'\t.*\t') <(grep $'\t.*\t' "$files/.files")
 }
 
-# put_aside FOLDER: gives it a name of its own, with the time.
+# put_aside FOLDER: renames it to a new name with the time.
 put_aside() {
   local aside n=1 base
   base=$1.$(date '+%Y%m%d-%H%M%S')
@@ -129,18 +128,18 @@ put_aside() {
     aside=$base-$n
   done
   mv -- "$1" "$aside"
-  log "stage $number ($name): begins anew; what was there is $aside"
+  log "stage $number ($name): starts again; the old folder is now $aside"
 }
 
-# need FILE...: stops if an earlier stage has not made one of them.
+# need FILE...: stops if a file of an earlier stage is missing.
 need() {
   local path
   for path in "$@"; do
-    [ -e "$path" ] || die "stage $number ($name): found no $path, expected it from an earlier stage (run from --stage 1: what is done is skipped)"
+    [ -e "$path" ] || die "stage $number ($name): found no $path, expected it from an earlier stage (run from --stage 1; finished steps are skipped)"
   done
 }
 
-# What a failed command complained of: the last 'error: ...' of its log, else its last line.
+# Error of a failed command: the last 'error: ...' of its log, else its last line.
 complaint() {
   local line
   line=$(grep -v '^# ' "$1" 2>/dev/null | grep -E '(^|: )error: ' | tail -n 1) ||
@@ -152,18 +151,17 @@ complaint() {
 
 # step NUMBER NAME --marker FILE [--output PATH] [--dep FILE] [--state TEXT] [--files FOLDER] [--fresh FOLDER] \
 #     [--refill FOLDER] [--launch OPTIONS] [--resume FOLDER] [--split FOLDER] [--args WORDS] [--prepare] [--always] -- COMMAND...
-#   --output   a file or folder that the command makes; of a folder with a slash at its end the files are counted
-#   --state    what the step depends on beside files
-#   --files    a folder of recordings: with others in it or in what it is made of (list_files) the step is not done
-#   --fresh    a folder that is removed before the command runs: nothing stale stays in it
-#   --refill   a folder in which the command makes what is missing; removed first if a dependency has changed since then
+#   --output   a file or folder that the command makes; the files of a folder with a slash at its end are counted
+#   --state    text on which the step depends in addition to files
+#   --files    a folder of recordings; the step runs again if they or their sources (list_files) change
+#   --fresh    a folder to remove before the command runs, so that no old file remains
+#   --refill   a folder in which the command makes missing files; it is removed first if a dependency has changed
 #   --launch   options of the launcher, e.g. "--gpu 1"
-#   --resume   the folder in which the command continues what was cut off; with --overwrite it gets another name, and
-#              the command begins anew
-#   --split    the command works item by item: it is run with --nj, or, where n_shards is above 1, as so many jobs whose
-#              parts are kept in this folder until they are joined (s5/utils/shards.py)
-#   --prepare  before them it has to be called with --prepare
-#   --args     what the user gave to the command: with other words than those that it was done with it is not done
+#   --resume   a folder in which the command resumes; with --overwrite it is renamed, and the command starts again
+#   --split    the command works on items: it runs with --nj, or, if n_shards is above 1, as n_shards jobs whose parts
+#              are kept in this folder until they are joined (s5/utils/shards.py)
+#   --prepare  the command must be called with --prepare before these jobs
+#   --args     options of the user for the command; the step runs again if they change
 #   --always   run even if done
 step() {
   local number=$1 name=$2 marker='' fresh='' refill='' launch='' resume='' split='' prepare='' always='' outputs=() deps=() args
@@ -241,7 +239,7 @@ step() {
   log "stage $number ($name): finished in $((SECONDS - began)) s"
 }
 
-# submit [JOB=...] LOG COMMAND...: by the launcher, in the background, so that a signal is heard at once.
+# submit [JOB=...] LOG COMMAND...: runs the launcher in the background, so that this shell reacts to a signal at once.
 submit() {
   local status=0
   # shellcheck disable=SC2086  # options are words
@@ -252,8 +250,8 @@ submit() {
   return "$status"
 }
 
-# in_shards COMMAND...: those of the n_shards jobs whose parts are missing, then the one that joins the parts. Parts that
-# were made of something else, or by another command, are dropped. log_file becomes the log of what failed.
+# in_shards COMMAND...: runs the jobs whose parts are missing, then joins all parts. Parts of other inputs or of another
+# command are removed. Sets log_file to the log of the job that failed.
 in_shards() {
   local logs=${log_file%.log} now missing status=0 job=JOB
   now=$(fingerprint && echo "$n_shards shards: $*")
@@ -265,9 +263,9 @@ in_shards() {
   fi
   missing=$(missing_shards)
   if [ -n "$missing" ]; then
-    # Not the folder: the launcher may have notes there on jobs that it must end first.
+    # Keep the folder: the launcher may keep notes there on jobs that it must end first.
     if [ -d "$logs" ]; then find "$logs" -maxdepth 1 -name '[0-9]*.log' -delete; fi
-    # The launcher replaces a word wherever it stands: one that no path and no option has.
+    # The launcher replaces this word everywhere, so no path and no option may contain it.
     while [[ "$PWD $logs $split $*" == *"$job"* ]]; do job+=_; done
     submit "$job=$missing" "$logs/$job.log" "$@" --shard "$job/$n_shards" --parts "$split" || status=$?
     if [ "$status" -ne 0 ]; then
@@ -280,7 +278,7 @@ in_shards() {
   rm -rf -- "$split"
 }
 
-# Numbers of the shards that have no part, as 1:3,7.
+# Numbers of the shards without a part, e.g. 1:3,7.
 missing_shards() {
   local i first='' found=
   for ((i = 1; i <= n_shards + 1; i++)); do
@@ -295,21 +293,21 @@ missing_shards() {
   echo "${found#,}"
 }
 
-# Ctrl-C or kill ends what was started as well.
+# Ctrl-C or kill also ends the launcher.
 end_launcher() {
   trap '' INT TERM HUP
   if [ -n "$launcher_pid" ]; then
     kill -TERM "$launcher_pid" 2>/dev/null || true
     wait "$launcher_pid" || true
   fi
-  log "stopped by a signal; the next run goes on from here" >&2
+  log "stopped by a signal; the next run resumes here" >&2
   exit "$1"
 }
 trap 'end_launcher 130' INT
 trap 'end_launcher 143' TERM HUP
 
-# find_launcher COMMAND: sets launcher, the words of --cmd, its path as found from here or below the repository, and
-# n_shards, the number of jobs that steps with --split go in.
+# find_launcher COMMAND: sets launcher, the words of --cmd with the path of the program, and n_shards, the number of jobs
+# of a step with --split.
 find_launcher() {
   read -ra launcher <<<"$1"
   local program=${launcher[0]:-}
@@ -320,12 +318,12 @@ find_launcher() {
   elif ! type -P "$program" >/dev/null; then
     die "--cmd: found no program '$program', expected a launcher like utils/run_local.sh"
   fi
-  # On this machine one job with so many processes starts sooner than so many jobs.
+  # On this machine, one job with nj processes starts sooner than nj jobs.
   n_shards=$nj
   if [ "${program##*/}" = run_local.sh ]; then n_shards=1; fi
 }
 
-# resolve PATH: the path as it is from here, or below the repository; fails if there is no such file.
+# resolve PATH: the path as given, or below the repository; fails if there is no such file.
 resolve() {
   if [ -e "$1" ]; then echo "$1"; elif [ -e "$S5_ROOT/$1" ]; then echo "$S5_ROOT/$1"; else return 1; fi
 }
@@ -341,7 +339,7 @@ read_fields() {
   for part in "${parts[@]}"; do field[${part%%=*}]=${part#*=}; done
 }
 
-# inherited YAML: the file itself and those that its key `inherit` names, a path a line.
+# inherited YAML: the file and the files that its key `inherit` names, one path a line.
 inherited() {
   if grep -q 'inherit:' "$1"; then  # perhaps behind a byte order mark
     python -c 'import sys; from s5.utils.config import yaml_chain; print(*yaml_chain(sys.argv[1]), sep="\n")' "$1"
@@ -350,10 +348,10 @@ inherited() {
   fi
 }
 
-# The last word of a run.
+# Last log line of a run.
 close_run() {
   if [ "$steps_run" -eq 0 ]; then
-    log "nothing to do: what was asked for is done ($steps_done steps; --overwrite true does them again)"
+    log "nothing to do: all $steps_done steps are done (--overwrite true runs them again)"
   else
     log "$steps_run steps run, $steps_done were done before; $((SECONDS / 60)) min $((SECONDS % 60)) s"
   fi

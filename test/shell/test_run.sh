@@ -155,7 +155,7 @@ recipe_run --overwrite true
 rm "$recipe/data/raw/noise/b.flac"
 recipe_run --stop_stage 1
 check "a deleted recording is restored" test -e "$recipe/data/raw/noise/b.flac"
-check "and named" says "other files than before: data/raw/noise/b.flac (1 in all)"
+check "and named" says "changed files: data/raw/noise/b.flac (1 in all)"
 recipe_run
 rm "$recipe/data/raw/noise/b.flac"
 FILES=a.flac recipe_run --stop_stage 1

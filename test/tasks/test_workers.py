@@ -118,7 +118,7 @@ KILLED = "a worker of the data loader was killed by "
 @pytest.mark.parametrize(
     ("dataset", "how", "said"),
     [
-        (VirtualScenes, partial(signal.raise_signal, signal.SIGKILL), KILLED + "SIGKILL, as the kernel does where"),
+        (VirtualScenes, partial(signal.raise_signal, signal.SIGKILL), KILLED + "SIGKILL, probably because memory ran out"),
         (FixedScenes, partial(signal.raise_signal, signal.SIGBUS), KILLED + r"SIGBUS, .*/dev/shm.*: found \d+ MB of"),
         (FixedScenes, partial(os._exit, 0), "ended before its work did: found exit status 0"),
         (VirtualScenes, few_descriptors, "ended before its work did: found exit status 1"),
