@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Raw material of the mini data set in data/raw: recordings from the archive beside this script (those for training at
-# several speeds and in several colours), background noise made from recorded ambiences, and simulated rooms. What is
-# there already is not made again.
+# Makes the raw material of the mini data set in data/raw: recordings from the archive beside this script (the training
+# recordings also at other speeds and through equalisers), background noise from recorded ambiences, and simulated
+# rooms. Existing files are not made again.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -euo pipefail
 local=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 root=$(dirname "$local")
 
-usage='Makes data/raw of the archive beside this script. Called in the recipe folder.'
+usage='Makes data/raw from the archive beside this script. Run it in the recipe folder.'
 options=("nj|2|number|processes")
 . "$root/utils/log.sh"
 . "$root/utils/parse_options.sh"
@@ -16,7 +16,7 @@ parse_options "$@"
 [ "$nj" -ge 1 ] || usage_error "--nj: found $nj, expected at least 1"
 
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-# One thread a process: the work is split over processes.
+# One thread per process, because the work is split over processes.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 python "$local/unpack.py"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by what calls uv: what pip is told about mirrors, proxies and certificates, uv is told too.
+# Passes pip's settings of mirrors, proxies and certificates on to uv, for scripts that source this file.
 
-# python_with_pip PYTHON...: prints the first of these, or of those on PATH, that has pip. The environment's own has none.
+# python_with_pip PYTHON...: prints the first of these, or on PATH, that has pip. The environment's Python has none.
 python_with_pip() {
   local python found
   mapfile -t found < <(type -aP python3 python)
@@ -14,7 +14,7 @@ python_with_pip() {
   return 1
 }
 
-# use_pip_settings PYTHON...: exports them as uv's variables; nothing where no Python has pip.
+# use_pip_settings PYTHON...: exports pip's settings as uv's variables, if a Python has pip.
 use_pip_settings() {
   local python line
   python=$(python_with_pip "$@") || return 0

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# One run at a time in a folder, on one machine or several that share it. Sourced, with log.sh.
+# Locks that allow one run at a time in a folder, also if several machines share it. Source this file and log.sh.
 #
-# A lock consists of two: flock on FILE, which holds exactly as long as this script or something that it started runs, but
-# on some shared file systems is not seen by other machines; and FILE.owner, which only one can create, on every file
-# system, and which stays if its machine dies. It tells who has it: process, machine, Slurm job.
+# A lock has two parts. flock on FILE lasts as long as this script or its children run, but some shared file systems do
+# not show it to other machines. FILE.owner can be created only once on every file system, but remains if its machine
+# dies. It names the process, the machine and the Slurm job.
 
 declare -A locks=() # file -> descriptor
 
-# lock FILE: refuses if another run has it; takes it over from one that is known to have ended.
+# lock FILE: stops if another run has the lock; takes it over from a run that has surely ended.
 lock() {
   local file=$1 fd status=0 exact=1
   mkdir -p "$(dirname "$file")"
@@ -23,14 +23,14 @@ lock() {
         locks[$file]=$fd
         return
         ;;
-      9) die "$file.owner: found no room to write it, expected some" ;;
+      9) die "$file.owner: found no space to write it, expected some" ;;
       *) take_away "$file" "$exact" ;;
     esac
   done
   refuse "$file"
 }
 
-# unlock FILE: before the script ends.
+# unlock FILE: releases a lock before the script ends.
 unlock() {
   local fd=${locks[$1]}
   rm -f -- "$1.owner"
@@ -38,7 +38,7 @@ unlock() {
   unset "locks[$1]"
 }
 
-# create_owner FILE: fails if it is there (or cannot be made), with status 9 if it cannot be filled.
+# create_owner FILE: fails if FILE exists or cannot be made, with status 9 if it cannot be written.
 create_owner() (
   set -o noclobber
   exec 3>"$1" || exit 1
@@ -47,29 +47,29 @@ create_owner() (
   exit 9
 )
 
-# Who we are, in a line.
+# Prints the owner of this run in a line.
 lock_owner() {
   echo "process $$ on ${SLURMD_NODENAME:-$(uname -n)} since $(date '+%Y-%m-%d %H:%M:%S')${SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}"
 }
 
 refuse() {
-  die "$1: found locked by $(cat "$1.owner" 2>/dev/null || echo "another run"), expected one run at a time (wait for it, or use another --expdir; if it is certain that it runs no more: rm '$(absolute "$1.owner")')"
+  die "$1: found locked by $(cat "$1.owner" 2>/dev/null || echo "another run"), expected one run at a time (wait for it, or use another --expdir; if you are sure that it has ended: rm '$(absolute "$1.owner")')"
 }
 
 # take_away FILE EXACT: removes a stale FILE.owner; refuses if it may be valid.
 take_away() {
   local file=$1 owner moved=$1.owner.$$.$RANDOM
   owner=$(cat "$file.owner" 2>/dev/null) || {
-    # Gone in between; or it could not be made.
+    # It was removed in between, or it could not be made.
     [ -w "$(dirname "$file")" ] || die "$file.owner: found a folder that cannot be written, expected one that can"
     return 0
   }
-  if [ -z "$owner" ]; then # being written at this moment
+  if [ -z "$owner" ]; then # it is being written
     sleep 0.2
     return
   fi
   has_ended "$owner" "$2" || refuse "$file"
-  # Of several runs that find it stale one moves it; one that comes late puts back what it has moved.
+  # One of several runs moves a stale file. A late one may move a new file and puts it back.
   mv -- "$file.owner" "$moved" 2>/dev/null || return 0
   if [ "$(cat "$moved")" != "$owner" ]; then
     ln -- "$moved" "$file.owner" 2>/dev/null || true
@@ -79,8 +79,8 @@ take_away() {
   rm -f -- "$moved"
 }
 
-# has_ended OWNER EXACT: true if it is certain that this run is no more. On this machine flock has told (EXACT), else the
-# process does; elsewhere its Slurm job, if it was one.
+# has_ended OWNER EXACT: true if a run has surely ended. On this machine flock shows it (EXACT), or the process; on another
+# machine, the Slurm job of the run.
 has_ended() {
   local process host job queued
   [[ $1 =~ ^process\ ([0-9]+)\ on\ ([^ ]+)\ since ]] || return 1
@@ -91,7 +91,7 @@ has_ended() {
   fi
   [[ $1 =~ ,\ Slurm\ job\ ([0-9]+)$ ]] && type -P squeue >/dev/null || return 1
   job=${BASH_REMATCH[1]}
-  # A requeued job is the same one.
+  # A requeued job has the same number.
   [ "$job" != "${SLURM_JOB_ID:-}" ] || return 0
   queued=$(squeue --noheader --jobs "$job" --states pending,configuring,running,suspended,completing -o %i 2>&1) ||
     [[ $queued == *"Invalid job id"* ]] || return 1

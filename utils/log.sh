@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# log and die for scripts that source this; a line says when, and which file and line of the recipe speaks.
+# Functions log and die for scripts that source this file. A log line has the time, the file and the line of the recipe.
 
 log() {
-  # The recipe's own line, not that of the helper through which it speaks.
+  # The line of the recipe, not of the helper that it called.
   local i=1
   while [[ ${BASH_SOURCE[i]:-} == */utils/*.sh && -n ${BASH_SOURCE[i + 1]:-} ]]; do
     i=$((i + 1))
@@ -16,5 +16,5 @@ die() {
   exit 1
 }
 
-# absolute PATH: the path as it is from everywhere.
+# absolute PATH: the absolute path.
 absolute() { if [[ $1 == /* ]]; then echo "$1"; else echo "$PWD/$1"; fi; }

@@ -6,14 +6,13 @@ root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 
 usage='Makes a recipe for another data set: utils/new_recipe.sh [options] egs/NAME.
 
-What it makes is a small system to start from; every value stands in
-egs/NAME/conf.'
+The recipe has a small system to start from. All values are in egs/NAME/conf.'
 options=(
-  "labels||text|the labels, parted by spaces, in the order of their class index"
-  "channels|4|number|channels of the mixtures; four are taken for first-order Ambisonics"
-  "sampling_rate|32000|number|sampling rate of mixtures and models, in Hz; recordings of other rates are converted"
-  "duration|10|text|length of a scene, in s"
-  "n_slots|3|number|sources of a mixture at most (K)"
+  "labels||text|labels in the order of their class index, separated by spaces"
+  "channels|4|number|channels of the mixtures; 4 means first-order Ambisonics"
+  "sampling_rate|32000|number|sampling rate of mixtures and models in Hz; recordings of other rates are converted"
+  "duration|10|text|length of a scene in s"
+  "n_slots|3|number|largest number of sources of a mixture (K)"
 )
 . "$root/utils/log.sh"
 . "$root/utils/parse_options.sh"
@@ -37,7 +36,7 @@ done
 [ "$sampling_rate" -ge 8000 ] || usage_error "--sampling_rate: found $sampling_rate, expected 8000 or more"
 [ "$(awk "BEGIN { print ($duration >= 1) }")" = 1 ] || usage_error "--duration: found $duration, expected 1 or more"
 
-# Made under another name, then renamed: the recipe is complete or absent.
+# The recipe gets a temporary name first, so that it is complete or absent.
 new=$root/egs/.$name.new
 rm -rf "$new"
 cp -r "$root/egs/TEMPLATE" "$new"
@@ -50,14 +49,14 @@ sed -i -E \
   -e "s/^(n_slots: *)[0-9]+/\1$n_slots/" \
   -e "s/^(n_events: *\[[01], *)[0-9]+/\1$n_slots/" \
   -e "s/^(max_event_overlap: *)[0-9]+/\1$((n_slots > 3 ? n_slots : 3))/" "$new"/conf/scenes/*.yaml
-# Where labels run out, events repeat one; more than two only if the scenes say so.
+# With fewer labels than sources, events repeat a label. More than two repeats need a key in the scenes.
 repeats=$((n_slots - ${#labels[@]}))
 if [ "$repeats" -gt 2 ]; then
   sed -i "/^same_class_min_angle:/a max_same_class: $(printf %-17s "$repeats")# events that repeat a class, at most" "$new"/conf/scenes/*.yaml
 fi
 
-# Models: those of the mini data set, for this channel count, rate, duration and K. Windows of 32 ms or a little more,
-# a power of two; half of that, at most, from one to the next.
+# Models of the mini data set for these channels, rate, duration and K. The window is the smallest power of two of at
+# least 32 ms, and the hop is half of it.
 n_fft=256
 while [ $((n_fft * 1000)) -lt $((32 * sampling_rate)) ]; do n_fft=$((n_fft * 2)); done
 frames=$(awk "BEGIN { printf \"%d\", 100 * $duration + 1 }")

@@ -1,19 +1,19 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # set by the script that sources this, or for it
-# Options of a script, from one table. Before sourcing, the script sets
+# Options of a script from one table. Before it sources this file, the script sets
 #
-#   usage="what the script does, and how it is called"      shown by --help
+#   usage="purpose and call of the script"                  shown by --help
 #   options=("name|default|kind|help" ...)                  kind: text, number, flag (true or false), or a,b,c (one of these)
-#   epilog="..."                                            shown by --help behind the options; may be empty
+#   epilog="..."                                            shown by --help after the options; may be empty
 #
-# and calls parse_options "$@". Each option becomes a variable of its name; --name value and --name=value both work, a flag
-# alone means true. `given[name]` is set for the options on the command line, `arguments` holds the first word that is no
-# option and all behind it. Nothing is evaluated: a value is only ever a value.
+# and calls parse_options "$@". Each option becomes a variable of its name. --name value and --name=value both work, and a
+# flag alone means true. `given[name]` is set for options of the command line. `arguments` holds the first word that is
+# not an option and all after it. No value is evaluated.
 
 declare -A given=()
 arguments=()
 
-# Complains about the command line in one line.
+# Prints an error about the command line and exits with status 2.
 usage_error() {
   echo "${0##*/}: error: $* (see --help)" >&2
   exit 2
@@ -37,7 +37,7 @@ edit_distance() {
   echo "${row[${#b}]}"
 }
 
-# The option whose name is nearest to a wrong one.
+# Prints the option whose name is nearest to a wrong one.
 nearest_option() {
   local entry name distance best=1000 near=
   for entry in "${options[@]}" "help|||"; do
@@ -93,7 +93,7 @@ print_help() {
 }
 
 parse_options() {
-  # Names that no option has: it could not be set from here.
+  # An option cannot have the name of a local variable.
   local _entry _name _value _kind _word
   for _entry in "${options[@]}"; do
     IFS='|' read -r _name _value _kind _ <<<"$_entry"
@@ -134,7 +134,7 @@ parse_options() {
   arguments=("$@")
 }
 
-# True for a word that is one of the options: then the option before it lacks its value.
+# True for a word that is an option: then the option before it has no value.
 is_option() {
   [[ $1 == --* ]] || return 1
   local word=${1#--}

@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
-# Runs a command on this machine, in Kaldi's calling form, with its output in a
+# Runs a command on this machine with Kaldi's options and writes its output to a
 # log file:
 #
 #   run_local.sh [--num_threads N] [--gpu N] [--max_jobs_run N] [JOB=1:N]
 #       log/x.JOB.log command ... JOB ...
 #
-# With JOB=1:N the command runs N times, JOB replaced by the job's number
-# wherever it stands, at most --max_jobs_run (default: the number of cores) at
-# once; JOB=2,5:7 runs those only. Exit status: 0 if all jobs succeeded, else
-# that of the first that failed; the end of its log is shown. --num_threads sets
-# OMP_NUM_THREADS; --gpu 0 hides the GPUs; --mem, --num_nodes 1, --time and
-# --grace are for clusters, and change nothing here. In a terminal the output of
-# a single job is shown as well, and S5_TERMINAL=1 asks the command for progress
-# bars.
+# With JOB=1:N the command runs N times, and JOB is replaced by the job's number
+# everywhere. At most --max_jobs_run jobs (default: the number of cores) run at
+# once. JOB=2,5:7 runs only these jobs. The exit status is 0 if all jobs
+# succeeded, else that of the first failed job, and the end of its log is shown.
+# --num_threads sets OMP_NUM_THREADS. --gpu 0 hides the GPUs. --mem, --num_nodes
+# 1, --time and --grace are for clusters and have no effect here. In a terminal
+# the output of a single job is also shown, with progress bars (S5_TERMINAL=1).
 set -euo pipefail
 
 complain() {
@@ -35,7 +34,7 @@ while [[ ${1:-} == --* ]]; do
     --max_jobs_run) max_jobs_run=$2 ;;
     --num_threads) export OMP_NUM_THREADS=$2 ;;
     --gpu) [ "$2" -gt 0 ] || export CUDA_VISIBLE_DEVICES= ;;
-    --num_nodes) [ "$2" -le 1 ] || complain "--num_nodes: found $2, expected 1 (this is one machine; a cluster needs another --cmd)" ;;
+    --num_nodes) [ "$2" -le 1 ] || complain "--num_nodes: found $2, expected 1 (for a cluster use another --cmd)" ;;
     --mem | --time | --grace) ;;
     *) complain "unknown option $1 (known: --mem, --num_threads, --gpu, --max_jobs_run, --num_nodes, --time, --grace)" ;;
   esac
@@ -68,7 +67,7 @@ end_all() {
   for pid in "${!number_of[@]}"; do
     kill -TERM -- "-$pid" 2>/dev/null || true
   done
-  # Ten seconds to save what is to be saved.
+  # The jobs have ten seconds to save their state.
   for _ in {1..100}; do
     [ -n "$(jobs -pr)" ] || break
     sleep 0.1
@@ -93,7 +92,7 @@ run_job() {
   printf '# %s\n# started %s on %s%s\n' "$(printf '%q ' "$@")" "$(date '+%Y-%m-%d %H:%M:%S')" "$(uname -n)" \
     "${title:+, $title}" >"$log"
   if [ -n "$show" ]; then
-    # A line that was drawn over stands in the log as it was last.
+    # Of a progress bar, the log keeps only the last state.
     S5_TERMINAL=1 "$@" 2>&1 </dev/null | tee /dev/stderr | sed -u 's/.*\r//' >>"$log" || status=${PIPESTATUS[0]}
   else
     "$@" >>"$log" 2>&1 </dev/null || status=$?
@@ -104,7 +103,7 @@ run_job() {
 export -f run_job
 export show
 
-# Waits until a job has ended; notes and shows failures.
+# Waits until a job has ended; notes its failure and shows it.
 reap() {
   local pid running number log status
   wait -n || true
@@ -126,13 +125,13 @@ reap() {
 
 log_name=$1
 shift
-# Without JOB nothing is replaced: a pattern that no word contains.
+# Without JOB, a pattern that no word contains.
 job_pattern=${job_name:-$'\x01'}
 for n in "${numbers[@]}"; do
   while [ "${#number_of[@]}" -ge "$max_jobs_run" ]; do reap; done
   log=${log_name//$job_pattern/$n}
   mkdir -p "$(dirname "$log")" || exit 1
-  # Each job is a process group of its own, so that it ends with all that it started.
+  # Each job is a process group, which ends with all its children.
   setsid "$BASH" -c 'run_job "$@"' run_job "${job_name:+$job_name $n}" "$log" "${@//$job_pattern/$n}" &
   number_of[$!]=$n
 done

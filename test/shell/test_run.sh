@@ -248,7 +248,7 @@ pid=$!
 check "a long stage is under way" wait_for test -s "$FAKE/hanging"
 recipe_run
 check "a second run on the same folder is refused" exits 1
-check "and told how a lock is broken" says "if it is certain that it runs no more: rm '$recipe/exp/.lock.owner'"
+check "and told how a lock is broken" says "if you are sure that it has ended: rm '$recipe/exp/.lock.owner'"
 check "in one line that says who runs" says "exp/.lock: found locked by process $pid on"
 check "only one line" one_line
 kill -TERM "$pid"

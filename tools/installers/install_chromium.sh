@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs Chromium from Debian's packages (Ubuntu's is a snap, which a container
-# cannot run), for the tests in test/browser; does nothing where a browser is
-# there. Needs root. It takes no options.
+# Installs Chromium from Debian's packages for the tests in test/browser, unless
+# there is a browser. (Ubuntu's package is a snap, which a container cannot run.)
+# It needs root and takes no options.
 set -euo pipefail
 
 case ${1:-} in

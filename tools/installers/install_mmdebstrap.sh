@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs mmdebstrap from Debian's packages, for the tests in test/fresh; does
-# nothing where it is there. Needs root. It takes no options.
+# Installs mmdebstrap from Debian's packages for the tests in test/fresh, unless
+# it is installed. It needs root and takes no options.
 set -euo pipefail
 
 case ${1:-} in

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs Slurm and munge from Debian's or Ubuntu's packages, for the tests in
-# test/slurm; does nothing where they are there. Needs root. No service is left
-# running: the tests start daemons of their own. It takes no options.
+# Installs Slurm and munge from Debian's or Ubuntu's packages for the tests in
+# test/slurm, unless they are installed. It starts no service: the tests start
+# their own daemons. It needs root and takes no options.
 set -euo pipefail
 
 case ${1:-} in
@@ -26,7 +26,7 @@ if ! type -P apt-get >/dev/null; then
   exit 1
 fi
 
-# Packages start their services as soon as they are installed, unless this says no.
+# Packages start their services at installation unless this file forbids it.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs W&B's client (wandb), for trainings with --use_wandb true, beside the
-# recipe's packages, which keep their versions; does nothing where it is there.
+# Installs W&B's client (wandb) for trainings with --use_wandb true, unless it is
+# installed. The recipe's packages keep their versions.
 #
 #   tools/installers/install_wandb.sh [--python PYTHON]
 #
-#   --python   of the environment to install into
+#   --python   Python of the environment to install into
 #              (default: tools/venv/bin/python)
 set -euo pipefail
 
