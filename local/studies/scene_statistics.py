@@ -1,13 +1,13 @@
-"""Do our random scenes have the statistics of SpAudSyn's? Both draw from the same folders; every quantity is tested.
+"""Tests whether random scenes of the recipe have the statistics of SpAudSyn's. Both draw from the same folders.
 
     PYTHONPATH=. python local/studies/scene_statistics.py --spaudsyn ../SpAudSyn \
         --baseline ../dcase2026_task4_baseline \
         --root egs/mini_s5/data/raw --split train --duration 4 --max_event_duration 2
 
-SpAudSyn draws as in training: by the data set of the DCASE 2026 Task 4 baseline, which needs torch, librosa and
-python-sofa here. Counts are compared by chi-square tests, continuous quantities by two-sample Kolmogorov-Smirnov
-tests. Ends with status 1 where a p-value, times the number of tests, lies below 0.01. Files that SpAudSyn cannot read
-(not WAV) are converted in a temporary folder.
+SpAudSyn draws as in training, through the data set of the DCASE 2026 Task 4 baseline, which needs torch, librosa and
+python-sofa. Chi-square tests compare counts, and two-sample Kolmogorov-Smirnov tests compare continuous quantities. The
+exit status is 1 if a p-value times the number of tests is below 0.01. Files that SpAudSyn cannot read (not WAV) are
+converted in a temporary folder.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Every tagger variant of some systems, trained with the same budget, and their ensembles: accuracies on a test set.
+"""Compares tagger variants of some systems, trained with the same budget, and their ensembles on a test set.
 
     ./run.sh --system conf/systems/taggers.yaml --size mini --stop_stage 4
     ./run.sh --system conf/systems/taggers_multihot.yaml --size mini --stop_stage 4
     python local/studies/tagger_variants.py
 
-The models and what their training took are read from the experiment folder: scenes seen in all trainings of a model,
-and the wall time of their epochs (training and validation), which depends on the machine that they ran on. Nothing is
-trained here, unless --train runs the recipe for what is missing. The test set is tagged anew; the table is Markdown.
+The models and the costs of their trainings come from the experiment folder: the scenes in all trainings of a model, and
+the wall time of their epochs (training and validation), which depends on the machine. --train runs the recipe for
+missing models. The test set is tagged again. The table is Markdown.
 """
 
 from __future__ import annotations
