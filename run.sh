@@ -3,7 +3,7 @@
 # shellcheck disable=SC2031,SC2154  # options are assigned by parse_options, field by read_fields
 set -euo pipefail
 root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-# Slurm runs a copy of a submitted script; it knows where the original is.
+# Slurm runs a copy of a submitted script, but it knows the path of the original.
 [ -e "$root/path.sh" ] || root=$(scontrol show job "${SLURM_JOB_ID:-}" | sed -n 's|^ *Command=\(.*\)/run\.sh.*|\1|p')
 
 usage='The staged recipe: recordings -> scenes -> taggers and separators -> labelled,
@@ -47,7 +47,7 @@ epilog='Stages:
    6 separator-ft  continue or fine-tune them
    7 tag           posteriors of every tagger on the test sets
    8 vote          posteriors -> labels
-   9 separate      every separator, given the labels
+   9 separate      outputs of every separator for the labels
   10 fuse          all separators -> one waveform a slot
   11 score         CAPI-SDRi, CA-SDRi, accuracies
   12 report        EXPDIR/RESULTS.md, a page to listen to
@@ -77,7 +77,7 @@ find_launcher "$cmd"
 if [ -n "$download_model" ]; then system=conf/systems/$download_model.yaml; fi
 if [ ! -e "$system" ] && [ -e "$caller/$system" ] && ! [ "$caller" -ef "$root" ]; then system=$caller/$system; fi
 resolve "$system" >/dev/null || die "--system: found no file $system, expected the YAML of a system"
-if [[ $system == *.s5 ]] && asked 13; then die "--stop_stage: found 13, expected at most 12 with an archive, which is packed already"; fi
+if [[ $system == *.s5 ]] && asked 13; then die "--stop_stage: found 13, expected at most 12, because an archive is already packed"; fi
 
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
 ngpu=${ngpu:-$((gpus > 0))}
@@ -104,11 +104,11 @@ results=$expdir/$name
 again=()
 if [ -n "${given[stage]:-}" ] && [ "$stage" -ge 11 ]; then again=(--always); fi
 
-# Two runs must not write to one folder. Data is shared by all experiments of the recipe folder.
+# Two runs must not write to the same folder. All experiments of a recipe folder share its data.
 lock "$expdir/.lock"
 if asked 1 || asked 2; then lock data/.lock; fi
 
-# Stage 1: the recordings in the challenge's layout, data/raw.
+# Stage 1: recordings in the challenge's layout, data/raw.
 sources=()
 for file in local/*.sh local/*.py local/*.tar* conf/*.yaml; do
   if [ -f "$file" ]; then sources+=(--dep "$file"); fi
@@ -203,7 +203,7 @@ marker_of() {
 # Decoding settings of stages 7, 9 and 10.
 decode=()
 if asked 7 || asked 9 || asked 10; then
-  decode=(--dep "$(resolve conf/decode.yaml)") || die "conf/decode.yaml: found no such file, expected how networks are run"
+  decode=(--dep "$(resolve conf/decode.yaml)") || die "conf/decode.yaml: found no such file, expected the settings of the networks"
 fi
 
 # Stage 7: posteriors of every tagger in each slot; any vote can be computed from them.

@@ -17,7 +17,7 @@ parse_options "$@"
 [ "$nj" -ge 1 ] || usage_error "--nj: found $nj, expected at least 1"
 
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-# One thread a process: the work is split over processes.
+# One thread per process, because the work is split over processes.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 python "$local/unpack.py"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Diffuse background noise of the mini data set: first-order Ambisonics made from mono recordings of ambiences.
+"""Makes diffuse background noise of the mini data set: first-order Ambisonics from mono recordings of ambiences.
 
-Each file is a sum of plane waves from directions spread evenly over the sphere. Every wave carries another stretch of
-the same recording, turned by a random all-phase filter, so that the waves are uncorrelated and the field is diffuse:
-Y, Z and X (ACN order W, Y, Z, X; SN3D) have a third of W's energy each and are uncorrelated with it.
+Each file is a sum of plane waves from directions spread evenly over the sphere. Every wave is another part of the same
+recording through a random all-pass filter, so that the waves are uncorrelated and the field is diffuse: Y, Z and X (ACN
+order W, Y, Z, X; SN3D) have a third of W's energy each and are uncorrelated with it.
 
 There are few ambiences, and a model would learn their colour: that everything unlike a
 furnace is an event. The takes of the training split, all but the first, are therefore turned by a random smooth
@@ -40,7 +40,7 @@ def directions(n: int) -> np.ndarray:
 
 
 def looped(wav: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """``length`` samples of a recording from a random start, going round with a cross-fade of half a second."""
+    """``length`` samples of a recording from a random start, looped with a cross-fade of half a second."""
     over = min(FS // 2, len(wav) // 4)
     ramp = np.sin(np.linspace(0, np.pi / 2, over))
     ring = wav[: len(wav) - over].copy()
@@ -101,13 +101,13 @@ def _make(job: tuple[str, str], seconds: float) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Makes the files that are missing, or all of them if this file or an ambience changed."""
+    """Makes the missing files, or all files if this script or an ambience has changed."""
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument("--ambience", default="data/raw/ambience", help="mono recordings, a folder a split")
     parser.add_argument("--out", default="data/raw/noise", help="folder of the 4-channel noise")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a file")
-    parser.add_argument("--takes", type=int, default=2, help="files an ambience")
-    parser.add_argument("--train_takes", type=int, default=4, help="files an ambience of the training split")
+    parser.add_argument("--takes", type=int, default=2, help="number of files for each ambience")
+    parser.add_argument("--train_takes", type=int, default=4, help="the same for the training split")
     parser.add_argument("--nj", type=int, default=2, help="processes")
     args = parser.parse_args(argv)
     ambiences = sorted(Path(args.ambience).glob("*/*.*"))

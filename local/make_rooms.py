@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Room impulse responses of the mini data set: first-order Ambisonics, one SOFA file a room.
+"""Makes the room impulse responses of the mini data set: first-order Ambisonics, one SOFA file per room.
 
 The early part comes from pyroomacoustics' image-source method with four directivities at one point, in ACN order W
 (omnidirectional), Y, Z, X (figures of eight with a largest gain of 1, SN3D). The image sources of a limited order are
-complete up to some moment only; from there a diffuse tail takes over: noise that decays with the room's RT60, with the
-energy that the image sources had just before, a third of it in each figure of eight (the share of a diffuse field).
+complete only up to some time. A diffuse tail follows: noise that decays with the room's RT60 from the energy of the
+image sources just before, with a third of it in each figure of eight (the share of a diffuse field).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Rooms:
-    """rooms.yaml."""
+    """Content of rooms.yaml."""
 
     rooms: list[Room]
 
@@ -85,7 +85,7 @@ def image_sources(
     from pyroomacoustics.directivities import DirectionVector, FigureEight, Omnidirectional
 
     pra.constants.set("c", SPEED_OF_SOUND)
-    # A single thread, in every library: the same samples on any machine.
+    # A single thread in every library gives the same samples on any machine.
     pra.constants.set("num_threads", 1)
     shoebox = pra.ShoeBox(size, fs=FS, materials=pra.Material(absorption), max_order=order, air_absorption=False)
     axes = [(90, 90), (0, 0), (0, 90)]  # azimuth and colatitude of +Y, +Z, +X
@@ -201,7 +201,7 @@ def make(room: Room, out: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Makes the rooms that are missing, or all of them if this file or the configuration changed."""
+    """Makes the missing rooms, or all rooms if this script or the configuration has changed."""
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument("--config", default="conf/rooms.yaml", help="sizes, reverberation times and seeds")
     parser.add_argument("--out", default="data/raw/room_ir", help="folder of the SOFA files")

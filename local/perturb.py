@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes copies of the training split's recordings at other speeds and through other equalisers.
 
-A class has a handful of sources here, and what is trained on them learns these sources by heart. Played faster and
-slower, pitch included (Ko et al., Interspeech 2015), and each copy in another colour, as if through another microphone,
-a source stands for more of them. Validation and test stay as they are.
+A class has only a few sources here, and models would learn these sources by heart. A copy is faster or slower with
+another pitch (Ko et al., Interspeech 2015) and sounds as if through another microphone. Validation and test are not
+changed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def colour(wav: np.ndarray, fs: int, filter_db: float, rng: np.random.Generator)
 
 
 def perturb(path: Path, speeds: Sequence[float], filter_db: float = 0.0) -> None:
-    """Writes the copies of one recording that are missing. Raises InputError for an unreadable one."""
+    """Writes the missing copies of a recording. Raises InputError if it cannot be read."""
     todo = [speed for speed in speeds if not other_speed(path, speed).exists()]
     if not todo:
         return
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder in map(Path, args.folders):
         stamp = folder / ".perturbed"
         if folder.is_dir() and not (stamp.is_file() and stamp.read_text(encoding="utf-8") == version):
-            for copy in folder.rglob(f"*{MARK}*.flac"):  # made in another way
+            for copy in folder.rglob(f"*{MARK}*.flac"):  # from other settings
                 copy.unlink()
             write_text(stamp, version)
     found = [p for folder in args.folders for p in sorted(Path(folder).rglob("*.*"))]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Unpacks the archive of the mini data set into data/raw, and counts what is there.
+"""Unpacks the archive of the mini data set into data/raw, and counts the files there.
 
 Only regular files with the expected names are taken, so that no member can write outside the folder; everything is
 unpacked under a temporary name first, and renamed after the whole archive was read.
@@ -28,7 +28,7 @@ from s5.utils.files import write_bytes, write_text
 
 MEMBER = re.compile(r"(sound_event|interference|noise)/(train|valid|test)(/[A-Za-z0-9][A-Za-z0-9_-]*){1,3}\.(ogg|flac)")
 PLACE = {"sound_event": "sound_event", "interference": "interference", "noise": "ambience"}
-"""Folder below data/raw of each kind in the archive: the mono ambiences are raw material of data/raw/noise."""
+"""Folder below data/raw of each kind in the archive. data/raw/noise is made from the mono ambiences."""
 
 
 def members(archive: Path) -> dict[str, bytes]:
@@ -55,14 +55,14 @@ def members(archive: Path) -> dict[str, bytes]:
         raise InputError(
             archive, getattr(e, "strerror", None) or str(e) or "a damaged file", "a gzipped tar archive"
         ) from e
-    # A tar that was cut between two members reads as a shorter one: it lacks the two empty blocks at its end.
+    # A tar that was cut between two members lacks the two empty blocks at its end.
     if not out or content[-1024:].strip(b"\0"):
         raise InputError(archive, "an archive that ends early", "a complete archive")
     return out
 
 
 def unpack(archive: Path, out: Path) -> bool:
-    """Unpacks into ``out``, or what is missing or damaged there; False if exactly this archive lies there already."""
+    """Unpacks the missing and damaged files into ``out``. Returns False if nothing was to do."""
     files = members(archive)
     version = hashlib.sha256(archive.read_bytes()).hexdigest()
     stamp = out / ".unpacked"
@@ -122,7 +122,7 @@ def _room(path: Path) -> bytes:
 
 
 def summary(raw: Path) -> str:
-    """A table of kind, split, label, number of files and of sources, and seconds."""
+    """Table of kind, split, label, number of files and of sources, and seconds."""
     rows: dict[tuple[str, str, str], list[tuple[str, float]]] = defaultdict(list)
     for kind in ("sound_event", "interference", "noise", "room_ir"):
         for path in sorted((raw / kind).rglob("*.*")):
@@ -142,14 +142,14 @@ def summary(raw: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Unpacks, or with --summary counts."""
+    """Entry point."""
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument(
         "--archive", default=str(Path(__file__).resolve().parent / "mini_s5.tar.gz"), help="the archive"
     )
     parser.add_argument("--out", default="data/raw", help="folder to unpack into")
-    parser.add_argument("--summary", action="store_true", help="only count what is in the folder")
-    parser.add_argument("--content", action="store_true", help="only write .content, by which run.sh knows the files")
+    parser.add_argument("--summary", action="store_true", help="only count the files in the folder")
+    parser.add_argument("--content", action="store_true", help="only write .content, a checksum for run.sh")
     args = parser.parse_args(argv)
     if args.summary:
         print(summary(Path(args.out)))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests, on a bare machine: sets up the environment, runs every part even if one fails, ends with the counts.
+# Runs all tests on any machine: sets up the environment, runs every part even if one fails, and prints the counts.
 # shellcheck disable=SC2154  # options are assigned by parse_options
 set -uo pipefail
 root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
@@ -15,10 +15,10 @@ parse_options "$@"
 
 passed=0
 failed=0
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/s5 test.XXXXXX") # with a space: paths must bear one
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/s5 test.XXXXXX") # with a space, which all paths must allow
 trap 'rm -rf "$scratch"' EXIT
 
-# check WHAT COMMAND...: one test; its output is shown if it fails.
+# check NAME COMMAND...: one test. Shows its output if it fails.
 check() {
   local what=$1 began=$SECONDS
   shift
@@ -32,19 +32,19 @@ check() {
   fi
 }
 
-# count COMMAND...: tests that say 'N passed' and 'N failed' themselves.
+# count COMMAND...: tests that print 'N passed' and 'N failed'.
 count() {
   local status=0 number
   "$@" 2>&1 | tee "$scratch/output" || status=$?
   number=$(grep -oE '[0-9]+ passed' "$scratch/output" | tail -n 1)
   passed=$((passed + ${number%% *}))
   number=$(grep -E '[0-9]+ (passed|failed|errors?)' "$scratch/output" | tail -n 1 | grep -oE '[0-9]+ (failed|error)' | awk '{ n += $1 } END { print n + 0 }')
-  # What fails without a count is one failure.
+  # A failure without a count is one failure.
   [ "$status" -eq 0 ] || [ "$number" -gt 0 ] || number=1
   failed=$((failed + number))
 }
 
-# Every shell script that is not ignored by git, by its name or its first line.
+# Prints all shell scripts of the repository.
 shell_files() {
   find . -path ./tools/venv -prune -o -path ./tools/.uv -prune -o -path ./tools/.python -prune -o -path ./.git -prune -o -name data -prune -o -name exp -prune \
     -o -type f \( -name '*.sh' -o -path './.ci/run' -o -path './test/shell/*' \) -print0
@@ -88,7 +88,7 @@ part_shell() {
   done
 }
 
-# On a real Slurm of several node daemons, which the tests start and stop.
+# The tests start and stop a real Slurm cluster with several node daemons.
 part_slurm() {
   local why
   why=$(python test/slurm/cluster.py)
@@ -99,7 +99,7 @@ part_slurm() {
   fi
 }
 
-# A copy of the repository's own files, with this environment.
+# Copies the files of the repository and links its environment.
 copy_repository() {
   mkdir -p "$1"
   {
@@ -112,13 +112,13 @@ copy_repository() {
 
 says() { grep -qE "$1" "$2"; }
 
-# True if git has no word on what is new or changed in a repository.
+# True if git finds no new or changed file in a repository.
 unchanged() {
   git -C "$1" status --porcelain
   [ -z "$(git -C "$1" status --porcelain)" ]
 }
 
-# to FILE COMMAND...: keeps the command's output for later checks.
+# to FILE COMMAND...: writes the output of a command to a file for later checks.
 to() {
   local status=0
   "${@:2}" >"$1" 2>&1 || status=$?
@@ -179,7 +179,7 @@ part_mini() {
   unset S5_NO_SETUP
 }
 
-# What egs/TEMPLATE/README.md says, for the recordings of the mini data set.
+# The steps of egs/TEMPLATE/README.md with the recordings of the mini data set.
 part_template() {
   cp -r "$1/egs/TEMPLATE" "$1/egs/new data"
   cp "$1/egs/mini_s5/conf/labels.txt" "$1/egs/new data/conf"
@@ -194,7 +194,7 @@ part_docs() {
   count python test/docs/run_commands.py "${recordings[@]}"
 }
 
-# On machines with nothing installed.
+# Root file systems without installed packages.
 part_fresh() { count bash test/fresh/run.sh; }
 
 for part in lint unit slow gpu shell slurm mini docs fresh; do

@@ -2,8 +2,8 @@
 
     tools/venv/bin/python tools/check_environment.py
 
-Prints one line for each package that does not: its name, what was found, what was expected and the way to mend it. Exit
-status 1 then. All acts run in one process beside this one, which outlives a library that crashes.
+Prints a line for each package that does not work: its name, the problem and a remedy. The exit status is then 1. All
+tasks run in a process of their own, because a library may crash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-# Those that others import come first.
+# A package comes before the packages that import it.
 ACTS: dict[str, Callable[[], object]] = {}
 
 
@@ -240,7 +240,7 @@ def _() -> object:
     from playwright._impl._driver import compute_driver_executable
     from playwright.sync_api import sync_playwright
 
-    # Not started: what it and its browser need of the system, tools/installers/install_chromium.sh brings.
+    # Not started, because tools/installers/install_chromium.sh installs what it needs of the system.
     return sync_playwright and all(map(os.path.exists, compute_driver_executable()))
 
 
@@ -273,20 +273,20 @@ def _() -> object:
 
 
 def _program(name: str, *arguments: str, given: str) -> bool:
-    """Whether one of the environment's programs takes a file as sound."""
+    """Whether a program of the environment accepts a file."""
     command = [os.path.join(sys.prefix, "bin", name), *arguments]
     subprocess.run(command, input=given, text=True, check=True, capture_output=True)
     return True
 
 
 def requirements() -> dict[str, str]:
-    """The pinned version of every requirement, by name."""
+    """Pinned version of every requirement, by name."""
     lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     return dict(line.split("==") for line in lines if "==" in line)
 
 
 def trouble(name: str, pinned: str) -> tuple[str, str]:
-    """What is wrong with a requirement, and what was expected with the way to mend it; empty where it works."""
+    """Problem of a requirement, and the expectation with a remedy; empty if it works."""
     again = "then run tools/setup.sh again"
     try:
         found = version(name)
@@ -309,7 +309,7 @@ def trouble(name: str, pinned: str) -> tuple[str, str]:
 
 
 def try_all(report: int) -> None:
-    """Does every act; writes each requirement's name before its act, its trouble and a newline after it."""
+    """Does every task. Writes the name of a requirement before its task, and its problem and a newline after it."""
     silent = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(silent, descriptor)
@@ -317,7 +317,7 @@ def try_all(report: int) -> None:
     for name in [*(name for name in ACTS if name in pins), *(pins.keys() - ACTS.keys())]:
         os.write(report, f"{name}\t".encode())
         found, expected = trouble(name, pins[name])
-        # What imports a package that does not work says the same as that package.
+        # A package that imports a broken package has the same error.
         if found and not ("Error: " in found and found in told):
             os.write(report, f"found {found}, expected {expected}".encode())
         told.add(found)
@@ -325,9 +325,9 @@ def try_all(report: int) -> None:
 
 
 def main() -> int:
-    """Exit status 0 if every requirement works."""
+    """Entry point: exit status 0 if every requirement works."""
     reading, writing = os.pipe()
-    # Before any library is loaded.
+    # Fork before any library is loaded.
     child = os.fork()
     if not child:
         os.close(reading)

@@ -12,12 +12,12 @@ elif [ $# -gt 0 ]; then
   echo "lock.sh: error: unknown option $1 (known: --keep)" >&2
   exit 2
 fi
-# The registry has no wheels of these; they are pure Python, which any machine can build.
+# These packages have no wheels, but they are pure Python, which any machine can build.
 pure=(antlr4-python3-runtime ci-sdr distance fast-bss-eval jamo)
 use_pip_settings python3
 mkdir -p .setup
 rm -f .setup/locked-*.txt
-# The oldest Python decides: what it can run, the newer ones can. They may need a few packages more.
+# The oldest Python decides, because newer ones can run its versions. They may need a few more packages.
 for python in $(sed -n 's/^pythons=(\(.*\))$/\1/p' setup.sh | tr ' ' '\n' | sort -V); do
   .uv/bin/uv pip compile --quiet requirements.txt "${keep[@]}" --override overrides.txt --only-binary :all: \
     "${pure[@]/#/--no-binary=}" --python-version "$python" --no-header --no-annotate --output-file ".setup/locked-$python.txt"

@@ -1,7 +1,7 @@
 """Prints pip's settings (configuration files and PIP_*) as the equivalent environment variables of uv.
 
-One ``NAME=value`` a line. Left out: what the environment or a uv.toml says to uv already, folders that do not exist.
-Standard library only, and any Python that pip runs on: it runs before there is an environment.
+It leaves out settings that the environment or a uv.toml already has, and folders that do not exist. It runs before
+there is an environment, so it needs only the standard library and any Python with pip.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def ask_pip(*arguments: str) -> str:
 
 
 def read_pip() -> dict[str, str]:
-    """pip's settings by name; the environment before ``[install]`` before ``[global]``."""
+    """pip's settings by name. The environment overrides ``[install]``, which overrides ``[global]``."""
     found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in ask_pip("config", "list").splitlines():
         key, _, value = line.partition("=")
@@ -38,13 +38,13 @@ def read_pip() -> dict[str, str]:
 
 
 def default_index() -> str:
-    """The index that pip asks first: its own, as its help tells, or the one that it is set up for."""
+    """Default index of pip, from its help."""
     told = re.search(r"--index-url.*\(default (\S+)\)", ask_pip("install", "--help"))
     return told.group(1) if told else ""
 
 
 def reachable(locations: str) -> list[str]:
-    """The words of a setting, without paths and file:// addresses that lead nowhere."""
+    """Words of a setting, without paths and file:// addresses that do not exist."""
     kept = []
     for word in locations.split():
         url = urlparse(word)
@@ -55,7 +55,7 @@ def reachable(locations: str) -> list[str]:
 
 
 def uv_toml_names_index() -> bool:
-    """Whether the user's or the system's uv.toml names indexes of its own."""
+    """Whether the user's or the system's uv.toml names indexes."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     own = os.environ.get("UV_CONFIG_FILE")
     for path in [Path(own)] if own else [config / "uv/uv.toml", Path("/etc/uv/uv.toml")]:
@@ -69,17 +69,17 @@ def uv_toml_names_index() -> bool:
 
 
 def translate(pip: dict[str, str]) -> Iterable[tuple[str, str]]:
-    """Pairs of uv's variable and value for pip's settings."""
+    """uv's variables and values for pip's settings."""
     if not any(os.environ.get(name) for name in INDEX_VARIABLES) and not uv_toml_names_index():
         index = reachable(pip.get("index-url", ""))[:1]
         if index:
             yield "UV_DEFAULT_INDEX", index[0]
         if extra := reachable(pip.get("extra-index-url", "")):
-            # pip takes the best file of all indexes; uv takes the files of a version from the first index that has the
-            # version, and asks its default index last. An extra index may hold a part of them, such as a wheel without
-            # the library that the others bring. So the default one is named before the extra ones.
+            # pip uses the best file of all indexes. uv uses the files of the first index that has the version, and its
+            # default index is the last. An extra index may have only some files of a version, e.g. a wheel without its
+            # library, so the default index is named first.
             yield "UV_INDEX", " ".join([*(index or reachable(default_index())), *extra])
-            # pip takes the best version of all indexes; uv, unless told, what the first one has.
+            # pip uses the best version of all indexes. uv uses that of the first index by default.
             yield "UV_INDEX_STRATEGY", "unsafe-best-match"
         if links := reachable(pip.get("find-links", "")):
             yield "UV_FIND_LINKS", ",".join(links)

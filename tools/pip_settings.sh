@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the scripts that call uv: passes pip's settings for mirrors, proxies and certificates to uv.
 
-# python_with_pip PYTHON...: prints the first of these, or of those on PATH, that has pip. The environment's own has none.
+# python_with_pip PYTHON...: prints the first of these, or on PATH, that has pip. The environment's Python has none.
 python_with_pip() {
   local python found
   mapfile -t found < <(type -aP python3 python)
@@ -14,7 +14,7 @@ python_with_pip() {
   return 1
 }
 
-# use_pip_settings PYTHON...: exports them as uv's variables; nothing where no Python has pip.
+# use_pip_settings PYTHON...: exports pip's settings as uv's variables, if a Python has pip.
 use_pip_settings() {
   local python line
   python=$(python_with_pip "$@") || return 0

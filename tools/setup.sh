@@ -14,7 +14,7 @@ set -euo pipefail
 
 uv_version=0.13.9
 tools=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-# In the order in which they are looked for; constraints.txt is made for these (lock.sh).
+# In the order of preference; constraints.txt is made for these (lock.sh).
 pythons=(3.12 3.11 3.13 3.14)
 supported="Python 3.11 to 3.14"
 work=$tools/.setup
@@ -30,24 +30,24 @@ die() {
   exit 1
 }
 
-# What the environment is made from; a stamp inside the environment repeats it.
+# Prints the checksums of the requirements, which a stamp in the environment repeats.
 wanted() {
   cd "$tools" && sha256sum requirements.txt constraints.txt overrides.txt
 }
 
-# True where the stamp fits and the Python is there, and is the version of $PYTHON if that is set.
+# True if the stamp fits and Python works, with the version of $PYTHON if it is set.
 up_to_date() {
   [ -f "$stamp" ] && [ "$(wanted)" = "$(<"$stamp")" ] && [ -x "$tools/venv/bin/python" ] &&
     [ "$(version "${PYTHON:-}")" = "$(version "${PYTHON:+$tools/venv/bin/python}")" ]
 }
 
-# The version of a Python, e.g. 3.11; nothing for no or no working command.
+# Prints the version of a Python, e.g. 3.11; nothing if the command does not work.
 version() {
   [ -z "$1" ] || "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
 }
 
-# Prints the path of the interpreter (not of a shim) if the command is a Python that will do: the packages' wheels are for
-# CPython with its global lock.
+# Prints the path of the interpreter (not of a shim) if the command is a supported Python: CPython with its global lock,
+# for which the packages have wheels.
 interpreter() {
   "$1" -c '
 import sys, sysconfig
@@ -56,7 +56,7 @@ print(sys.executable)
 sys.exit(not fits or bool(sysconfig.get_config_var("Py_GIL_DISABLED")))' "${pythons[@]}" 2>/dev/null
 }
 
-# Sets python to the interpreter of $PYTHON, or to one on PATH; to nothing where none will do.
+# Sets python to the interpreter of $PYTHON or to one on PATH; to nothing if there is none.
 find_python() {
   local candidate
   if [ -n "${PYTHON:-}" ]; then
@@ -64,13 +64,13 @@ find_python() {
     return
   fi
   for candidate in "${pythons[@]/#/python}" python3 python; do
-    # A candidate of another version prints its path too, and fails.
+    # A candidate of another version prints its path as well, but fails.
     if python=$(interpreter "$candidate"); then return; fi
   done
   python=''
 }
 
-# Sets python to one that uv fetches into the repository.
+# Sets python to one that uv downloads into the repository.
 fetch_python() {
   local kept=$tools/.python
   logged "PATH: found $(found python3), expected $supported: uv fetches Python ${pythons[0]}" \
@@ -88,7 +88,7 @@ check_space() {
   [ "$free" -ge "$need" ] || die "$tools: found $free GB free, expected $need GB for the Python environment"
 }
 
-# What went wrong, from a log: its first line that says 'error' and the last 'cause' below it, else its last line.
+# Prints the reason of a failure from the log: the first line with 'error' and the last 'cause', else the last line.
 reason() {
   local error cause
   error=$(grep -iE '^[^[:alnum:]]*error' "$log" | head -n 1)
@@ -97,7 +97,7 @@ reason() {
   printf '%s' "${error#*rror: }${cause:+: ${cause#*: }}" | sed -E 's/[. ]+(:|$)/\1/g'
 }
 
-# logged MESSAGE COMMAND...: says what is done, does it, and dies with the last line of its complaint.
+# logged MESSAGE COMMAND...: prints a message, runs the command and dies with its reason if it fails.
 logged() {
   local message=$1
   shift
@@ -106,7 +106,7 @@ logged() {
   "$@" >>"$log" 2>&1 || die "$message: $(reason) (log: $log)"
 }
 
-# Finds uv $uv_version, or installs it beside us with any Python that has pip.
+# Finds uv $uv_version, or installs it in tools/.uv with any Python that has pip.
 find_uv() {
   local pip
   uv=$tools/.uv/bin/uv
@@ -119,14 +119,14 @@ find_uv() {
     return
   fi
   rm -rf "$tools/.uv.new"
-  # pip is set up for other installations than this: into the user's home, or into virtual environments alone.
+  # Without pip's settings for installations in the user's home or in virtual environments only.
   logged "installing uv $uv_version" env PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 "$pip" -m pip install --quiet \
     --disable-pip-version-check --no-deps --target "$tools/.uv.new" "uv==$uv_version"
   rm -rf "$tools/.uv"
   mv "$tools/.uv.new" "$tools/.uv"
 }
 
-# try_environment FOLDER: a line for each package that does not do its smallest act. Not with the caller's Python settings.
+# try_environment FOLDER: prints a line for each package that does not work. Ignores the caller's Python settings.
 try_environment() {
   local problems line
   problems=$("$1/bin/python" -I "$tools/check_environment.py" 2>&1) && return
@@ -136,7 +136,7 @@ try_environment() {
 
 check() {
   [ -x "$tools/venv/bin/python" ] || die "$tools/venv: found no environment, expected one (tools/setup.sh makes it)"
-  # What does not work is made again.
+  # Without the stamp, the next call makes the environment again.
   try_environment "$tools/venv" || { rm -f "$stamp" && exit 1; }
   say "tools/venv works"
 }
@@ -160,7 +160,7 @@ main() {
   find_uv
   use_pip_settings "${python:-python3}"
   [ -n "$python" ] || fetch_python
-  # Relocatable: made under another name, and the repository may be moved or have spaces in its path.
+  # Relocatable, because it is renamed, and the repository may be moved or have spaces in its path.
   logged "making tools/venv with $("$python" --version 2>&1) ($python)" \
     "$uv" venv --quiet --relocatable --python "$python" --prompt s5 "$new"
   logged "installing the packages (5 GB)" \
@@ -168,9 +168,9 @@ main() {
     --constraints "$tools/constraints.txt" --override "$tools/overrides.txt" --build-constraints "$tools/constraints.txt"
   say "trying every package"
   try_environment "$new" || exit 1
-  # A simulator that the recipe can do without, where GitHub cannot be reached.
+  # An optional simulator, which needs GitHub.
   if ! "$tools/installers/install_spatialscaper.sh" --python "$new/bin/python" 2>"$work/spatialscaper.log"; then
-    say "going on without SpatialScaper: $(sed -n 's/^.*error: //p' "$work/spatialscaper.log" | tail -n 1)"
+    say "continuing without SpatialScaper: $(sed -n 's/^.*error: //p' "$work/spatialscaper.log" | tail -n 1)"
   fi
   wanted >"$new/.s5-stamp"
   rm -rf "$tools/venv.old"

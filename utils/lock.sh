@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# One run at a time in a folder, on one machine or several that share it. Sourced, with log.sh.
+# Locks that allow one run at a time in a folder, also if several machines share it. Source this file and log.sh.
 #
 # A lock has two parts. flock on FILE holds exactly as long as this script or its children run, but other machines do not
 # see it on some shared file systems. FILE.owner can be created by one run only, on every file system, and remains if its
@@ -23,7 +23,7 @@ lock() {
         locks[$file]=$fd
         return
         ;;
-      9) die "$file.owner: found no room to write it, expected some" ;;
+      9) die "$file.owner: found no space to write it, expected some" ;;
       *) take_away "$file" "$exact" ;;
     esac
   done
@@ -53,7 +53,7 @@ lock_owner() {
 }
 
 refuse() {
-  die "$1: found locked by $(cat "$1.owner" 2>/dev/null || echo "another run"), expected one run at a time (wait for it, or use another --expdir; if it is certain that it runs no more: rm '$(absolute "$1.owner")')"
+  die "$1: found locked by $(cat "$1.owner" 2>/dev/null || echo "another run"), expected one run at a time (wait for it, or use another --expdir; if you are sure that it has ended: rm '$(absolute "$1.owner")')"
 }
 
 # take_away FILE EXACT: removes a stale FILE.owner; fails if it may be valid.
@@ -64,7 +64,7 @@ take_away() {
     [ -w "$(dirname "$file")" ] || die "$file.owner: found a folder that cannot be written, expected one that can"
     return 0
   }
-  if [ -z "$owner" ]; then # being written at this moment
+  if [ -z "$owner" ]; then # it is being written
     sleep 0.2
     return
   fi
@@ -91,7 +91,7 @@ has_ended() {
   fi
   [[ $1 =~ ,\ Slurm\ job\ ([0-9]+)$ ]] && type -P squeue >/dev/null || return 1
   job=${BASH_REMATCH[1]}
-  # A requeued job is the same one.
+  # A requeued job has the same number.
   [ "$job" != "${SLURM_JOB_ID:-}" ] || return 0
   queued=$(squeue --noheader --jobs "$job" --states pending,configuring,running,suspended,completing -o %i 2>&1) ||
     [[ $queued == *"Invalid job id"* ]] || return 1

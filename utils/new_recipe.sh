@@ -36,7 +36,7 @@ done
 [ "$sampling_rate" -ge 8000 ] || usage_error "--sampling_rate: found $sampling_rate, expected 8000 or more"
 [ "$(awk "BEGIN { print ($duration >= 1) }")" = 1 ] || usage_error "--duration: found $duration, expected 1 or more"
 
-# Made under another name, then renamed: the recipe is complete or absent.
+# The recipe gets a temporary name first, so that it is complete or absent.
 new=$root/egs/.$name.new
 rm -rf "$new"
 cp -r "$root/egs/TEMPLATE" "$new"

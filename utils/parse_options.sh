@@ -2,7 +2,7 @@
 # shellcheck disable=SC2034,SC2154  # set by the script that sources this, or for it
 # Parses a script's options, from one table. Before sourcing this, the script sets
 #
-#   usage="what the script does, and how it is called"      shown by --help
+#   usage="purpose and call of the script"                  shown by --help
 #   options=("name|default|kind|help" ...)                  kind: text, number, flag (true or false), or a,b,c (one of these)
 #   epilog="..."                                            shown by --help after the options; may be empty
 #

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command on this machine, in Kaldi's calling form, with its output in a
+# Runs a command on this machine with Kaldi's options and writes its output to a
 # log file:
 #
 #   run_local.sh [--num_threads N] [--gpu N] [--max_jobs_run N] [JOB=1:N]
@@ -35,7 +35,7 @@ while [[ ${1:-} == --* ]]; do
     --max_jobs_run) max_jobs_run=$2 ;;
     --num_threads) export OMP_NUM_THREADS=$2 ;;
     --gpu) [ "$2" -gt 0 ] || export CUDA_VISIBLE_DEVICES= ;;
-    --num_nodes) [ "$2" -le 1 ] || complain "--num_nodes: found $2, expected 1 (this is one machine; a cluster needs another --cmd)" ;;
+    --num_nodes) [ "$2" -le 1 ] || complain "--num_nodes: found $2, expected 1 (for a cluster use another --cmd)" ;;
     --mem | --time | --grace) ;;
     *) complain "unknown option $1 (known: --mem, --num_threads, --gpu, --max_jobs_run, --num_nodes, --time, --grace)" ;;
   esac

@@ -1,27 +1,26 @@
 #!/usr/bin/env python3
-"""Runs a command on a Slurm cluster, in Kaldi's calling form, with its output in a
-log file:
+"""Runs a command on a Slurm cluster with Kaldi's options and writes its output to
+a log file:
 
   run_slurm.py [--mem 4G] [--num_threads N] [--gpu N] [--num_nodes N] [--time T]
       [--grace S] [--max_jobs_run N] [--config FILE] [--poll S] [--patience S]
       [JOB=1:N] log/x.JOB.log command ... JOB ...
 
-With JOB=1:N the command runs N times as a job array, with JOB replaced by the
-job's number in every word, at most --max_jobs_run at once; JOB=2,5:7 runs only
-those jobs. With --num_nodes above 1 it runs on all nodes at once, by srun. The
-other options and their meaning for sbatch are defined in conf/slurm.conf (of
-the working folder, else of the repository; or --config). Exit status: 0 if all
-jobs succeeded, else that of the first failed job, and the end of its log is
-printed. A signal (Ctrl-C) cancels the submitted jobs. The jobs receive SIGUSR1
---grace seconds before their time limit.
+With JOB=1:N the command runs N times as a job array, and JOB is replaced by the
+job's number everywhere. At most --max_jobs_run jobs run at once. JOB=2,5:7 runs
+only these jobs. With --num_nodes above 1 srun runs the command on all nodes.
+conf/slurm.conf (of the working folder or the repository, or --config) defines
+the other options and their meaning for sbatch. The exit status is 0 if all jobs
+succeeded, else that of the first failed job, and the end of its log is shown. A
+signal (Ctrl-C) cancels the jobs. They receive SIGUSR1 --grace seconds before
+their time is over.
 
-A job has ended when its wrapper (slurm_job.sh) has written a status file, or
-when squeue says so. A job that disappears without such a file (e.g. its node
-failed) is submitted again, at most twice. --poll is the longest time in seconds
-between calls of squeue, --patience the longest delay in seconds until a file is
-visible on a shared file system. While the controller is unreachable, calls are
-retried for ten minutes; a submission whose answer was lost is found by the
-job's name.
+A job has ended if its wrapper (slurm_job.sh) has written a status file, or if
+squeue says so. A job that is lost without a status file (e.g. because its node
+died) is submitted again, at most twice. squeue is called at most every --poll
+seconds. --patience is the time in seconds until a new file is visible on a
+shared file system. While the controller is busy or down, all calls are retried
+for ten minutes. If an answer was lost, the job is found by its name.
 """
 
 from __future__ import annotations
@@ -43,18 +42,18 @@ HERE = Path(__file__).resolve().parent
 NAME = Path(__file__).name
 
 SUBMISSIONS = 3
-"""Submissions of a job that Slurm loses, including the first."""
+"""Largest number of submissions of a job that Slurm loses, with the first one."""
 
 SHOWN_FAILURES = 5
-"""Number of failed jobs whose logs' ends are shown."""
+"""Number of failed jobs whose logs are shown."""
 
 LAST_LINES = 12
-"""Lines shown of a failed job's log."""
+"""Number of lines to show of a failed job's log."""
 
 SUCCEEDED = "COMPLETED"
 FAILED = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "DEADLINE")
 LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
-"""States of jobs that have ended; jobs in other states wait, run or will be requeued."""
+"""States of jobs that have ended. Jobs in other states wait, run or will be requeued."""
 
 BUSY = re.compile(
     "|".join(
@@ -74,21 +73,21 @@ BUSY = re.compile(
     ),
     re.IGNORECASE,
 )
-"""What Slurm's commands say while the controller is busy, away or being restarted (src/common/slurm_errno.c)."""
+"""Messages of Slurm's commands while the controller is busy, down or restarting (src/common/slurm_errno.c)."""
 
 PAUSES = (2, 5, 15, 30, *[60] * 10)
-"""Seconds from one try to the next while the controller is so."""
+"""Seconds between two tries while the controller is busy."""
 
 CANCELLING = 60.0
-"""Seconds in which jobs are cancelled, at most."""
+"""Largest number of seconds for the cancelling of jobs."""
 
 HELD = re.compile(r"held|JobHeldAdmin|DependencyNeverSatisfied|BadConstraints", re.IGNORECASE)
-"""Reasons to wait that do not pass by themselves."""
+"""Reasons for which a job would wait forever."""
 
 HELD_BY_USER = "JobHeldUser"
 
 Jobs = dict[int, tuple[str, str]]
-"""Number of a job -> its state and why it waits."""
+"""Number of a job -> its state and its reason to wait."""
 
 
 class Stopped(Exception):
@@ -105,19 +104,19 @@ def say(message: str) -> None:
 
 
 def complain(message: str) -> NoReturn:
-    """Prints an error and exits with status 2."""
+    """Prints an error of one line and exits with status 2."""
     say(f"error: {message}")
     sys.exit(2)
 
 
 @dataclass
 class Config:
-    """The content of conf/slurm.conf.
+    """Content of conf/slurm.conf.
 
     Attributes:
-        path: the file.
-        command: words that a submission begins with.
-        options: name -> value or ``*`` -> words for sbatch, with ``$0`` in them.
+        path: path of the file.
+        command: first words of a submission.
+        options: name -> value or ``*`` -> words for sbatch, with ``$0`` for the value.
         defaults: name -> value.
     """
 
@@ -128,7 +127,7 @@ class Config:
 
     @classmethod
     def load(cls, path: Path) -> Config:
-        """Reads the file; complains about a line that is of no known form."""
+        """Reads the file. Ends with an error for a line of unknown form."""
         config = cls(path)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -150,7 +149,7 @@ class Config:
         return config
 
     def words(self, given: dict[str, str]) -> list[str]:
-        """The submission of a job with some options."""
+        """Words of the submission of a job with some options."""
         found = list(self.command)
         for name, value in given.items():
             forms = self.options[name]
@@ -162,19 +161,19 @@ class Config:
 
 @dataclass
 class Call:
-    """A parsed command line.
+    """Content of the command line.
 
     Attributes:
-        sbatch: words of a submission, without the job's own.
-        pattern: the word that stands for a job's number; empty if there is but one job.
-        numbers: of the jobs.
-        log: of a job, with the pattern in it; as it was given, so that no folder above it holds the pattern.
-        command: words, with the pattern in them.
-        environment: what jobs see beyond what is there.
-        srun_nodes: on how many srun runs a job at once; 0: it runs without.
-        max_jobs_run: jobs at once; 0 is no limit.
-        poll: most seconds between looks at the queue.
-        patience: seconds until a file that another machine wrote is surely seen.
+        sbatch: words of a submission, without those of the job.
+        pattern: word that is replaced by a job's number; empty for a single job.
+        numbers: numbers of the jobs.
+        log: log of a job, with the pattern; relative as given, so that no folder above it contains the pattern.
+        command: words of the command, with the pattern.
+        environment: additional variables of the jobs.
+        srun_nodes: number of nodes on which srun runs a job; 0: without srun.
+        max_jobs_run: largest number of jobs at once; 0: no limit.
+        poll: largest number of seconds between two calls of squeue.
+        patience: seconds until a file from another machine is surely visible.
     """
 
     sbatch: list[str]
@@ -189,16 +188,16 @@ class Call:
     patience: float
 
     def log_of(self, number: int) -> str:
-        """The log of a job."""
+        """Log of a job."""
         return os.path.abspath(self.log.replace(self.pattern, str(number)) if self.pattern else self.log)
 
     def title(self, number: int) -> str:
-        """The name of a job in messages."""
+        """Name of a job in messages."""
         return f"{self.pattern} {number}: " if self.pattern else ""
 
 
 def parse(words: list[str]) -> Call:
-    """Parses a command line; exits with a one-line error if it is wrong."""
+    """Reads a command line. Ends with an error of one line if it is wrong."""
     given: dict[str, str] = {}
     while words and words[0].startswith("--"):
         name, equals, value = words.pop(0)[2:].partition("=")
@@ -253,7 +252,7 @@ def parse(words: list[str]) -> Call:
 
 
 def find_config(given: str | None) -> Path:
-    """The configuration of --config, else the working folder's, else the repository's."""
+    """The given configuration, or that of the working folder or of the repository."""
     if given is not None:
         return Path(given)
     own = Path("conf/slurm.conf")
@@ -261,7 +260,7 @@ def find_config(given: str | None) -> Path:
 
 
 def ranges(text: str, word: str) -> list[int]:
-    """The numbers in a text like ``1:3,7``."""
+    """Numbers of a text like ``1:3,7``."""
     found: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition(":")
@@ -272,7 +271,7 @@ def ranges(text: str, word: str) -> list[int]:
 
 
 def as_ranges(numbers: list[int]) -> str:
-    """Numbers in the form of sbatch: ``1-3,7``."""
+    """Numbers in sbatch's form: ``1-3,7``."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:
@@ -283,41 +282,41 @@ def as_ranges(numbers: list[int]) -> str:
 
 
 def slurm_environment() -> dict[str, str]:
-    """The environment without what an outer job has put there: it would set options of the jobs submitted from it."""
+    """The environment without the variables of an outer job, which would change the options of submitted jobs."""
     kept, dropped = ("SLURM_CONF", "SLURM_CLUSTERS"), ("SLURM_", "SLURMD_", "SRUN_", "SQUEUE_", "SCANCEL_")
     return {k: v for k, v in os.environ.items() if not k.startswith(dropped) or k in kept}
 
 
 def slurm(*words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Calls a command of Slurm."""
+    """Runs a command of Slurm."""
     environment = {**slurm_environment(), **(environment or {})}
     try:
         return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     except FileNotFoundError:
-        complain(f"PATH: found no {words[0]}, expected Slurm's commands (--cmd utils/run_local.sh works without)")
+        complain(f"PATH: found no {words[0]}, expected Slurm's commands (--cmd utils/run_local.sh does not need them)")
 
 
 def busy(done: subprocess.CompletedProcess[str]) -> bool:
-    """Whether a command failed for a reason that passes by itself."""
+    """Whether a command failed for a temporary reason."""
     return done.returncode != 0 and BUSY.search(done.stderr) is not None
 
 
 def patiently(*words: str, seconds: float = math.inf) -> subprocess.CompletedProcess[str]:
-    """Calls a command of Slurm, for some seconds again and again while the controller is busy; its last answer."""
+    """Runs a command of Slurm, repeatedly for some time while the controller is busy. Returns the last result."""
     until = time.monotonic() + seconds
     for pause in (*PAUSES, 0):
         done = slurm(*words)
         if not (busy(done) and pause and time.monotonic() + pause < until):
             break
-        say(f"{one_line(done.stderr)}; tries again")
+        say(f"{one_line(done.stderr)}; retrying")
         time.sleep(pause)
     return done
 
 
 def find(*names: str, seconds: float = math.inf) -> list[str]:
-    """The ids of jobs of some names, the oldest first; ended ones are there for some minutes too.
+    """Ids of jobs by their names, the oldest first, with jobs that ended some minutes ago.
 
-    Complains if the queue does not tell within some seconds.
+    Ends with an error if the queue does not answer within some seconds.
     """
     words = ("squeue", "--noheader", "--states", "all", "--user", str(os.getuid()), "-o", "%F|%j")
     done = patiently(*words, seconds=seconds)
@@ -328,22 +327,22 @@ def find(*names: str, seconds: float = math.inf) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks."""
+    """The text without line breaks."""
     return " ".join(text.split())
 
 
 def largest_array() -> int:
-    """How many numbers an array may have: its indices lie below MaxArraySize."""
+    """Largest size of an array: its indices must be below MaxArraySize."""
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", patiently("scontrol", "show", "config").stdout)
     return max(1, int(match[1]) - 1) if match else 1000
 
 
 class Run:
-    """The jobs of one call, from submission to end.
+    """Jobs of a call, from their submission to their end.
 
-    In the folder ``q/<name>`` beside the logs: ``jobs``, the names of what is submitted, and ``<number>.status``, the
-    exit status of a job, written when it has ended. No other submission has the same name: by it a job is found that
-    was taken though the controller's answer was lost.
+    The folder ``q/<name>`` beside the logs has the file ``jobs`` with the names of the submissions, and the files
+    ``<number>.status`` with the exit statuses of ended jobs. Each submission has a unique name, by which its job is
+    found if the controller's answer was lost.
     """
 
     def __init__(self, call: Call) -> None:
@@ -353,13 +352,13 @@ class Run:
         self.name = name.removesuffix(".log").strip("._") or log.parent.name
         self.folder = log.parent / "q" / self.name
         self.ids: dict[str, int] = {}
-        """Id of a submission -> what is added to its array's indices to get jobs' numbers."""
+        """Id of a submission -> difference between the jobs' numbers and the indices of its array."""
         self.unsure = ""
-        """Name of a submission of which it is not known whether it was taken."""
+        """Name of a submission that may have been accepted or not."""
         self.told = ""
 
     def prepare(self) -> None:
-        """Makes the folders, ends jobs that an earlier launcher left behind, and removes what it wrote."""
+        """Makes the folders, cancels the jobs of an earlier launcher, and removes its files."""
         for number in self.call.numbers:
             Path(self.call.log_of(number)).parent.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -370,12 +369,12 @@ class Run:
             Path(self.call.log_of(number)).unlink(missing_ok=True)
 
     def end_left_behind(self) -> None:
-        """Jobs of a launcher that was killed must not write beside ours."""
+        """Cancels the jobs of a killed launcher, which would write to the same files."""
         record = self.folder / "jobs"
         names = record.read_text(encoding="utf-8").split() if record.exists() else []
         self.ids = dict.fromkeys(find(*names) if names else [], 0)
         if self.ids and self.active():
-            say(f"cancels jobs that an earlier run has left: {' '.join(self.ids)}")
+            say(f"cancelling jobs of an earlier run: {' '.join(self.ids)}")
             self.cancel()
         self.ids = {}
         record.unlink(missing_ok=True)
@@ -387,7 +386,7 @@ class Run:
         return jobs is None or any(state not in ended for state, _ in jobs.values())
 
     def submit(self, numbers: list[int]) -> None:
-        """Submits jobs, as few arrays as Slurm allows."""
+        """Submits jobs in as few arrays as Slurm allows."""
         size = largest_array()
         groups: dict[int, list[int]] = {}
         for number in numbers:
@@ -397,7 +396,7 @@ class Run:
             self.submit_array([number - offset for number in members], offset, len(groups))
 
     def submit_array(self, indices: list[int], offset: int, n_arrays: int) -> None:
-        """Submits one array; the wrapper adds the offset to an index."""
+        """Submits one array. The wrapper adds the offset to an index."""
         call, name = self.call, re.sub(r"\s", "_", self.name) + f"-{secrets.token_hex(4)}"
         numbers = {offset + index for index in indices}
         words = [*call.sbatch, "--parsable", "--job-name", name, "--open-mode", "append"]
@@ -406,7 +405,7 @@ class Run:
             words += ["--array", as_ranges(indices) + limit]
         else:
             offset += indices[0]
-        # What Slurm itself says of a job belongs into its log; where the index is not its number, into one file.
+        # Slurm's own messages go into the log of the job, or into one file if the index is not the job's number.
         number = "%a" if call.pattern and len(indices) > 1 else str(offset)
         output = os.path.abspath(call.log.replace(call.pattern or "\0", "\0")).replace("%", "%%").replace("\0", number)
         if len(indices) > 1 and offset:
@@ -422,13 +421,13 @@ class Run:
         self.unsure = ""
 
     def sbatch(self, words: list[str], name: str, numbers: set[int]) -> str:
-        """Submits; the job's id, or nothing if Slurm has forgotten it already.
+        """Submits and returns the job's id, or an empty text if the job has already ended.
 
-        While the controller is busy, it looks whether the job was taken all the same before it tries again.
+        If the controller is busy, it checks whether the job was accepted before it retries.
         """
         again = False
         for pause in (*PAUSES, 0):
-            # A signal has to wait for the answer.
+            # A signal must wait for the answer.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 done = slurm(*words, environment=self.call.environment)
@@ -437,7 +436,7 @@ class Run:
             if not (busy(done) and pause):
                 break
             again = True
-            say(f"{one_line(done.stderr)}; looks in {pause} s whether the job was taken, else tries again")
+            say(f"{one_line(done.stderr)}; retrying in {pause} s unless the job was accepted")
             time.sleep(pause)
             if found := find(name):
                 return found[0]
@@ -447,13 +446,13 @@ class Run:
             self.unsure = ""
             complain(f"{one_line(done.stderr)} ({shlex.join(words)})")
         if again and len(found := find(name)) > 1:
-            say(f"{self.name}: the controller has taken the job twice, cancels {' '.join(found[1:])}")
+            say(f"{self.name}: the controller accepted the job twice, cancelling {' '.join(found[1:])}")
             patiently("scancel", *found[1:])
             return found[0]
         return done.stdout.strip().splitlines()[-1].partition(";")[0]
 
     def queue(self) -> Jobs | None:
-        """State of the jobs that Slurm knows, ended ones for some minutes too; None if it cannot be asked."""
+        """States of the jobs, with those that ended some minutes ago; None if the controller does not answer."""
         if not self.ids:
             return {}
         done = slurm(
@@ -461,10 +460,10 @@ class Run:
         )
         if done.returncode:
             if "Invalid job id" in done.stderr:
-                return {}  # all of them are over, and forgotten
+                return {}  # all have ended, and Slurm has removed them
             if (why := one_line(done.stderr)) != self.told:
                 self.told = why
-                say(f"{self.name}: {why}; goes on asking")
+                say(f"{self.name}: {why}; polling continues")
             return None
         jobs: Jobs = {}
         for line in done.stdout.splitlines():
@@ -475,10 +474,10 @@ class Run:
         return jobs
 
     def wait(self, numbers: list[int]) -> tuple[dict[int, int], dict[int, str]]:
-        """Waits until jobs have ended: exit status of those that did, state of those that Slurm lost.
+        """Waits until jobs have ended. Returns the exit statuses of ended jobs and the states of lost ones.
 
-        Not by ``sbatch --wait``: that ends with 0 also for a job whose node died or that was cancelled while it waited,
-        does not tell which job of an array failed, and is silent while a job is held.
+        ``sbatch --wait`` is no alternative: it returns 0 if a node died or a waiting job was cancelled, does not name
+        the failed jobs of an array, and does not report held jobs.
         """
         ended: dict[int, int] = {}
         lost: dict[int, str] = {}
@@ -486,7 +485,7 @@ class Run:
         left, began = set(numbers), time.monotonic()
         while left:
             time.sleep(min(self.call.poll, 0.5 + (time.monotonic() - began) / 20))
-            # The queue first: a job that has left it has written its status before.
+            # Read the queue first: a job writes its status before it leaves the queue.
             jobs = self.queue()
             for number, status in self.statuses(left).items():
                 ended[number] = status
@@ -499,7 +498,7 @@ class Run:
                 state, reason = jobs.get(number, ("gone", ""))
                 if HELD.search(reason) and reason != HELD_BY_USER and state == "PENDING":
                     self.cancel()
-                    complain(f"{self.name}: job {' '.join(self.ids)} would wait for ever, Slurm says: {reason}")
+                    complain(f"{self.name}: job {' '.join(self.ids)} would wait forever: {reason}")
                 if state in (SUCCEEDED, *FAILED, *LOST, "gone"):
                     if now - gone.setdefault(number, now) < self.call.patience:
                         continue
@@ -513,7 +512,7 @@ class Run:
         return ended, lost
 
     def statuses(self, numbers: set[int]) -> dict[int, int]:
-        """The exit statuses written so far."""
+        """Exit statuses from status files."""
         found = {}
         for entry in os.scandir(self.folder):
             head, _, tail = entry.name.partition(".")
@@ -522,7 +521,7 @@ class Run:
         return found
 
     def status_by_state(self, number: int, state: str) -> int:
-        """The exit status of a job that wrote none; appends the reason to its log."""
+        """Exit status of a job without a status file. The reason is added to its log."""
         if state == SUCCEEDED:
             return 0
         with open(self.call.log_of(number), "a", encoding="utf-8") as f:
@@ -530,7 +529,7 @@ class Run:
         return 1
 
     def tell_why(self, jobs: Jobs) -> None:
-        """Reports why jobs wait, if they wait for another reason than their turn."""
+        """Reports unusual reasons for which jobs wait."""
         usual = ("None", "Priority", "Resources", "JobArrayTaskLimit", "BeginTime", "Prolog", "Cleaning", "")
         reasons = sorted({r for state, r in jobs.values() if state == "PENDING" and r not in usual})
         if reasons and (told := ", ".join(reasons)) != self.told:
@@ -538,7 +537,7 @@ class Run:
             say(f"{self.name}: job {' '.join(self.ids)} waits: {told}")
 
     def cancel(self) -> None:
-        """Cancels what is left of the jobs, and waits for some seconds until it has gone."""
+        """Cancels the remaining jobs and waits until they have ended, for a limited time."""
         if self.unsure:
             self.ids |= dict.fromkeys(find(self.unsure, seconds=CANCELLING), 0)
         if not self.ids:
@@ -550,10 +549,10 @@ class Run:
             if sent and not self.active():
                 return
             time.sleep(0.5)
-        say(f"{self.name}: has not seen the end of what it cancelled; to do it again: scancel {' '.join(self.ids)}")
+        say(f"{self.name}: some jobs may still run; to cancel them: scancel {' '.join(self.ids)}")
 
     def show(self, failed: dict[int, int]) -> None:
-        """Reports failed jobs with the ends of their logs."""
+        """Names failed jobs and shows the ends of their logs."""
         for number in list(failed)[:SHOWN_FAILURES]:
             log = self.call.log_of(number)
             say(f"{self.call.title(number)}exit status {failed[number]}, log {log}")
@@ -602,7 +601,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def stop(number: int, _frame: object) -> NoReturn:
-    """Handler of signals: the first one counts."""
+    """Handles the first signal and ignores further ones."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise Stopped(number)

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The wrapper of a job of run_slurm.py, on the node where Slurm runs it:
+# Runs a job of run_slurm.py on a node:
 #
 #   slurm_job.sh FOLDER JOB OFFSET NODES LOG COMMAND...
 #
-# runs the command with JOB replaced by the job's number (OFFSET plus the array's index), appends its output to the log
-# and writes its exit status to FOLDER/<number>.status. With NODES above 0, srun runs it on that many nodes; it then
-# receives a preemption signal when its grace time begins, which Slurm sends only to steps.
+# It replaces JOB by the job's number (OFFSET plus the array's index), appends the output to the log and writes the exit
+# status to FOLDER/<number>.status. With NODES above 0, srun runs the command on each of NODES nodes. It then receives a
+# signal at the start of the grace of a preemption, which Slurm sends only to steps.
 #
-# The command finds in its environment
-#   S5_REQUEUE     a file to create after saving, if it was stopped by SIGUSR1 or SIGTERM and should be requeued
-#   S5_DIST_INIT   on several nodes: file:///... where their processes meet; new at each start
+# The environment of the command has
+#   S5_REQUEUE     file to make after saving, if SIGUSR1 or SIGTERM stopped the command and it should be requeued
+#   S5_DIST_INIT   on several nodes: file:///... where their processes meet, new at each start
 set -uo pipefail
 folder=$1 pattern=$2 offset=$3 nodes=$4 log=$5
 shift 5
@@ -38,7 +38,7 @@ fi
 "${command[@]}" &
 pid=$!
 signalled=
-# srun ends a step at once when it gets SIGTERM, and passes SIGUSR1 on to all of its processes.
+# SIGTERM makes srun end its step at once. It passes SIGUSR1 on to all its processes.
 if [ "$nodes" -gt 0 ]; then end=USR1; else end=TERM; fi
 trap 'signalled=1; kill -USR1 "$pid" 2>/dev/null' USR1
 trap 'signalled=1; kill "-$end" "$pid" 2>/dev/null' TERM
@@ -51,16 +51,16 @@ while [ -n "$signalled" ]; do
   again=$?
   [ "$again" -eq 127 ] || status=$again
 done
-# Where the signal ended the command at the same moment, bash may say -1.
+# bash may report -1 if the signal ended the command at the same moment.
 if [ "$status" -lt 0 ]; then status=143; fi
 rm -f "$folder/$number.meeting."*
 
-# What Slurm knows of this job: how often it was requeued, whether it is to go on or is being ended, and why.
+# known FIELD: a field of the job in Slurm, such as Restarts, JobState and Reason.
 known() { grep -oE " $1=[A-Za-z0-9]+" <<<"$job" | cut -d= -f2; }
 # shellcheck disable=SC2329  # patiently calls it
 look() { job=$(scontrol show job --oneliner "${SLURM_JOB_ID:-0}" 2>/dev/null); }
 was_requeued() { [ "$(known Restarts)" -gt "${SLURM_RESTART_COUNT:-0}" ]; }
-# patiently COMMAND...: again while the controller is busy, for half a minute.
+# patiently COMMAND...: retries for half a minute while the controller is busy.
 patiently() {
   local pause
   for pause in 1 2 4 8 15; do
@@ -69,13 +69,13 @@ patiently() {
   done
   "$@"
 }
-# The answer may be lost though the job was requeued.
+# The job may be requeued although the answer was lost.
 # shellcheck disable=SC2329  # patiently calls it
 requeue() { scontrol requeue "$SLURM_JOB_ID" || { look && was_requeued; }; }
 if [ "$status" -gt 128 ] || [ -e "$S5_REQUEUE" ]; then
   patiently look
   again=
-  # Preempted jobs are requeued by Slurm; a job that somebody cancels is left alone.
+  # Slurm requeues preempted jobs. A cancelled job must not be requeued.
   if was_requeued; then
     again=1
   elif [ -e "$S5_REQUEUE" ] && [[ $(known JobState) == RUNNING || $(known Reason) == TimeLimit ]]; then

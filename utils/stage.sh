@@ -59,7 +59,7 @@ same_files() {
 changed_files() {
   local names=()
   mapfile -t names < <(list_files "$files" | diff - "$files/.files" | sed -n 's/^[<>] \([^\t]*\)\t.*/\1/p' | sort -u)
-  [ ${#names[@]} -eq 0 ] || log "stage $number ($name): other files than before: ${names[0]} (${#names[@]} in all)"
+  [ ${#names[@]} -eq 0 ] || log "stage $number ($name): changed files: ${names[0]} (${#names[@]} in all)"
 }
 
 # Prints the number of files in each output that is a folder (its name ends with a slash).
@@ -111,7 +111,7 @@ refuse_fewer() {
   if [ "$(noted "$last")" = "$before" ] && same_args && same_sources; then
     while read -r kind found path; do
       if [ "$kind" = files ] && [ "$(count_files "$path")" -lt "$found" ]; then
-        die "stage $number ($name): found $(count_files "$path") files in $path, expected $found, as many as before (rm '$(absolute "$last")' takes what is there)"
+        die "stage $number ($name): found $(count_files "$path") files in $path, expected $found, as many as before (rm '$(absolute "$last")' accepts fewer)"
       fi
     done <<<"$known"
   fi

@@ -1,7 +1,7 @@
 """Scores systems made of checkpoints of several epochs and draws the map of epochs of Nguyen et al. (Fig. 5).
 
-Accuracy of the tagger against CAPI-SDRi of the separator with oracle labels; size and colour: CAPI-SDRi of both. Keep
-the checkpoints with --train_args "--keep_nbest_models 20".
+The map shows the accuracy of the tagger against CAPI-SDRi of the separator with oracle labels. Size and colour show the
+CAPI-SDRi of both. Keep the checkpoints with --train_args "--keep_nbest_models 20".
 """
 
 from __future__ import annotations
@@ -246,20 +246,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
     parser.add_argument("--data", default="data/test", metavar="DIR", help="data directory with references")
     parser.add_argument(
-        "--tagger_epochs", type=count, nargs="+", metavar="N", help="its epochs; by default those that are kept"
+        "--tagger_epochs", type=count, nargs="+", metavar="N", help="epochs of the tagger (default: all kept ones)"
     )
-    parser.add_argument("--separator_epochs", type=count, nargs="+", metavar="N", help="likewise of the separator")
     parser.add_argument(
-        "--most", type=count, default=6, metavar="N", help="epochs of each at most, where none are given"
+        "--separator_epochs",
+        type=count,
+        nargs="+",
+        metavar="N",
+        help="epochs of the separator (default: all kept ones)",
     )
-    parser.add_argument("--num", type=count, metavar="N", help="so many mixtures, spread over the set; by default all")
+    parser.add_argument(
+        "--most", type=count, default=6, metavar="N", help="largest number of epochs of each, if none are given"
+    )
+    parser.add_argument("--num", type=count, metavar="N", help="number of mixtures, spread over the set (default: all)")
     parser.add_argument(
         "--accuracy", choices=("src", "mix"), default="src", help="the figure's accuracy: of sources or of mixtures"
     )
     parser.add_argument(
         "--out", metavar="DIR", help="folder of table and figure (default: EXPDIR/SYSTEM/SET/epoch_study)"
     )
-    parser.add_argument("--title", default="", help="title of the figure; by default system and set")
+    parser.add_argument("--title", default="", help="title of the figure (default: system and set)")
     add_decoding(parser)
     args = parser.parse_args(argv)
 

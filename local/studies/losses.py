@@ -1,6 +1,6 @@
 """Trains one separator with the three losses of Nguyen et al. and draws their Fig. 4: PI-SDRi on DupSet and NoDupSet.
 
-Run it in a recipe folder whose stages 1 and 2 are done. A model that is trained already is not trained again.
+Run it in a recipe folder whose stages 1 and 2 are done. Trained models are not trained again.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ CLAIMS = (
     ("Total", "ca_pi_sdr", "ca_sdr"),
     ("Total", "ca_pi_sdr", "pi_sdr"),
 )
-"""What the report found: on a subset, the first loss is ahead of the second. (That CA-PI-SDR keeps what CA-SDR reaches
-on NoDupSet is a claim of no difference: the table shows it.)"""
+"""Findings of the report: on a subset, the first loss is better than the second. (The table shows that CA-PI-SDR and
+CA-SDR are equal on NoDupSet.)"""
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
     parser.add_argument(
-        "--configs", nargs="+", default=list(CONFIGS.values()), metavar="YAML", help="training YAMLs, one a loss"
+        "--configs", nargs="+", default=list(CONFIGS.values()), metavar="YAML", help="training YAMLs, one for each loss"
     )
     parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")
     parser.add_argument("--valid", default="data/valid", metavar="DIR", help="data directory")
@@ -291,8 +291,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--expdir", default="exp", metavar="DIR", help="folder of the models, named as their YAMLs without separator_"
     )
     parser.add_argument("--out", default="exp/loss_study", metavar="DIR", help="folder of table and figure")
-    parser.add_argument("--ngpu", type=int, default=-1, help="GPUs; -1: all that there are")
-    parser.add_argument("--title", default="", help="title of the figure; by default the recipe folder's name")
+    parser.add_argument("--ngpu", type=int, default=-1, help="number of GPUs; -1: all")
+    parser.add_argument("--title", default="", help="title of the figure (default: the recipe folder's name)")
     parser.add_argument("espnet", nargs="*", help="further ESPnet options for every training, after --")
     args = parser.parse_args(argv)
     if args.num_scenes < 2:

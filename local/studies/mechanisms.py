@@ -4,10 +4,9 @@ Run it in a recipe folder whose models are trained (./run.sh --system ... --stop
 
     python ../../local/studies/mechanisms.py --expdir exp --data data/test --valid data/valid --nj 2
 
-Each system is decoded by the recipe's own stages 7 to 10 and scored as in stage 11. What systems have in common
-(posteriors, separated sources) is made once; a row's time is that of all its stages all the same, the start of the
-processes included. Rows with thresholds or weights from validation are tuned on --valid first, outside the clock.
-Writes mechanisms.md into --out too.
+Stages 7 to 10 of the recipe decode each system, and stage 11 scores it. Common results (posteriors, separated sources)
+are made once, but the time of a row is that of all its stages with the start of the processes. Rows with thresholds or
+weights from validation are tuned on --valid first, which does not count. Writes mechanisms.md into --out.
 """
 
 from __future__ import annotations
@@ -187,16 +186,18 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default=ROWS, help="YAML of the tables (default: mechanisms.yaml beside this file)")
-    parser.add_argument("--systems", nargs="+", metavar="YAML", help="systems, each over the one before, and no tables")
+    parser.add_argument(
+        "--systems", nargs="+", metavar="YAML", help="systems to compare with the previous one each, instead of tables"
+    )
     parser.add_argument("--expdir", default="exp", help="folder of the experiments")
     parser.add_argument("--data", default="data/test", help="data directory with references")
     parser.add_argument(
-        "--valid", help="data directory to tune thresholds and weights on; without, such rows are left out"
+        "--valid", help="data directory to tune thresholds and weights on (default: leave out such rows)"
     )
-    parser.add_argument("--space", default="conf/tune.yaml", help="YAML of what tuning tries")
+    parser.add_argument("--space", default="conf/tune.yaml", help="YAML of the settings to tune")
     parser.add_argument("--out", help="folder of the results (default: EXPDIR/mechanisms)")
-    parser.add_argument("--num", type=int, help="so many mixtures of the test set, spread over it; by default all")
-    parser.add_argument("--num_valid", type=int, help="the same of the validation set")
+    parser.add_argument("--num", type=int, help="number of mixtures, spread over the test set (default: all)")
+    parser.add_argument("--num_valid", type=int, help="the same for the validation set")
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--device", help="torch device")
     args = parser.parse_args()

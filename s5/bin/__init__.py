@@ -1,1 +1,1 @@
-"""Command-line entry points, one a stage: each parses, calls, writes, and holds no logic."""
+"""Command-line entry points: each reads its options and calls the function that does the work."""

@@ -1,47 +1,34 @@
-"""What every entry point shares: one-line errors, exit codes, log format."""
+"""Shared parts of all entry points: options and their types, errors of one line, exit status, log format."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from s5.system.sizes import FULL, with_size
 from s5.utils.errors import InputError
-from s5.utils.progress import progress
 
 if TYPE_CHECKING:
     from s5.system.decode import DecodeConfig
 
-__all__ = [
-    "Parser",
-    "add_decoding",
-    "add_shards",
-    "add_system",
-    "at_least_zero",
-    "count",
-    "count_or_zero",
-    "decode_config",
-    "number",
-    "positive",
-    "progress",
-    "run",
-]
-
 EXTRAS = "pip install '.[train,report,hub]' in the repository, or of its tools/setup.sh"
-"""What brings the packages that not all commands need."""
+"""Installation of the packages that only some commands need, for errors."""
+
+T = TypeVar("T", int, float)
 
 DECODE = "conf/decode.yaml"
 ENDING = 20
-"""Seconds that a command may take to end when one of its processes was killed."""
+"""Seconds that a command has to end after one of its processes was killed."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one to show, several values as they are typed."""
+    """Shows defaults if there are any, several values as they are typed."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.default in ("", [], ()):
@@ -60,20 +47,13 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint about an unknown option suggests the nearest right one and fits a line."""
+    """An ArgumentParser with errors of one line, which suggest the nearest option for an unknown one."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description,
-            formatter_class=_Formatter,
-            allow_abbrev=False,
-        )
+        super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        """As argparse does; an unknown option is named with the nearest right one.
-
-        Options are looked at before anything else: a required option with a slip in its name is not missing.
-        """
+        """Parses the words. Unknown options come first, so that a misspelt required option is not called missing."""
         words = list(sys.argv[1:] if args is None else args)
         for word in words[: words.index("--")] if "--" in words else words:
             if word.startswith("--") and " " not in word:
@@ -86,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _check_option(self, name: str) -> None:
-        """Refuses a name that no option has."""
+        """Refuses an unknown option or a word too many."""
         if name in self._option_string_actions:
             return
         if not name.startswith("-"):
@@ -98,28 +78,30 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown option {name}" + (f" (did you mean {near[0]}?)" if near else ""))
 
     def error(self, message: str):  # type: ignore[no-untyped-def]
-        """One line on stderr, exit status 2."""
+        """Prints one line on stderr and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
 def add_system(parser: argparse.ArgumentParser, text: str = "system YAML") -> None:
-    """Adds --system and --size: :class:`Parser` makes one name of them, as :mod:`s5.system.sizes` has it."""
+    """Adds --system and --size, which :class:`Parser` joins to one name (:mod:`s5.system.sizes`)."""
     parser.add_argument("--system", required=True, metavar="SYSTEM", help=text)
-    parser.add_argument("--size", default=FULL, help="size of its models: full, or a file of conf/sizes")
+    parser.add_argument("--size", default=FULL, help="size of the models: full, or the name of a file in conf/sizes")
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Adds what all commands that run networks share: --nj, and what overrides conf/decode.yaml."""
-    parser.add_argument("--nj", type=count, default=1, metavar="N", help="processes; the results do not depend on it")
-    group = parser.add_argument_group("how networks are run; by default as the YAML says")
-    group.add_argument("--decode", default=DECODE, metavar="YAML", help="batch size, windows, precision and device")
+    """Adds the options of commands that run networks: --nj, and options that override conf/decode.yaml."""
+    parser.add_argument("--nj", type=count, default=1, help="processes; the results do not depend on it")
+    group = parser.add_argument_group("options of the networks; they override the YAML")
+    group.add_argument(
+        "--decode", default=DECODE, metavar="YAML", help="YAML of batch size, windows, precision and device"
+    )
     group.add_argument("--device", help="torch device, e.g. cpu or cuda:1")
-    group.add_argument("--precision", choices=("fp32", "bf16"), help="what networks compute in")
-    group.add_argument("--batch_size", type=count, metavar="N", help="mixtures or windows that networks take at once")
+    group.add_argument("--precision", choices=("fp32", "bf16"), help="precision of the networks")
+    group.add_argument("--batch_size", type=count, help="mixtures or windows in a batch")
 
 
 def decode_config(args: argparse.Namespace) -> DecodeConfig:
-    """How networks are run, from the options of :func:`add_decoding`."""
+    """Settings of the networks from the options of :func:`add_decoding`."""
     from s5.system.decode import DecodeConfig
     from s5.utils.config import resolve
 
@@ -131,59 +113,43 @@ def decode_config(args: argparse.Namespace) -> DecodeConfig:
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of stages that several jobs do together: --shard, --join, --parts (:mod:`s5.utils.shards`)."""
-    group = parser.add_argument_group("several jobs, each with a part of the items, and one that joins what they made")
-    group.add_argument("--shard", metavar="I/N", help="do the I-th of N parts, from 1")
-    group.add_argument("--join", type=count, metavar="N", help="join N parts")
+    """Adds the options of stages that run in several jobs: --shard, --join, --parts (:mod:`s5.utils.shards`)."""
+    group = parser.add_argument_group("several jobs with a part of the items each, and one that joins the parts")
+    group.add_argument("--shard", metavar="I/N", help="work on part I of N, from 1")
+    group.add_argument("--join", type=count, help="join N parts")
     group.add_argument("--parts", metavar="DIR", help="folder of the parts")
 
 
-def count(text: str) -> int:
-    """Type of an option: a whole number of at least 1."""
-    return int(_checked(text, int, lambda value: value >= 1, "a whole number of at least 1"))
+def _number(kind: Callable[[str], T], fits: Callable[[T], bool], expected: str) -> Callable[[str], T]:
+    """Makes the type of an option: a finite number that fits."""
+
+    def read(text: str) -> T:
+        with contextlib.suppress(ValueError, OverflowError):
+            value = kind(text)
+            if math.isfinite(value) and fits(value):
+                return value
+        raise argparse.ArgumentTypeError(f"found {text}, expected {expected}")
+
+    return read
 
 
-def count_or_zero(text: str) -> int:
-    """Type of an option: a whole number, 0 or more."""
-    return int(_checked(text, int, lambda value: value >= 0, "a whole number, 0 or more"))
+count = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+count_or_zero = _number(int, lambda value: value >= 0, "a whole number, 0 or more")
+number = _number(float, lambda value: True, "a number")
+positive = _number(float, lambda value: value > 0, "a number above 0")
+at_least_zero = _number(float, lambda value: value >= 0, "a number, 0 or more")
+percentage = _number(float, lambda value: 0 < value < 100, "a percentage between 0 and 100")
 
 
-def number(text: str) -> float:
-    """Type of an option: a finite number."""
-    return _checked(text, float, lambda value: True, "a number")
+def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:
+    """Calls an entry point. Wrong input or an OSError ends in one line on stderr and exit status 1.
 
-
-def positive(text: str) -> float:
-    """Type of an option: a finite number above 0."""
-    return _checked(text, float, lambda value: value > 0, "a number above 0")
-
-
-def at_least_zero(text: str) -> float:
-    """Type of an option: a finite number, 0 or more."""
-    return _checked(text, float, lambda value: value >= 0, "a number, 0 or more")
-
-
-def _checked(text: str, kind: Callable[[str], float], fits: Callable[[float], bool], expected: str) -> float:
-    """The number that an option's text says; NaN and infinity, which ``float`` reads, are none."""
-    try:
-        value = kind(text)
-        if math.isfinite(value) and fits(value):
-            return value
-    except (ValueError, OverflowError):
-        pass
-    raise argparse.ArgumentTypeError(f"found {text}, expected {expected}")
-
-
-def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Calls an entry point; bad input ends in one line on stderr and exit status 1.
-
-    A full disk or a read-only folder (OSError) is reported the same way; anything else is a fault of ours and keeps
-    its traceback.
+    Any other error is a bug and keeps its traceback.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s", stream=sys.stderr
     )
-    # The signal of a worker that dies may come while a line is written: the next step says what happened.
+    # The signal of a lost worker may interrupt a log line. The next step reports the worker.
     logging.raiseExceptions = False
     try:
         main(argv)
@@ -194,7 +160,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
             raise
         sys.exit(f"error: {e.name}: found no such package, expected it of {EXTRAS}")
     except ChildProcessError as e:
-        # Killed processes may have held locks that the end of this one would wait for: it takes seconds, or a signal.
+        # The end of Python may wait forever for a lock of the killed process. An alarm ends it.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(ENDING)
         print(f"error: {e.strerror or e}", file=sys.stderr, flush=True)

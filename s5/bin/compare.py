@@ -1,32 +1,22 @@
-"""Compares two scored systems on the same mixtures: differences of their figures with bootstrap intervals."""
+"""Compares two scored systems on the same mixtures, with bootstrap intervals of the differences."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
-from s5.bin.command import Parser, count, count_or_zero, number, run
+from s5.bin.command import Parser, count, count_or_zero, percentage, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.compare``."""
     parser = Parser(__doc__)
-    parser.add_argument("first", metavar="A", help="scores.json of stage 11, or the results folder that holds it")
-    parser.add_argument("second", metavar="B", help="likewise; positive differences: B is ahead")
-    parser.add_argument(
-        "--by", choices=("subset", "n_sources", "class", "room"), help="also for these parts of the mixtures"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file of the differences to write")
-    parser.add_argument(
-        "--resamples", type=count, default=10000, metavar="N", help="bootstrap resamples for the intervals"
-    )
-    parser.add_argument(
-        "--level", type=number, default=95.0, metavar="PERCENT", help="confidence level of the intervals"
-    )
-    parser.add_argument("--seed", type=count_or_zero, default=0, metavar="N", help="seed of the bootstrap")
+    add = parser.add_argument
+    add("first", metavar="A", help="scores.json of stage 11, or the results folder that holds it")
+    add("second", metavar="B", help="the same for the second system; positive differences: B is better")
+    add("--by", choices=("subset", "n_sources", "class", "room"), help="group of mixtures to compare as well")
+    add("--out", type=Path, metavar="FILE", help="JSON file to write")
+    add("--resamples", type=count, default=10000, help="bootstrap resamples for the intervals")
+    add("--level", type=percentage, default=95.0, metavar="PERCENT", help="confidence level of the intervals")
+    add("--seed", type=count_or_zero, default=0, help="seed of the bootstrap")
     args = parser.parse_args(argv)
-    if not 0 < args.level < 100:
-        parser.error(f"--level {args.level:g}: expected a percentage between 0 and 100")
 
     from s5.metrics import Bootstrap
     from s5.report.compare import as_json, as_text, compare

@@ -1,12 +1,9 @@
-"""Prints a system and its trainings with all that their YAMLs inherit, each key with the file that it comes from.
+"""Prints a system and its trainings with all inherited keys, and the file of each key.
 
-Each experiment and results folder keeps its part of it, origins.yaml. With --model and --phase: what that training is
-made of, as exp/<model>/resolved.yaml keeps it.
+The folders of experiments and results keep it as origins.yaml. With --model and --phase, the output is the description
+of that training that exp/<model>/resolved.yaml keeps.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, add_system, run
@@ -14,24 +11,23 @@ from s5.system.origins import describe_system
 from s5.utils.errors import InputError
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser)
-    parser.add_argument("--model", metavar="NAME", help="a tagger or separator of it")
-    parser.add_argument("--phase", default="train", help="train, finetune, finetune2, ...")
-    parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory that it trains with")
-    parser.add_argument("--valid", default="data/valid", metavar="DIR", help="data directory that it is validated with")
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    parser.add_argument(
-        "--compare", action="store_true", help="refuse a training that is not that of the model in its folder"
-    )
-    parser.add_argument("espnet", nargs="*", help="ESPnet options of the training, after --")
+    add("--model", metavar="NAME", help="tagger or separator of the system")
+    add("--phase", default="train", help="train, finetune, finetune2, ...")
+    add("--train", default="data/train", metavar="DIR", help="data directory for training")
+    add("--valid", default="data/valid", metavar="DIR", help="data directory for validation")
+    add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    add("--compare", action="store_true", help="refuse a training that differs from the model in its folder")
+    add("espnet", nargs="*", help="ESPnet options of the training, after --")
     args = parser.parse_args(argv)
 
     if args.model is None:
         if args.compare or args.espnet:
-            raise InputError("--model", "none", "one, with --compare or ESPnet options")
+            raise InputError("--model", "none", "a name, because --compare and ESPnet options need one")
         print(describe_system(args.system), end="")
         return
     from s5.tasks.resolved import as_text, check_same, phase_of, resolved, start_options
@@ -39,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     phase = phase_of(args.system, args.model, args.phase)
     now = resolved(phase.config, args.train, args.valid, [*args.espnet, *start_options(phase, args.expdir)])
     if args.compare:
-        check_same(Path(args.expdir, phase.folder), now, phase.config)
+        check_same(Path(args.expdir, phase.folder), now)
     print(as_text(now), end="")
 
 

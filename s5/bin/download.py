@@ -1,29 +1,27 @@
-"""Stage 1 of the challenge recipes: downloads what the user does not have yet."""
-
-from __future__ import annotations
+"""Stage 1 of the challenge recipes: downloads the missing archives of a data set."""
 
 import logging
-from collections.abc import Sequence
 
 from s5.bin.command import Parser, count, positive, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.download``; run from the recipe folder."""
-    parser = Parser("Downloads the archives of a data set: resumed, verified, several at once, from mirrors.")
+    parser = Parser(
+        "Downloads the missing archives of a data set: several at once, resumed, verified, also from mirrors."
+    )
+    add = parser.add_argument
     add_places(parser)
-    parser.add_argument(
+    add(
         "--mirrors",
         metavar="URLS",
-        help="other addresses, tried first: PART=URL,PART=URL (the folder of a part's files), or one URL",
+        help="addresses to try first: PART=URL,PART=URL (folders with the files of a part), or one URL",
     )
-    parser.add_argument("--jobs", type=count, default=4, help="files that are downloaded at a time")
-    parser.add_argument(
-        "--timeout", type=positive, default=60, help="seconds without a byte after which to connect anew"
-    )
-    parser.add_argument("--retries", type=count, default=8, help="tries in a row that bring nothing, for each address")
-    parser.add_argument("--recheck", action="store_true", help="compute checksums of files that are there, too")
-    parser.add_argument("--list", action="store_true", help="only say what would be downloaded, and from where")
+    add("--jobs", type=count, default=4, help="number of files to download at a time")
+    add("--timeout", type=positive, default=60, help="read timeout in seconds")
+    add("--retries", type=count, default=8, help="consecutive failures of an address before it is given up")
+    add("--recheck", action="store_true", help="verify the checksums of existing files as well")
+    add("--list", action="store_true", help="only list the files and their addresses")
     args = parser.parse_args(argv)
 
     from s5.challenge.corpus.config import choose_parts
@@ -41,19 +39,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def add_places(parser: Parser) -> None:
-    """Adds the options that say which data set it is and where things lie."""
+    """Adds the options of the data set and its folders."""
     parser.add_argument("--config", default="conf/data.yaml", metavar="YAML", help="description of the data set")
-    parser.add_argument("--raw", default="data/raw", metavar="DIR", help="folder of what stage 1 makes")
-    parser.add_argument("--archives", default="data/download", metavar="DIR", help="folder of downloads, PART/FILE")
-    parser.add_argument(
-        "--data_root", metavar="DIR", help="folder with parts that are there already; nothing is written to it"
-    )
-    parser.add_argument("--paths", help="folders of single parts, likewise: PART=FOLDER,PART=FOLDER")
-    parser.add_argument("--parts", help="which parts, e.g. dev_set,eval_set; by default all")
+    parser.add_argument("--raw", default="data/raw", metavar="DIR", help="folder that stage 1 writes")
+    parser.add_argument("--archives", default="data/download", metavar="DIR", help="folder of the downloads, PART/FILE")
+    parser.add_argument("--data_root", metavar="DIR", help="folder with existing parts, which is not changed")
+    parser.add_argument("--paths", help="folders of existing parts: PART=FOLDER,PART=FOLDER")
+    parser.add_argument("--parts", help="parts to use, e.g. dev_set,eval_set (default: all)")
 
 
 def find_places(args):  # type: ignore[no-untyped-def]
-    """The :class:`s5.challenge.corpus.paths.CorpusPaths` of the options."""
+    """Makes the :class:`s5.challenge.corpus.paths.CorpusPaths` of the options."""
     from pathlib import Path
 
     from s5.challenge.corpus.config import Corpus

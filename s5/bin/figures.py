@@ -1,8 +1,5 @@
-"""Draws figures of a system: results, learning curves, a mixture as the taggers see it."""
+"""Draws figures of a system: results, learning curves, and a mixture with the features of the taggers."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, add_system, run
@@ -10,15 +7,16 @@ from s5.bin.command import Parser, add_system, run
 KINDS = ("results", "taggers", "learning", "features")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.figures``."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser, "YAML of the system, or its name")
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
-    parser.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data directories")
-    parser.add_argument("--out", metavar="DIR", help="folder of the figures (default: EXPDIR/SYSTEM/report/figures)")
-    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="kinds to draw")
-    parser.add_argument("--mixture", metavar="UTT", help="mixture that the features are of; else one with two classes")
+    add("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
+    add("--data_root", default="data", metavar="DIR", help="folder of the data directories")
+    add("--out", metavar="DIR", help="folder of the figures (default: EXPDIR/SYSTEM/report/figures)")
+    add("--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="kinds to draw")
+    add("--mixture", metavar="UTT", help="mixture of the features (default: one with two classes)")
     args = parser.parse_args(argv)
 
     from s5.report.all_plots import draw_all

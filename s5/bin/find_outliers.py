@@ -1,49 +1,29 @@
-"""Proposes training events that may not belong to their class, with a page to listen to them."""
-
-from __future__ import annotations
+"""Finds training events that may not belong to their class, and makes a page to listen to them."""
 
 import logging
-from collections.abc import Sequence
 
 from s5.bin.command import Parser, at_least_zero, count, number, positive, run
 from s5.utils.errors import InputError
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.find_outliers``; run from the recipe folder."""
     parser = Parser(
-        "Finds events that are unlike the others of their class, and writes OUT/candidates.tsv (a list for a "
-        "refinement's drop, to be confirmed) and OUT/candidates.html (to listen, tick and save)."
+        "Finds events that differ from the others of their class. Writes OUT/candidates.tsv, a list for the key drop "
+        "of a refinement that you should confirm, and OUT/candidates.html, a page to listen, tick and save."
     )
-    parser.add_argument(
-        "--events", default="data/dev_set/sound_event/train", metavar="DIR", help="folder of <Label>/.../<file>"
-    )
-    parser.add_argument("--out", default="data/refine", metavar="DIR", help="folder to write")
-    parser.add_argument("--labels", default="conf/labels.txt", metavar="FILE", help="labels to look at, one a line")
-    parser.add_argument(
-        "--features", choices=("spectral", "tagger"), default="spectral", help="what events are compared by"
-    )
-    parser.add_argument(
-        "--experiment",
-        metavar="DIR",
-        help="trained tagger whose encoder is used, e.g. exp/m2d_fc_1c, with --features tagger",
-    )
-    parser.add_argument(
-        "--weights", metavar="FILE", help="pretrained M2D weights instead of a trained tagger, with --features tagger"
-    )
-    parser.add_argument("--device", default="cpu", help="torch device of the tagger")
-    parser.add_argument("--threshold", type=number, default=3.5, help="robust z-score from which an event is proposed")
-    parser.add_argument("--most", type=count, default=50, help="proposals of a class at most")
-    parser.add_argument(
-        "--min_duration",
-        type=at_least_zero,
-        default=0,
-        metavar="S",
-        help="shorter events, in seconds, are not looked at",
-    )
-    parser.add_argument(
-        "--seconds", type=positive, default=5, metavar="S", help="seconds of each sound that the page plays"
-    )
+    add = parser.add_argument
+    add("--events", default="data/dev_set/sound_event/train", metavar="DIR", help="folder of <Label>/.../<file>")
+    add("--out", default="data/refine", metavar="DIR", help="folder to write")
+    add("--labels", default="conf/labels.txt", metavar="FILE", help="labels to examine, one a line")
+    add("--features", choices=("spectral", "tagger"), default="spectral", help="features to compare events by")
+    add("--experiment", metavar="DIR", help="trained tagger for --features tagger, e.g. exp/m2d_fc_1c")
+    add("--weights", metavar="FILE", help="pretrained M2D weights for --features tagger, instead of --experiment")
+    add("--device", default="cpu", help="torch device of the tagger")
+    add("--threshold", type=number, default=3.5, help="smallest robust z-score of a proposed event")
+    add("--most", type=count, default=50, help="largest number of proposals of a class")
+    add("--min_duration", type=at_least_zero, default=0, metavar="S", help="smallest duration of an event in seconds")
+    add("--seconds", type=positive, default=5, metavar="S", help="seconds to play of each sound")
     args = parser.parse_args(argv)
     if args.features == "tagger" and (args.experiment is None) == (args.weights is None):
         raise InputError("--features tagger", "both or neither", "--experiment or --weights")

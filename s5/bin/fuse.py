@@ -1,24 +1,17 @@
-"""Stage 10: separated sources to the final estimates, by the system's fusion, gate and refinement."""
-
-from __future__ import annotations
-
-from collections.abc import Sequence
+"""Stage 10: makes the final estimates from the separated sources by the system's fusion, gate and refinement."""
 
 from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser, "system YAML, or a model archive")
-    parser.add_argument(
-        "--expdir", default="exp", metavar="DIR", help="folder of the experiments; a refinement runs the networks"
-    )
-    parser.add_argument("--data", required=True, metavar="DIR", help="data directory")
-    parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
-    parser.add_argument(
-        "--oracle_labels", action="store_true", help="the labels are the true ones: no gate, no refinement"
-    )
+    add("--expdir", default="exp", metavar="DIR", help="folder of the experiments, for a refinement")
+    add("--data", required=True, metavar="DIR", help="data directory")
+    add("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
+    add("--oracle_labels", action="store_true", help="the labels are correct: use no gate and no refinement")
     add_decoding(parser)
     add_shards(parser)
     args = parser.parse_args(argv)

@@ -1,18 +1,14 @@
-"""Prints the plan of a system, an entry a line: its name, its files, its trainings in order; run.sh walks it.
+"""Prints the plan of a system for run.sh: its name, its files and its trainings in order, one a line.
 
-The fields of a line are NAME=VALUE, parted by tabs; what=system, file, training or ready comes first. A model from
-elsewhere, which is not trained, is ready. A model archive has no trainings.
+A line has fields NAME=VALUE separated by tabs. The first is what=system, file, training or ready. A model that is not
+trained here is ready. A model archive has no trainings.
 """
-
-from __future__ import annotations
-
-from collections.abc import Sequence
 
 from s5.bin.command import Parser, add_system, run
 from s5.system.plan import plan
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
     add_system(parser, "system YAML, or a model archive")

@@ -1,27 +1,25 @@
-"""Stage 13: packs a trained system into one file, which S5System.from_pretrained and `separate --system` open."""
+"""Stage 13: packs a trained system into one file for S5System.from_pretrained and `separate --system`."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, add_system, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser)
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the archive to write, e.g. mini.s5")
-    parser.add_argument("--scores", nargs="*", default=[], metavar="FILE", help="scores.json whose totals go along")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="the system's results: all their scores go along")
-    parser.add_argument("--licence", metavar="FILE", help="licence of the weights; else the repository's")
-    parser.add_argument("--licence_name", default="apache-2.0", metavar="NAME", help="its name on the hub")
-    parser.add_argument("--note", default="", metavar="TEXT", help="how it was trained, for the archive's README")
-    parser.add_argument("--half", action="store_true", help="16 bit weights: half the size, slightly other outputs")
-    parser.add_argument("--upload", metavar="USER/NAME", help="put it on the Hugging Face hub, in this repository")
-    parser.add_argument("--private", action="store_true", help="make that repository a private one")
+    add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    add("--out", required=True, type=Path, metavar="FILE", help="archive to write, e.g. mini.s5")
+    add("--scores", nargs="*", default=[], metavar="FILE", help="scores.json files whose totals to include")
+    add("--results", type=Path, metavar="DIR", help="folder of results whose scores to include")
+    add("--licence", metavar="FILE", help="licence of the weights (default: that of the repository)")
+    add("--licence_name", default="apache-2.0", metavar="NAME", help="name of the licence on the hub")
+    add("--note", default="", metavar="TEXT", help="text about the training for the archive's README")
+    add("--half", action="store_true", help="16-bit weights: half the size, slightly different outputs")
+    add("--upload", metavar="USER/NAME", help="Hugging Face repository to upload it to")
+    add("--private", action="store_true", help="make that repository private")
     args = parser.parse_args(argv)
 
     from s5.system.archive import pack

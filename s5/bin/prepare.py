@@ -1,26 +1,25 @@
-"""Stage 1 of the challenge recipes: unpacks, adds, refines, links, and writes data directories."""
+"""Stage 1 of the challenge recipes: unpacks the archives and writes data directories."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, count, run
 from s5.bin.download import add_places, find_places
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.prepare``; run from the recipe folder."""
-    parser = Parser("Makes a recipe's data of what was downloaded or is there; what is done is not done again.")
+    parser = Parser("Makes the data of a recipe from downloaded and existing parts. Finished steps are not repeated.")
+    add = parser.add_argument
     add_places(parser)
-    parser.add_argument(
-        "--data", default="data", metavar="DIR", help="folder of data directories, and of the links dev_set, eval_set"
+    add(
+        "--data",
+        default="data",
+        metavar="DIR",
+        help="folder of the data directories and of the links dev_set, eval_set",
     )
-    parser.add_argument(
-        "--refine", metavar="YAML", help="YAML of a refinement of the training events, e.g. conf/curation/park2025.yaml"
-    )
-    parser.add_argument("--nj", type=count, default=1, help="processes; the files do not depend on it")
-    parser.add_argument("--remove_archives", action="store_true", help="delete downloads that have been unpacked")
+    add("--refine", metavar="YAML", help="refinement of the training events, e.g. conf/curation/park2025.yaml")
+    add("--nj", type=count, default=1, help="processes; the files do not depend on it")
+    add("--remove_archives", action="store_true", help="delete downloads after unpacking")
     args = parser.parse_args(argv)
 
     from s5.challenge.corpus.config import choose_parts

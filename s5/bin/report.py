@@ -1,25 +1,21 @@
-"""Stage 12: RESULTS.md and the listening page."""
+"""Stage 12: writes RESULTS.md and the listening page."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, add_system, count_or_zero, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.report``."""
     parser = Parser("Writes RESULTS.md from all scores in the experiment folder, and a listening page for the system.")
-    add_system(parser, "YAML of the system whose page and figures by class are made")
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
-    parser.add_argument("--out", metavar="FILE", help="file to write; by default RESULTS.md in the experiment folder")
-    parser.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data directories")
-    parser.add_argument("--n_mixtures", type=count_or_zero, default=12, help="mixtures on the listening page at most")
-    parser.add_argument(
-        "--compare", metavar="NAME", help="name of another system in the experiment folder, for A/B on the page"
-    )
-    parser.add_argument("--no_figures", action="store_true", help="without figures, which take a few seconds")
+    add = parser.add_argument
+    add_system(parser, "YAML of the system for the page and the figures by class")
+    add("--expdir", default="exp", metavar="DIR", help="experiment folder with models and results")
+    add("--out", metavar="FILE", help="file to write (default: EXPDIR/RESULTS.md)")
+    add("--data_root", default="data", metavar="DIR", help="folder of the data directories")
+    add("--n_mixtures", type=count_or_zero, default=12, help="largest number of mixtures on the listening page")
+    add("--compare", metavar="NAME", help="another system in the experiment folder for comparison on the page")
+    add("--no_figures", action="store_true", help="draw no figures, which saves a few seconds")
     args = parser.parse_args(argv)
 
     from s5.report.stage import write_report

@@ -1,98 +1,74 @@
 """Stage 11: scores a folder of estimates against references."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from s5.bin.command import Parser, add_shards, count, count_or_zero, number, progress, run
+from s5.bin.command import Parser, add_shards, count, count_or_zero, number, percentage, run
 from s5.data.names import FORM, shortened
-from s5.inference.scoring import (
-    find_sources,
-    open_references,
-    read_probabilities,
-    score_all,
-    score_one,
-    table,
-    without_estimate,
-)
+from s5.inference import scoring
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.metrics import Bootstrap, Scorer
 from s5.utils.files import write_json
+from s5.utils.progress import progress
 from s5.utils.shards import Shards, results
 
 LABELS = Path("conf/labels.txt")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parses, scores, prints, writes."""
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
     parser = Parser(
         "Scores estimates named as in the challenge against references; prints a table, writes scores.json."
     )
-    parser.add_argument("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {FORM} (or .flac)")
-    parser.add_argument(
-        "--references", type=Path, required=True, metavar="DIR", help="data directory, or soundscape/ + oracle_target/"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="scores.json to write")
-    parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="one label a line; else conf/labels.txt if there, else DCASE's 18"
-    )
-    parser.add_argument(
-        "--probabilities", type=Path, metavar="FILE", help="confidence of each estimate: lines of <utt> <p> ..."
-    )
-    parser.add_argument("--system", metavar="NAME", help="name of the system, for the results")
-    parser.add_argument("--set", metavar="NAME", help="name of the test set; else the references' folder")
-    parser.add_argument(
-        "--oracle_labels", action="store_true", help="note in the scores that the labels were the true ones"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {FORM} (or .flac)")
+    add("--references", type=Path, required=True, metavar="DIR", help="data directory, or soundscape/ + oracle_target/")
+    add("--out", type=Path, metavar="FILE", help="scores.json to write")
+    add("--labels", type=Path, metavar="FILE", help="one label a line (default: conf/labels.txt, or the 18 of DCASE)")
+    add("--probabilities", type=Path, metavar="FILE", help="confidence of each estimate: lines of <utt> <p> ...")
+    add("--system", metavar="NAME", help="name of the system, for the results")
+    add("--set", metavar="NAME", help="name of the test set (default: the references' folder)")
+    add("--oracle_labels", action="store_true", help="note in the scores that the labels are correct")
+    add(
         "--select",
         choices=("sdr", "sdri"),
         default="sdr",
         help="what pairs estimates and references of a class: SDR, as the official scorer has it, or SDRi, as Eq. (10) "
         "of Nguyen et al. is written",
     )
-    parser.add_argument("--penalty_fn", type=number, default=0.0, metavar="DB", help="value of a missed source in dB")
-    parser.add_argument("--penalty_fp", type=number, default=0.0, metavar="DB", help="value of a false source in dB")
-    parser.add_argument(
-        "--metadata", type=Path, metavar="FILE", help="list of the scenes (valid.json), for figures by SNR, angle, room"
+    add("--penalty_fn", type=number, default=0.0, metavar="DB", help="value of a missed source in dB")
+    add("--penalty_fp", type=number, default=0.0, metavar="DB", help="value of a false source in dB")
+    add(
+        "--metadata",
+        type=Path,
+        metavar="FILE",
+        help="list of the scenes (valid.json), for figures by SNR, angle and room",
     )
-    parser.add_argument(
-        "--resamples",
-        type=count_or_zero,
-        default=1000,
-        metavar="N",
-        help="bootstrap resamples for the intervals; 0: no intervals",
-    )
-    parser.add_argument(
-        "--level", type=number, default=95.0, metavar="PERCENT", help="confidence level of the intervals"
-    )
-    parser.add_argument("--seed", type=count_or_zero, default=0, metavar="N", help="seed of the bootstrap")
-    parser.add_argument("--nj", type=count, default=1, metavar="N", help="processes; the figures do not depend on it")
+    add("--resamples", type=count_or_zero, default=1000, help="bootstrap resamples for the intervals; 0: no intervals")
+    add("--level", type=percentage, default=95.0, metavar="PERCENT", help="confidence level of the intervals")
+    add("--seed", type=count_or_zero, default=0, help="seed of the bootstrap")
+    add("--nj", type=count, default=1, help="processes; the figures do not depend on it")
     add_shards(parser)
     args = parser.parse_args(argv)
-    if not 0 < args.level < 100:
-        parser.error(f"--level {args.level:g}: expected a percentage between 0 and 100")
 
     labels = _label_set(args.labels)
-    references = open_references(args.references, labels, args.metadata)
-    estimates = find_sources(args.estimates, references.utts, labels)
+    references = scoring.open_references(args.references, labels, args.metadata)
+    estimates = scoring.find_sources(args.estimates, references.utts, labels)
     if not any(estimates.values()):
         logging.warning("%s holds no estimate: every mixture is scored as silence", args.estimates)
-    elif empty := without_estimate(references, estimates):
+    elif empty := scoring.without_estimate(references, estimates):
         share = f"{len(empty)} of {len(references.utts)} mixtures"
         logging.info("%s: no file for %s with sources, scored as silence: %s", args.estimates, share, shortened(empty))
-    probabilities = read_probabilities(args.probabilities, estimates) if args.probabilities else None
+    probabilities = scoring.read_probabilities(args.probabilities, estimates) if args.probabilities else None
     options = {"select": args.select, "penalty_fn": args.penalty_fn, "penalty_fp": args.penalty_fp}
     bootstrap = Bootstrap(args.resamples, args.level, args.seed) if args.resamples else None
     scorer = Scorer(**options, bootstrap=bootstrap)
-    job = partial(score_one, references, estimates, probabilities, options)
+    job = partial(scoring.score_one, references, estimates, probabilities, options)
     rows = results(
         Shards.parse(args.shard, args.join, args.parts),
         references.utts,
-        lambda utts: progress(score_all(job, utts, min(args.nj, max(len(utts), 1))), len(utts), "score"),
+        lambda utts: progress(scoring.score_all(job, utts, min(args.nj, max(len(utts), 1))), len(utts), "score"),
     )
     if rows is None:
         return
@@ -107,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if doubtful := scores["warnings"]:
         found = f"{len(doubtful)} references are silent, which the means hold as the official scorer has it"
         logging.warning("%s: %s", found, shortened(doubtful))
-    print(f"{scores['system'] or args.estimates} on {scores['set']}\n{table(scores)}")
+    print(f"{scores['system'] or args.estimates} on {scores['set']}\n{scoring.table(scores)}")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, scores, indent=1, allow_nan=False)

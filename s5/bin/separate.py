@@ -1,16 +1,12 @@
-"""Separates one recording into a folder, tagging it first; or, as stage 9, a data directory by its voted labels.
+"""Tags and separates one recording; or separates a data directory with its voted labels (stage 9).
 
-Two forms: `separate --system YAML recording.wav folder`, and `separate --system YAML --data DIR --out DIR`.
+Usage: `separate --system YAML recording.wav folder`, and `separate --system YAML --data DIR --out DIR`.
 """
-
-from __future__ import annotations
-
-from collections.abc import Sequence
 
 from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, positive, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
     add_system(parser, "system YAML, model archive, or one on the hub")
@@ -19,26 +15,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     one = parser.add_argument_group("one recording")
     one.add_argument("recording", nargs="?", help="wav, flac or ogg, of any sampling rate and length")
     one.add_argument(
-        "folder", nargs="?", help="where its sources go: NAME_SLOT_LABEL.wav, 16 bit; older ones of it are removed"
+        "folder", nargs="?", help="folder for NAME_SLOT_LABEL.wav, 16 bit; old files of the recording are removed"
     )
-    one.add_argument("--window", type=positive, metavar="S", help="longer ones are separated in windows of S seconds")
+    one.add_argument("--window", type=positive, metavar="S", help="length of the windows for longer recordings")
     one.add_argument("--overlap", type=positive, metavar="S", help="overlap of the windows in seconds")
     one.add_argument(
         "--labels",
         metavar="LABELS",
         type=str.split,
-        help='its sources\' labels, e.g. "Speech Cough", the same in all windows; by default each window is tagged',
+        help='labels of the sources, e.g. "Speech Cough", in all windows (default: each window is tagged)',
     )
     stage = parser.add_argument_group("stage 9")
     stage.add_argument("--data", metavar="DIR", help="data directory")
-    stage.add_argument("--out", metavar="DIR", help="results folder that holds the labels, e.g. exp/mini/test")
+    stage.add_argument("--out", metavar="DIR", help="results folder with the labels, e.g. exp/mini/test")
     add_shards(parser)
     args = parser.parse_args(argv)
     forms = [args.recording and args.folder, args.data and args.out]
     if sum(map(bool, forms)) != 1 or sum(map(bool, (args.recording, args.folder, args.data, args.out))) != 2:
         parser.error("give either a recording and a folder, or --data and --out")
     if args.labels and args.data:
-        parser.error("--labels: stage 9 takes the labels that stage 8 left in --out")
+        parser.error("--labels: stage 9 uses the labels of stage 8 in --out")
 
     from s5 import S5System
     from s5.data import DataDir

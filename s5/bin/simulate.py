@@ -1,61 +1,45 @@
-"""Makes a fixed set of scenes, or a virtual training set."""
-
-from __future__ import annotations
+"""Stage 2: makes a fixed set of scenes or a virtual training set."""
 
 import logging
-from collections.abc import Sequence
 
-from s5.bin.command import Parser, add_shards, run
+from s5.bin.command import Parser, add_shards, count, run
 from s5.utils.errors import InputError
 from s5.utils.parallel import start_server
 from s5.utils.shards import Shards
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.simulate``; run from the recipe folder."""
-    parser = Parser(
-        "Draws or reads scenes, renders them and writes a data directory; goes on where an earlier run stopped."
-    )
+    parser = Parser("Draws or reads scenes, renders them and writes a data directory. Resumes after an interruption.")
+    add = parser.add_argument
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument(
         "--config",
         metavar="YAML",
-        help="sampler YAML, e.g. conf/scenes/valid.yaml: scenes are drawn; or one with the key scenes, a list as below",
+        help="sampler YAML that draws scenes, e.g. conf/scenes/valid.yaml, or has the key scenes, a list as below",
     )
     wanted.add_argument(
-        "--scenes", metavar="FILE", help="metadata list (valid.json of either challenge) or one scene's JSON file"
+        "--scenes", metavar="FILE", help="metadata list (valid.json of a challenge) or the JSON file of a scene"
     )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="data directory, e.g. data/valid; its mixtures are named after it"
-    )
-    parser.add_argument(
-        "--num_scenes", type=int, help="so many scenes, instead of the configuration's; of a list the first"
-    )
-    parser.add_argument("--nj", type=int, default=1, help="processes; the files do not depend on it")
-    parser.add_argument("--virtual", action="store_true", help="write only sampler.yaml: scenes are drawn in training")
-    parser.add_argument(
-        "--simulator", default="native", metavar="NAME", help="what places and renders events: native, spatialscaper"
-    )
-    parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="format of the waveforms")
-    parser.add_argument(
-        "--subtype", choices=("float", "16", "24"), help="bits of their samples; by default wav: float, flac: 24"
-    )
-    parser.add_argument(
+    add("--out", required=True, metavar="DIR", help="data directory, e.g. data/valid, which names its mixtures")
+    add("--num_scenes", type=count, help="number of scenes (default: all of a list, or as the YAML says)")
+    add("--nj", type=count, default=1, help="processes; the files do not depend on it")
+    add("--virtual", action="store_true", help="write only sampler.yaml; training draws the scenes")
+    add("--simulator", default="native", metavar="NAME", help="simulator of the scenes: native, spatialscaper")
+    add("--format", choices=("wav", "flac"), default="wav", help="format of the waveforms")
+    add("--subtype", choices=("float", "16", "24"), help="bits of the samples (default: float for wav, 24 for flac)")
+    add(
         "--on_bad_audio",
         choices=("stop", "skip", "keep"),
         default="stop",
         help="files without samples or sound, of NaN or wrong channels, rooms with responses of zeros or NaN (all are "
         "listed in OUT/bad_audio.tsv): stop (default), do without them, or keep those without sound as silent events",
     )
-    parser.add_argument("--root", default=".", metavar="DIR", help="folder that the paths in listed scenes start from")
+    add("--root", default=".", metavar="DIR", help="base folder of the paths in listed scenes")
     add_shards(parser)
-    parser.add_argument("--prepare", action="store_true", help="check the audio and the folder, for parts to come")
+    add("--prepare", action="store_true", help="check the audio and the folder before the parts")
     args = parser.parse_args(argv)
     shards = Shards.parse(args.shard, args.join, args.parts, args.prepare)
-    for name in ("num_scenes", "nj"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name}", value, "at least 1")
     if args.nj > 1:
         start_server(["s5.scene.simulate"])  # it imports what this process imports next
     from s5.scene.simulate import AudioForm, make_virtual, simulate

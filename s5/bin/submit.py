@@ -1,30 +1,22 @@
 """Stage 13: writes the challenge's submission from a system's results and checks it by the challenge's rules."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Sequence
 
 from s5.bin.check_submission import add_rules, rules_of
 from s5.bin.command import Parser, add_system, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--authors", required=True, metavar="YAML", help="the authors' details, conf/submission.yaml filled in"
-    )
+    add = parser.add_argument
+    add("--authors", required=True, metavar="YAML", help="details of the authors, see conf/submission.yaml")
     add_system(parser)
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    parser.add_argument("--eval_data", required=True, metavar="DIR", help="data directory of the evaluation set")
-    parser.add_argument("--eval_results", required=True, metavar="DIR", help="results on it, e.g. exp/mini/eval")
-    parser.add_argument(
-        "--scores", required=True, metavar="FILE", help="scores.json of the development set's test part"
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for the zip, the meta file and the addresses"
-    )
+    add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    add("--eval_data", required=True, metavar="DIR", help="data directory of the evaluation set")
+    add("--eval_results", required=True, metavar="DIR", help="results of the evaluation set, e.g. exp/mini/eval")
+    add("--scores", required=True, metavar="FILE", help="scores.json of the development set's test part")
+    add("--out", required=True, metavar="DIR", help="folder for the zip, the meta file and the addresses")
     add_rules(parser)
     args = parser.parse_args(argv)
 

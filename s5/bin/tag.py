@@ -1,19 +1,16 @@
-"""Stage 7: posteriors of every tagger of a system on a data directory."""
-
-from __future__ import annotations
-
-from collections.abc import Sequence
+"""Stage 7: computes the posteriors of all taggers of a system on a data directory."""
 
 from s5.bin.command import Parser, add_decoding, add_shards, add_system, decode_config, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser, "system YAML, or a model archive")
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    parser.add_argument("--data", required=True, metavar="DIR", help="data directory")
-    parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
+    add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    add("--data", required=True, metavar="DIR", help="data directory")
+    add("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
     add_decoding(parser)
     add_shards(parser)
     args = parser.parse_args(argv)

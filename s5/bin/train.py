@@ -1,31 +1,27 @@
-"""Stages 3 to 6: trains one model of a system as an ESPnet2 task; goes on where an interrupted training stopped.
+"""Stages 3 to 6: trains one model of a system as an ESPnet2 task, or resumes its training.
 
-SIGTERM and SIGUSR1 make it save and end with exit status 75; the same command goes on from there.
+At SIGTERM or SIGUSR1 it saves and ends with exit status 75. The same command resumes.
 """
-
-from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from s5.bin.command import Parser, add_system, count, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser, "system YAML that names the model")
-    parser.add_argument("--model", required=True, metavar="NAME", help="name of the tagger or separator")
-    parser.add_argument("--phase", default="train", help="train, finetune, finetune2, ...")
-    parser.add_argument("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")
-    parser.add_argument("--valid", default="data/valid", metavar="DIR", help="data directory")
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    parser.add_argument("--ngpu", type=int, default=-1, help="GPUs; -1: all that there are")
-    parser.add_argument(
-        "--nproc", type=count, help="processes on each machine that share every batch; by default one a GPU, else one"
-    )
-    parser.add_argument("espnet", nargs="*", help="further ESPnet options, after --")
+    add("--model", required=True, metavar="NAME", help="name of the tagger or separator")
+    add("--phase", default="train", help="train, finetune, finetune2, ...")
+    add("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")
+    add("--valid", default="data/valid", metavar="DIR", help="data directory")
+    add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    add("--ngpu", type=int, default=-1, help="number of GPUs; -1: all")
+    add("--nproc", type=count, help="processes on each machine that share every batch (default: one a GPU, or one)")
+    add("espnet", nargs="*", help="further ESPnet options, after --")
     args = parser.parse_args(argv)
 
     from s5.tasks.distributed import places_here, run_processes

@@ -1,30 +1,26 @@
 """Tunes a system's vote, gate, mask sharpening and fusion weights on a validation set, for CAPI-SDRi.
 
-The networks run once; what they gave is kept in --out, and later searches need none. A refinement is not part of the
-search. Prints the gain of each step and writes a YAML that inherits the system's.
+The networks run once. Their outputs are kept in --out for later searches. The search leaves out a refinement. It prints
+the gain of each step and writes a YAML that inherits that of the system.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, add_decoding, add_system, count, decode_config, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser)
-    parser.add_argument("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
-    parser.add_argument(
-        "--data", default="data/valid", metavar="DIR", help="data directory with references; no test set"
-    )
-    parser.add_argument("--out", metavar="DIR", help="folder for what is kept (default: EXPDIR/SYSTEM/SET/tuning)")
-    parser.add_argument("--space", default="conf/tune.yaml", metavar="YAML", help="YAML of what is tried")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="parts to search: vote, gate, sharpen, fusion")
-    parser.add_argument("--num", type=count, metavar="N", help="so many mixtures, spread over the set; by default all")
-    parser.add_argument("--write", metavar="YAML", help="tuned system to write (default: OUT/tuned.yaml)")
+    add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    add("--data", default="data/valid", metavar="DIR", help="data directory with references, not a test set")
+    add("--out", metavar="DIR", help="folder of the kept outputs (default: EXPDIR/SYSTEM/SET/tuning)")
+    add("--space", default="conf/tune.yaml", metavar="YAML", help="YAML of the settings to try")
+    add("--only", nargs="+", metavar="PART", help="parts to search: vote, gate, sharpen, fusion")
+    add("--num", type=count, help="number of mixtures, spread over the set (default: all)")
+    add("--write", metavar="YAML", help="tuned system to write (default: OUT/tuned.yaml)")
     add_decoding(parser)
     args = parser.parse_args(argv)
 

@@ -1,8 +1,5 @@
-"""Lists by name what a data set lacks, and what is in it that should not be."""
+"""Lists the missing and the unexpected files of a data set."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, run
@@ -10,16 +7,18 @@ from s5.bin.download import add_places, find_places
 from s5.utils.errors import InputError
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of ``python -m s5.bin.verify``; run from the recipe folder. Status 1 if anything is missing."""
-    parser = Parser("Compares a recipe's data with what it has to be; nothing is changed.")
+    parser = Parser("Compares the data of a recipe with its description. Changes nothing.")
+    add = parser.add_argument
     add_places(parser)
-    parser.add_argument(
-        "--data", default="data", metavar="DIR", help="folder of data directories, and of the links dev_set, eval_set"
+    add(
+        "--data",
+        default="data",
+        metavar="DIR",
+        help="folder of the data directories and of the links dev_set, eval_set",
     )
-    parser.add_argument(
-        "--on_missing", choices=("stop", "warn"), default="stop", help="what to do if anything is missing"
-    )
+    add("--on_missing", choices=("stop", "warn"), default="stop", help="action if anything is missing")
     args = parser.parse_args(argv)
 
     from s5.challenge.corpus.config import choose_parts
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if findings.missing and args.on_missing == "stop":
         path, reason = findings.missing[0]
         more = f" and {len(findings.missing) - 1} more in {report}" if findings.missing[1:] else ""
-        raise InputError(f"{path}{more}", reason, "it (--on_missing warn goes on without)")
+        raise InputError(f"{path}{more}", reason, "the file (--on_missing warn continues without it)")
 
 
 if __name__ == "__main__":

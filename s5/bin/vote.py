@@ -1,18 +1,15 @@
-"""Stage 8: posteriors to labels; or, with --oracle, the references as labels."""
-
-from __future__ import annotations
-
-from collections.abc import Sequence
+"""Stage 8: votes on labels from the posteriors, or copies the reference labels (--oracle)."""
 
 from s5.bin.command import Parser, add_system, run
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(__doc__)
+    add = parser.add_argument
     add_system(parser, "system YAML, or a model archive")
-    parser.add_argument("--oracle", metavar="DIR", help="data directory whose labels are taken instead of a vote")
-    parser.add_argument("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
+    add("--oracle", metavar="DIR", help="data directory whose labels to use instead of a vote")
+    add("--out", required=True, metavar="DIR", help="results folder, e.g. exp/mini/test")
     args = parser.parse_args(argv)
 
     from s5 import S5System

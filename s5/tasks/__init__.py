@@ -1,1 +1,1 @@
-"""ESPnet2 tasks over the taggers and separators. A task module imports ESPnet; this package alone does not."""
+"""ESPnet2 tasks that train taggers and separators. Importing this package alone does not import ESPnet."""

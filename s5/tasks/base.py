@@ -1,4 +1,4 @@
-"""The ESPnet2 task that taggers and separators share: arguments, data, batches."""
+"""Base class of the ESPnet2 tasks that train taggers and separators: options, data and batches."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from s5.system.model import build_network
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, device_renderer, is_virtual
 from s5.tasks.espnet_patches import patch_main
 from s5.tasks.trainer import S5Trainer
-from s5.utils.errors import InputError, one_of
+from s5.utils.errors import InputError
 
 patch_main()
 
 
 class S5Task(AbsTask):
-    """An ESPnet2 task whose items are scenes. ``s5.tasks.launch`` fills in what follows from the data."""
+    """An ESPnet2 task whose items are scenes. ``s5.tasks.launch`` sets the options that follow from the data."""
 
     num_optimizers = 1
     trainer = S5Trainer
@@ -36,76 +36,35 @@ class S5Task(AbsTask):
     with_sources: bool
     """Whether batches carry the dry targets."""
     valid_figures: tuple[str, ...]
-    """What validation reports, and ``best_model_criterion`` may name."""
+    """Figures that validation reports and ``best_model_criterion`` may name."""
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Adds our options to ESPnet's."""
-        group = parser.add_argument_group("S5")
-        group.add_argument("--network", choices=sorted(cls.networks), default=min(cls.networks), help="Kind of network")
-        group.add_argument("--network_conf", action=NestedDictAction, default={}, help="Arguments of the network")
-        group.add_argument(
-            "--num_threads", type=int, default=None, help="CPU threads of the training process (default: torch's)"
-        )
-        group.add_argument(
-            "--renderer",
-            choices=("cpu", "device"),
-            default="cpu",
-            help="Where fresh scenes are rendered: by the workers, or in batches on the device that trains",
-        )
-        group.add_argument(
-            "--device_cache_mb",
-            type=int,
-            default=2048,
-            help="Recordings and impulse responses kept on the device (renderer: device), in MB",
-        )
-        group.add_argument("--bf16", type=str2bool, default=False, help="Run the network in bfloat16")
-        group.add_argument(
-            "--ema_decay",
-            type=float,
-            default=0.0,
-            help="Validate and decode with an exponential moving average of the weights, e.g. 0.999; 0: without",
-        )
-        group.add_argument(
-            "--checkpoint_minutes",
-            type=float,
-            default=15.0,
-            help="Save within an epoch this often; 0: only at the end of epochs and on a stop signal",
-        )
-        group.add_argument(
-            "--dist_timeout",
-            type=float,
-            default=600.0,
-            help="Seconds after which a process that does not answer ends a distributed training",
-        )
-        group.add_argument(
-            "--num_examples",
-            type=int,
-            default=3,
-            help="Validation mixtures that tensorboard and W&B show as audio and spectrograms; 0: none",
-        )
-        group.add_argument(
-            "--examples_interval",
-            type=int,
-            default=0,
-            help="Epochs from one showing of them to the next; 0: 20 times in a training and 1 %% of its time at most",
-        )
-        group.add_argument(
-            "--num_scenes", type=int, default=None, help="Fresh scenes an epoch (default: the sampler's)"
-        )
-        group.add_argument("--scene_conf", action=NestedDictAction, default={}, help="Sampler keys to replace")
-        group.add_argument("--train_data", type=str_or_none, default=None, help="Data directory, usually a virtual one")
-        group.add_argument("--valid_data", type=str_or_none, default=None, help="Data directory")
-        group.add_argument(
-            "--labels", type=str, nargs="+", default=[], help="Label set; by default the training data's"
-        )
-        group.add_argument("--n_slots", type=int, default=3, help="Output slots K")
-        group.add_argument("--sampling_rate", type=int, default=None, help="In Hz; by default the training data's")
+        """Adds the options of S5 to those of ESPnet."""
+        add = parser.add_argument_group("S5").add_argument
+        add("--network", choices=sorted(cls.networks), default=min(cls.networks), help="Kind of network")
+        add("--network_conf", action=NestedDictAction, default={}, help="Arguments of the network")
+        add("--num_threads", type=int, help="CPU threads of the training process (default: torch's)")
+        add("--renderer", choices=("cpu", "device"), default="cpu", help="Render scenes in the workers or on the GPU")
+        add("--device_cache_mb", type=int, default=2048, help="Audio and impulse responses kept on the GPU, in MB")
+        add("--bf16", type=str2bool, default=False, help="Run the network in bfloat16")
+        add("--ema_decay", type=float, default=0.0, help="Decay of the average of the weights, e.g. 0.999; 0: none")
+        add("--checkpoint_minutes", type=float, default=15.0, help="Interval of saving in an epoch; 0: at its end only")
+        add("--dist_timeout", type=float, default=600.0, help="Seconds to wait for another process before giving up")
+        add("--num_examples", type=int, default=3, help="Validation mixtures shown in tensorboard and W&B; 0: none")
+        add("--examples_interval", type=int, default=0, help="Epochs between examples; 0: at most 1 %% of the time")
+        add("--num_scenes", type=int, help="Fresh scenes an epoch (default: the sampler's)")
+        add("--scene_conf", action=NestedDictAction, default={}, help="Sampler keys to replace")
+        add("--train_data", type=str_or_none, help="Data directory, usually a virtual one")
+        add("--valid_data", type=str_or_none, help="Data directory")
+        add("--labels", type=str, nargs="+", default=[], help="Label set (default: the training data's)")
+        add("--n_slots", type=int, default=3, help="Output slots K")
+        add("--sampling_rate", type=int, help="In Hz (default: the training data's)")
 
     @classmethod
     def build_network(cls, args: argparse.Namespace) -> nn.Module:
-        """The network that the arguments describe. Raises InputError for an unknown or unfit argument."""
-        if args.num_threads is not None:  # small networks: threads that wait for each other slow the workers down
+        """Builds the network that the arguments describe. Raises InputError for an argument that does not fit."""
+        if args.num_threads is not None:  # more threads than a small network needs slow the workers down
             torch.set_num_threads(args.num_threads)
         return build_network(
             cls.networks[args.network], args.network_conf, "network_conf", len(args.labels), args.n_slots
@@ -114,11 +73,11 @@ class S5Task(AbsTask):
     @classmethod
     @abstractmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
-        """The ESPnet model around the network."""
+        """Builds the ESPnet model around the network."""
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """ESPnet's optimizer, each step of which is followed by an update of the average."""
+        """Builds ESPnet's optimizer and updates the average of the weights after each of its steps."""
         optimizers = super().build_optimizers(args, model)
         if args.ema_decay:
             for optimizer in optimizers:
@@ -127,34 +86,34 @@ class S5Task(AbsTask):
 
     @classmethod
     def channels_used(cls, args: argparse.Namespace) -> int | None:
-        """The first so many channels of a mixture are all that the model takes; None: all."""
+        """Number of leading channels of a mixture that the model uses; None: all."""
         return None
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any]:
-        """Stacks items into batches."""
+        """Returns the function that stacks items into a batch."""
         return collate
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
-        """None: the dataset renders."""
+        """Returns None: the dataset renders the scenes."""
         return None
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """None: the data come from ``--train_data`` and ``--valid_data``."""
+        """Returns no name: the data come from ``--train_data`` and ``--valid_data``."""
         return ()
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """None, see above."""
+        """Returns no name, see :meth:`required_data_names`."""
         return ()
 
     @classmethod
     def build_task_iter_factory(
         cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
     ) -> AbsIterFactory:
-        """Batches of scenes: on the fly where the data directory is virtual, else from its files."""
+        """Builds batches of scenes: rendered on the fly if the data directory is virtual, else read from its files."""
         path = args.train_data if mode == "train" else args.valid_data
         if path is None:
             raise InputError(f"--{mode}_data", "nothing", "a data directory")
@@ -193,10 +152,3 @@ class S5Task(AbsTask):
         )
         logging.info("[%s] %s: %d items in %d batches", mode, path, len(dataset), len(factory))
         return factory
-
-
-def choose(table: dict[str, Any], name: str, where: str) -> Any:
-    """The entry of a table, or an InputError that lists what there is."""
-    if name not in table:
-        raise InputError(where, name, one_of(table, name))
-    return table[name]

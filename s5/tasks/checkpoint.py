@@ -1,4 +1,4 @@
-"""Checkpoints that survive: written whole or not at all, checked when they are read, the one before kept."""
+"""Checkpoints of a training: written atomically, verified when they are read, with the previous one as a reserve."""
 
 from __future__ import annotations
 
@@ -19,30 +19,23 @@ NEWEST, PREVIOUS, DAMAGED = "checkpoint.pth", "checkpoint.previous.pth", "checkp
 
 
 def has_checkpoint(folder: str | Path) -> bool:
-    """Whether a training in this folder goes on from a checkpoint."""
+    """Whether a training in this folder resumes from a checkpoint."""
     return any(Path(folder, name).exists() for name in (NEWEST, PREVIOUS))
 
 
 def save(data: Any, path: Path) -> None:
-    """``torch.save`` that leaves the file as it was, or whole and on the disk.
-
-    Raises:
-        OSError: with the file's name, e.g. for a full disk; what was written so far is removed.
-    """
+    """Saves with ``torch.save``. If that fails, the old file remains, and OSError names it (e.g. a full disk)."""
     write(path, lambda file: torch.save(data, file))
 
 
 def write(path: Path, fill: Callable[[Any], None], before: Callable[[], None] | None = None) -> None:
-    """Writes a file, hands it to the disk, and lets it take its name after calling ``before``.
-
-    Raises OSError as :func:`save` does.
-    """
+    """Writes a file and syncs it to the disk. Calls ``before`` and then renames it. Raises OSError as :func:`save`."""
     with atomic_write(path, durable=True) as file:
         watched = _Watched(file)
         try:
             fill(watched)
         except BaseException:
-            # torch reports a write that failed as an error of its own; what the disk said is better.
+            # Torch replaces the error of a failed write by one of its own, which hides the reason.
             if watched.error is not None:
                 raise watched.error from None
             raise
@@ -52,7 +45,7 @@ def write(path: Path, fill: Callable[[Any], None], before: Callable[[], None] | 
 
 
 class _Watched:
-    """A file opened for writing that remembers why a write failed."""
+    """A file opened for writing that keeps the error of a failed write."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -70,21 +63,19 @@ class _Watched:
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was written."""
+    """Raised for a checkpoint whose content is not what was written."""
 
 
 def read(path: Path) -> Any:
-    """A checkpoint on the CPU: tensors and plain values only (``weights_only``), each compared with its checksum.
+    """Reads a checkpoint to the CPU: tensors and plain values only (``weights_only``), verified by their checksums.
 
-    Raises:
-        Damaged: a truncated file, one that lost or changed bytes, or no checkpoint.
-        OSError: no such file.
+    Raises Damaged for a truncated or changed file, OSError for a missing one.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
         if wrong is not None:
-            raise Damaged(f"other bytes in {wrong} than were written")
+            raise Damaged(f"wrong checksum of {wrong}")
         with allowing(plain_kinds()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, Damaged):
@@ -95,17 +86,14 @@ def read(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands.
-
-    Attributes:
-        epoch: the epoch that it is in, from 1.
-        batch: batches of the epoch that are trained on.
-        trained: all of them are; what follows is the validation.
-    """
+    """Progress of a training."""
 
     epoch: int
+    """Current epoch, from 1."""
     batch: int = 0
+    """Number of batches of the epoch that are done."""
     trained: bool = False
+    """Whether all batches are done, so that validation follows."""
 
     def __str__(self) -> str:
         if self.trained:
@@ -114,33 +102,32 @@ class Position:
 
 
 class Checkpoints:
-    """The two checkpoints of an experiment folder: the newest and the one before."""
+    """The two checkpoints of an experiment folder: the newest and the previous one."""
 
     def __init__(self, folder: Path) -> None:
         self.newest, self.previous = folder / NEWEST, folder / PREVIOUS
 
     def clear_leftovers(self) -> None:
-        """Removes what a write that was cut off left."""
+        """Removes the temporary files of interrupted writes."""
         for path in leftovers(self.newest.parent, "*.pth"):
             path.unlink(missing_ok=True)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Saves a state; the newest one becomes the one before. Raises OSError and leaves both as they are."""
+        """Saves a state and keeps the newest one as the previous one. If that fails, raises OSError and keeps both."""
         write(self.newest, lambda file: torch.save(state, file), before=self._keep_newest)
 
     def _keep_newest(self) -> None:
         if not self.newest.exists():
             return
         try:
-            hard_link(self.previous, self.newest)  # so that the newest is there at all times
+            hard_link(self.previous, self.newest)  # the newest never disappears
         except OSError:  # a file system without hard links
             self.newest.replace(self.previous)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state that can be read, or None where there is none. A damaged one is put aside.
+        """Loads the newest readable state; None if there is no checkpoint. Renames a damaged checkpoint.
 
-        Raises:
-            InputError: there are checkpoints, but none can be read.
+        Raises InputError if there are checkpoints but none can be read.
         """
         found = []
         for path in (self.newest, self.previous):
@@ -155,12 +142,9 @@ class Checkpoints:
             if found:
                 self.newest.replace(self.newest.with_name(DAMAGED))
             if path == self.previous:
-                logging.warning("the training goes on from %s, the checkpoint before", path)
+                logging.warning("the training resumes from %s, the previous checkpoint", path)
             return state
         if found:
-            raise InputError(
-                " and ".join(map(str, found)),
-                "a damaged checkpoint",
-                "a whole one (remove the experiment folder to train anew)",
-            )
+            expected = "a whole one (remove the experiment folder to train from the start)"
+            raise InputError(" and ".join(map(str, found)), "a damaged checkpoint", expected)
         return None

@@ -1,4 +1,4 @@
-"""Training and validation items: scenes rendered afresh in every epoch, or the fixed scenes of a data directory."""
+"""Training and validation items: scenes rendered anew in every epoch, or the fixed scenes of a data directory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Batch = tuple[list[str], dict[str, Any]]
 SAMPLER_YAML = "sampler.yaml"
 
 BATCHES_AHEAD = 2
-"""Batches whose recordings are read while the device works on the one before."""
+"""Number of batches whose recordings are read while the device renders an earlier one."""
 
 
 def is_virtual(path: str | Path) -> bool:
@@ -55,7 +55,7 @@ def is_virtual(path: str | Path) -> bool:
 
 @cache
 def device_renderer(device: str, cache_mb: int) -> DeviceRenderer:
-    """The renderer of this process for a device: one for training and validation, as they share its cache's budget."""
+    """Renderer of this process for a device. Training and validation share it and its cache."""
     from s5.scene.rendering.gpu import DeviceRenderer
 
     return DeviceRenderer(device, cache_mb)
@@ -64,17 +64,17 @@ def device_renderer(device: str, cache_mb: int) -> DeviceRenderer:
 class VirtualScenes(Dataset):
     """Scenes drawn and rendered on the fly.
 
-    An item depends on the sampler's rules, the seed, the epoch and its number, on nothing else: not on workers, batch
-    size or machine.
+    An item depends on the sampler's rules, the seed, the epoch and its number only. The number of workers, the batch
+    size and the machine do not change it.
 
     Args:
         path: a data directory that holds ``sampler.yaml``.
         overrides: sampler keys that replace those of the file (e.g. ``n_events: [1, 3]`` for a separator).
-        seed: of the training.
+        seed: seed of the training.
         num_scenes: scenes of an epoch; by default the sampler's.
         with_sources: whether items carry the dry targets.
-        planned: items carry the scene's plan instead of its samples, for a renderer on the device.
-        n_channels: the first so many channels of the mixtures are enough; None: all.
+        planned: whether items carry the scene's plan instead of its samples, for a renderer on the device.
+        n_channels: number of leading channels of the mixtures to render; None: all.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class VirtualScenes(Dataset):
         excluded = read_excluded(Path(path))
         self.sampler = SceneSampler({**load_yaml(where), **(overrides or {})}, where=where, exclude=excluded)
         if overrides:
-            self.sampler.check_requests()  # those of the set itself were, when it was made
+            self.sampler.check_requests()  # the file itself was checked when the set was made
         self.labels = LabelSet(tuple(self.sampler.config.labels))
         self.n_slots = self.sampler.config.n_slots
         self.seed = seed
@@ -101,7 +101,7 @@ class VirtualScenes(Dataset):
         self.fingerprint = self.sampler.fingerprint
         self.ready = folder_of(Path(path).absolute().parent, self.sampler.config.sampling_rate)
         if not Path(self.ready).is_dir():
-            logging.warning("%s: no prepared material, scenes take longer (stage 2 writes it)", self.ready)
+            logging.warning("%s: no prepared audio, so rendering is slower (stage 2 writes it)", self.ready)
 
     def __len__(self) -> int:
         return self.num_scenes
@@ -113,8 +113,8 @@ class VirtualScenes(Dataset):
         try:
             drawn = self.sampler.sample(seed)
             scene = plan(drawn, self.sampler.root, self.ready)
-            if drawn.slots is None:  # the rules of 2025 have an order
-                # Training order of the slots is shuffled, silence last: no slot learns to be the first event.
+            if drawn.slots is None:  # the rules of 2025 fix the order of the slots
+                # Training shuffles the slots, silence last, so that no slot learns to be the first event.
                 scene = scene.with_slots(np.random.default_rng([seed, 1]).permutation(len(scene.labels)).tolist())
             data: dict[str, Any] = {"label_index": self.labels.indices(scene.labels, self.n_slots)}
             if self.planned:
@@ -130,7 +130,7 @@ class VirtualScenes(Dataset):
 
 
 class FixedScenes(Dataset):
-    """The mixtures of a data directory, in its order; slots in the order of ``labels``."""
+    """The mixtures of a data directory in its order. Slots are in the order of ``labels``."""
 
     def __init__(self, path: str | Path, labels: LabelSet, n_slots: int, with_sources: bool = True) -> None:
         self.data = DataDir.load(path, labels, n_slots)
@@ -156,10 +156,7 @@ class FixedScenes(Dataset):
 
 
 def collate(items: list[Item | InputError]) -> Batch | InputError:
-    """Stacks items of one length into a batch; passes a complaint on, so that it reaches the user as one line.
-
-    Plans stay a list.
-    """
+    """Stacks items of one length into a batch; plans stay a list. Returns the first InputError among the items."""
     good: list[Item] = []
     for item in items:
         if isinstance(item, InputError):
@@ -177,7 +174,7 @@ def collate(items: list[Item | InputError]) -> Batch | InputError:
 
 
 def _pack(items: list[Item | InputError]) -> Parcel | OSError:
-    """A batch as a worker sends it."""
+    """A batch in the form that a worker sends."""
     try:
         return Parcel(collate(items))
     except OSError as e:
@@ -185,9 +182,9 @@ def _pack(items: list[Item | InputError]) -> Parcel | OSError:
 
 
 def _begin_work(_: int) -> None:
-    """What a worker does first."""
+    """Prepares a worker."""
     ignore_stop_signals()
-    # A message that cannot be sent would be waited for without end: the worker ends, which is noticed.
+    # The training would wait forever for a message that cannot be sent. It notices that the worker has ended.
     Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
 
 
@@ -197,15 +194,12 @@ def _give_up(error: Exception, _: object) -> None:
 
 
 _workers: WeakSet[BaseProcess] = WeakSet()
-"""Of all data loaders of a training."""
+"""Workers of all data loaders of a training."""
 
 
 @contextmanager
-def lost_workers_told() -> Iterator[None]:
-    """Makes what torch says when a data loader's worker is gone, at whatever moment, one line on why.
-
-    Raises ChildProcessError for it.
-    """
+def report_lost_loaders() -> Iterator[None]:
+    """Replaces torch's error about a lost data loader's worker by a ChildProcessError that gives the reason."""
     _workers.clear()
     try:
         yield
@@ -217,16 +211,16 @@ def lost_workers_told() -> Iterator[None]:
 
 
 def _kill_workers() -> None:
-    """Ends the workers of a process that ends, if its loaders have not."""
+    """Kills the remaining workers of a process that ends."""
     workers = [child for child in multiprocessing.active_children() if child.daemon]
     if workers:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call this a crash
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report a crash
         for worker in workers:
             worker.kill()
 
 
 class _EpochBatches(Sampler):
-    """Batches of (epoch, item) keys. Lives in the main process, so that workers can outlive an epoch."""
+    """Batches of (epoch, item) keys. It lives in the main process, so workers persist over the epochs."""
 
     def __init__(self, n_items: int, batch_size: int, rank: int, world_size: int, drop_last: bool) -> None:
         self.epoch, self.start = 1, 0
@@ -236,7 +230,7 @@ class _EpochBatches(Sampler):
         batches = [list(range(i * batch_size, (i + 1) * batch_size)) for i in range(n_full)]
         rest = list(range(n_full * batch_size, n_items))
         if rest and not (drop_last and batches):
-            # Every process needs a share of every batch: a rest too small for that joins the batch before it.
+            # Every process needs an item of every batch. A rest that is too small joins the previous batch.
             if not batches and len(rest) < world_size:
                 raise InputError("data", f"{n_items} items", f"at least one a process ({world_size})")
             if len(rest) >= world_size or not batches:
@@ -253,17 +247,17 @@ class _EpochBatches(Sampler):
 
 
 class SceneIterFactory(AbsIterFactory):
-    """ESPnet's iterator factory over our datasets: workers stay alive over the epochs and keep their caches.
+    """ESPnet's iterator factory over the datasets above. Workers persist over the epochs and keep their caches.
 
     Args:
-        dataset: takes (epoch, item) keys.
+        dataset: dataset that takes (epoch, item) keys.
         batch_size: items of a batch over all processes.
-        num_workers: processes that render or read.
+        num_workers: number of processes that render or read.
         rank: number of this process.
         world_size: number of processes.
-        drop_last: leave an incomplete last batch out (training).
-        pin_memory: for transfers to a GPU.
-        renderer: renders batches of plans (of a dataset that gives these).
+        drop_last: whether to leave out an incomplete last batch (training).
+        pin_memory: whether to pin the memory for transfers to a GPU.
+        renderer: renderer of batches of plans, for a dataset with ``planned``.
     """
 
     def __init__(
@@ -285,7 +279,7 @@ class SceneIterFactory(AbsIterFactory):
             batch_sampler=self.batches,
             collate_fn=_pack if num_workers else collate,
             num_workers=num_workers,
-            # Forks share what is loaded already.
+            # Forked workers share the loaded audio.
             multiprocessing_context="fork" if num_workers else None,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
@@ -296,10 +290,10 @@ class SceneIterFactory(AbsIterFactory):
         return len(self.batches)
 
     def build_iter(self, epoch: int, shuffle: bool | None = None, start: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch, without the first ``start``.
+        """Batches of an epoch, without the first ``start`` ones.
 
-        Raises InputError for bad data that a worker met, OSError if it got no memory, RuntimeError if it is gone (see
-        :func:`lost_workers_told`).
+        Raises InputError for bad data, OSError if a worker had no memory, RuntimeError if a worker was lost (see
+        :func:`report_lost_loaders`).
         """
         self.batches.epoch, self.batches.start = epoch, start
         return self._delivered() if self.renderer is None else self._rendered(self.renderer)
@@ -307,7 +301,7 @@ class SceneIterFactory(AbsIterFactory):
     def _delivered(self) -> Iterator[Batch]:
         batches = self._start_loader()
         if self.loader.num_workers:
-            # They ignore SIGTERM, by which a process that ends on an error would wait for them. Last in, first out.
+            # At its end, a process sends SIGTERM and waits for the workers, which ignore it. This handler runs first.
             atexit.unregister(_kill_workers)
             atexit.register(_kill_workers)
         for batch in batches:
@@ -321,7 +315,7 @@ class SceneIterFactory(AbsIterFactory):
         try:
             multiprocessing.get_context("fork").Lock()
         except OSError as e:
-            reason = f"{e.strerror}: the workers' locks lie there; free some space, or train with --num_workers 0"
+            reason = f"{e.strerror}: no room for the workers' locks; free some space, or use --num_workers 0"
             raise OSError(e.errno, reason, SHARED_MEMORY) from None
         others = set(multiprocessing.active_children())
         batches = iter(self.loader)
@@ -329,7 +323,7 @@ class SceneIterFactory(AbsIterFactory):
         return batches
 
     def _rendered(self, renderer: DeviceRenderer) -> Iterator[Batch]:
-        """Renders what the workers planned; a thread reads the next batches' recordings meanwhile."""
+        """Renders the plans of the workers. A thread reads the recordings of the next batches meanwhile."""
         waiting: deque[tuple[list[str], dict[str, Any], Future]] = deque()
         with ThreadPoolExecutor(1) as pool:
             for names, batch in self._delivered():

@@ -1,7 +1,7 @@
-"""The processes of one training: how each finds its place, how they are started on one machine, and what they agree on.
+"""Processes of a distributed training: their ranks, their start on one machine, and their communication.
 
-A process is told its place as torchrun does it: ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``. They meet through
-``S5_DIST_INIT`` (``file:///path``, a name that has not been used before), or ``MASTER_ADDR`` and ``MASTER_PORT``.
+A process reads its rank from the variables of torchrun: ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``. The processes meet
+through ``S5_DIST_INIT`` (``file:///path``, a name not used before), or ``MASTER_ADDR`` and ``MASTER_PORT``.
 """
 
 from __future__ import annotations
@@ -31,28 +31,25 @@ T = TypeVar("T")
 INIT = "S5_DIST_INIT"
 
 GRACE = 20.0
-"""Seconds that the other processes have, after one has failed, to notice it and say what they have to say."""
+"""Seconds that the other processes have to end by themselves after one has failed."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """A process among those of a training.
-
-    Attributes:
-        rank: its number among all.
-        local_rank: its number on this machine.
-        size: number of all.
-        init_method: how they meet; None: not said.
-    """
+    """Rank of a process among the processes of a training."""
 
     rank: int = 0
+    """Number among all processes."""
     local_rank: int = 0
+    """Number among the processes of this machine."""
     size: int = 1
+    """Number of all processes."""
     init_method: str | None = None
+    """Address through which the processes meet; None: not set."""
 
     @classmethod
     def find(cls, environ: Mapping[str, str] = os.environ) -> ProcessGroup:
-        """The place that the environment tells; alone if it tells none."""
+        """Reads the environment. Without its variables, the process is the only one."""
         if int(environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         given = environ.get(INIT) or ("env://" if "MASTER_ADDR" in environ else None)
@@ -65,14 +62,11 @@ class ProcessGroup:
 
 
 def places_here(processes: int, environ: Mapping[str, str] = os.environ) -> list[ProcessGroup]:
-    """The places of the processes that this one stands for.
+    """Ranks of the processes that this one must start; a single rank is that of this process itself.
 
     Args:
-        processes: how many a task is to have: one a GPU, or as many as were asked for.
-        environ: where Slurm tells its tasks' number and count, and torchrun a process's place.
-
-    Returns:
-        One place if there is nothing to start: this process is it.
+        processes: number of processes for each task of Slurm.
+        environ: environment with the variables of Slurm or torchrun.
     """
     if "RANK" in environ and "WORLD_SIZE" in environ:
         return [ProcessGroup.find(environ)]
@@ -85,10 +79,7 @@ def places_here(processes: int, environ: Mapping[str, str] = os.environ) -> list
 
 
 def slurm_init_method(folder: str | Path, environ: Mapping[str, str] = os.environ) -> str:
-    """A file to meet through that no other step, and no earlier start of the same job, has used.
-
-    Raises InputError outside of a job step.
-    """
+    """Address of a file that no other step and no earlier start of the job uses. Raises InputError outside a job."""
     if "SLURM_JOB_ID" not in environ:
         raise InputError(
             INIT, "nothing", f"file:///path, or MASTER_ADDR and MASTER_PORT ({environ['WORLD_SIZE']} processes)"
@@ -98,17 +89,17 @@ def slurm_init_method(folder: str | Path, environ: Mapping[str, str] = os.enviro
 
 
 def run_processes(command: Sequence[str], places: Iterable[ProcessGroup]) -> int:
-    """Runs a command once a place on this machine, and waits for all.
+    """Runs a command once for each rank on this machine and waits for all.
 
-    Stop signals are handed on. If one process fails, the others have :data:`GRACE` seconds to notice.
+    Stop signals are passed on. If one process fails, the others are killed after :data:`GRACE` seconds.
 
     Args:
-        command: its words.
-        places: told to the processes by the environment. Without an init method they are all that there are, and meet
-            through a file of their own.
+        command: words of the command.
+        places: ranks, which the processes read from the environment. Without an init method, these are all processes,
+            and they meet through a temporary file.
 
     Returns:
-        Exit status: that of the first process that failed, or 0.
+        Exit status of the first process that failed, or 0.
     """
     places = list(places)
     with tempfile.TemporaryDirectory(prefix="s5_init.") as folder:
@@ -146,10 +137,7 @@ def _wait(running: list[subprocess.Popen]) -> int:
 
 @contextmanager
 def report_lost_workers() -> Iterator[None]:
-    """Makes what torch says when another process does not answer one line.
-
-    Raises ConnectionAbortedError for it.
-    """
+    """Replaces torch's error about a lost process by a ConnectionAbortedError of one line."""
     import torch.distributed as dist
 
     try:
@@ -164,69 +152,56 @@ def report_lost_workers() -> Iterator[None]:
 
 
 class Ranks:
-    """What the processes of a training agree on, by messages on the CPU; for one process nothing happens.
+    """Messages between the processes of a training, on the CPU. With one process, nothing is sent.
 
     Args:
-        distributed: whether torch's default process group is up.
-        timeout: seconds after which a process that does not answer counts as lost.
+        distributed: whether torch's default process group is initialised.
+        timeout: seconds after which a process without an answer is lost.
     """
 
     def __init__(self, distributed: bool = False, timeout: float = 600.0) -> None:
-        self.group: Any = None
-        self.rank, self.size = 0, 1
-        if distributed:
-            import torch.distributed as dist
+        import torch
 
+        self.torch, self.rank, self.size = torch, 0, 1
+        self.group: Any = None
+        if distributed:
+            dist = torch.distributed
             self.rank, self.size = dist.get_rank(), dist.get_world_size()
             self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the first process, which writes the files."""
         return self.rank == 0
 
     def any(self, *flags: bool) -> list[bool]:
-        """Each flag: whether it is raised in any process."""
+        """Whether each flag is true in any process."""
         if self.group is None:
             return list(flags)
-        import torch
-        import torch.distributed as dist
-
-        raised = torch.tensor([int(flag) for flag in flags])
-        dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.group)
+        raised = self.torch.tensor([int(flag) for flag in flags])
+        self.torch.distributed.all_reduce(raised, self.torch.distributed.ReduceOp.MAX, group=self.group)
         return [bool(flag) for flag in raised]
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
+        """Values of all processes, by rank."""
         if self.group is None:
             return [value]
-        import torch.distributed as dist
-
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.group)
+        self.torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def first_of(self, value: T) -> T:
-        """The first process's value."""
-        if self.group is None:
-            return value
-        import torch.distributed as dist
-
-        values = [value]
-        dist.broadcast_object_list(values, src=0, group=self.group)
-        return values[0]
+        """Value of the first process."""
+        return self.gather(value)[0]
 
     def share(self, tensors: Iterable[Tensor]) -> None:
-        """Gives all processes the first one's tensors, in place."""
-        if self.group is None:
-            return
-        import torch.distributed as dist
-
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+        """Copies the tensors of the first process to all others, in place."""
+        if self.group is not None:
+            for tensor in tensors:
+                self.torch.distributed.broadcast(tensor, src=0)
 
     def settle(self, error: Exception | None) -> None:
-        """Waits for all; ends all if one has failed: that one with its error, the others without a word."""
+        """Waits for all processes. If one has an error, it raises it, and the others exit with status 1."""
         failed = self.any(error is not None)[0]
         if error is not None:
             raise error
@@ -234,18 +209,15 @@ class Ranks:
             sys.exit(1)
 
     def close(self) -> None:
-        """Leaves the group, for a quiet end."""
-        if self.group is None:
-            return
-        import torch.distributed as dist
-
-        dist.destroy_process_group()
-        self.group = None
+        """Leaves the process group, so that torch does not warn at the end."""
+        if self.group is not None:
+            self.torch.distributed.destroy_process_group()
+            self.group = None
 
 
 def remove_stale_inits(folder: Path, init_method: str) -> None:
-    """Removes the meeting files that earlier starts left in an experiment folder."""
+    """Removes the files of earlier starts through which processes met, from an experiment folder."""
     for path in folder.glob(".init.*"):
         if not init_method.endswith(f"/{path.name}"):
-            logging.info("removing %s, of an earlier start", path)
+            logging.info("removing %s of an earlier start", path)
             path.unlink(missing_ok=True)

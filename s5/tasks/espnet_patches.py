@@ -1,6 +1,6 @@
-"""What is changed in ESPnet (version 202511) while a training runs, each change with its reason.
+"""Changes of ESPnet (version 202511) while a training runs, each with its reason.
 
-``test/tasks/test_espnet_patches.py`` reads ESPnet as installed, and fails for a change that is no longer needed.
+``test/tasks/test_espnet_patches.py`` reads the installed ESPnet and fails if a change is no longer needed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from s5.utils.errors import InputError
 
 
 def import_without_transformers() -> None:
-    """Imports ESPnet's adapters without the speech models of ``transformers``, which they import if it is installed.
-
-    Reason: a training needs none of them, and the import takes six seconds.
-    """
+    """Imports ESPnet's adapters without ``transformers``. A training does not need it, and it takes six seconds."""
     if "transformers" not in sys.modules:
         sys.modules["transformers"] = None  # type: ignore[assignment]
         try:
@@ -30,9 +27,9 @@ def import_without_transformers() -> None:
 
 
 def load_only_weights() -> None:
-    """Makes every ``torch.load`` of this process refuse code, ESPnet's included, and read what a resume needs.
+    """Makes every ``torch.load`` of this process refuse code.
 
-    Reason: ESPnet loads checkpoints and ``--init_param`` with ``weights_only=False``, so a crafted file runs code.
+    Reason: ESPnet loads checkpoints and ``--init_param`` with ``weights_only=False``, so a crafted file could run code.
     """
     import torch
 
@@ -43,9 +40,9 @@ def load_only_weights() -> None:
 
 
 def patch_main() -> None:
-    """Replaces two names that ESPnet's main function looks up: its way into a process group, and ``wandb``.
+    """Replaces two names that ESPnet's main function uses: ``DistributedOption`` and ``wandb``.
 
-    Reasons: its processes wait for each other without a limit, which ``dist_timeout`` sets; see :class:`WandbOfMain`.
+    Reasons: ESPnet's processes wait for each other without the limit ``dist_timeout``; and see :class:`WandbOfMain`.
     """
     from espnet2.tasks import abs_task
 
@@ -59,12 +56,12 @@ def _distributed_option() -> Any:
 
     @dataclass
     class WithTimeout(DistributedOption):
-        """ESPnet's way into torch's process group, with a limit on how long processes wait for each other."""
+        """ESPnet's options of a distributed training, with a limit on the time that processes wait for each other."""
 
         dist_timeout: float = 600.0
 
         def init_torch_distributed(self) -> None:
-            """Joins the process group; RuntimeError if the others do not come within ``dist_timeout`` seconds."""
+            """Joins the process group. Raises RuntimeError if the others are later than ``dist_timeout`` seconds."""
             if not self.distributed:
                 return
             os.environ.setdefault("NCCL_DEBUG", "WARN")
@@ -82,10 +79,10 @@ def _distributed_option() -> Any:
 
 
 class WandbOfMain:
-    """The module ``wandb`` for ESPnet's main function; two of its calls end differently.
+    """The module ``wandb`` for ESPnet's main function, with two changed calls.
 
     Reasons: a resumed training may change the run's configuration (``max_epoch``, processes), which ``wandb`` refuses
-    unless it is told. Without an API key ESPnet trains without W&B; the user has asked for it, so this is an error.
+    by default. Without an API key, ESPnet trains without W&B although the user has asked for it; here it is an error.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -95,17 +92,17 @@ class WandbOfMain:
 
     @property
     def config(self) -> WandbOfMain:
-        """Stands for ``wandb.config``."""
+        """Replaces ``wandb.config``."""
         return self
 
     def update(self, args: argparse.Namespace) -> None:
-        """``wandb.config.update``."""
+        """Calls ``wandb.config.update`` and allows changed values."""
         import wandb
 
         wandb.config.update(args, allow_val_change=True)
 
     def login(self) -> None:
-        """``wandb.login``. Raises InputError for a missing API key."""
+        """Calls ``wandb.login``. Raises InputError for a missing API key."""
         import wandb
 
         try:

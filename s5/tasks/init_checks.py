@@ -1,4 +1,4 @@
-"""What a training starts from and is judged by has to fit its model and its data: said in one line before it runs."""
+"""Checks before a training: its initial weights fit the model, and its selection criteria fit the validation set."""
 
 from __future__ import annotations
 
@@ -20,20 +20,18 @@ _SUBSETS: dict[str, tuple[str, Callable[[Sequence[str]], bool]]] = {
     "_dup": ("in which a class repeats", lambda labels: len(set(labels)) < len(labels)),
     "_nodup": ("whose sources are of different classes", lambda labels: 0 < len(set(labels)) == len(labels)),
 }
-"""How the names of validation figures of a subset end (s5.tasks.valid_metrics), and which mixtures are in it."""
+"""Suffixes of validation figures (s5.tasks.valid_metrics) and the mixtures that belong to their subsets."""
 
 
 def check_start(task_class: Any, args: argparse.Namespace) -> None:
-    """Checks the checkpoints of ``--init_param`` (``file`` or ESPnet's ``file:from:to``).
+    """Checks the checkpoints of ``--init_param`` (``file`` or ESPnet's ``file:from:to``) and the selection criteria.
 
-    What is loaded has to have all the keys and shapes of the model, or of its part ``to``. Where the file lies in an
-    experiment folder, that experiment's labels have to be the same ones in the same order: shapes would not tell.
-
-    A figure that selects the model has to exist: a validation set in which no class repeats has none of DupSet.
+    A checkpoint must have all keys and shapes of the model, or of its part ``to``. If it lies in an experiment folder,
+    the labels of that experiment must be the same in the same order, which shapes cannot show. A figure of DupSet needs
+    a validation set in which a class repeats.
 
     Raises:
-        InputError: a file that is missing, holds other keys or shapes, or was trained for other labels; a figure of
-            a subset that is empty.
+        InputError: a missing file, other keys, shapes or labels, or a figure of an empty subset.
     """
     _check_selection(args)
     for start in args.init_param:
@@ -48,7 +46,7 @@ def check_start(task_class: Any, args: argparse.Namespace) -> None:
         for key in tensors:
             if key not in own:
                 unknown = f"a key that the model lacks ({len(set(tensors) - set(own))} in all)"
-                raise InputError(f"{path}: key {key}", unknown, one_of(_near(own, key)))
+                raise InputError(f"{path}: key {key}", unknown, one_of(own, key, 3))
         for key, value in own.items():
             found = list(tensors[key].shape) if key in tensors else "nothing"
             if found != list(value.shape):
@@ -58,7 +56,7 @@ def check_start(task_class: Any, args: argparse.Namespace) -> None:
 def _check_selection(args: argparse.Namespace) -> None:
     figures = [figure for phase, figure, _ in args.best_model_criterion if phase == "valid"]
     wanted = {figure: ending for figure in figures for ending in _SUBSETS if figure.endswith(ending)}
-    if not wanted or not Path(args.valid_data, "wav.scp").is_file():  # a virtual set has whatever is drawn
+    if not wanted or not Path(args.valid_data, "wav.scp").is_file():  # the mixtures of a virtual set are not known
         return
     data = DataDir.load(args.valid_data, LabelSet(tuple(args.labels)), args.n_slots)
     for figure, ending in wanted.items():
@@ -69,7 +67,7 @@ def _check_selection(args: argparse.Namespace) -> None:
 
 
 def _below(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The tensors of a part of a model by their names in it; of the whole model for an empty name."""
+    """Tensors of a part of a model by their names in the part. An empty name is the whole model."""
     prefix = f"{part}." if part else ""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix) and not k.startswith("raw")}
 
@@ -78,9 +76,3 @@ def _check_labels(config: Path, labels: list[str]) -> None:
     found = load_yaml(config).get("labels") if config.is_file() else None
     if found is not None and list(found) != list(labels):
         raise InputError(f"{config}: key labels", " ".join(found), f"those of the training data, {' '.join(labels)}")
-
-
-def _near(names: Any, key: str) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(key, list(names), n=3, cutoff=0.3) or list(names)[:3]

@@ -1,11 +1,10 @@
-"""From a training YAML and data directories to a running ESPnet task."""
+"""Starts an ESPnet task from a training YAML and data directories, and checks both before it runs."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,37 +37,31 @@ def train_model(
     ngpu: int = -1,
     extra: Sequence[str] = (),
 ) -> None:
-    """Trains a model that a system names, or goes on with an interrupted training.
+    """Trains a model that a system names, or resumes its training.
 
     Args:
         system: system YAML.
         name: a tagger or separator in it.
-        phase: ``train``, or ``finetune``, ``finetune2`` and so on, which start from the best checkpoint of the phase
-            before.
+        phase: ``train``, ``finetune``, ``finetune2`` and so on. Each fine-tuning starts from the best checkpoint of the
+            previous phase.
         train_data: data directory, usually virtual.
         valid_data: data directory.
         expdir: folder of the experiments.
-        ngpu: number of GPUs of this process, 0 or 1; -1: one if there is one. A training on several has a process a
-            GPU, each of which is told its place by the environment (``s5.tasks.distributed``).
-        extra: further ESPnet options, as on a command line; they win over the YAML.
+        ngpu: number of GPUs of this process, 0 or 1; -1: one if there is one. A training on several GPUs has a process
+            for each, which reads its rank from the environment (``s5.tasks.distributed``).
+        extra: further ESPnet options, as on a command line; they override the YAML.
 
     Raises:
-        InputError: anything wrong in the YAML, at any depth, or in the data.
-        OSError: a file could not be written; what was there before is as it was. ConnectionError: another process of
-            this training is gone. ChildProcessError: a worker of the data loader is.
-        Requeue: SIGTERM or SIGUSR1 came; all is saved, and the same call goes on.
+        InputError: the YAML or the data are wrong.
+        OSError: a file could not be written; the old one is unchanged.
+        ConnectionError: another process of this training was lost.
+        ChildProcessError: a worker of the data loader was lost.
+        Requeue: SIGTERM or SIGUSR1 was received; the state is saved, and the same call resumes.
     """
     found = phase_of(system, name, phase)
     options = [*extra, *start_options(found, expdir)]
     train(
-        TASK_OF_KIND[found.kind],
-        found.file,
-        train_data,
-        valid_data,
-        Path(expdir) / found.folder,
-        ngpu,
-        options,
-        found,
+        TASK_OF_KIND[found.kind], found.file, train_data, valid_data, Path(expdir) / found.folder, ngpu, options, found
     )
 
 
@@ -82,28 +75,22 @@ def train(
     extra: Sequence[str] = (),
     phase: Phase | None = None,
 ) -> None:
-    """Runs an ESPnet task; see :func:`train_model`.
+    """Runs an ESPnet task; arguments and errors as in :func:`train_model`.
 
     Args:
         task: ``tagging`` or ``separation``.
-        config_path: training YAML, which complaints name.
-        train_data: data directory.
-        valid_data: data directory.
-        output_dir: folder of the experiment.
-        ngpu: number of GPUs.
-        extra: ESPnet options.
-        phase: what the training is; by default what the YAML says.
-
-    Raises:
-        InputError: also where the folder holds a model of another training.
+        config_path: training YAML that errors name.
+        output_dir: folder of the experiment. InputError if it holds a model of another training.
+        phase: the training of a system; by default the YAML alone describes it.
     """
     keys = load_inherited(config_path) if phase is None else phase.config
     files = origins(config_path) if phase is None else phase.origins
-    config = dict(keys)
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
             raise InputError(data, "no such folder", "a data directory (stages 1 and 2)")
-    config |= _facts_of_data(train_data)
+    sampler = _sampler(train_data)
+    labels = sampler.labels if isinstance(sampler.labels, list) else list(LabelSet.load(sampler.labels).names)
+    config = {**keys, "labels": labels, "n_slots": sampler.n_slots, "sampling_rate": sampler.sampling_rate}
     config |= {"train_data": str(train_data), "valid_data": str(valid_data), "output_dir": str(output_dir)}
 
     load_only_weights()
@@ -118,7 +105,7 @@ def train(
         raise InputError("--ngpu", ngpu, f"at most {torch.cuda.device_count()}, the GPUs that torch finds here")
     config |= {"ngpu": ngpu, "resume": True, "iterator_type": "task", "num_att_plot": 0}
     now = resolved(keys, train_data, valid_data, extra)
-    check_same(output_dir, now, keys)
+    check_same(output_dir, now)
     check_goes_on(output_dir)
     args = _arguments(task_class, config, extra, Path(output_dir))
     check_start(task_class, args)
@@ -126,18 +113,18 @@ def train(
     if ProcessGroup.find().rank == 0:
         write_resolved(output_dir, now)
         write_origins(output_dir, describe(keys, files))
-    _fill_schedule(args, config_path)
+    _fill_schedule(args, sampler)
     _take_place(args, Path(output_dir))
     if ngpu == 0:
         _keep_memory()
-    from s5.tasks.data import lost_workers_told
+    from s5.tasks.data import report_lost_loaders
 
-    with handle_signals(), report_lost_workers(), lost_workers_told():
+    with handle_signals(), report_lost_workers(), report_lost_loaders():
         task_class.main(args=args)
 
 
 def _keep_memory() -> None:
-    """Lets the C library keep freed memory. On a CPU, a step frees what the next one asks for again, page by page."""
+    """Makes the C library keep freed memory: on a CPU, each step needs the memory that the previous one has freed."""
     import ctypes
 
     trim_threshold, mmap_threshold, largest = -1, -3, 1 << 30  # the names' numbers in malloc.h
@@ -150,16 +137,16 @@ def _keep_memory() -> None:
 
 
 def _take_place(args: argparse.Namespace, folder: Path) -> None:
-    """Tells ESPnet which process of how many this is, from the environment."""
+    """Sets ESPnet's options of a distributed training from the environment."""
     place = ProcessGroup.find()
-    args.multiprocessing_distributed = False  # its way to start processes; ours are there already
+    args.multiprocessing_distributed = False  # the processes are already started
     if place.size == 1:
         return
     import torch
 
     args.dist_world_size, args.dist_rank = place.size, place.rank
     args.ngpu = min(args.ngpu, 1)
-    # A launcher may show each process its own GPU alone.
+    # A launcher may make only its own GPU visible to each process.
     args.local_rank = place.local_rank % max(torch.cuda.device_count(), 1) if args.ngpu else 0
     args.dist_backend = "nccl" if args.ngpu else "gloo"
     if args.dist_init_method == "env://":
@@ -167,17 +154,14 @@ def _take_place(args: argparse.Namespace, folder: Path) -> None:
     if place.rank == 0:
         remove_stale_inits(folder, args.dist_init_method)
     else:
-        logging.getLogger().setLevel(logging.ERROR)  # one tells for all
+        logging.getLogger().setLevel(logging.ERROR)  # the first process logs for all
 
 
-def _facts_of_data(train_data: str | Path) -> dict[str, Any]:
-    """Labels, slots and sampling rate of the training data."""
+def _sampler(train_data: str | Path) -> SamplerConfig:
     where = Path(train_data, "sampler.yaml")
     if not where.exists():
         raise InputError(train_data, "no sampler.yaml", "a virtual data directory (stage 2)")
-    sampler: SamplerConfig = parse(SamplerConfig, load_yaml(where), where)
-    labels = sampler.labels if isinstance(sampler.labels, list) else list(LabelSet.load(sampler.labels).names)
-    return {"labels": labels, "n_slots": sampler.n_slots, "sampling_rate": sampler.sampling_rate}
+    return parse(SamplerConfig, load_yaml(where), where)
 
 
 def _task(name: str) -> Any:
@@ -187,42 +171,35 @@ def _task(name: str) -> Any:
         from s5.tasks.tagging import TaggingTask
 
         return TaggingTask
-    if name == "separation":
-        from s5.tasks.separation import SeparationTask
+    from s5.tasks.separation import SeparationTask
 
-        return SeparationTask
-    raise InputError("--task", name, one_of(["tagging", "separation"], name))
+    return SeparationTask
 
 
 def _check_options(task_class: Any, extra: Sequence[str]) -> None:
-    """Ends in one line, with exit status 2, at an option that does not exist; ESPnet would print all that do."""
-    known = task_class.get_parser()._option_string_actions
+    """Refuses an unknown option in one line, where ESPnet would print all known ones."""
+    known = [option for option in task_class.get_parser()._option_string_actions if option.startswith("--")]
     for word in extra:
         name = word.split("=")[0]
-        if word.startswith("--") and not any(option.startswith(name) for option in known):  # it takes abbreviations
-            near = _near([option for option in known if option.startswith("--")], name)
-            print(f"error: unknown ESPnet option {name} (did you mean {near[0]}?)", file=sys.stderr)
-            sys.exit(2)
+        if word.startswith("--") and not any(option.startswith(name) for option in known):  # abbreviations are fine
+            raise InputError(name, "an unknown ESPnet option", one_of(known, name, 5))
 
 
 def _check_config(task_class: Any, config: dict[str, Any], where: str | Path) -> None:
-    """Refuses unknown keys and unfit values before anything is built or written."""
+    """Refuses unknown keys and wrong values before anything is built or written."""
     import torch
     from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 
     actions = {a.dest: a for a in task_class.get_parser()._actions}
     for key, value in config.items():
         if key not in actions:
-            raise InputError(f"{where}: key {key}", "an unknown key", one_of(_near(actions, str(key)), str(key)))
+            raise InputError(f"{where}: key {key}", "an unknown key", one_of(actions, str(key), 5))
         _check_value(actions[key], value, f"{where}: key {key}")
     criteria = config.get("best_model_criterion") or []
     for row in criteria if isinstance(criteria, list) else [criteria]:
         if not (isinstance(row, list) and len(row) == 3 and all(isinstance(word, str) for word in row)):
             raise InputError(f"{where}: key best_model_criterion", ascii(row)[:80], "lists [phase, figure, min or max]")
-    for kind, table, given in (
-        ("optim", optim_classes, ("params",)),
-        ("scheduler", scheduler_classes, ("optimizer",)),
-    ):
+    for kind, table, given in (("optim", optim_classes, ("params",)), ("scheduler", scheduler_classes, ("optimizer",))):
         name = config.get(kind)
         if name is None:
             continue
@@ -257,25 +234,18 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
             raise InputError(where, repr(value), f"a number ({action.type.__name__})") from None
 
 
-def _near(names: Any, key: str) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(key, names, n=5, cutoff=0.3) or ["network", "network_conf", "optim", "max_epoch"]
-
-
 def _arguments(task_class: Any, config: dict[str, Any], extra: Sequence[str], output_dir: Path) -> argparse.Namespace:
-    """ESPnet's own reading of the configuration: a YAML file, then the command line."""
+    """Options as ESPnet reads them: from a YAML file, then from the command line."""
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "train.yaml"
     write_text(path, yaml.safe_dump(config, sort_keys=False))
     return task_class.get_parser().parse_args(["--config", str(path), *extra])
 
 
-def _fill_schedule(args: argparse.Namespace, where: str | Path) -> None:
-    """The length of a one-cycle schedule follows from the number of updates, unless the YAML says otherwise."""
+def _fill_schedule(args: argparse.Namespace, sampler: SamplerConfig) -> None:
+    """Sets the length of a one-cycle schedule to the number of updates, unless the YAML gives it."""
     if args.scheduler != "onecyclelr" or "total_steps" in args.scheduler_conf or "epochs" in args.scheduler_conf:
         return
-    scenes = args.num_scenes or parse(SamplerConfig, load_yaml(Path(args.train_data, "sampler.yaml")), where).num_scenes
-    batches = max(1, scenes // args.batch_size)
+    batches = max(1, (args.num_scenes or sampler.num_scenes) // args.batch_size)
     updates = -(-batches // args.accum_grad) * args.max_epoch
     args.scheduler_conf = {**args.scheduler_conf, "total_steps": updates + 1}

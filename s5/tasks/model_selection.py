@@ -1,4 +1,4 @@
-"""What a training leaves for use: the weights of its epochs, links to the best ones, and their averages.
+"""Models that a training keeps: the weights of its epochs, links to the best ones, and their averages.
 
 The names are ESPnet's: ``<n>epoch.pth``, ``latest.pth``, ``valid.<figure>.best.pth``,
 ``valid.<figure>.ave_<n>best.pth`` and ``valid.<figure>.ave.pth``.
@@ -23,12 +23,12 @@ Criterion = Sequence[str]
 
 
 class EpochModels:
-    """The models of an experiment folder.
+    """Models of an experiment folder.
 
     Args:
-        folder: of the experiment.
-        criteria: by which epochs are ranked.
-        keep: sizes of the n-best averages; the largest says how many epochs are kept for each criterion.
+        folder: experiment folder.
+        criteria: criteria that rank the epochs.
+        keep: sizes of the n-best averages. The largest is the number of epochs to keep for each criterion.
     """
 
     def __init__(self, folder: Path, criteria: Sequence[Criterion], keep: int | Sequence[int]) -> None:
@@ -36,15 +36,15 @@ class EpochModels:
         self.keep = sorted({n for n in ([keep] if isinstance(keep, int) else keep) if n > 0}) or [1]
 
     def path(self, epoch: int) -> Path:
-        """The file of an epoch."""
+        """File of an epoch."""
         return self.folder / f"{epoch}epoch.pth"
 
     def save(self, epoch: int, model: dict[str, Any]) -> None:
-        """Saves the weights of an epoch. Raises OSError and changes nothing."""
+        """Saves the weights of an epoch. Raises OSError and keeps the old file if that fails."""
         save(model, self.path(epoch))
 
     def update_links(self, reporter: Reporter) -> None:
-        """Points ``latest`` and ``best`` to their epochs."""
+        """Links ``latest`` and ``best`` to their epochs."""
         epoch = reporter.get_epoch()
         link(self.folder / "latest.pth", self.path(epoch).name)
         improved = []
@@ -53,14 +53,15 @@ class EpochModels:
                 link(self.folder / f"{phase}.{figure}.best.pth", self.path(epoch).name)
                 improved.append(f"{phase}.{figure}")
         if improved:
-            logging.info("The best model has been updated: %s", ", ".join(improved))
+            logging.info("best model updated: %s", ", ".join(improved))
         else:
-            logging.info("There are no improvements in this epoch")
+            logging.info("no improvement in this epoch")
 
     def prune(self, reporter: Reporter, finished: bool = False) -> None:
-        """Removes the epochs that are not among the best, now or, unless it has finished, an epoch ago.
+        """Removes the epochs that are not among the best ones.
 
-        A training that has to go back to the checkpoint before finds what it needs.
+        Unless the training has finished, the best ones of the previous epoch are kept too: the previous checkpoint
+        needs them.
         """
         latest = reporter.get_epoch()
         wanted = self._best(reporter, latest)
@@ -72,16 +73,16 @@ class EpochModels:
                 self.path(epoch).unlink()
                 removed.append(self.path(epoch).name)
         if removed:
-            logging.info("The model files were removed: %s", ", ".join(removed))
+            logging.info("removed %s", ", ".join(removed))
 
     def average(self, reporter: Reporter, suffix: str = "") -> None:
         """Writes the n-best averages of every criterion.
 
-        An average is the plain mean of floating-point tensors; counters are summed. ``ave_1best`` is a link.
+        An average is the mean of floating-point tensors and the sum of integer ones. ``ave_1best`` is a link.
 
         Args:
-            reporter: knows the figures of the epochs.
-            suffix: in the names, e.g. ``till5epoch``.
+            reporter: reporter with the figures of the epochs.
+            suffix: suffix of the names, e.g. ``till5epoch``.
         """
         end = f"{suffix}.pth" if suffix else "pth"
         for phase, figure, mode in self._reported(reporter):
@@ -92,7 +93,7 @@ class EpochModels:
                 if n == 1:
                     link(path, self.path(ranked[0]).name)
                 else:
-                    logging.info('Averaging %dbest models: criterion="%s.%s": %s', n, phase, figure, path)
+                    logging.info("averaging the %d best models by %s.%s: %s", n, phase, figure, path)
                     save(self._mean(ranked[:n]), path)
             link(self.folder / f"{phase}.{figure}.ave.{end}", f"{phase}.{figure}.ave_{sizes[-1]}best.{end}")
 
@@ -112,7 +113,7 @@ class EpochModels:
         return {key: value / n if torch.is_floating_point(value) else value for key, value in total.items()}
 
     def _best(self, reporter: Reporter, until: int) -> set[int]:
-        """The best epochs up to one, by any criterion."""
+        """Best epochs up to ``until`` by any criterion."""
         best: set[int] = set()
         for criterion in self._reported(reporter):
             ranked = [epoch for epoch in reporter.sort_epochs(*criterion) if epoch <= until]

@@ -1,9 +1,8 @@
-"""Taggers and separators as ESPnet models: loss, figures and weight of a batch."""
+"""ESPnet models around taggers and separators: they compute the loss, the figures and the weight of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Self
 
 import numpy as np
@@ -16,23 +15,22 @@ from torch import Tensor, nn
 from s5.separation.losses import ca_pi_sdr, pi_sdr, sdr
 from s5.tagging.decision import MultiHotDecision, decide_multihot
 from s5.tagging.losses import multi_hot_bce, pit_cross_entropy
-from s5.tasks.valid_metrics import batch_counts, figures, label_accuracies
+from s5.tasks.valid_metrics import batch_counts, figures
 from s5.utils.errors import InputError, one_of
 
 Loss = Callable[..., tuple[Tensor, Tensor]]
 
 
 class _S5Model(AbsESPnetModel):
-    """What both kinds share: the network, and bfloat16 by one option, in training and evaluation alike.
+    """Base class of both models: runs the network, in bfloat16 if wanted, and keeps an average of its weights.
 
-    With an average, its weights are those that evaluation and ``network.*`` in checkpoints have; ``raw.*`` holds the
-    weights that training goes on with.
+    Evaluation uses the average, and checkpoints hold it as ``network.*``. The weights in training are ``raw.*``.
 
     Args:
-        network: what is trained.
-        bf16: run it in bfloat16.
-        ema_decay: keep an exponential moving average of the weights; 0: none. The decay of a step is at most
-            (1 + n) / (10 + n) after n steps, so that a short training is not held back by its first weights.
+        network: network to train.
+        bf16: whether to run it in bfloat16, in training and evaluation.
+        ema_decay: decay of the exponential moving average of the weights; 0: no average. The decay is at most
+            (1 + n) / (10 + n) after n steps, so that the first weights do not dominate a short training.
     """
 
     def __init__(self, network: nn.Module, bf16: bool, ema_decay: float = 0.0) -> None:
@@ -52,7 +50,7 @@ class _S5Model(AbsESPnetModel):
             return self.network(*args).float()
 
     def freeze(self, names: Sequence[str]) -> None:
-        """Freezes modules and parameters by name (``--freeze_param``): no gradient, and modules stay in evaluation.
+        """Freezes modules and parameters by name (``--freeze_param``). Frozen modules stay in evaluation mode.
 
         Raises:
             InputError: nothing has this name.
@@ -65,11 +63,10 @@ class _S5Model(AbsESPnetModel):
             elif name in parameters:
                 parameters[name].requires_grad_(False)
             else:
-                near = get_close_matches(name, [*modules, *parameters], n=5, cutoff=0.3)
-                raise InputError("--freeze_param", name, one_of(near or list(modules)[1:6], name))
+                raise InputError("--freeze_param", name, one_of([*modules, *parameters][1:], name, 5))
 
     def train(self, mode: bool = True) -> Self:
-        """Switches to training or evaluation; what is frozen stays in evaluation."""
+        """Switches to training or evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -77,21 +74,21 @@ class _S5Model(AbsESPnetModel):
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Moves the average towards the weights; to be called after each step of the optimizer."""
+        """Moves the average towards the weights. The task calls it after each step of the optimizer."""
         if not self.ema_decay:
             return
         decay = min(self.ema_decay, (1 + self._n_averaged) / (10 + self._n_averaged))
         for key, value in self.network.state_dict().items():
             if key not in self._average:
                 self._average[key] = value.clone()
-            elif value.is_floating_point():  # the running statistics of batch norms with the weights that they fit
+            elif value.is_floating_point():  # also the running statistics of batch norms
                 self._average[key].lerp_(value, 1 - decay)
             else:
                 self._average[key].copy_(value)
         self._n_averaged += 1
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """ESPnet's checkpoint: the average as ``network.*`` and the weights as ``raw.*`` where there is an average."""
+        """State for ESPnet's checkpoint. With an average, it is ``network.*`` and the weights are ``raw.*``."""
         state = super().state_dict(*args, **kwargs)
         if not self._average:
             return state
@@ -102,7 +99,7 @@ class _S5Model(AbsESPnetModel):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Takes both weights and average from a checkpoint that has them; the average alone if none is kept here."""
+        """Loads weights and average from a checkpoint. A model without an average takes the average as its weights."""
         state = {key: value for key, value in state_dict.items() if not key.startswith("raw")}
         if self.ema_decay and "raw_n_averaged" in state_dict:
             own = self.network.state_dict()
@@ -113,7 +110,7 @@ class _S5Model(AbsESPnetModel):
         return super().load_state_dict(state, *args, **kwargs)
 
     def collect_feats(self, **kwargs: Tensor) -> dict[str, Tensor]:
-        """Required by ESPnet; there is nothing to collect."""
+        """Returns nothing: ESPnet requires the method, but the models have no features to collect."""
         return {}
 
 
@@ -124,10 +121,10 @@ class SeparationModel(_S5Model):
         network: mixture [B, M, T], label_vector [B, K, C] -> [B, K, T].
         n_labels: C.
         loss: one of :mod:`s5.separation.losses`.
-        bf16: run the network in bfloat16; the loss stays in float32.
-        ema_decay: of the average of the weights; 0: none.
-        one_query: train with one random active source of each mixture as a query of one slot; the network has to take
-            label vectors [B, 1, C] then. Validation asks for all K.
+        bf16: whether to run the network in bfloat16; the loss stays in float32.
+        ema_decay: decay of the average of the weights; 0: no average.
+        one_query: whether to train with one random active source of each mixture as a query of one slot. The network
+            must then accept label vectors [B, 1, C]. Validation queries all K.
     """
 
     def __init__(
@@ -143,7 +140,7 @@ class SeparationModel(_S5Model):
         self.n_labels, self.loss, self.one_query = n_labels, loss, one_query
 
     def forward(self, mixture: Tensor, dry: Tensor, label_index: Tensor, **kwargs: Any):  # type: ignore[no-untyped-def]
-        """One batch: mixture [B, M, T], dry [B, K, T], label_index [B, K] (C is silence)."""
+        """Loss, figures and weight of a batch: mixture [B, M, T], dry [B, K, T], label_index [B, K] (C is silence)."""
         if self.training and self.one_query:
             slot = _random_active(label_index != self.n_labels)
             label_index = label_index.gather(1, slot)
@@ -153,10 +150,10 @@ class SeparationModel(_S5Model):
         loss, _ = self.loss(estimate, dry, label_index, silence_index=self.n_labels)
         if self.training:
             return force_gatherable((loss.mean(), {"loss": loss.mean().detach()}, len(mixture)), mixture.device)
-        # Validation leaves mixtures without a source out, as CAPI-SDRi does: their loss is 0, whatever the estimate.
+        # Like CAPI-SDRi, validation leaves out mixtures without a source: their loss is 0 for any estimate.
         active = label_index != self.n_labels
         n_mixtures = active.any(-1).sum().clamp(min=1)
-        # Whatever permutations the loss allows: figures of models that were trained by several losses compare.
+        # The same permutations for every loss, so that the figures of models with different losses compare.
         rules = {"sdri": ca_pi_sdr, "pi_sdri": pi_sdr}
         stats = {"loss": loss.sum() / n_mixtures}
         for name, rule in rules.items():
@@ -169,12 +166,12 @@ class TaggingModel(_S5Model):
     """A tagger and its training loss.
 
     Args:
-        network: mixture [B, M, T] -> logits [B, K, C + 1]; where it says ``multi_hot``, [B, C].
+        network: mixture [B, M, T] -> logits [B, K, C + 1], or [B, C] if its attribute ``multi_hot`` is true.
         n_labels: C.
-        bf16: run the network in bfloat16; the loss stays in float32.
-        ema_decay: of the average of the weights; 0: none.
-        class_weight: of a track-based tagger, weight of each class in the loss [C + 1].
-        decision: of a multi-hot tagger, how validation takes labels from its probabilities.
+        bf16: whether to run the network in bfloat16; the loss stays in float32.
+        ema_decay: decay of the average of the weights; 0: no average.
+        class_weight: weight of each class in the loss of a track-based tagger [C + 1].
+        decision: rule by which validation takes labels from the probabilities of a multi-hot tagger.
     """
 
     class_weight: Tensor | None
@@ -194,22 +191,19 @@ class TaggingModel(_S5Model):
         self.register_buffer("class_weight", class_weight, persistent=False)
 
     def forward(self, mixture: Tensor, label_index: Tensor, **kwargs: Any):  # type: ignore[no-untyped-def]
-        """One batch: mixture [B, M, T], label_index [B, K] (C is silence)."""
+        """Loss, figures and weight of a batch: mixture [B, M, T], label_index [B, K] (C is silence)."""
         logits = self.run(mixture)
         if self.multi_hot:
             loss = multi_hot_bce(logits, label_index).mean()
         else:
             loss = pit_cross_entropy(logits, label_index, self.class_weight)[0].mean()
-        predicted = self.predict(logits.detach())
+        stats = batch_counts(self.predict(logits.detach()), label_index, self.n_labels)
         if self.training:
-            acc3, exact = label_accuracies(predicted, label_index, self.n_labels)
-            stats = {"acc3": acc3.mean(), "accuracy_mix": exact.mean()}
-        else:
-            stats = batch_counts(predicted, label_index, self.n_labels)
+            stats = {"acc3": stats["ratio"], "accuracy_mix": stats["right"]}
         return force_gatherable((loss, {"loss": loss.detach(), **stats}, len(mixture)), mixture.device)
 
     def predict(self, logits: Tensor) -> Tensor:
-        """The network's output -> class indices [B, n], C for silence: n is K, or of a multi-hot tagger ``n_max``."""
+        """Class indices [B, n] from the network's output, C for silence. n is K, or ``n_max`` of a multi-hot tagger."""
         if not self.multi_hot:
             return logits.argmax(-1)
         decision = (self.decision.threshold, self.decision.n_min, self.decision.n_max)
@@ -220,19 +214,19 @@ class TaggingModel(_S5Model):
         return torch.from_numpy(index).to(logits.device)
 
     def figures(self, averages: dict[str, float]) -> dict[str, float]:
-        """What validation reports: the loss, and :data:`s5.tasks.valid_metrics.FIGURES`."""
+        """Figures that validation reports: the loss and :data:`s5.tasks.valid_metrics.FIGURES`."""
         return {"loss": averages["loss"], **figures(averages)}
 
 
 def _sdri(estimate: Tensor, dry: Tensor, reference: Tensor, permutation: Tensor, active: Tensor) -> Tensor:
-    """Mean SDR improvement in dB over the active slots of each mixture [B]; 0 for a mixture without."""
+    """Mean SDR improvement in dB over the active slots of each mixture [B]; 0 for a mixture without sources."""
     estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))
     improvement = (sdr(estimate, dry) - sdr(reference[:, None], dry)) * active
     return improvement.sum(-1) / active.sum(-1).clamp(min=1)
 
 
 def _random_active(active: Tensor) -> Tensor:
-    """One active slot of each mixture at random: index [B, 1]; any slot of a mixture without one.
+    """Index of a random active slot of each mixture [B, 1]; any slot of a mixture without sources.
 
     Args:
         active: [B, K] bool.

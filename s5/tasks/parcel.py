@@ -1,8 +1,7 @@
-"""How batches travel from a data loader's workers to the training: in memory that belongs to no file system.
+"""Transfer of batches from the data loader's workers to the training, without /dev/shm.
 
-Torch's own way is a file in /dev/shm for each tensor. Containers often give /dev/shm 64 MB: then a batch is lost, or
-its worker dies of a bus error. Here a batch is one unnamed file in memory, which only the memory itself limits, and
-which the training maps without a copy.
+Torch writes each tensor to a file in /dev/shm. Containers often limit /dev/shm to 64 MB, and a worker then dies of a
+bus error. Here a batch is one unnamed file in memory, which the training maps without a copy.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ import torch
 from s5.utils.parallel import file_in_memory
 
 ALIGNMENT = 64
-"""Bytes at a multiple of which an array begins, as torch's own memory does: kernels may round otherwise elsewhere."""
+"""Alignment of an array in bytes, as torch aligns its own memory: kernels may round differently otherwise."""
 
 
 class Parcel:
-    """Something that is packed in one process; what another one unpickles is the thing itself.
+    """A packed object: unpickling a parcel in another process returns its content.
 
-    Its tensors and arrays are not copied through a pipe. The message that goes there has some hundred bytes however
-    large the content: it is written at once or not at all, whenever a process is killed.
+    Tensors and arrays are not copied through a pipe. The pickled parcel has some hundred bytes for any content, so a
+    pipe takes it in one write, even if a process is killed.
 
     Args:
-        content: anything that can be pickled.
+        content: any object that can be pickled.
 
     Raises:
         OSError: no memory, or no further file descriptor.
@@ -56,7 +55,7 @@ class Parcel:
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, thing: Any) -> Any:
-        """Tensors travel as arrays, whose bytes stay out of the pickle."""
+        """Pickles tensors as arrays, whose bytes stay out of the pickle."""
         if isinstance(thing, torch.Tensor):
             return torch.from_numpy, (np.ascontiguousarray(thing.numpy()),)
         return NotImplemented
@@ -73,4 +72,4 @@ def _unpack(handed_on: Any, sizes: list[int]) -> Any:
         parts.append(memory[start : start + size])
         start += size + -size % ALIGNMENT
     pickled, *arrays = parts
-    return pickle.loads(pickled, buffers=arrays)  # noqa: S301  # from a process of ours
+    return pickle.loads(pickled, buffers=arrays)  # noqa: S301  # written by our own worker

@@ -1,4 +1,4 @@
-"""A training that is told to stop: SIGTERM or SIGUSR1 (Slurm's ``--signal``) sets a flag, and steps look at it."""
+"""Stopping a training by SIGTERM or SIGUSR1 (Slurm's ``--signal``): a signal sets a flag that each step reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 REQUEUE = 75
-"""Exit status of a training that was stopped, has saved, and is to be started again (EX_TEMPFAIL of sysexits.h)."""
+"""Exit status of a training that was stopped, has saved, and should be requeued (EX_TEMPFAIL of sysexits.h)."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -18,21 +18,21 @@ _stop_signal: signal.Signals | None = None
 
 
 class Requeue(SystemExit):
-    """Ends the process with status :data:`REQUEUE`."""
+    """Raised to end the process with status :data:`REQUEUE`."""
 
     def __init__(self) -> None:
         super().__init__(REQUEUE)
 
 
 def install_handlers() -> None:
-    """From now on a stop signal ends a training at its next step, however often it comes, instead of the process."""
+    """Makes a stop signal end the training after its current step instead of ending the process at once."""
     for number in STOP_SIGNALS:
         signal.signal(number, _hear)
 
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """:func:`install_handlers` for a while; outside the main thread, which alone catches signals, nothing changes."""
+    """Calls :func:`install_handlers` and restores the old handlers at the end. Does nothing outside the main thread."""
     global _stop_signal
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     with suppress(ValueError):
@@ -53,17 +53,17 @@ def _hear(number: int, _: FrameType | None) -> None:
 
 
 def stop_requested() -> signal.Signals | None:
-    """The stop signal that has come, if any."""
+    """The stop signal that was received, if any."""
     return _stop_signal
 
 
 def ignore_stop_signals(*_: object) -> None:
-    """For processes that work for a training: they go on while it finishes its step, and end when it does."""
+    """Makes a worker ignore stop signals: it works until the training has finished its step and ends with it."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def request_requeue() -> None:
-    """Leaves the file named by ``S5_REQUEUE``, by which a launcher knows that the job wants to be started again."""
+    """Creates the file named by ``S5_REQUEUE``, which tells the launcher to start the job again."""
     if path := os.environ.get("S5_REQUEUE"):
         Path(path).touch()

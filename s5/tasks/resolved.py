@@ -1,8 +1,8 @@
-"""What a training is made of, compared with what the model in its folder was made of. Needs neither torch nor ESPnet.
+"""Comparison of a training with the model in its folder, without torch and ESPnet.
 
-Two trainings are alike if their merged YAMLs, the options given on the command line, the weights that they start from
-and the content of their data are; comments, the order of keys and dates say nothing. ``resolved.yaml`` in the
-experiment folder holds it.
+Two trainings are the same if their merged YAMLs, the options of the command line, their initial weights and the content
+of their data are the same. Comments, dates and the order of keys do not count. ``resolved.yaml`` in the experiment
+folder describes the training of its model.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from s5.utils.files import write_text
 RESOLVED = "resolved.yaml"
 
 CONTINUED = ("max_epoch", "patience")
-"""Options that only say when a training ends: with others it goes on from its checkpoint. ``max_epoch`` may only grow,
-and only where the schedule of the learning rate does not follow from it."""
+"""Options of the end of a training. With other values it resumes from its checkpoint. ``max_epoch`` may only grow, and
+only if the schedule of the learning rate does not depend on it."""
 
 HOW = (
     *("num_workers", "num_threads", "device_cache_mb", "ngpu", "unused_parameters", "dist_timeout"),
@@ -37,52 +37,36 @@ HOW = (
     *("use_wandb", "wandb_project", "wandb_id", "wandb_entity", "wandb_name", "wandb_model_log_interval"),
     *("num_examples", "examples_interval", "num_att_plot"),
 )
-"""Options that say how a training runs and what it shows, not what comes out: they are not compared. When in doubt an
-option is not one of them."""
-
-_OF_THE_DATA = (
-    "labels",
-    "n_slots",
-    "sampling_rate",
-    "train_data",
-    "valid_data",
-    "output_dir",
-    "resume",
-    "iterator_type",
-)
-"""Keys that ``train.yaml`` has beside those of the training's YAML."""
+"""Options that do not change the model but only how the training runs and what it shows. They are not compared."""
 
 _SHOWN = 5
-"""Differences that a complaint names."""
+"""Number of differences that an error names."""
 
 _LONG = 60
-"""Characters of a value that a complaint shows."""
+"""Number of characters of a value that an error shows."""
 
 
 class Phase(NamedTuple):
-    """What a system says of a training.
-
-    Attributes:
-        kind: ``tagger`` or ``separator``.
-        file: the training's YAML, which complaints name.
-        config: all keys of the training.
-        origins: the file that each of them comes from.
-        folder: below the folder of the experiments.
-        before: the folder of the phase that it starts from, if it does.
-        checkpoint: the file there that the system names, if it does.
-    """
+    """A training of a system."""
 
     kind: str
+    """``tagger`` or ``separator``."""
     file: str
+    """YAML of the training, which errors name."""
     config: dict[str, Any]
+    """All keys of the training."""
     origins: dict[str, Any]
+    """File of each key."""
     folder: str
+    """Folder of the model below the folder of the experiments."""
     before: str | None
+    """Folder of the phase that it starts from, if any."""
     checkpoint: str | None
+    """Checkpoint in that folder that the system names, if any."""
 
 
 def phase_of(system: str | Path, name: str, phase: str) -> Phase:
-    """A training of a system. Raises InputError if there is no such model or phase."""
+    """Finds a training of a system. Raises InputError if there is no such model or phase."""
     kind, model = SystemConfig.load(system).find(name)
     phases = model.phases()
     if phase not in phases:
@@ -101,9 +85,9 @@ def phase_of(system: str | Path, name: str, phase: str) -> Phase:
 
 
 def start_options(phase: Phase, expdir: str | Path) -> list[str]:
-    """The ESPnet options by which a training starts from the phase before it; none for a first one.
+    """ESPnet options that start a training from its previous phase; none for the first phase.
 
-    The network alone is taken: of a training that kept an average of the weights, that average.
+    Only the network is loaded: the average of the weights, if the previous phase has one.
     """
     if phase.before is None:
         return []
@@ -113,19 +97,20 @@ def start_options(phase: Phase, expdir: str | Path) -> list[str]:
 def resolved(
     config: Mapping[str, Any], train_data: str | Path, valid_data: str | Path, extra: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What a training is made of, as plain data.
+    """Description of a training as plain data.
 
     Args:
-        config: keys of the training's YAML, with all that it inherits.
+        config: keys of the training's YAML, with the inherited ones.
         train_data: data directory.
         valid_data: data directory.
-        extra: ESPnet options as on a command line, which win over the YAML.
+        extra: ESPnet options as on a command line, which override the YAML.
     """
     config = dict(config)
     for option in _options(extra):
         config = merge(config, option)
     if "init_param" in config:
-        config["init_param"] = [_start(entry) for entry in _list(config["init_param"])]
+        given = config["init_param"]
+        config["init_param"] = [_start(entry) for entry in (given if isinstance(given, list) else [given])]
     kept = {key: value for key, value in sorted(config.items()) if key not in HOW}
     data = {"train_data": data_content(train_data), "valid_data": data_content(valid_data)}
     return yaml.safe_load(yaml.safe_dump({"config": kept, **data}))
@@ -133,69 +118,57 @@ def resolved(
 
 def write_resolved(folder: str | Path, now: Mapping[str, Any]) -> None:
     """Writes ``resolved.yaml``."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
     write_text(Path(folder, RESOLVED), as_text(now))
 
 
 def as_text(now: Mapping[str, Any]) -> str:
-    """The content of ``resolved.yaml``."""
-    title = "# What this model is made of; a training that differs does not touch it (docs/training.md).\n"
+    """Content of ``resolved.yaml``."""
+    title = "# The training of this model; another training is refused here (docs/training.md).\n"
     return title + yaml.safe_dump(dict(now), sort_keys=True, allow_unicode=True)
 
 
-def check_same(folder: str | Path, now: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Refuses a training that is not the one of the model in its folder.
+def check_same(folder: str | Path, now: Mapping[str, Any]) -> None:
+    """Refuses a training that differs from the training of the model in its folder.
 
     Args:
-        folder: of the experiment; anything goes where it holds no weights.
-        now: of :func:`resolved`.
-        config: keys of the training's YAML, for models whose folder has no ``resolved.yaml`` yet: with these they alone
-            are compared.
+        folder: experiment folder. Without weights in it, every training is accepted.
+        now: result of :func:`resolved`.
 
     Raises:
-        InputError: it differs in what makes another model, or there are weights but nothing to go on from.
+        InputError: the training differs.
     """
     folder = Path(folder)
     if not has_weights(folder):
         return
-    if (folder / RESOLVED).is_file():
-        before: Mapping[str, Any] = load_yaml(folder / RESOLVED)
-        found = differences(before, now)
-    elif (folder / "train.yaml").is_file():
-        old = load_yaml(folder / "train.yaml")
-        old = {key: value for key, value in old.items() if key not in (*_OF_THE_DATA, *HOW)}
-        new = {key: value for key, value in config.items() if key not in HOW}
-        found = differences({"config": old}, {"config": new})
-    else:
-        found = [f"no {RESOLVED}"]
-    if found:
+    known = (folder / RESOLVED).is_file()
+    if found := differences(load_yaml(folder / RESOLVED), now) if known else [f"no {RESOLVED}"]:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise InputError(
             folder,
             f"a model of another training ({'; '.join(found[:_SHOWN])}{more})",
-            "the same one (--overwrite true moves it to a name with the date, another --expdir leaves it alone)",
+            "the same training (--overwrite true renames the folder, another --expdir keeps it)",
         )
 
 
 def check_goes_on(folder: str | Path) -> None:
-    """Refuses to begin anew over weights. Raises InputError."""
+    """Refuses to train from the start in a folder with weights. Raises InputError."""
     folder = Path(folder)
     there = any((folder / name).exists() for name in ("checkpoint.pth", "checkpoint.previous.pth"))
     if has_weights(folder) and not there:
         raise InputError(
             folder,
             "weights but no checkpoint.pth",
-            "one to go on from (--overwrite true moves them to a name with the date and trains anew)",
+            "a checkpoint to resume from (--overwrite true renames the folder and trains from the start)",
         )
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there is anything that a training has reached: its first epoch alone is written before a checkpoint."""
+    """Whether a folder holds weights. Those of a first epoch do not count: they are written before its checkpoint."""
     return any(path.name != "1epoch.pth" for path in folder.glob("*.pth") if not path.name.startswith("."))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What makes another model, a line a key: ``batch_size: 4 -> 8``; none for what only goes on."""
+    """Differences that make another model, one a key: ``batch_size: 4 -> 8``."""
     found = []
     for keys, old, new in _changes(before, now):
         if keys[:1] == ("config",):
@@ -235,7 +208,7 @@ def _shown(value: Any) -> str:
 
 
 def _options(words: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Options as on a command line, each as it would stand in a YAML; ``--optim_conf lr=1e-3`` is a mapping."""
+    """Options of a command line as keys of a YAML; ``--optim_conf lr=1e-3`` is a mapping."""
     groups: list[tuple[str, list[str]]] = []
     for word in words:
         if word.startswith("--"):
@@ -259,17 +232,10 @@ def _options(words: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield {name: found[0] if len(found) == 1 else found}
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def _start(entry: Any) -> dict[str, str]:
-    """What ``--init_param`` names: the weights themselves, wherever they lie."""
+    """Checksum of the weights that ``--init_param`` names, so that their place does not count."""
     path, _, parts = str(entry).partition(":")
     if not os.path.isfile(path):
         return {"file": path, "parts": parts}
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return {"sha256": digest.hexdigest(), "parts": parts}
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "parts": parts}

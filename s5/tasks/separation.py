@@ -1,15 +1,16 @@
-"""The separation task: what ``python -m s5.bin.train`` runs for a separator."""
+"""ESPnet task that trains a separator; ``python -m s5.bin.train`` runs it."""
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
+from typing import Any
 
 from espnet2.utils.nested_dict_action import NestedDictAction
 
 from s5.separation import SEPARATORS, memory_format
 from s5.separation.losses import ca_pi_sdr, ca_sdr, pi_sdr, snr
-from s5.tasks.base import S5Task, choose
+from s5.tasks.base import S5Task
 from s5.tasks.models import SeparationModel
 from s5.utils.config import check_arguments
 from s5.utils.errors import InputError
@@ -26,22 +27,17 @@ class SeparationTask(S5Task):
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Adds the choice of the loss to the shared options."""
+        """Adds the options of separators."""
         super().add_task_arguments(parser)
-        group = parser.add_argument_group("S5 separation")
-        group.add_argument("--loss", choices=sorted(LOSSES), default="ca_pi_sdr", help="Training loss")
-        group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
-        group.add_argument(
-            "--queries",
-            choices=("all", "one"),
-            default="all",
-            help="Train with all sources of a mixture in one query, or with one at random (single-query networks)",
-        )
+        add = parser.add_argument_group("S5 separation").add_argument
+        add("--loss", choices=sorted(LOSSES), default="ca_pi_sdr", help="Training loss")
+        add("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
+        add("--queries", choices=("all", "one"), default="all", help="Sources that one query asks for in training")
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> SeparationModel:
-        """The separator that the arguments describe, in the memory format that suits its convolutions."""
-        loss = choose(LOSSES, args.loss, "loss")
+        """Builds the separator that the arguments describe, in the memory format that suits its convolutions."""
+        loss: Any = LOSSES[args.loss]
         check_arguments(loss, args.loss_conf, "loss_conf", given=("estimate", "target", "label_index", "silence_index"))
         network = memory_format(cls.build_network(args))
         if args.queries == "one" and not getattr(network, "single_query", False):

@@ -1,4 +1,4 @@
-"""The tagging task: ``python -m s5.bin.train``."""
+"""ESPnet task that trains a tagger; ``python -m s5.bin.train`` runs it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from s5.utils.config import parse
 from s5.utils.errors import InputError
 
 LOSSES = {False: "pit_cross_entropy", True: "multi_hot_bce"}
-"""The loss that fits a head: one softmax a track, or (True) one sigmoid a class."""
+"""Loss of a head: one softmax per track, or one sigmoid per class (True)."""
 
 
 @dataclass
@@ -29,11 +29,11 @@ class LossConfig:
     """The key ``loss_conf``."""
 
     class_weight: dict[str, float] = field(default_factory=dict)
-    """Weight of a class by its label, ``silence`` included; 1 for those not named. For pit_cross_entropy."""
+    """Weight of a class in pit_cross_entropy by its label, ``silence`` included; 1 for all others."""
 
 
 class TaggingTask(S5Task):
-    """Trains a tagger: with permutation-invariant cross entropy over tracks, or a sigmoid a class."""
+    """Trains a tagger with permutation-invariant cross entropy over tracks, or with one sigmoid per class."""
 
     networks = dict(TAGGERS)
     with_sources = False
@@ -41,29 +41,22 @@ class TaggingTask(S5Task):
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Adds loss and decision to the shared options."""
+        """Adds the options of taggers."""
         super().add_task_arguments(parser)
-        group = parser.add_argument_group("S5 tagging")
-        group.add_argument(
-            "--loss", choices=sorted(LOSSES.values()), default=None, help="Training loss (default: what fits the head)"
-        )
-        group.add_argument("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
-        group.add_argument(
-            "--decision",
-            action=NestedDictAction,
-            default={},
-            help="Of a multi-hot tagger, how validation takes labels: threshold, n_min, n_max",
-        )
+        add = parser.add_argument_group("S5 tagging").add_argument
+        add("--loss", choices=sorted(LOSSES.values()), help="Training loss (default: the one that fits the head)")
+        add("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
+        add("--decision", action=NestedDictAction, default={}, help="threshold, n_min, n_max of a multi-hot tagger")
 
     @classmethod
     def channels_used(cls, args: argparse.Namespace) -> int:
-        """Those that the encoder takes; auxiliary features are the first one's."""
+        """Number of channels of the encoder. Auxiliary features use the first channel."""
         with torch.device("meta"):
             return cast(Tagger, cls.build_network(args)).encoder.n_channels
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> TaggingModel:
-        """The tagger that the arguments describe, from its encoder's pretrained weights where there are any."""
+        """Builds the tagger that the arguments describe and loads the pretrained weights of its encoder, if any."""
         network = cast(Tagger, cls.build_network(args))
         if args.loss not in (None, LOSSES[network.multi_hot]):
             kind = "a multi-hot head" if network.multi_hot else "a track-based head"
@@ -76,19 +69,19 @@ class TaggingTask(S5Task):
         model = TaggingModel(network, len(args.labels), args.bf16, args.ema_decay, weight, decision)
         model.freeze(args.freeze_param)
         if not _brings_encoder(args) and not any(p.is_meta for p in network.parameters()):
-            network.encoder.load_weights()  # not on the meta device, where only the configuration is checked
+            network.encoder.load_weights()  # on the meta device only the configuration is checked
         return model
 
 
 def _brings_encoder(args: argparse.Namespace) -> bool:
-    """Whether the encoder's weights come from a checkpoint of ours: of this training, or one that it starts from."""
+    """Whether the encoder's weights come from a checkpoint: of this training, or of one that it starts from."""
     targets = [(*str(start).split(":"), "", "")[2] for start in args.init_param]
     resumes = args.resume and has_checkpoint(args.output_dir)
     return resumes or any(target in ("", "network", "network.encoder") for target in targets)
 
 
 def _class_weight(args: argparse.Namespace, multi_hot: bool) -> Tensor | None:
-    """Weight of each class [C + 1], or None where all are alike."""
+    """Weight of each class [C + 1]; None if all are equal."""
     config: LossConfig = parse(LossConfig, args.loss_conf, "loss_conf")
     if not config.class_weight:
         return None

@@ -1,7 +1,7 @@
-"""ESPnet's trainer, made to survive: it goes on in the middle of an epoch, and its files are whole or not there.
+"""Trainer that resumes within an epoch and writes its files atomically.
 
-The steps themselves are ESPnet's. What is ours: the loop over epochs, the checkpoints and what they hold, what happens
-on a signal, the processes of a distributed training, and validation figures that are no averages over batches.
+ESPnet's trainer does the steps. This module adds the loop over epochs, the checkpoints, the handling of signals, the
+processes of a distributed training, and validation figures that are not averages over batches.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import argparse
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ from s5.tasks.preemption import Requeue, request_requeue, stop_requested
 from s5.utils.errors import InputError
 
 RANK_SEED = 1_000_003
-"""Between the seeds of two processes, so that their dropout and augmentation differ."""
+"""Difference of the seeds of two processes, so that their dropout and augmentation differ."""
 
 
 @dataclass
 class S5TrainerOptions(TrainerOptions):
-    """ESPnet's options and ours."""
+    """Options of ESPnet's trainer and of :class:`S5Trainer`."""
 
     checkpoint_minutes: float = 15.0
     dist_timeout: float = 600.0
@@ -54,7 +55,7 @@ class S5Trainer(Trainer):
 
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> S5TrainerOptions:
-        """What of the arguments is the trainer's. Raises InputError for a way of training that it has not."""
+        """Options of the trainer from the arguments. Raises InputError for an unsupported option of ESPnet."""
         unsupported = {"use_adapter": False, "sharded_ddp": False, "use_deepspeed": False, "num_att_plot": 0}
         for name, value in unsupported.items():
             if getattr(args, name, value) != value:
@@ -76,12 +77,12 @@ class S5Trainer(Trainer):
         trainer_options: S5TrainerOptions,
         distributed_option: DistributedOption,
     ) -> None:
-        """Trains from the last checkpoint, or from the start, to the last epoch; see ESPnet's trainer.
+        """Trains from the last checkpoint, or from the start, to the last epoch. Arguments as in ESPnet's trainer.
 
         Raises:
-            Requeue: a stop signal came; all is saved.
-            OSError: a file could not be written; the last checkpoint is as it was.
-            InputError: no checkpoint can be read, or a parameter that gets no gradient in a distributed training.
+            Requeue: a stop signal was received; the state is saved.
+            OSError: a file could not be written; the last checkpoint is unchanged.
+            InputError: no checkpoint can be read, or a parameter has no gradient in a distributed training.
         """
         if distributed_option.ngpu > 1:
             raise InputError("--ngpu", distributed_option.ngpu, "1 a process (python -m s5.bin.train starts them)")
@@ -94,18 +95,17 @@ class S5Trainer(Trainer):
     @classmethod
     @torch.no_grad()
     def validate_one_epoch(cls, model: torch.nn.Module, reporter: SubReporter, **kwargs: Any) -> None:
-        """One pass over the validation set; see ESPnet's trainer.
+        """Runs over the validation set once. Arguments as in ESPnet's trainer.
 
-        A model that has a method ``figures(averages: dict[str, float]) -> dict[str, float]`` is given the averages of
-        all that it reported; what it returns takes their place: in the log, in tensorboard, for
-        ``best_model_criterion``.
+        A model may have a method ``figures(averages: dict[str, float]) -> dict[str, float]``. It takes the averages of
+        all reported values, and its result replaces them in the log, in tensorboard and for ``best_model_criterion``.
         """
         super().validate_one_epoch(model=model, reporter=reporter, **kwargs)
         figures = getattr(getattr(model, "module", model), "figures", None)
         if figures is None or not reporter.count:
             return
         averages = {name: float(aggregate(values)) for name, values in reporter.stats.items()}
-        # One value of weight 1 among nothing: the reporter wants one entry a batch.
+        # The reporter needs one entry a batch: the first has weight 1, the others 0.
         nothing = [WeightedAverage(np.nan, 0)] * (reporter.count - 1)
         values = {name: [WeightedAverage(value, 1), *nothing] for name, value in figures(averages).items()}
         reporter.stats.clear()
@@ -113,7 +113,7 @@ class S5Trainer(Trainer):
 
 
 class _Training:
-    """One training in progress."""
+    """State of one training: model, optimizers, position and files."""
 
     def __init__(
         self,
@@ -139,34 +139,32 @@ class _Training:
         self.saved_at = time.monotonic()
         self.no_valid_step = False
         self.watch = _GradientWatch(model)
-        self.curves = _Curves(self.reporter, self.folder / "images")
+        self.curves_due = 0.0
 
-    # Where it goes on.
+    # Resume.
 
     def resume(self) -> None:
-        """Takes the state of the last checkpoint, if there is one; all processes that of the first one's choice."""
+        """Loads the last checkpoint, if there is one. All processes load the one that the first process chose."""
         if self.ranks.first:
             self.checkpoints.clear_leftovers()
-        state, error = None, None
-        if self.options.resume and self.ranks.first:
-            try:
-                state = self.checkpoints.load()
-            except InputError as e:
-                error = e
-        self.ranks.settle(error)
+        state = None
+
+        def load() -> None:
+            nonlocal state
+            state = self.checkpoints.load() if self.options.resume else None
+
+        self._write(load)
         if not self.ranks.first_of(state is not None):
             return
         if state is None:
-            # Whichever the first one has read: it has put a damaged one aside.
+            # The first process has renamed a damaged checkpoint, so the newest one is readable.
             state = read(next(p for p in (self.checkpoints.newest, self.checkpoints.previous) if p.exists()))
         self.load_state(state)
         first = self.ranks.first_of(self.position)
         if first != self.position:
-            raise InputError(
-                self.folder, f"a checkpoint of {self.position}", f"the one that process 0 sees, of {first}"
-            )
-        logging.info("The training goes on from a checkpoint: %s", self.position)
-        self.ranks.settle(self._attempt(self._write_log) if self.ranks.first else None)
+            raise InputError(self.folder, f"a checkpoint of {self.position}", f"that of process 0, of {first}")
+        logging.info("resumed from a checkpoint: %s", self.position)
+        self._write(self._write_log)
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -178,7 +176,7 @@ class _Training:
                 scheduler.load_state_dict(values)
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
-        # A checkpoint of ESPnet's own trainer ends here: it is of the end of an epoch.
+        # The keys below are missing in a checkpoint of ESPnet's own trainer, which is of the end of an epoch.
         self.position = Position(**state.get("position", {"epoch": self.reporter.get_epoch() + 1}))
         self.partial = state.get("partial")
         self.no_valid_step = state.get("no_valid_step", False)
@@ -189,15 +187,12 @@ class _Training:
         if len(states) == self.ranks.size:
             self.random = states[self.ranks.rank]
         elif states:
-            logging.warning(
-                "%d processes go on with what %d began: random numbers start from the seed",
-                self.ranks.size,
-                len(states),
-            )
+            text = "%d processes resume a training of %d: random numbers start from the seed"
+            logging.warning(text, self.ranks.size, len(states))
         self.saved = self.position
 
     def prepare(self) -> None:
-        """Readies the model for several processes, if there are several."""
+        """Wraps the model for several processes, if there are several."""
         options = self.options
         self.parallel: nn.Module = self.model
         if not self.distributed.distributed:
@@ -205,8 +200,8 @@ class _Training:
         on_gpu = self.distributed.ngpu == 1
         if on_gpu:
             _synchronise_batch_norms(self.model)
-        elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self._in_training()):
-            logging.warning("batch norms see the items of one process at a time: on CPUs they cannot be synchronised")
+        elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.model.train().modules()):
+            logging.warning("each batch norm uses the items of its own process: on CPUs they cannot be synchronised")
         device = [torch.cuda.current_device()] if on_gpu else None
         self.parallel = nn.parallel.DistributedDataParallel(
             self.model,
@@ -219,13 +214,10 @@ class _Training:
 
             self.parallel.register_comm_hook(None, getattr(default_hooks, options.ddp_comm_hook))
 
-    def _in_training(self) -> Iterable[nn.Module]:
-        return self.model.train().modules()
-
-    # The epochs.
+    # Epochs.
 
     def run(self, train: Any, valid: Any) -> None:
-        """The remaining epochs and, at the end, the averages."""
+        """Runs the remaining epochs and writes the averages of the best ones."""
         options, began = self.options, time.monotonic()
         writers = self._open_writers()
         self.boards = self._open_boards(writers)
@@ -235,7 +227,7 @@ class _Training:
             )
         first = self.position.epoch
         if first > options.max_epoch:
-            logging.warning("The training has already reached at max_epoch: %d", first)
+            logging.warning("the training has already reached max_epoch: %d", first)
             self.reporter.set_epoch(max(self.reporter.stats, default=0))
         for epoch in range(first, options.max_epoch + 1):
             if self._is_over(epoch):
@@ -251,28 +243,22 @@ class _Training:
             self._validate(epoch, valid)
             self._step_schedulers()
             self.position = Position(epoch + 1)
-            self.ranks.settle(self._finish_epoch() if self.ranks.first else None)
+            self._write(self._finish_epoch)
             self.saved, self.saved_at = self.position, time.monotonic()
-            self.ranks.settle(self._report(epoch, writers) if self.ranks.first else None)
+            self._write(partial(self._report, epoch, writers))
         else:
-            logging.info("The training was finished at %d epochs ", options.max_epoch)
+            logging.info("finished after %d epochs", options.max_epoch)
         for writer in writers.values():
             writer.close()
-        if options.use_matplotlib and self.ranks.first:
-            self.curves.finish()
-        self.ranks.settle(self._attempt(self._finish) if self.ranks.first else None)
+        self._write(self._finish)
 
     def _is_over(self, epoch: int) -> bool:
-        """Whether what the epochs before this one gave ends the training."""
+        """Whether the previous epochs end the training: invalid gradients, or no improvement within ``patience``."""
         options = self.options
         if epoch == 1 or self.position != Position(epoch):
             return False
         if self.no_valid_step:
-            logging.warning(
-                "The gradients at all steps are invalid in this epoch. Something seems wrong. "
-                "This training was stopped at %depoch",
-                epoch - 1,
-            )
+            logging.warning("stopped after epoch %d: the gradients of all its steps are invalid", epoch - 1)
             return True
         return options.patience is not None and bool(
             self.reporter.check_early_stopping(options.patience, *options.early_stopping_criterion)
@@ -296,18 +282,18 @@ class _Training:
                 options=self.options,
                 distributed_option=self.distributed,
             )
-            # Steps before a resume count too.
+            # Steps before a resume count as well.
             self.no_valid_step = no_valid_step and not any(
                 np.isfinite(norm.value) for norm in part.stats.get("grad_norm", [])
             )
 
     def _pausing(self, batches: Iterator[Any], part: SubReporter) -> Iterator[Any]:
-        """The batches of an epoch; between two, where no gradients wait for their step, it may save and stop."""
+        """Yields the batches of an epoch. It may save and stop between two, if no gradients are being accumulated."""
         while True:
             if self.position.batch % self.options.accum_grad == 0:
                 self._pause(part)
             batch = next(batches, None)
-            # The loader has drawn its own numbers, as in the training that was not interrupted.
+            # Only now, because the loader draws random numbers as it does in an uninterrupted training.
             self._restore_random()
             if batch is None:
                 return
@@ -316,24 +302,24 @@ class _Training:
             self.position = Position(self.position.epoch, self.position.batch + 1)
 
     def _restore_random(self) -> None:
-        """Once after a resume in an epoch: the generators as they were. At its beginning the seed says it all."""
+        """Restores the random states once after a resume within an epoch. At its start the seed sets them."""
         if self.random is not None and self.position.batch:
             _set_random_state(self.random)
         self.random = None
 
     def _check_gradients(self) -> None:
-        """After the first batch: names the parameters that got no gradient."""
+        """Names the parameters without a gradient after the first batch. Raises InputError if that is an error."""
         missing = self.watch.missing()
         if not missing:
             return
         names = ", ".join(missing[:5]) + (f" ({len(missing)} in all)" if len(missing) > 5 else "")
         if self.distributed.distributed and not self.options.unused_parameters:
-            raise InputError("key unused_parameters", f"false, but no gradient reaches {names}", "true, or frozen ones")
+            raise InputError("key unused_parameters", f"false, but no gradient reaches {names}", "true or freeze_param")
         logging.warning("no gradient reaches %s", names)
 
     def _validate(self, epoch: int, factory: Any) -> None:
         average, network = getattr(self.model, "_average", {}), getattr(self.model, "network", self.model)
-        # Running statistics that are no part of the gradients may differ from process to process.
+        # Running statistics are not synchronised by gradients and may differ between processes.
         self.ranks.share(average[name] for name, _ in network.named_buffers() if name in average)
         with self.reporter.observe("valid") as part:
             self.trainer.validate_one_epoch(
@@ -345,7 +331,7 @@ class _Training:
             )
 
     def _pausing_validation(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches of a validation. What is saved in one is what was there before it: it is done again."""
+        """Yields the batches of a validation. A stop within it saves the state before it, so a resume repeats it."""
         while True:
             self._pause(None)
             batch = next(batches, None)
@@ -361,31 +347,30 @@ class _Training:
             elif isinstance(scheduler, AbsEpochStepScheduler):
                 scheduler.step()
 
-    # What is written.
+    # Files.
 
     def _pause(self, part: SubReporter | None) -> None:
-        """Saves if it is time or a stop signal has come to any process; then all stop."""
+        """Saves if it is due or if any process received a stop signal; all stop in the second case."""
         minutes = self.options.checkpoint_minutes
         due = self.ranks.first and 0 < minutes * 60 <= time.monotonic() - self.saved_at
         stop, due = self.ranks.any(stop_requested() is not None, due)
         if (stop or due) and self.position != self.saved:
             states = self.ranks.gather(_random_state())
-            save = lambda: self.checkpoints.save(self._state(part, states))  # noqa: E731
-            self.ranks.settle(self._attempt(save) if self.ranks.first else None)
+            self._write(lambda: self.checkpoints.save(self._state(part, states)))
             self.saved, self.saved_at = self.position, time.monotonic()
             logging.info("saved: %s", self.position)
         if stop:
             if self.ranks.first:
                 request_requeue()
             signal = stop_requested()
-            logging.warning("stopped by %s; it goes on from %s", signal.name if signal else "a signal", self.position)
+            logging.warning("stopped by %s; resume at %s", signal.name if signal else "a signal", self.position)
             if self.options.use_wandb:
                 WandB().interrupted()
             self.ranks.close()
             raise Requeue
 
     def _state(self, part: SubReporter | None, states: list[dict[str, Any]]) -> dict[str, Any]:
-        """All that it takes to go on from here; that of an end of an epoch without ``part`` and ``states``."""
+        """State to resume from. At the end of an epoch, ``part`` is None and ``states`` is empty."""
         return {
             "model": self.model.state_dict(),
             "reporter": self.reporter.state_dict(),
@@ -399,39 +384,45 @@ class _Training:
             "no_valid_step": self.no_valid_step,
         }
 
-    def _finish_epoch(self) -> Exception | None:
-        """Saves an epoch: first what the checkpoint will rely on."""
+    def _finish_epoch(self) -> None:
+        """Saves an epoch. Its weights come first, because the checkpoint relies on them."""
         epoch = self.reporter.get_epoch()
-
-        def save() -> None:
-            logging.info(self.reporter.log_message())
-            self.models.save(epoch, self.model.state_dict())
-            self.checkpoints.save(self._state(None, []))
-            self._write_log()
-            self.models.update_links(self.reporter)
-            interval = self.options.nbest_averaging_interval
-            if interval > 0 and epoch % interval == 0:
-                self.models.average(self.reporter, f"till{epoch}epoch")
-            self.models.prune(self.reporter)
-
-        return self._attempt(save)
+        logging.info(self.reporter.log_message())
+        self.models.save(epoch, self.model.state_dict())
+        self.checkpoints.save(self._state(None, []))
+        self._write_log()
+        self.models.update_links(self.reporter)
+        interval = self.options.nbest_averaging_interval
+        if interval > 0 and epoch % interval == 0:
+            self.models.average(self.reporter, f"till{epoch}epoch")
+        self.models.prune(self.reporter)
 
     def _write_log(self) -> None:
         sizes = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         total, trainable = sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
         write_epochs(self.folder, self.reporter.stats, total, trainable)
 
+    def _draw_curves(self) -> None:
+        """Draws ESPnet's curves. Drawing takes at most about 1 % of the time of the training."""
+        began = time.monotonic()
+        if self.options.use_matplotlib:
+            self.reporter.matplotlib_plot(self.folder / "images")
+        self.curves_due = time.monotonic() + 100 * (time.monotonic() - began)
+
     def _finish(self) -> None:
+        self._draw_curves()
         self.models.average(self.reporter)
         self.models.prune(self.reporter, finished=True)
 
-    @staticmethod
-    def _attempt(write: Callable[[], None]) -> Exception | None:
-        try:
-            write()
-        except (OSError, InputError) as e:
-            return e
-        return None
+    def _write(self, write: Callable[[], None]) -> None:
+        """Calls ``write`` in the first process. All processes end if it fails."""
+        error = None
+        if self.ranks.first:
+            try:
+                write()
+            except (OSError, InputError) as e:
+                error = e
+        self.ranks.settle(error)
 
     def _open_writers(self) -> dict[str, Any]:
         if not (self.options.use_tensorboard and self.ranks.first):
@@ -441,63 +432,33 @@ class _Training:
         return {part: SummaryWriter(str(self.folder / "tensorboard" / part)) for part in ("train", "valid")}
 
     def _open_boards(self, writers: dict[str, Any]) -> list[Board]:
-        """Where examples are shown, if any are wanted."""
+        """Opens the boards that show examples; none if no examples are wanted."""
         if not (self.options.num_examples and self.ranks.first):
             return []
         boards: list[Board] = []
         if "valid" in writers:
-            boards.append(Tensorboard(writers["valid"], self.folder / "tensorboard" / "valid"))
+            boards.append(Tensorboard(writers["valid"]))
         return [*boards, WandB()] if self.options.use_wandb else boards
 
-    def _report(self, epoch: int, writers: dict[str, Any]) -> Exception | None:
-        """For people: examples, and curves of the figures."""
-
-        def report() -> None:
-            if self.boards and self.examples.due(epoch):
-                before = _random_state()  # whatever is drawn for people, the training goes on with its own numbers
-                self.examples.show(self.boards, epoch)
-                _set_random_state(before)
-            if self.options.use_matplotlib:
-                self.curves.draw()
-            for part, writer in writers.items():
-                self.reporter.tensorboard_add_scalar(writer, key1=part)
-            if self.options.use_wandb:
-                self.reporter.wandb_log()
-                every = self.options.wandb_model_log_interval
-                if every > 0 and epoch % every == 0:
-                    WandB().weights(self.folder / f"{epoch}epoch.pth", epoch)
-
-        return self._attempt(report)
-
-
-class _Curves:
-    """ESPnet's pictures of the figures by epoch. Drawing takes seconds: long where an epoch takes half a minute."""
-
-    SHARE = 0.01
-    """Of a training's time, that drawing may take."""
-
-    def __init__(self, reporter: Reporter, folder: Path) -> None:
-        self.reporter, self.folder = reporter, folder
-        self.due, self.drawn = 0.0, 0
-
-    def draw(self) -> None:
-        """After an epoch: draws, unless the last time was a moment ago."""
-        began = time.monotonic()
-        if began < self.due:
-            return
-        self.reporter.matplotlib_plot(self.folder)
-        self.drawn = self.reporter.get_epoch()
-        self.due = time.monotonic() + (time.monotonic() - began) / self.SHARE
-
-    def finish(self) -> None:
-        """At the end: draws what is missing."""
-        if self.drawn != self.reporter.get_epoch():
-            self.due = 0.0
-            self.draw()
+    def _report(self, epoch: int, writers: dict[str, Any]) -> None:
+        """Writes examples and curves of the figures for people."""
+        if self.boards and self.examples.due(epoch):
+            before = _random_state()  # examples must not change the random numbers of the training
+            self.examples.show(self.boards, epoch)
+            _set_random_state(before)
+        if epoch < self.options.max_epoch and time.monotonic() >= self.curves_due:
+            self._draw_curves()
+        for part, writer in writers.items():
+            self.reporter.tensorboard_add_scalar(writer, key1=part)
+        if self.options.use_wandb:
+            self.reporter.wandb_log()
+            every = self.options.wandb_model_log_interval
+            if every > 0 and epoch % every == 0:
+                WandB().weights(self.folder / f"{epoch}epoch.pth", epoch)
 
 
 class _GradientWatch:
-    """Which parameters get a gradient in the first backward pass."""
+    """Finds the parameters that get no gradient in the first backward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.waiting = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -507,7 +468,7 @@ class _GradientWatch:
         ]
 
     def missing(self) -> list[str]:
-        """The names of those that got none; asked again, none."""
+        """Names of the parameters without a gradient at the first call; nothing afterwards."""
         missing = list(self.waiting)
         for hook in self.hooks:
             hook.remove()
@@ -516,7 +477,7 @@ class _GradientWatch:
 
 
 def _synchronise_batch_norms(model: Any) -> None:
-    """Lets the batch norms of a model see the items of all processes; those that are frozen stay frozen."""
+    """Synchronises the batch norms of a model over all processes. Frozen modules stay frozen."""
     names = {module: name for name, module in model.named_modules()}
     frozen = [names[module] for module in model.frozen]
     nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -524,7 +485,7 @@ def _synchronise_batch_norms(model: Any) -> None:
 
 
 def _part_state(part: SubReporter) -> dict[str, Any]:
-    """What an unfinished pass has reported, as plain values and tensors."""
+    """Values that an unfinished pass has reported, as plain values and tensors."""
     stats = {}
     for name, values in part.stats.items():
         weights = [v.weight for v in values if isinstance(v, WeightedAverage)]
@@ -537,7 +498,7 @@ def _part_state(part: SubReporter) -> dict[str, Any]:
 
 
 def _fill_part(part: SubReporter, state: dict[str, Any]) -> None:
-    """Puts back what :func:`_part_state` took."""
+    """Restores the values of :func:`_part_state`."""
     for name, entry in state["stats"].items():
         values = entry["values"].tolist()
         if entry["weights"] is None:
@@ -549,7 +510,7 @@ def _fill_part(part: SubReporter, state: dict[str, Any]) -> None:
 
 
 def _random_state() -> dict[str, Any]:
-    """The state of the generators of this process."""
+    """States of the random generators of this process."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),

@@ -1,8 +1,8 @@
-"""Validation figures of taggers: counts that ESPnet averages over batches, and what follows from the averages.
+"""Validation figures of taggers, exact for any batch size and number of processes.
 
-A share of all sources of a validation set is no average of its batches' shares; but it is the quotient of two averages.
-So each batch reports means a mixture of what has to be counted, and at the end of an epoch :func:`figures` divides. The
-values are exact, whatever the batch size and the number of processes, and equal those of ``s5.metrics.Scorer``.
+A share of all sources of a set is not the average of its batches' shares, but it is the quotient of two averages. Each
+batch therefore reports mean counts per mixture, which ESPnet averages over the batches. At the end of an epoch
+:func:`figures` divides them. The values equal those of ``s5.metrics.Scorer``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SUBSETS = ("", "_dup", "_nodup")
-"""All mixtures; DupSet: a class repeats; NoDupSet: one source or more, all of different classes."""
+"""Suffixes of all mixtures, of DupSet (a class repeats) and of NoDupSet (at least one source, no class repeats)."""
 QUOTIENTS = {
     "accuracy_src": ("tp", "tp", "fp", "fn"),
     "accuracy_mix": ("right", "n"),
     "acc2": ("recall", "n_active"),
     "acc3": ("ratio", "n"),
 }
-"""Figures of each subset, 0 to 1: what is counted, over the sum of what follows.
+"""Figures of each subset, 0 to 1: the first count over the sum of the others.
 
 * accuracy_src: TP / (TP + FP + FN) over all sources (Nguyen et al.).
 * accuracy_mix: share of mixtures with all labels right (Nguyen et al.; Acc1 of Park et al.).
@@ -31,25 +31,17 @@ QUOTIENTS = {
 FIGURES = tuple(name + subset for subset in SUBSETS for name in QUOTIENTS)
 
 
-def label_accuracies(predicted: Tensor, label_index: Tensor, n_labels: int) -> tuple[Tensor, Tensor]:
-    """TP / (TP + FN + FP) of each mixture over multi-sets of labels (1 if both are empty), and exact matches.
+def batch_counts(predicted: Tensor, label_index: Tensor, n_labels: int) -> dict[str, Tensor]:
+    """Means over a batch of the counts that :func:`figures` needs. Labels are compared as multi-sets.
 
     Args:
         predicted: class indices [B, any number], C for silence.
         label_index: class indices [B, K], C for silence.
         n_labels: C.
-
-    Returns:
-        Two tensors [B] float32.
     """
-    tp, fp, fn = _counts(predicted, label_index, n_labels)
-    return _acc3(tp, fp, fn), (fp + fn == 0).float()
-
-
-def batch_counts(predicted: Tensor, label_index: Tensor, n_labels: int) -> dict[str, Tensor]:
-    """Means over a batch's mixtures of all that :func:`figures` needs; arguments as in :func:`label_accuracies`."""
-    tp, fp, fn = _counts(predicted, label_index, n_labels)
-    truth = _histogram(label_index, n_labels)
+    counts, truth = _histogram(predicted, n_labels), _histogram(label_index, n_labels)
+    tp = torch.minimum(counts, truth).sum(-1).float()
+    fp, fn = counts.sum(-1) - tp, truth.sum(-1) - tp
     active, repeats = truth.sum(-1) > 0, (truth > 1).any(-1)
     by_mixture = {
         "n": torch.ones_like(tp),
@@ -59,7 +51,7 @@ def batch_counts(predicted: Tensor, label_index: Tensor, n_labels: int) -> dict[
         "fn": fn,
         "right": (fp + fn == 0).float(),
         "recall": tp / (tp + fn).clamp(min=1),
-        "ratio": _acc3(tp, fp, fn),
+        "ratio": torch.where(tp + fp + fn > 0, tp / (tp + fp + fn).clamp(min=1), torch.ones_like(tp)),
     }
     members = (torch.ones_like(tp), repeats.float(), (active & ~repeats).float())
     return {
@@ -88,17 +80,5 @@ def figures(averages: Mapping[str, float]) -> dict[str, float]:
 
 
 def _histogram(index: Tensor, n_labels: int) -> Tensor:
-    """Class indices [B, any number] -> how often each class occurs [B, C]."""
+    """Number of occurrences of each class [B, C] in class indices [B, any number]."""
     return F.one_hot(index, n_labels + 1).sum(1)[:, :n_labels]
-
-
-def _counts(predicted: Tensor, label_index: Tensor, n_labels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """True positives, false positives and false negatives of each mixture [B] float32, over multi-sets of labels."""
-    counts, truth = _histogram(predicted, n_labels), _histogram(label_index, n_labels)
-    both = torch.minimum(counts, truth).sum(-1).float()
-    return both, counts.sum(-1) - both, truth.sum(-1) - both
-
-
-def _acc3(tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-    total = tp + fp + fn
-    return torch.where(total > 0, tp / total.clamp(min=1), torch.ones_like(tp))

@@ -1,8 +1,8 @@
-"""What a search needs to know of a validation set, from one run of the networks.
+"""Data of a validation set that a search needs, from one run of the networks.
 
-Of each mixture: posteriors, and for every label sequence that a setting of the vote leads to, the inner products of all
-waveforms: the separators' outputs at all strengths of sharpening, the references, the mixture. Any weighted sum of the
-outputs has its SDR in them (|s - sum w y|^2 is a quadratic form of w), so no waveform is needed again.
+The cache holds the posteriors of each mixture. For every label sequence that a setting of the vote leads to, it holds
+the inner products of all waveforms: the separators' outputs at all strengths of sharpening, the references and the
+mixture. The SDR of any weighted sum of the outputs follows from them (|s - sum w y|^2 is a quadratic form of w).
 """
 
 from __future__ import annotations
@@ -26,77 +26,60 @@ from s5.labels import LabelSet
 from s5.system.system import NETWORKS, S5System
 from s5.tuning.space import Setting, Space, decisions, vote_settings
 from s5.utils.errors import InputError
-from s5.utils.files import write_bytes
+from s5.utils.files import atomic_write
 from s5.utils.parallel import run_jobs
 
 FILE = "tuning.npz"
 FORBIDDEN = ("test", "eval")
-"""No word of the name of a set to tune on may begin with these."""
+"""Beginnings of words that mark a data directory as a test set, which is not tuned on."""
 
 
 @dataclass
 class Item:
-    """One mixture.
-
-    Attributes:
-        utt: its name.
-        posteriors: of each tagger, in the system's order.
-        ref_labels: of the references.
-        n_samples: its length.
-        choice: [settings] which of ``winners`` each setting of the vote leads to.
-        winners: [n, K] classes of the slots, C for silence.
-        products: label sequence -> inner products [signals, signals] float64: variant after variant the K_active slots
-            each, then the references, then the mixture's reference channel.
-    """
+    """One mixture."""
 
     utt: str
     posteriors: list[np.ndarray]
+    """Posteriors of each tagger, in the system's order."""
     ref_labels: list[str]
     n_samples: int
     choice: np.ndarray
+    """Row of ``winners`` for each setting of the vote [settings]."""
     winners: np.ndarray
+    """Classes of the slots [n, K], C for silence."""
     products: dict[tuple[int, ...], np.ndarray]
+    """Inner products [signals, signals] float64 of each label sequence. The signals are the active slots of each
+    variant, then the references, then the mixture's reference channel."""
 
 
 @dataclass
 class Cache:
-    """All mixtures of a validation set.
-
-    Attributes:
-        labels: the label set.
-        n_slots: K.
-        variants: (separator, strength of sharpening) of each block of ``products``.
-        settings: of the vote; the first one is the system's own.
-        items: the mixtures.
-    """
+    """All mixtures of a validation set."""
 
     labels: LabelSet
     n_slots: int
     variants: list[tuple[str, float]]
+    """Separator and strength of sharpening of each block of ``products``."""
     settings: list[Setting]
+    """Settings of the vote. The first one is the system's own."""
     items: list[Item]
 
 
 def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: int = 1) -> Cache:
-    """The cache of a system on a validation set: from ``<out>/tuning.npz`` if that is of the same, else made and kept.
-
-    Makes ``<out>/posteriors`` too, anew.
+    """Reads the cache of a system on a validation set from ``<out>/tuning.npz``, or makes and writes it.
 
     Args:
         system: the system.
-        data: the validation set, with references.
-        out: results folder.
-        space: what will be searched.
-        nj: processes.
-
-    Raises:
-        InputError: a test set, or one without references.
+        data: validation set with references. InputError for a test set or for one without references.
+        out: results folder. A new cache also writes ``<out>/posteriors``.
+        space: settings to search.
+        nj: number of processes.
     """
     _refuse_test_set(data)
     path = Path(out, FILE)
     mark = _fingerprint(system, data, space)
     if path.is_file() and (cached := _load(path, mark)) is not None:
-        logging.info("%s: as the networks left it, they do not run again", path)
+        logging.info("%s is up to date: the networks do not run again", path)
         return cached
     stages.tag(system, data, out, nj=nj)
     posteriors = Results(out).posteriors.load([model.name for model in system.config.taggers])
@@ -116,13 +99,15 @@ def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: 
 def _refuse_test_set(data: DataDir) -> None:
     name = data.path.resolve().name
     if any(word.startswith(FORBIDDEN) for word in re.split(r"[^a-z0-9]+", name.lower())):
-        raise InputError(f"--data {data.path}", f"a set named {name}", "a validation set: a test set is not tuned on")
+        raise InputError(
+            f"--data {data.path}", f"a set named {name}", "a validation set, because a test set must not be tuned on"
+        )
     if not data.has_sources:
         raise InputError(data.path, "no labels with dry sources", "a validation set with references")
 
 
 def _variants(system: S5System, space: Space) -> list[tuple[str, float]]:
-    """Each separator as it is, with the system's own strength, and with those that are searched."""
+    """Each separator without sharpening, with the system's strength, and with the strengths to search."""
     variants = []
     for model in system.config.separators:
         own = system.config.fusion.sharpen.get(model.name, 0.0)
@@ -132,7 +117,7 @@ def _variants(system: S5System, space: Space) -> list[tuple[str, float]]:
 
 @dataclass
 class _Collect:
-    """One mixture through the separators."""
+    """Job that makes the item of a mixture."""
 
     system: S5System
     data: DataDir
@@ -160,42 +145,31 @@ class _Collect:
     def _products(self, key: tuple[int, ...], mixture: np.ndarray, references: np.ndarray) -> np.ndarray:
         names = [self.posteriors.labels.name(c) for c in key]
         outputs = self.system.separate(mixture, names) if names else {}
-        signals = [
-            self.system.sharpen(outputs[name], mixture, strength)[: len(names)]
-            for name, strength in self.variants
-            if names
-        ]
+        variants = self.variants if names else ()
+        signals = [self.system.sharpen(outputs[name], mixture, strength)[: len(names)] for name, strength in variants]
         stacked = np.concatenate([*signals, references, mixture[:1]]).astype(np.float64)
         return stacked @ stacked.T
 
 
 def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
-    """Of all that the cache depends on."""
+    """Checksum of everything that the cache depends on."""
     from s5.system.trained import best_checkpoint
 
     config = system.config
-    models: list[Any] = []
-    for model in [*config.taggers, *config.separators]:
-        path = best_checkpoint(system.expdir / model.folder(), model.checkpoint)
-        models.append([model.name, *_state(path)])
+    models = [
+        [model.name, *_state(best_checkpoint(system.expdir / model.folder(), model.checkpoint))]
+        for model in [*config.taggers, *config.separators]
+    ]
     files = {utt: _state(data.mixture_path(utt)) for utt in data.utts}
     grids = {name: getattr(space, name) for name in ("vote_step", "vote_step_many", "gamma", "threshold", "sharpen")}
     vote = [config.vote.rule, config.vote.aligned, config.vote.n_min, config.vote.gamma, config.vote.threshold]
-    what = [
-        models,
-        files,
-        sorted(data.labels.items()),
-        grids,
-        vote,
-        config.weights(),
-        config.fusion.sharpen,
-        system.precision,
-    ]
+    labels = sorted(data.labels.items())
+    what = [models, files, labels, grids, vote, config.weights(), config.fusion.sharpen, system.precision]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def _state(path: Path) -> list[str | int]:
-    """What changes when a file is written again."""
+    """Path, size and time of a file, which change when it is written again."""
     try:
         state = path.stat()
     except OSError as e:
@@ -204,8 +178,6 @@ def _state(path: Path) -> list[str | int]:
 
 
 def _save(cache: Cache, path: Path, mark: str) -> None:
-    import io
-
     arrays: dict[str, np.ndarray] = {}
     index = []
     for i, item in enumerate(cache.items):
@@ -222,13 +194,12 @@ def _save(cache: Cache, path: Path, mark: str) -> None:
         "settings": cache.settings,
         "items": index,
     }
-    content = io.BytesIO()
-    np.savez_compressed(content, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-    write_bytes(path, content.getvalue())
+    with atomic_write(path) as file:
+        np.savez_compressed(file, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
 
 
 def _load(path: Path, mark: str) -> Cache | None:
-    """The cache in a file; None if it is of something else."""
+    """Reads a cache; None if the file is damaged or of something else."""
     try:
         with np.load(path, allow_pickle=False) as file:
             head = json.loads(file["head"].tobytes())
@@ -236,8 +207,8 @@ def _load(path: Path, mark: str) -> Cache | None:
                 return None
             n_taggers = len(head["settings"][0][0])
             items = [_item(file, i, entry, n_taggers) for i, entry in enumerate(head["items"])]
-    except Exception as e:  # a damaged file is made again
-        logging.warning("%s: made again (%s)", path, type(e).__name__)
+    except Exception as e:  # for example, a damaged file
+        logging.warning("%s cannot be read (%s) and is made again", path, type(e).__name__)
         return None
     variants = [(str(name), float(strength)) for name, strength in head["variants"]]
     settings = [Setting(tuple(weights), gamma, threshold) for weights, gamma, threshold in head["settings"]]

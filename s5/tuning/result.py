@@ -1,4 +1,4 @@
-"""What a search found, for people and as a system's YAML."""
+"""Result of a search as a table and as a system's YAML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from s5.utils.files import write_text
 
 
 def as_table(outcome: Outcome) -> str:
-    """The steps as text: what was tried, what it was before and is now, and what that gained."""
+    """Table of the steps of a search: the setting, its value before and after, and the gain."""
     head = ("setting", "before", "after", "gain dB", "tried")
     rows = [
         (s.name, s.before, s.after if s.gain else "as before", f"{s.gain:+.3f}", str(s.tried)) for s in outcome.steps
@@ -31,7 +31,7 @@ def as_table(outcome: Outcome) -> str:
 
 
 def write_yaml(path: str | Path, outcome: Outcome, system: str | Path, data: str | Path) -> None:
-    """Writes a system that inherits another and has what the search changed."""
+    """Writes a system that inherits ``system`` and has the changed keys of the search."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     file, size = split_size(system)

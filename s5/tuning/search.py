@@ -1,10 +1,11 @@
-"""The search itself: coordinate by coordinate over what the cache holds, for CAPI-SDRi."""
+"""Search for the settings with the highest CAPI-SDRi, one coordinate after the other, on the cached data."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,28 +24,27 @@ Weights = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Tuning:
-    """One point of the search.
-
-    Attributes:
-        vote: which of the cache's settings.
-        gate: silence threshold and margin.
-        sharpen: strength of each separator.
-        default: fusion weights.
-        classes: fusion weights by label.
-    """
+    """One point of the search."""
 
     vote: int
+    """Index of the cache's settings."""
     gate: tuple[float | None, float | None]
+    """Silence threshold and margin."""
     sharpen: tuple[float, ...]
+    """Strength of each separator."""
     default: Weights
+    """Fusion weights of labels without weights of their own."""
     classes: tuple[tuple[str, Weights], ...]
+    """Fusion weights of labels with weights of their own."""
 
-    def weights(self, label: str) -> Weights:
-        """Fusion weights of a label."""
-        return dict(self.classes).get(label, self.default)
+    def weights(self, label: str | None) -> Weights:
+        """Fusion weights of a label; None: the default."""
+        return dict[str | None, Weights](self.classes).get(label, self.default)
 
-    def with_class(self, label: str, weights: Weights) -> Tuning:
-        """The same with other weights for a label; those of the default are not kept as its own."""
+    def with_weights(self, label: str | None, weights: Weights) -> Tuning:
+        """The point with other weights for a label, or by default. A label drops weights that equal the default."""
+        if label is None:
+            return replace(self, default=weights)
         classes = {**dict(self.classes), label: weights}
         if weights == self.default:
             del classes[label]
@@ -52,12 +52,12 @@ class Tuning:
 
 
 Found = tuple[Tuning | None, float, int]
-"""The best point, its score, and how many were tried."""
+"""The best point, its score, and the number of points tried."""
 Shown = Callable[[Tuning], str]
 
 
 class Step(NamedTuple):
-    """What was gained by one setting."""
+    """Gain of one setting."""
 
     name: str
     before: str
@@ -68,31 +68,27 @@ class Step(NamedTuple):
 
 @dataclass
 class Outcome:
-    """The result of a search.
-
-    Attributes:
-        first, last: CAPI-SDRi in dB before and after.
-        steps: what was tried, in order.
-        tuning: the best point.
-        changed: keys of a system's YAML that differ from the system's own, as nested mappings.
-    """
+    """Result of a search."""
 
     first: float
+    """CAPI-SDRi in dB before the search."""
     last: float
+    """CAPI-SDRi in dB after it."""
     steps: list[Step]
     tuning: Tuning
+    """The best point."""
     changed: dict[str, Any] = field(default_factory=dict)
+    """Changed keys of the system's YAML, as nested mappings."""
 
 
 def tune(cache: Cache, config: SystemConfig, space: Space) -> Outcome:
-    """Goes through vote, gate, sharpening, fusion weights and those of each class until nothing is gained.
+    """Tunes vote, gate, sharpening, fusion weights and the weights of each class in turn, until nothing is gained.
 
-    Each is set to what gives the highest mean CAPI-SDRi with all others as they are, the vote by trying all settings.
-    A setting changes only if that gains ``space.min_gain`` or more. A refinement is no part of it: figures are those
-    before it.
+    Each is set to the value with the highest mean CAPI-SDRi while all others are fixed. A setting changes only if that
+    gains ``space.min_gain`` or more. All figures are those before a refinement, which the search leaves out.
     """
     if config.refine is not None:
-        logging.warning("the search leaves the refinement of the system out: its figures are those before it")
+        logging.warning("the search leaves out the refinement of the system: all figures are those before it")
     search = _Search(cache, config)
     start = point = search.start()
     first = best = search.score(point)
@@ -114,7 +110,7 @@ def tune(cache: Cache, config: SystemConfig, space: Space) -> Outcome:
 
 
 class _Search:
-    """Values of points, with what was computed for a mixture kept."""
+    """Scores of points. Values of mixtures are computed once and kept."""
 
     def __init__(self, cache: Cache, config: SystemConfig) -> None:
         self.cache, self.config = cache, config
@@ -124,7 +120,7 @@ class _Search:
         self._silences: dict[tuple[int, int], np.ndarray | None] = {}
 
     def start(self) -> Tuning:
-        """The system as it is."""
+        """The point of the system before the search."""
         fusion, gate_ = self.config.fusion, self.config.gate or GateConfig()
         default = fusion.default or {self.separators[0]: 1.0}
         row = lambda weights: tuple(weights.get(name, 0.0) for name in self.separators)  # noqa: E731
@@ -133,13 +129,13 @@ class _Search:
         return Tuning(0, (gate_.silence, gate_.margin), strengths, row(default), tuple(sorted(classes.items())))
 
     def score(self, point: Tuning) -> float:
-        """Mean CAPI-SDRi over the mixtures with something active on either side, in dB."""
+        """Mean CAPI-SDRi in dB over the mixtures with a reference or an estimate."""
         values = [self.value(i, int(item.choice[point.vote]), point) for i, item in enumerate(self.cache.items)]
         kept = [value for value in values if value is not None]
         return float(np.mean(kept)) if kept else 0.0
 
     def best_vote(self, point: Tuning) -> Found:
-        """The best of all settings of the vote, the rest as it is: a mixture has few winners among them."""
+        """The best of all settings of the vote. It is fast because a mixture has few different winners."""
         total = np.zeros(len(self.cache.settings))
         count = np.zeros(len(self.cache.settings))
         for i, item in enumerate(self.cache.items):
@@ -151,7 +147,7 @@ class _Search:
         return replace(point, vote=int(scores.argmax())), float(scores.max()), len(scores)
 
     def best(self, points: Iterable[Tuning]) -> Found:
-        """The first of the points with the highest score, its score, and how many there were."""
+        """The first point with the highest score, its score, and the number of points."""
         found, highest, tried = None, -np.inf, 0
         for point in points:
             tried += 1
@@ -161,13 +157,13 @@ class _Search:
         return found, float(highest), tried
 
     def value(self, i: int, which: int, point: Tuning) -> float | None:
-        """CAPI-SDRi of one mixture with some of its winners."""
+        """CAPI-SDRi in dB of mixture ``i`` with row ``which`` of its winners; None without references and estimates."""
         item = self.cache.items[i]
         silence = len(self.cache.labels)
         index = tuple(int(c) for c in item.winners[which] if c != silence)
         labels = [self.cache.labels.name(c) for c in index]
         weights = tuple(point.weights(label) for label in labels)
-        # The silence posteriors of the slots do not depend on the vote's weights, once the winners are known.
+        # With the winners given, the silence posteriors of the slots do not depend on the vote's weights.
         key = (i, which, point.gate, point.sharpen, weights)
         if key not in self._values:
             self._values[key] = self._compute(item, which, index, labels, weights, point)
@@ -193,7 +189,7 @@ class _Search:
         keep = gate(GateConfig(*point.gate), silence, levels[:-1], float(levels[-1]))
         labels = [label for label, kept in zip(labels, keep, strict=True) if kept]
         mix, energies = mix[keep], energies[keep]
-        # |s - e|^2 of every estimate, and of the mixture as one.
+        # |s - e|^2 of every estimate, and of the mixture in the last column.
         own = np.diag(products)[refs]
         cross = np.concatenate([products[refs] @ mix.T, products[refs, -1:]], axis=1)
         error = own[:, None] - 2 * cross + np.append(energies, products[-1, -1])[None]
@@ -204,7 +200,7 @@ class _Search:
     def _coefficients(
         self, products: np.ndarray, labels: list[str], weights: Sequence[Weights], sharpen: Sequence[float]
     ) -> np.ndarray:
-        """What each slot's estimate takes of each signal [n, signals]; outputs of one class matched as in fusion."""
+        """Weight of each signal in each slot's estimate [n, signals]. Outputs of one class are matched as in fusion."""
         n = len(labels)
         mix = np.zeros((n, len(products)))
         blocks = [n * self.cache.variants.index(pair_) for pair_ in zip(self.separators, sharpen, strict=True)]
@@ -220,7 +216,7 @@ class _Search:
         return mix
 
     def _silence(self, item: Item, which: int) -> np.ndarray | None:
-        """Silence posteriors [taggers, n] of the active slots, of the taggers that the gate asks."""
+        """Silence posteriors [taggers, n] of the active slots by the taggers of the gate."""
         key = (id(item), which)
         if key not in self._silences:
             self._silences[key] = None if self.multi_hot else self._slot_silence(item, which)
@@ -237,7 +233,7 @@ class _Search:
         )
 
     def coordinates(self, point: Tuning, space: Space) -> list[tuple[str, Shown, Callable[[Tuning], Found]]]:
-        """Name of each setting, how it is shown, and what finds the best point that differs in it alone."""
+        """Each setting: its name, its text, and the search for the best point that differs only in it."""
         found: list[tuple[str, Shown, Callable[[Tuning], Found]]] = []
 
         def add(name: str, shown: Shown, points: Callable[[Tuning], Iterable[Tuning]]) -> None:
@@ -249,18 +245,17 @@ class _Search:
         gates = [(s, m) for s in silences or [point.gate[0]] for m in space.gate_margin or [point.gate[1]]]
         if len(gates) > 1:
             add("gate", _show_gate, lambda p: (replace(p, gate=g) for g in [p.gate, *gates]))
-        for j, name in enumerate(self.separators):
-            if space.sharpen:
-                add(f"sharpen {name}", _show_sharpen(j), _sharpened(j, space.sharpen))
-        for j, name in enumerate(self.separators[1:], 1):
-            if space.fusion:
-                add(f"fusion {name}", lambda p: _numbers(p.default), _default(j, space.fusion))
-        if space.fusion and len(self.separators) > 1:
-            for label in self.cache.labels.names:
-                if sum(label in item.ref_labels for item in self.cache.items) < space.min_mixtures:
-                    continue
-                for j, name in enumerate(self.separators[1:], 1):
-                    add(f"fusion {name} {label}", _show_class(label), _of_class(label, j, space.fusion))
+        for j, name in enumerate(self.separators if space.sharpen else ()):
+            add(f"sharpen {name}", partial(_show_sharpen, j), partial(_sharpened, j, space.sharpen))
+        many = [
+            label
+            for label in self.cache.labels.names
+            if sum(label in item.ref_labels for item in self.cache.items) >= space.min_mixtures
+        ]
+        for label in [None, *many] if space.fusion else ():
+            for j, name in enumerate(self.separators[1:], 1):
+                shown, points = partial(_show_weights, label), partial(_reweighted, label, j, space.fusion)
+                add(f"fusion {name} {label}" if label else f"fusion {name}", shown, points)
         return found
 
     def _show_vote(self, point: Tuning) -> str:
@@ -269,7 +264,7 @@ class _Search:
         return f"{_numbers(setting.weights)}, {rest}"
 
     def yaml(self, start: Tuning, point: Tuning) -> dict[str, Any]:
-        """The keys of a system's YAML in which two points differ."""
+        """Keys of a system's YAML in which two points differ."""
         out: dict[str, Any] = {}
         if point.vote != start.vote:
             setting = self.cache.settings[point.vote]
@@ -284,7 +279,7 @@ class _Search:
             fusion["default"] = named(point.default)
         if point.sharpen != start.sharpen:
             fusion["sharpen"] = named(point.sharpen)
-        inherited = dict(start.classes)  # what the base says of a label stays, unless it is said anew
+        inherited = dict(start.classes)  # inherited weights of a label remain unless they are written again
         classes = {
             label: named(point.weights(label))
             for label in self.cache.labels.names
@@ -304,31 +299,25 @@ def _show_gate(point: Tuning) -> str:
     return f"silence {silence}, margin {margin}"
 
 
-def _show_sharpen(j: int) -> Shown:
-    return lambda point: f"{point.sharpen[j]:g}"
+def _show_sharpen(j: int, point: Tuning) -> str:
+    return f"{point.sharpen[j]:g}"
 
 
-def _show_class(label: str) -> Shown:
-    return lambda point: _numbers(point.weights(label))
+def _show_weights(label: str | None, point: Tuning) -> str:
+    return _numbers(point.weights(label))
 
 
-def _sharpened(j: int, strengths: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
-    return lambda point: (
-        replace(point, sharpen=tuple(s if i == j else old for i, old in enumerate(point.sharpen)))
-        for s in dict.fromkeys([point.sharpen[j], *strengths])
-    )
+def _sharpened(j: int, strengths: Sequence[float], point: Tuning) -> Iterator[Tuning]:
+    """The point, and the points that differ in the strength of separator j."""
+    for strength in dict.fromkeys([point.sharpen[j], *strengths]):
+        yield replace(point, sharpen=(*point.sharpen[:j], strength, *point.sharpen[j + 1 :]))
 
 
-def _moved(weights: Weights, j: int, weight: float) -> Weights:
-    """Separator j with a weight; the first one has the rest to one."""
-    moved = [weight if i == j else old for i, old in enumerate(weights)]
-    moved[0] = round(1 - sum(moved[1:]), 10)
-    return tuple(moved)
-
-
-def _default(j: int, grid: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
-    return lambda p: [p, *(replace(p, default=m) for w in grid if (m := _moved(p.default, j, w))[0] >= 0)]
-
-
-def _of_class(label: str, j: int, grid: Sequence[float]) -> Callable[[Tuning], Iterable[Tuning]]:
-    return lambda p: [p, *(p.with_class(label, m) for w in grid if (m := _moved(p.weights(label), j, w))[0] >= 0)]
+def _reweighted(label: str | None, j: int, grid: Sequence[float], point: Tuning) -> Iterator[Tuning]:
+    """The point, and the points that differ in the weight of separator j; the first separator has the rest to one."""
+    yield point
+    for weight in grid:
+        weights = [weight if i == j else old for i, old in enumerate(point.weights(label))]
+        weights[0] = round(1 - sum(weights[1:]), 10)
+        if weights[0] >= 0:
+            yield point.with_weights(label, tuple(weights))

@@ -1,4 +1,4 @@
-"""What is searched: grids of settings, from a YAML."""
+"""Grids of the settings to search, from a YAML."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from s5.utils.config import load_yaml, parse
 from s5.utils.errors import InputError, one_of
 
 PARTS = ("vote", "gate", "sharpen", "fusion")
-"""What can be searched by itself, see :meth:`Space.only`."""
+"""Parts that can be searched alone, see :meth:`Space.only`."""
 
 
 @dataclass
 class Space:
-    """Grids of all that is tuned; conf/tune.yaml is one. An empty list leaves a setting as the system has it."""
+    """Grids of all settings, e.g. conf/tune.yaml. An empty list keeps the setting of the system."""
 
     vote_step: float | None = 0.04
-    """The taggers' weights are multiples of it that sum to 1; None: as the system has them."""
+    """Step of the taggers' weights, which sum to 1; None keeps the weights of the system."""
     vote_step_many: float | None = 0.1
-    """The same where there are four taggers or more."""
+    """Step for four taggers or more."""
     gamma: list[float] = field(default_factory=list)
     threshold: list[float] = field(default_factory=list)
-    """Of multi-hot taggers."""
+    """Thresholds of multi-hot taggers."""
     gate_silence: list[float | None] = field(default_factory=list)
     gate_margin: list[float | None] = field(default_factory=list)
-    """In dB."""
+    """Margins in dB."""
     sharpen: list[float] = field(default_factory=list)
-    """Strengths, of each separator."""
+    """Strengths of each separator."""
     fusion: list[float] = field(default_factory=list)
-    """Weight of each separator but the first, which has the rest to one."""
+    """Weights of each separator but the first, which has the rest to 1."""
     min_gain: float = 0.001
-    """Gain in dB of CAPI-SDRi below which a setting stays as it is."""
+    """Smallest gain in dB of CAPI-SDRi that changes a setting."""
     min_mixtures: int = 5
-    """Mixtures with a class that there have to be before it gets fusion weights of its own."""
+    """Smallest number of mixtures with a class that gets fusion weights of its own."""
     rounds: int = 2
-    """Times that all settings are gone through at most."""
+    """Largest number of passes over all settings."""
 
     def __post_init__(self) -> None:
         for name in ("vote_step", "vote_step_many"):
@@ -57,10 +57,10 @@ class Space:
         return parse(cls, load_yaml(path), path)
 
     def only(self, parts: Sequence[str]) -> Space:
-        """The space with some of :data:`PARTS` alone; the others stay as the system has them.
+        """The space with some of :data:`PARTS` only. The others keep the settings of the system.
 
         Raises:
-            InputError: another part.
+            InputError: an unknown part.
 
         Example:
             >>> space = Space(gamma=[0.5, 1.0], sharpen=[0.0, 0.5]).only(["sharpen"])
@@ -80,7 +80,7 @@ class Space:
 
 
 class Setting(NamedTuple):
-    """One setting of a vote: a weight a tagger, and what its rule has besides."""
+    """One setting of a vote: the weight of each tagger, gamma and threshold."""
 
     weights: tuple[float, ...]
     gamma: float
@@ -88,13 +88,13 @@ class Setting(NamedTuple):
 
 
 def vote_settings(space: Space, config: VoteConfig, weights: Sequence[float], multi_hot: bool) -> list[Setting]:
-    """All settings of a vote that are searched; the system's own is the first.
+    """All settings of a vote to search. The system's own is the first.
 
     Args:
         space: the grids.
         config: the system's vote.
         weights: its taggers' weights.
-        multi_hot: whether its taggers are.
+        multi_hot: whether its taggers are multi-hot.
     """
     gammas = space.gamma if config.rule == "vote" and not multi_hot and len(weights) > 1 else []
     thresholds = space.threshold if multi_hot else []
@@ -106,7 +106,7 @@ def vote_settings(space: Space, config: VoteConfig, weights: Sequence[float], mu
 
 
 def _simplex(n: int, parts: int) -> list[tuple[float, ...]]:
-    """All weights that are multiples of 1 / parts and sum to 1.
+    """All n-tuples of multiples of 1 / parts that sum to 1.
 
     Example:
         >>> _simplex(2, 2)
@@ -126,11 +126,11 @@ def decisions(
     n_slots: int,
     multi_hot: bool,
 ) -> np.ndarray:
-    """What each setting decides for one mixture, as :func:`s5.fusion.decide` does.
+    """Decisions of all settings for one mixture, as by :func:`s5.fusion.decide`.
 
     Returns:
-        [settings, K] class indices: of tracks a slot each, C for silence; of multi-hot taggers the labels by falling
-        probability, then C.
+        Class indices [settings, K], C for silence. Track-based taggers have a class for each slot, multi-hot taggers
+        have the labels by falling probability.
     """
     weights = np.array([setting.weights for setting in settings])
     if not multi_hot:

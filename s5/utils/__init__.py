@@ -1,1 +1,1 @@
-"""Helpers that know nothing of the field: configuration, errors, files, processes, progress."""
+"""Helpers independent of audio: configuration, errors, files, processes, progress and figures."""

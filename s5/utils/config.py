@@ -1,4 +1,4 @@
-"""YAML configuration: strict at any depth, and every complaint names the file and the key."""
+"""YAML configuration, checked at any depth. Every error names the file and the key."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ from s5.utils.errors import InputError, one_of
 from s5.utils.text import read_text
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository: where shared configurations (conf/) are looked up after the recipe's own."""
+"""The repository. Its configurations (conf/) are used if the recipe has no file of that name."""
 
 IN_REPOSITORY = (ROOT / "path.sh").is_file()
-"""False for an installed package, which has none of the repository's other files and keeps nothing beside itself."""
+"""Whether this is the repository, and not an installed package without its other files."""
 
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
-"""Pydantic's names for a key that it does not know."""
+"""Pydantic's error types of an unknown key."""
 
 _STRICT: Any = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_nan": False}
-"""Pydantic's settings: no unknown key at any depth, and numbers are finite."""
+"""Pydantic's settings: refuse unknown keys at any depth and numbers that are not finite."""
 
 T = TypeVar("T")
 
-
 MOST_VALUES = 1_000_000
-"""Of a YAML file. What an alias stands for counts each time: a few lines can stand for more than memory holds."""
+"""Largest number of values of a YAML file. Values behind an alias count each time: a few lines could fill memory."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number (YAML 1.2) and refuses what no configuration has: a key that stands twice
-    or is no plain value, an alias of what it stands in, characters that no text has."""
+    """SafeLoader that reads 1e-4 as a number (YAML 1.2). It refuses a repeated key, a key that is not a plain value, an
+    alias of a value that contains it, and control characters."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -48,9 +47,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _count(self, node: yaml.Node, known: dict[int, int]) -> int:
-        """Number of values of a node and below."""
+        """Number of values of a node with those below it."""
         if known.get(id(node)) == 0:
-            _refuse_node("an alias of what it stands in", node)
+            _refuse_node("an alias of a value that contains it", node)
         if id(node) in known:
             return known[id(node)]
         known[id(node)] = 0
@@ -89,7 +88,7 @@ _Loader.add_implicit_resolver(
 
 
 def resolve(path: str | Path) -> Path:
-    """A path as given if it exists from the working directory, else below the repository, else as given."""
+    """The path below the repository if it exists there and not below the working directory; else the path as given."""
     path = Path(path)
     if IN_REPOSITORY and not path.is_absolute() and not path.exists() and (ROOT / path).exists():
         return ROOT / path
@@ -97,7 +96,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def working_folder() -> Path:
-    """The working directory by the path that the shell came by, in which symbolic links stay what they are."""
+    """The working directory as the shell names it, with symbolic links unresolved."""
     named = os.environ.get("PWD", "")
     if os.path.isabs(named) and os.path.exists(named) and os.path.samefile(named, "."):
         return Path(named)
@@ -108,14 +107,14 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML file whose top level is a mapping.
 
     Raises:
-        InputError: the file is missing, is not YAML, holds a key twice, or is not a mapping.
+        InputError: the file is missing, not valid YAML, has a key twice, or is not a mapping.
     """
     path = resolve(path)
     return read_yaml(read_text(path, "a YAML file"), path)
 
 
 def read_yaml(text: str, where: object) -> dict[str, Any]:
-    """A YAML document whose top level is a mapping. Raises InputError as :func:`load_yaml`, naming ``where``."""
+    """Reads a YAML text whose top level is a mapping. Raises InputError as :func:`load_yaml`, naming ``where``."""
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as e:
@@ -124,7 +123,7 @@ def read_yaml(text: str, where: object) -> dict[str, Any]:
         raise InputError(place, getattr(e, "problem", None) or str(e), "valid YAML") from e
     except RecursionError:
         raise InputError(where, "values nested too deeply", "valid YAML") from None
-    except (ValueError, TypeError, AttributeError, LookupError) as e:  # e.g. a date or a !!float that is none
+    except (ValueError, TypeError, AttributeError, LookupError) as e:  # for example, an invalid date or !!float
         raise InputError(where, f"a value that cannot be read ({e})", "valid YAML") from e
     if data is None:
         data = {}
@@ -134,7 +133,7 @@ def read_yaml(text: str, where: object) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A value as it would be read in a YAML file; the text itself where it is none.
+    """Reads a value as in a YAML file; the text itself if it is not valid YAML.
 
     Example:
         >>> parse_value("1e-3"), parse_value("[a, 2]"), parse_value("a: b: c")
@@ -147,15 +146,15 @@ def parse_value(text: str) -> Any:
 
 
 def yaml_chain(path: str | Path) -> list[Path]:
-    """A YAML file and those that it inherits from, nearest first.
+    """A YAML file and the files that it inherits from, nearest first.
 
-    ``inherit: other.yaml`` is looked up beside the file. Of a list, ``inherit: [a.yaml, b.yaml]``, the last is nearest:
-    what b says goes before what a says.
+    ``inherit: other.yaml`` is a path relative to the file. In a list, ``inherit: [a.yaml, b.yaml]``, the last file is
+    the nearest: b overrides a.
 
     Raises:
-        InputError: a file is missing, is no YAML, or inherits from itself.
+        InputError: a file is missing, not valid YAML, or inherits from itself.
     """
-    # A file that several inherit from goes behind all of them.
+    # A file that several files inherit from comes after all of them.
     files = list(_chain(resolve(path), path, ()))
     return list(dict.fromkeys(reversed(files)))[::-1]
 
@@ -166,7 +165,7 @@ def _chain(file: Path, first: str | Path, above: tuple[Path, ...]) -> Iterator[P
     for parent in reversed(parents if isinstance(parents, list) else [parents]):
         inherited = Path(os.path.normpath(file.parent / str(parent)))
         if not inherited.exists():
-            # Out of a recipe folder that is a link, ../ leads to the folder that holds the link.
+            # In a recipe folder that is a link, ../ is the folder that contains the link.
             linked = Path(os.path.normpath(working_folder() / file.parent / str(parent)))
             inherited = linked if linked.exists() else inherited
         if inherited in (file, *above):
@@ -175,21 +174,21 @@ def _chain(file: Path, first: str | Path, above: tuple[Path, ...]) -> Iterator[P
 
 
 def load_inherited(path: str | Path) -> dict[str, Any]:
-    """A YAML file over what it inherits; mappings are merged at any depth, other values replaced."""
-    merged: dict[str, Any] = {}
-    for file in reversed(yaml_chain(path)):
-        merged = merge(merged, load_yaml(file))
-    merged.pop("inherit", None)
-    return merged
+    """Reads a YAML file over the files that it inherits. Mappings are merged at any depth, other values replaced."""
+    return _merged(path, lambda keys, file: keys)
 
 
 def origins(path: str | Path) -> dict[str, Any]:
     """:func:`load_inherited` with, in the place of each value that is no mapping, the file that it comes from."""
-    found: dict[str, Any] = {}
+    return _merged(path, _named)
+
+
+def _merged(path: str | Path, read: Callable[[Any, Path], Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
     for file in reversed(yaml_chain(path)):
-        found = merge(found, _named(load_yaml(file), file))
-    found.pop("inherit", None)
-    return found
+        merged = merge(merged, read(load_yaml(file), file))
+    merged.pop("inherit", None)
+    return merged
 
 
 def _named(value: Any, file: Path) -> Any:
@@ -197,7 +196,7 @@ def _named(value: Any, file: Path) -> Any:
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """``top`` over ``base``; mappings are merged at any depth, other values replaced."""
+    """Merges ``top`` over ``base``. Mappings are merged at any depth, other values replaced."""
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -206,12 +205,12 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse(schema: type[T] | Callable[..., Any], data: Mapping[str, Any], where: object) -> T:
-    """Builds a dataclass (nested ones too) from plain data, refusing unknown keys and wrong types at any depth.
+    """Builds a dataclass from plain data. Refuses unknown keys and wrong types at any depth.
 
     Args:
-        schema: a dataclass with type hints.
-        data: the mapping, e.g. from :func:`load_yaml`.
-        where: file (and key) that complaints name.
+        schema: dataclass with type hints.
+        data: mapping, e.g. from :func:`load_yaml`.
+        where: file or key that errors name.
 
     Raises:
         InputError: unknown, missing or wrongly typed key.
@@ -223,7 +222,7 @@ def parse(schema: type[T] | Callable[..., Any], data: Mapping[str, Any], where: 
         return adapter.validate_python(dict(data))
     except pydantic.ValidationError as e:
         raise _complaint(e, schema, where) from None
-    except InputError as e:  # of a dataclass's own checks
+    except InputError as e:  # from the checks of the dataclass
         raise InputError.at(where, e) from None
 
 
@@ -233,10 +232,10 @@ def check_arguments(
     """Checks keyword arguments from a configuration against a function's or class's signature.
 
     Args:
-        function: what will be called with ``**conf``.
-        conf: the configured arguments.
-        where: file and key that complaints name.
-        given: names of arguments that the caller itself supplies: not allowed in ``conf``.
+        function: function to be called with ``**conf``.
+        conf: configured arguments.
+        where: file and key that errors name.
+        given: names of arguments that the caller supplies. ``conf`` must not have them.
 
     Raises:
         InputError: unknown, missing or wrongly typed argument.
@@ -248,14 +247,14 @@ def check_arguments(
         read = model.model_validate(dict(conf))
     except pydantic.ValidationError as e:
         raise _complaint(e, model, where) from None
-    for key, value in conf.items():  # pydantic reads "1", true and 1.0 as 1; the function is called with them
+    for key, value in conf.items():  # pydantic accepts "1", true and 1.0 as 1
         if not _as_read(value, getattr(read, key)):
             kind = type(getattr(read, key)).__name__
             raise InputError(f"{where}: key {key}", ascii(value)[:80], f"values of type {kind}")
 
 
 def _as_read(given: Any, read: Any) -> bool:
-    """Whether a value is of the type that it was read as; whole numbers are numbers."""
+    """Whether a value has the type that it was read as. An integer counts as a float."""
     if isinstance(read, list | tuple) and isinstance(given, list | tuple):
         return all(map(_as_read, given, read))
     if isinstance(read, dict) and isinstance(given, dict):
@@ -266,16 +265,16 @@ def _as_read(given: Any, read: Any) -> bool:
 
 
 def build(function: Callable[..., T], conf: Mapping[str, Any], where: object, **given: Any) -> T:
-    """Calls a class or function with configured arguments, checked first.
+    """Calls a class or function with configured arguments after :func:`check_arguments`.
 
     Args:
-        function: what is called.
-        conf: the configured arguments.
-        where: file and key that complaints name.
-        given: what the caller itself supplies: not allowed in ``conf``.
+        function: class or function to call.
+        conf: configured arguments.
+        where: file and key that errors name.
+        given: arguments that the caller supplies. ``conf`` must not have them.
 
     Raises:
-        InputError: see :func:`check_arguments`; or arguments of the right types that the function cannot do with.
+        InputError: see :func:`check_arguments`; or arguments that the function rejects.
     """
     check_arguments(function, conf, where, given=tuple(given))
     try:
@@ -286,7 +285,7 @@ def build(function: Callable[..., T], conf: Mapping[str, Any], where: object, **
 
 
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What functions raise at arguments that do not fit together."""
+"""Errors that functions raise for arguments that do not fit together."""
 
 
 @cache
@@ -296,7 +295,7 @@ def _adapter(schema: Any) -> pydantic.TypeAdapter[Any]:
 
 
 def _forbid_extra(schema: Any, seen: set[int]) -> None:
-    """Marks a dataclass and every dataclass in its hints as closed to unknown keys."""
+    """Makes a dataclass and all dataclasses in its hints refuse unknown keys."""
     if id(schema) in seen:
         return
     seen.add(id(schema))
@@ -324,7 +323,7 @@ def _signature_model(function: Callable[..., Any], given: tuple[str, ...]) -> ty
 
 
 def _complaint(error: pydantic.ValidationError, schema: Any, where: object) -> InputError:
-    """The first of pydantic's errors as one line of ours; a key that is not known goes before one that is missing."""
+    """The first error of pydantic as an InputError. An unknown key comes before a missing one."""
     errors = error.errors(include_url=False)
     first = next((e for e in errors if e["type"] in UNKNOWN), errors[0])
     path = [str(part) for part in first["loc"]]
@@ -338,7 +337,7 @@ def _complaint(error: pydantic.ValidationError, schema: Any, where: object) -> I
 
 
 def _keys_beside(schema: Any, path: list[str]) -> list[str]:
-    """Names of the keys that are known where the path's last part stands."""
+    """Names of the known keys at the place of the path's last part."""
     for part in path[:-1]:
         if typing.get_origin(schema) in (typing.Union, types.UnionType):
             schema = _element(schema)

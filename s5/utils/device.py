@@ -1,4 +1,4 @@
-"""The devices that this machine can compute on."""
+"""Check of the torch device that a user names."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ from s5.utils.errors import InputError, one_of
 
 
 def check_device(device: str) -> None:
-    """Refuses a torch device that cannot compute here: an unknown one, or one that this machine lacks.
-
-    Args:
-        device: its name, e.g. ``cuda:1``.
-
-    Raises:
-        InputError: it cannot.
-    """
+    """Raises InputError if torch cannot compute on a device, e.g. ``cuda:1``, on this machine."""
     try:
         torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as e:  # torch has all of them for it
+    except (RuntimeError, AssertionError, ImportError) as e:  # torch raises any of them
         gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         mps = ["mps"] if torch.backends.mps.is_available() else []
         names = ["cpu", *(["cuda"] if gpus else []), *gpus, *mps]

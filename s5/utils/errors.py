@@ -1,4 +1,4 @@
-"""One kind of error for bad input: a single line that says where, what was found and what was expected."""
+"""Error for wrong input: one line with the place, the found value and the expected value."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 1000
-"""Characters of what complaints show of an input."""
+"""Largest number of characters of an input that an error shows."""
 
 
 class InputError(Exception):
-    """Bad input by the user: a file, a key or an option that is not as it has to be.
+    """Wrong input by the user: a file, a key or an option.
 
     Args:
-        where: the file, key or option, e.g. ``"data/test/labels:12"``.
-        found: what is there.
-        expected: what should be there.
+        where: file, key or option, e.g. ``"data/test/labels:12"``.
+        found: found value.
+        expected: expected value.
 
     Example:
         >>> print(InputError("a.wav", "16000 Hz", "32000 Hz"))
@@ -30,16 +30,16 @@ class InputError(Exception):
 
     @classmethod
     def at(cls, where: object, error: InputError) -> InputError:
-        """The same complaint with the place it happened in put in front: ``<where>: <complaint>``."""
+        """The same error with a place in front of its message: ``<where>: <message>``."""
         return _rebuild(f"{where}: {error}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Lets the message cross a process boundary (worker pools, data loaders) as it is.
+        # The message passes unchanged from one process to another (worker pools, data loaders).
         return (_rebuild, (str(self),))
 
 
 def _short(value: object) -> str:
-    """Its text, cut in the middle where it is longer than anybody reads: an input may hold anything."""
+    """Text of a value, cut in the middle if it is too long."""
     text = str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 
@@ -50,14 +50,21 @@ def _rebuild(message: str) -> InputError:
     return error
 
 
-def one_of(names: Iterable[str], wrong: str | None = None) -> str:
+def one_of(names: Iterable[str], wrong: str = "", most: int | None = None) -> str:
     """'one of a, b, c', preceded by the nearest name if there is one close to ``wrong``.
+
+    Args:
+        names: known names.
+        wrong: found name.
+        most: largest number of names to list. The nearest to ``wrong`` are listed.
 
     Example:
         >>> one_of(["gamma", "alpha"], "gama")
         'gamma (one of gamma, alpha)'
     """
     names = list(names)
+    if most is not None:
+        names = difflib.get_close_matches(wrong, names, n=most, cutoff=0.3) or names[:most]
     listed = "one of " + ", ".join(names) if names else "nothing"
     near = difflib.get_close_matches(wrong, names, n=1) if wrong else []
     return f"{near[0]} ({listed})" if near else listed

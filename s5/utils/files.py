@@ -1,4 +1,4 @@
-"""Files out: written under a temporary name beside their own and renamed, so that readers find old or new."""
+"""Atomic writing: a file gets a temporary name and is renamed, so that readers find the old or the new one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import IO, Any
 
 PARTIAL = ".partial"
-"""End of the temporary names."""
+"""Suffix of temporary names."""
 
 
 @contextmanager
 def atomic_write(path: str | Path, durable: bool = False) -> Iterator[IO[bytes]]:
-    """A binary file to write. It takes its name when the block ends; if the block fails, it is removed.
+    """Opens a binary file to write. It is renamed when the block ends, and removed if the block fails.
 
     Args:
-        path: its name; what has it before is replaced. The folder has to exist.
-        durable: have it on the disk before it takes its name, and the name before this returns: a loss of power then
-            leaves the old or the new file as well.
+        path: final name. An old file is replaced. The folder must exist.
+        durable: whether to sync file and folder to the disk, so that a power failure leaves the old or the new file.
 
     Raises:
-        OSError: naming ``path``, e.g. for a full disk.
+        OSError: with ``path``, e.g. for a full disk.
     """
     path = Path(path)
     partial = _temporary(path)
@@ -48,7 +47,7 @@ def atomic_write(path: str | Path, durable: bool = False) -> Iterator[IO[bytes]]
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``path`` when the block ends. If the block fails, it is removed."""
+    """Makes a folder to fill. It replaces ``path`` when the block ends, and is removed if the block fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder, old = _temporary(path), _temporary(path)
@@ -80,26 +79,17 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, data: Any, **style: Any) -> None:
-    """Writes a JSON file as :func:`atomic_write` does.
-
-    Args:
-        path: its name.
-        data: what ``json.dumps`` takes.
-        style: options of ``json.dumps``, e.g. ``indent``.
-    """
+    """Writes a JSON file as :func:`atomic_write` does. ``style`` are options of ``json.dumps``, e.g. ``indent``."""
     write_text(path, json.dumps(data, **style) + "\n")
 
 
 def link(path: str | Path, target: str) -> None:
-    """Makes ``path`` a symbolic link to ``target``; what has the name before is there until then."""
+    """Makes ``path`` a symbolic link to ``target``. An old file of that name is replaced at once."""
     _link(Path(path), lambda partial: partial.symlink_to(target))
 
 
 def hard_link(path: str | Path, target: str | Path) -> None:
-    """Makes ``path`` a second name of a file; what has the name before is there until then.
-
-    Raises OSError, for a file system without hard links.
-    """
+    """Makes ``path`` a second name of a file, as :func:`link`. Raises OSError on a file system without hard links."""
     _link(Path(path), lambda partial: partial.hardlink_to(target))
 
 
@@ -109,32 +99,27 @@ def _link(path: Path, make: Callable[[Path], None]) -> None:
     try:
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)  # a second name of what is there already is not renamed but left
+        partial.unlink(missing_ok=True)  # the rename does nothing if both names are the same file already
 
 
 def leftovers(folder: str | Path, name: str = "*") -> Iterator[Path]:
-    """The temporary files that processes left which were killed while they wrote.
-
-    Args:
-        folder: where they lie.
-        name: pattern of the names that they would have taken.
-    """
+    """Temporary files of killed processes in a folder. ``name`` is a pattern of their final names."""
     return Path(folder).glob(f".{name}.*{PARTIAL}")
 
 
 def to_disk(file: IO[bytes]) -> None:
-    """Hands what was written to the disk. Raises OSError where it does not fit."""
+    """Syncs a file to the disk. Raises OSError if the disk is full."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def _temporary(path: Path) -> Path:
-    """A name that no other process uses, and that no pattern for the file's kind finds."""
+    """A hidden name that no other process uses."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename last through a loss of power, where the file system can."""
+    """Syncs a rename to the disk, if the file system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

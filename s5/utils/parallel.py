@@ -1,4 +1,4 @@
-"""Work item by item in several processes, with results that do not depend on how many there are."""
+"""Work on items in several processes, with results that do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 NUM_THREADS = 1
-"""Torch's threads of each process: sums over more of them are rounded otherwise."""
+"""Torch's threads of each process. With more, sums would be rounded differently."""
 
 CHUNK = 2
-"""Items that a process takes at once."""
+"""Number of items that a process takes at once."""
 
 PATIENCE = 10.0
-"""Seconds that processes have to end what they are at, after an error in one."""
+"""Seconds that the other processes have to end after an error in one."""
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
-"""Where Linux keeps what processes share by name."""
+"""Folder of Linux's shared memory."""
 
 
 def run_jobs(
@@ -44,15 +44,15 @@ def run_jobs(
 ) -> Iterator[Out]:
     """Results of ``job`` for all items in their order, from ``nj`` processes, with a progress bar.
 
-    Each process gets a copy of the job when it starts (so what it pickles should be small and load the rest on first
-    use) and computes with one thread. With one process the work is done in this one.
+    Each process gets a pickled copy of the job, which should be small and load the rest on first use, and computes with
+    one thread. With ``nj`` 1 the work is done in this process.
 
     Args:
-        job: called with each item; has to be picklable if ``nj`` is more than 1.
-        items: what to work on.
+        job: function of an item.
+        items: items to work on.
         nj: number of processes.
         what: name of the work, for the progress bar.
-        networks: modules of the networks that the job runs, if it runs any: torch then computes reproducibly.
+        networks: modules of the networks that the job runs, if any: torch then computes reproducibly.
     """
     nj = min(nj, len(items))
     if nj <= 1:
@@ -71,9 +71,9 @@ def run_batches(
     what: str,
     networks: Sequence[str] = (),
 ) -> Iterator[Out]:
-    """:func:`run_jobs` of a job that takes ``batch_size`` items at once and gives a result for each.
+    """:func:`run_jobs` for a job that takes ``batch_size`` items at once and returns a result for each.
 
-    Fewer items a batch where there would be less than one for each process.
+    Batches are smaller if there would be less than one for each process.
     """
     size = max(1, min(batch_size, -(-len(items) // max(nj, 1))))
     batches = [items[i : i + size] for i in range(0, len(items), size)]
@@ -91,22 +91,21 @@ def in_processes(
 ) -> Iterator[Out]:
     """Results of ``job`` for all items in their order, from ``nj`` processes.
 
-    Each process has a pipe of its own, and nothing else is shared: when one is killed, its pipe ends, whatever it was
-    at. They end themselves when this process is gone.
+    Each process has its own pipe and shares nothing else, so the pipe of a killed process always ends. The processes
+    end when this process has ended.
 
     Args:
-        job: called with each item; has to be picklable.
-        items: what to work on.
+        job: function of an item, which can be pickled.
+        items: items to work on.
         nj: number of processes.
         what: name of the work, for errors.
-        preload: modules that the job imports on first use. The processes fork from a server that has imported them and
-            the job's own, see :func:`start_server`.
-        prepare: called once in each process.
-        chunk: items that a process takes at once.
+        preload: modules that the job imports on first use, see :func:`start_server`.
+        prepare: function to call once in each process.
+        chunk: number of items that a process takes at once.
 
     Raises:
-        ChildProcessError: a process was killed, or has ended itself.
-        Exception: what the job raised, for the first item where it did.
+        ChildProcessError: a process was killed or ended by itself.
+        Exception: the first error of the job, in the order of the items.
     """
     start_server([_module_of(job), *preload])
     context = multiprocessing.get_context("forkserver")
@@ -123,7 +122,7 @@ def in_processes(
             _send(mine, processes[mine], what, first)
         for number in range(len(chunks)):
             while True:
-                # In any case: the processes shall not wait for whoever takes the results.
+                # Even if the result is there: processes must not wait until the caller takes it.
                 for ready in wait(list(processes), 0 if number in done else None):
                     assert isinstance(ready, Connection)
                     try:
@@ -149,12 +148,9 @@ def in_processes(
 
 
 def start_server(preload: Sequence[str]) -> None:
-    """Starts what the processes fork from, once; it imports while this process goes on.
+    """Starts the server from which the processes fork, once. It imports the modules ``preload`` in the background.
 
-    Not from this process: forking one with threads (a progress bar's, say) may block the child.
-
-    Args:
-        preload: modules that the processes need.
+    Forking this process itself could block the child if there are threads (e.g. of a progress bar).
     """
     forkserver.set_forkserver_preload([__name__, *preload])
     forkserver.ensure_running()
@@ -179,11 +175,11 @@ def _lost(process: BaseProcess, what: str) -> ChildProcessError:
 
 
 def _work(mine: Connection, job: Callable[[Any], Any], prepare: Callable[[], None] | None) -> None:
-    """What a process does."""
+    """Loop of a process: receives items, sends results."""
     _end_with_parent()
     if prepare is not None:
         prepare()
-    with suppress(EOFError, OSError, KeyboardInterrupt):  # the one that started it needs nothing more
+    with suppress(EOFError, OSError, KeyboardInterrupt):  # the parent process has ended
         while True:
             number, items = mine.recv()
             outs: list[Any] = []
@@ -197,19 +193,19 @@ def _work(mine: Connection, job: Callable[[Any], Any], prepare: Callable[[], Non
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, however that ended."""
+    """Ends this process when its parent process has ended for any reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def wait_for_it() -> None:
         parent.join()
-        os._exit(1)  # nothing must go on writing
+        os._exit(1)  # it must not write any more
 
     threading.Thread(target=wait_for_it, daemon=True).start()
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as another process can raise it, with the place where it was raised."""
+    """The error in a form that can be sent to another process, with its traceback as a note."""
     error.add_note("".join(traceback.format_exception(error)))
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301
@@ -219,27 +215,27 @@ def _portable(error: Exception) -> Exception:
 
 
 def fate(who: str, *codes: int | None) -> str:
-    """What became of a process that ended too early, and what can be done about it.
+    """Explains why a process ended too early and how to avoid it.
 
     Args:
-        who: a name for the process.
-        codes: exit statuses of it and of others like it, negative for a signal.
+        who: name of the process.
+        codes: exit statuses of the process and of others of its kind, negative for a signal.
     """
-    # Others may have been ended since, or have ended by themselves.
+    # Other processes may have ended since, by a signal or by themselves.
     code = min((code for code in codes if code is not None), key=(0).__eq__, default=None)
     if code is None or code >= 0:
-        status = "nothing that says why" if code is None else f"exit status {code}"
-        return f"{who} ended before its work did: found {status} (what it said itself stands above)"
+        status = "no exit status" if code is None else f"exit status {code}"
+        return f"{who} ended before its work did: found {status} (see its messages above)"
     name = signal.Signals(-code).name
     if name == "SIGKILL":
         return (
-            f"{who} was killed by SIGKILL, as the kernel does where memory runs out: take fewer processes or smaller "
-            f"batches, or ask for more memory"
+            f"{who} was killed by SIGKILL, probably because memory ran out: use fewer processes, smaller batches or "
+            f"more memory"
         )
     if name == "SIGBUS":
         return (
-            f"{who} was killed by SIGBUS, as happens where {SHARED_MEMORY} is full or a file was cut while it was "
-            f"read: {_shared_memory()} (docker run --shm-size=8g enlarges it)"
+            f"{who} was killed by SIGBUS: {SHARED_MEMORY} is full, or a file was cut while it was read: "
+            f"{_shared_memory()} (docker run --shm-size=8g enlarges it)"
         )
     return f"{who} was killed by {name}"
 
@@ -249,17 +245,13 @@ def _shared_memory() -> str:
         status = os.statvfs(SHARED_MEMORY)
     except OSError as e:
         return f"found no {SHARED_MEMORY} ({e.strerror})"
-    size, free = (_megabytes(blocks * status.f_frsize) for blocks in (status.f_blocks, status.f_bavail))
+    size, free = (f"{blocks * status.f_frsize >> 20} MB" for blocks in (status.f_blocks, status.f_bavail))
     return f"found {free} of {size} free there"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size >> 20} MB"
 
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Torch computes with :data:`NUM_THREADS` threads on the CPU, and by deterministic algorithms on a GPU."""
+    """Makes torch use :data:`NUM_THREADS` threads on the CPU and deterministic algorithms on a GPU."""
     import torch
 
     before = torch.get_num_threads(), torch.backends.cudnn.deterministic
@@ -279,11 +271,11 @@ def _make_reproducible() -> None:
 
 
 def file_in_memory() -> IO[bytes]:
-    """An unnamed file that lies in memory alone and needs no room in /dev/shm. Raises OSError if there is no memory."""
-    # Not os.memfd_create, which Pythons that are built for older systems lack.
+    """Opens an unnamed file in memory, which needs no room in /dev/shm. Raises OSError if there is no memory."""
+    # os.memfd_create is missing in a Python that was built for an older system.
     create = getattr(ctypes.CDLL(None, use_errno=True), "memfd_create", None)
     if create is None:
-        return tempfile.TemporaryFile(buffering=0)  # another system: on disk, kept in memory if it can
+        return tempfile.TemporaryFile(buffering=0)  # other systems: on disk
     close_on_exec = 1
     file = create(b"s5", close_on_exec)
     if file < 0:

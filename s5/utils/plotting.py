@@ -1,4 +1,4 @@
-"""What all figures share: size, type, marks that need no colour, and files that are whole or not there."""
+"""Style of all figures: size, type, marks that need no colour, and atomic files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DPI = 130
 DARK, MIDDLE, LIGHT = "#2b4a6f", "#7f9cc0", "#d3deeb"
-"""Steps of one colour: what is darker stays darker in grey print and without colour vision."""
+"""Shades of one colour, which remain in order in grey print and without colour vision."""
 ACCENT = "#b5541c"
 HATCHES = ("", "////", "....", "xxxx", "----")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -26,11 +26,11 @@ _RINGS = [np.zeros(2)] + [
     for radius in range(12, 80, 6)
     for angle in np.linspace(0, 2 * np.pi, radius, endpoint=False)
 ]
-"""Steps from a mark to places for its label, the nearest first."""
+"""Offsets from a mark to places for its label, the nearest first."""
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
-    """An empty figure; sizes in inches. Nothing of pyplot: no display, no state that figures share."""
+    """Makes an empty figure of a size in inches. It does not use pyplot, which needs a display and shares state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -40,7 +40,7 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
 
 
 def tidy(axes: Axes, grid: str = "") -> None:
-    """Small type, no frame at the top and at the right; ``grid``: ``x`` or ``y``, thin lines across that axis."""
+    """Sets small type and removes the frame at the top and right. ``grid`` (``x`` or ``y``) adds lines to an axis."""
     axes.tick_params(labelsize=8)
     axes.xaxis.label.set_fontsize(8.5)
     axes.yaxis.label.set_fontsize(8.5)
@@ -52,7 +52,7 @@ def tidy(axes: Axes, grid: str = "") -> None:
 
 
 def errors(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> np.ndarray | None:
-    """Lengths of error bars below and above [2, n] for matplotlib; None where there is no interval at all.
+    """Lengths of error bars below and above [2, n] for matplotlib; None if there is no interval.
 
     Example:
         >>> errors([1.0, 2.0], [[0.5, 2.0], None]).tolist()
@@ -65,13 +65,13 @@ def errors(values: Sequence[float], intervals: Sequence[Sequence[float] | None])
 
 
 def label_offsets(points: np.ndarray, size: tuple[float, float]) -> np.ndarray:
-    """Where labels of marks go so that they do not cover each other: offsets from the marks [n, 2].
+    """Offsets of labels from their marks [n, 2], so that labels do not cover each other.
 
-    A label stays on its mark where it can, else it goes to the nearest place that is free of labels and marks.
+    A label is on its mark if possible, else at the nearest place without labels and marks.
 
     Args:
-        points: of the marks [n, 2], in typographic points.
-        size: of a label, width and height.
+        points: positions of the marks [n, 2], in typographic points.
+        size: width and height of a label.
 
     Example:
         >>> label_offsets(np.array([[0, 0], [40, 0], [0, 0]]), (10, 8)).round().tolist()
@@ -92,7 +92,7 @@ def label_offsets(points: np.ndarray, size: tuple[float, float]) -> np.ndarray:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Writes a PNG; makes the folder."""
+    """Writes a figure as a PNG and makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", metadata={"Software": None})

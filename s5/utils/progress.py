@@ -1,4 +1,4 @@
-"""Progress where people wait: a bar in a terminal, a log line a minute elsewhere."""
+"""Display of progress: a bar in a terminal, a log line a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 LOG_INTERVAL = 60.0
-"""Seconds between lines where nobody watches."""
+"""Seconds between two log lines."""
 
 T = TypeVar("T")
 
 
 def in_terminal() -> bool:
-    """Whether a person watches: stderr is a terminal, or the launcher passes it on to one (and says so)."""
+    """Whether a person watches: stderr is a terminal, or the launcher passes it on to one (``S5_TERMINAL``)."""
     return sys.stderr.isatty() or os.environ.get("S5_TERMINAL") == "1"
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Passes items on and shows how far the work is: a bar in a terminal, a log line a minute elsewhere."""
-    if in_terminal():
-        from tqdm import tqdm
+    """Yields the items and shows the progress: a bar in a terminal, a log line a minute elsewhere."""
+    from tqdm import tqdm
 
-        # A terminal may say that it has no columns and no lines (in containers), and tqdm then draws nothing.
+    if in_terminal():
+        # In a container, a terminal may have no columns and lines, and tqdm would draw nothing.
         size = shutil.get_terminal_size()
         yield from tqdm(items, total=total, desc=what, leave=False, ncols=min(size.columns, 100), nrows=size.lines)
         return
@@ -37,15 +37,6 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         if now - last >= LOG_INTERVAL:
             last, each = now, (now - start) / done
             rate = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
-            logging.info("%s: %d of %d, %s, %s left", what, done, total, rate, _duration((total - done) * each))
-
-
-def _duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as the bar writes them.
-
-    Example:
-        >>> _duration(75.2), _duration(7265)
-        ('01:15', '2:01:05')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes:02d}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+            logging.info(
+                "%s: %d of %d, %s, %s left", what, done, total, rate, tqdm.format_interval((total - done) * each)
+            )

@@ -1,10 +1,9 @@
-"""A stage's work item by item in shards: jobs, on whatever machines, that each do their part, and one that joins them.
+"""Shards of a stage: jobs on any machines that each work on a part of the items, and one that joins the parts.
 
-A folder of parts holds a folder ``<index>`` a shard, which gets its name when the shard is complete: a shard without it
-is to be done (again). In it ``items`` tells of which items it is made; the rest are tables, a line or array an item.
-To join them is to put each table behind that of the shard before, as ``cat`` does. Whole files that items write (audio)
-go into ``files/``, which becomes the stage's folder in the end. Whatever the number of shards, the outcome is the same
-to the byte.
+The folder of parts has a folder ``<index>`` for each complete shard; a shard without it must be done (again). Its file
+``items`` lists its items, and the others are tables with a line or array for each item. Joining concatenates the tables
+as ``cat`` does. Files of items (audio) go into ``files/``, which becomes the stage's folder at the end. The result is
+the same to the byte for any number of shards.
 """
 
 from __future__ import annotations
@@ -19,37 +18,35 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from s5.utils.errors import InputError
+from s5.utils.files import atomic_folder, write_json
 from s5.utils.text import parse_json, read_json, read_text
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 PREPARED = "prepared.json"
-"""What all shards have to know beforehand."""
+"""File with the data that all shards need."""
 ITEMS, RESULTS = "items", "results.jsonl"
-"""Tables of a part: its items, and what :func:`results` makes of them."""
+"""Tables of a part: its items, and their results from :func:`results`."""
 
 
 @dataclass(frozen=True)
 class Shards:
-    """What this process is to do of a stage that goes in shards.
-
-    Attributes:
-        folder: of the parts.
-        count: number of shards.
-        index: of the shard to do, from 1; 0: to prepare; None: to join the shards.
-    """
+    """Task of this process in a stage with shards."""
 
     folder: Path
+    """Folder of the parts."""
     count: int
+    """Number of shards."""
     index: int | None = None
+    """Shard to do, from 1; 0: prepare the shards; None: join them."""
 
     @classmethod
     def parse(cls, shard: str | None, join: int | None, parts: str | None, prepare: bool = False) -> Shards | None:
-        """From the options ``--shard 3/8``, ``--join 8`` or ``--prepare`` with ``--parts FOLDER``; None without.
+        """Reads the options ``--shard 3/8``, ``--join 8`` or ``--prepare`` with ``--parts FOLDER``; None without them.
 
         Raises:
-            InputError: a shard that does not exist, or options that do not go together.
+            InputError: an impossible shard, or options that do not go together.
 
         Example:
             >>> Shards.parse("3/8", None, "posteriors.parts")
@@ -70,16 +67,16 @@ class Shards:
 
     @property
     def joins(self) -> bool:
-        """Whether the shards are to be joined."""
+        """Whether the task is to join the shards."""
         return self.index is None
 
     @property
     def files(self) -> Path:
-        """Where items write what becomes the stage's folder."""
+        """Folder for the files of items, which becomes the stage's folder."""
         return self.folder / "files"
 
     def part(self, items: Sequence[Item], index: int) -> Sequence[Item]:
-        """Items of a shard: neighbours, as many as of any other shard, or one more.
+        """Items of a shard: consecutive ones, and equally many in each shard, or one more.
 
         Example:
             >>> [Shards(Path("."), 3).part("abcdefgh", i) for i in (1, 2, 3)]
@@ -89,25 +86,23 @@ class Shards:
         return items[n * (index - 1) // self.count : n * index // self.count]
 
     def prepare(self, content: Any) -> None:
-        """Writes what the shards have to know."""
+        """Writes the data that the shards need."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{PREPARED}"
-        partial.write_text(json.dumps(content, default=_plain) + "\n", encoding="utf-8")
-        partial.rename(self.folder / PREPARED)
+        write_json(self.folder / PREPARED, content, default=_plain)
 
     def prepared(self) -> Any:
-        """What :meth:`prepare` was given."""
+        """Reads the data that :meth:`prepare` has written."""
         return read_json(self.folder / PREPARED, "what --prepare writes")
 
     @contextmanager
     def writing(self, items: Sequence[Any]) -> Iterator[Path]:
-        """A folder for the tables of this shard; it gets its name if all goes well.
+        """Makes a folder for the tables of this shard, which is renamed if the block succeeds.
 
         Args:
-            items: all that the stage works on.
+            items: all items of the stage.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Another run of the same job, on a node that was thought to be dead, may write too.
+        # The same job may still run on a node that seemed to be dead.
         partial = Path(tempfile.mkdtemp(prefix=f".{self.index}.", dir=self.folder))
         partial.chmod(0o755)
         try:
@@ -115,17 +110,17 @@ class Shards:
             (partial / ITEMS).write_text(_listed(self.part(items, self.index or 0)), encoding="utf-8")
             try:
                 partial.rename(self._part(self.index or 0))
-            except OSError:  # the other run has done it: its part is the same
+            except OSError:  # the other run has written the same part
                 if not (self._part(self.index or 0) / ITEMS).is_file():
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     def parts(self, items: Sequence[Any]) -> Iterator[Path]:
-        """Folders of all shards, in the order of the items.
+        """Folders of all shards in the order of the items.
 
         Raises:
-            InputError: a shard is missing, or was made of other items.
+            InputError: a shard is missing or has other items.
         """
         for index in range(1, self.count + 1):
             part, expected = self._part(index), self.part(items, index)
@@ -136,7 +131,7 @@ class Shards:
             yield part
 
     def joined(self, items: Sequence[Any], name: str) -> Iterator[str]:
-        """Lines of a table of all shards; one file is open at a time. Raises InputError as :meth:`parts`."""
+        """Lines of a table of all shards. Raises InputError as :meth:`parts`."""
         for part in self.parts(items):
             try:
                 with open(part / name, encoding="utf-8") as lines:
@@ -149,12 +144,12 @@ class Shards:
 
 
 def results(shards: Shards | None, items: Sequence[Item], work: Callable[[Sequence[Item]], Iterable[Out]]) -> Any:
-    """Results of all items in their order; None from a process that does a shard, which are in its part then.
+    """Results of all items in their order; None in a process that works on a shard and writes them into its part.
 
     Args:
-        shards: what this process is to do; None: everything.
-        items: all of them.
-        work: does some of them. What comes out can be said in JSON, in which a shard writes it, a line an item.
+        shards: task of this process; None: everything.
+        items: all items.
+        work: function from some items to their results. A shard writes the results as JSON.
     """
     if shards is None:
         return work(items)
@@ -168,25 +163,18 @@ def results(shards: Shards | None, items: Sequence[Item], work: Callable[[Sequen
 
 @contextmanager
 def whole_folder(folder: Path, shards: Shards | None = None) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``folder`` if all goes well.
-
-    Without shards it is empty at first, and removed if not all goes well. A shard only adds to it; joining them makes
-    it ``folder``.
-    """
-    partial = folder.with_name(f"{folder.name}.partial") if shards is None else shards.files
+    """Makes a folder to fill, which replaces ``folder`` if the block succeeds. With shards, the join replaces it."""
     if shards is None:
-        shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True, exist_ok=shards is not None)
-    try:
-        yield partial
-        if shards is None or shards.joins:
-            for unfinished in partial.rglob(".*"):  # of jobs that were ended
-                unfinished.unlink()
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-    finally:
-        if shards is None:
-            shutil.rmtree(partial, ignore_errors=True)
+        with atomic_folder(folder) as whole:
+            yield whole
+        return
+    shards.files.mkdir(parents=True, exist_ok=True)
+    yield shards.files
+    if shards.joins:
+        for unfinished in shards.files.rglob(".*"):  # temporary files of killed jobs
+            unfinished.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+        shards.files.rename(folder)
 
 
 def _listed(items: Sequence[Any]) -> str:
@@ -194,5 +182,5 @@ def _listed(items: Sequence[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy."""
+    """JSON form of numpy's numbers."""
     return value.item()

@@ -1,4 +1,4 @@
-"""Text files in: UTF-8, with or without the byte order mark that editors put in front of it."""
+"""Reading of text and JSON files in UTF-8, with or without a byte order mark."""
 
 from __future__ import annotations
 
@@ -10,24 +10,16 @@ from s5.utils.errors import InputError
 
 
 def read_text(path: str | Path, expected: str) -> str:
-    """Content of a text file.
-
-    Args:
-        path: the file.
-        expected: what complaints say the file should be.
-
-    Raises:
-        InputError: the file cannot be read, or is not UTF-8.
-    """
+    """Reads a text file. Raises InputError with the text ``expected`` if it cannot be read or is not UTF-8."""
     try:
         content = Path(path).read_bytes()
-    except (OSError, ValueError) as e:  # ValueError: no name of a file
+    except (OSError, ValueError) as e:  # ValueError: an invalid file name
         raise InputError(path, getattr(e, "strerror", None) or e, expected) from e
     return parse_text(content, path, expected)
 
 
 def parse_text(content: bytes, where: object, expected: str) -> str:
-    """Text of a file that has been read. Raises InputError naming ``where`` if it is not UTF-8."""
+    """Decodes the bytes of a text file. Raises InputError naming ``where`` if they are not UTF-8."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -36,12 +28,12 @@ def parse_text(content: bytes, where: object, expected: str) -> str:
 
 
 def read_json(path: str | Path, expected: str) -> Any:
-    """Content of a JSON file. Raises InputError as :func:`read_text`, and where the file is no JSON."""
+    """Reads a JSON file. Raises InputError as :func:`read_text`, and if the file is not JSON."""
     return _json(read_text(path, expected), path, expected)
 
 
 def parse_json(content: bytes, where: object, expected: str) -> Any:
-    """Content of a JSON file that has been read. Raises InputError naming ``where`` if it is no JSON."""
+    """Reads the bytes of a JSON file. Raises InputError naming ``where`` if they are not JSON."""
     return _json(parse_text(content, where, expected), where, expected)
 
 

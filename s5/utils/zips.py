@@ -1,4 +1,4 @@
-"""Archives in: what a damaged zip or tar file does to Python's libraries, in one line that names the file."""
+"""Reading of zip files, with an error of one line that names a damaged file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from s5.utils.errors import InputError
 
 _ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, struct.error)
 DAMAGED = (*_ERRORS, EOFError, OSError, ValueError, IndexError, OverflowError, RuntimeError)
-"""What reading a damaged, encrypted or unknown kind of archive raises. OSError: a place before the file's beginning, or
-bzip2's and gzip's own; ValueError: a name that is no text; RuntimeError: encrypted, or not implemented."""
+"""Errors of Python's libraries for a damaged archive. OSError: a position before the file's start, or from bzip2, gzip.
+ValueError: a name that is not text. RuntimeError: an encrypted archive or an unknown method."""
 
 BLOCK = 1 << 20
 
 
 @contextmanager
 def telling_damage(path: str | Path, expected: str, name: str = "") -> Iterator[None]:
-    """Turns what reading a damaged archive raises into an InputError. Only reading belongs inside, not writing.
+    """Turns errors about a damaged archive into an InputError. The block must only read, not write.
 
     Args:
-        path: the archive.
-        expected: what complaints say that it should be.
-        name: of the member that is read.
+        path: archive.
+        expected: expected file, for the error.
+        name: name of the member that is read.
     """
     try:
         yield
@@ -40,7 +40,7 @@ def telling_damage(path: str | Path, expected: str, name: str = "") -> Iterator[
 
 
 def check_zip(path: str | Path, expected: str) -> None:
-    """Reads all of a zip file once. Raises InputError for one that is damaged anywhere."""
+    """Reads a whole zip file. Raises InputError if any part is damaged."""
     with ZipReader(path, expected) as archive:
         for info in archive.infos:
             for _ in archive.blocks(info):
@@ -48,15 +48,15 @@ def check_zip(path: str | Path, expected: str) -> None:
 
 
 class ZipReader:
-    """A zip file to read, each of whose complaints is an InputError.
+    """Reader of a zip file. All its errors are InputErrors.
 
     Args:
-        path: the file.
-        expected: what complaints say that it should be.
-        opener: what opens it.
+        path: zip file.
+        expected: expected file, for errors.
+        opener: function that opens it.
 
     Raises:
-        InputError: no such file, or no zip file.
+        InputError: no such file, or not a zip file.
 
     Example:
         with ZipReader("a.zip", "a submission") as archive:
@@ -75,11 +75,11 @@ class ZipReader:
             self.infos = self._zip.infolist()
 
     def read(self, info: zipfile.ZipInfo) -> bytes:
-        """Content of a file in it. Raises InputError for damaged content."""
+        """Content of a member. Raises InputError if it is damaged."""
         return b"".join(self.blocks(info))
 
     def blocks(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
-        """The same, a piece at a time; the last comes once the checksum is found right."""
+        """Content of a member in blocks. The last block is yielded only if the checksum is right."""
         left, held = info.file_size, b""
         with self._reading(info):
             source = self._zip.open(info)
@@ -97,7 +97,7 @@ class ZipReader:
                 held = block
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the zip file."""
         self._zip.close()
 
     def __enter__(self) -> Self:

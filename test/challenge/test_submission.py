@@ -392,7 +392,7 @@ def test_what_is_made_keeps_the_rules(results, capsys):
     assert path.name == "Muller_TU_task4_2_out.zip"
     options = ["--soundscapes", "data/eval", "--sampling_rate", str(FS)]
     command.main([str(path), *options])
-    assert "a sound submission" in capsys.readouterr().out
+    assert "a valid submission" in capsys.readouterr().out
     with zipfile.ZipFile(path) as archive:
         folder = "Muller_TU_task4_2_out"
         content = archive.read(f"{folder}/eval_out/eval_0000_1_Speech.wav")

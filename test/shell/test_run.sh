@@ -169,7 +169,7 @@ recipe_run --overwrite true
 rm "$recipe/data/raw/noise/b.flac"
 recipe_run --stop_stage 1
 check "a deleted recording is restored" test -e "$recipe/data/raw/noise/b.flac"
-check "and named" says "other files than before: data/raw/noise/b.flac (1 in all)"
+check "and named" says "changed files: data/raw/noise/b.flac (1 in all)"
 recipe_run
 rm "$recipe/data/raw/noise/b.flac"
 FILES=a.flac recipe_run --stop_stage 1
@@ -262,7 +262,7 @@ pid=$!
 check "a long stage is under way" wait_for test -s "$FAKE/hanging"
 recipe_run
 check "a second run on the same folder is refused" exits 1
-check "and told how a lock is broken" says "if it is certain that it runs no more: rm '$recipe/exp/.lock.owner'"
+check "and told how a lock is broken" says "if you are sure that it has ended: rm '$recipe/exp/.lock.owner'"
 check "in one line that says who runs" says "exp/.lock: found locked by process $pid on"
 check "only one line" one_line
 kill -TERM "$pid"

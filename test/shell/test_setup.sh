@@ -81,7 +81,7 @@ check "nor its scraps" absent "$tools/venv.new"
 run "$tools/setup.sh"
 check "the next run makes it" test -x "$tools/venv/bin/python"
 check "and says so" says "tools/venv is ready"
-check "without SpatialScaper, whose repository cannot be reached" says "going on without SpatialScaper: "
+check "without SpatialScaper, whose repository cannot be reached" says "continuing without SpatialScaper: "
 before=$(installs)
 run "$tools/setup.sh"
 check "the run after that does nothing" equals "$(installs)" "$before"

@@ -155,7 +155,7 @@ def test_jobs_of_a_launcher_that_was_killed_are_ended_by_the_next(cluster, tmp_p
     launcher.communicate()
     assert len(cluster.job_ids()) == 1
     said = ends(cluster.launch(tmp_path / "x.log", *job, "again", tmp_path / "out"))
-    assert "cancels jobs that an earlier run has left" in said
+    assert "cancelling jobs of an earlier run" in said
     assert (tmp_path / "out").read_text() == "first\nagain\nend again\n"
 
 
@@ -287,7 +287,7 @@ def test_a_job_that_was_taken_twice_is_cancelled_once(cluster, tmp_path, moody):
     cluster.wait(lambda: calls.exists() and calls.read_text().count("\n") == 2 and len(cluster.job_ids()) == 1)
     cluster.run("scontrol", "release", cluster.job_ids()[0])
     said = ends(launcher)
-    assert "has taken the job twice" in said and (tmp_path / "out").read_text() == "\n"
+    assert "accepted the job twice" in said and (tmp_path / "out").read_text() == "\n"
 
 
 def test_an_answer_of_the_queue_that_is_lost_ends_nothing(cluster, tmp_path, moody):
@@ -296,7 +296,7 @@ def test_an_answer_of_the_queue_that_is_lost_ends_nothing(cluster, tmp_path, moo
     moody("scontrol", before=1)
     env = moody("scancel", before=1)
     job = script(tmp_path, "sleep 2\n")
-    assert "goes on asking" in ends(cluster.launch(tmp_path / "x.log", *job, **env))
+    assert "polling continues" in ends(cluster.launch(tmp_path / "x.log", *job, **env))
     launcher = cluster.launch(
         tmp_path / "x.log", *script(tmp_path, 'touch "$1"; sleep 300\n'), tmp_path / "runs", **env
     )
@@ -321,7 +321,7 @@ def test_a_launcher_killed_during_an_unanswered_submission_leaves_no_second_job(
     cluster.wait((tmp_path / "out").exists)
     launcher.kill()
     launcher.communicate()
-    assert "cancels jobs that an earlier run has left" in ends(
+    assert "cancelling jobs of an earlier run" in ends(
         cluster.launch(tmp_path / "x.log", *job, tmp_path / "out", "again")
     )
     assert cluster.job_ids() == []

@@ -175,7 +175,7 @@ def test_the_second_run_on_a_folder_is_refused(recipe, cluster):
         status, said, calls = recipe.run("--stage", "7", through=on_n2, **env)
         assert status and calls == []
         assert "exp/.lock: found locked by process" in said and "on n1 since" in said and f"Slurm job {job}, " in said
-        assert "if it is certain that it runs no more: rm" in said
+        assert "if you are sure that it has ended: rm" in said
     recipe.calls_that("hang")
     # A node that dies leaves the lock; Slurm knows that the job is no more.
     owner = recipe.here / "exp/.lock.owner"

@@ -65,8 +65,8 @@ def test_two_nodes_are_requeued_together_and_end_where_one_process_does(cluster,
     said = launcher.communicate(timeout=180)[0]
     text = log.read_text()
     assert launcher.returncode == 0, said + text[-3000:]
-    assert "stopped by SIGUSR1; it goes on from epoch 1, batch" in text and "# requeued" in text
-    assert "The training goes on from a checkpoint: epoch 1, batch" in text and "restart 1" in text
+    assert "stopped by SIGUSR1; resume at epoch 1, batch" in text and "# requeued" in text
+    assert "resumed from a checkpoint: epoch 1, batch" in text and "restart 1" in text
     expected, found = (state(tmp_path / name) for name in ("one", "two"))
     assert len(found["random"]) == 0 and found["position"]["epoch"] == 3
     for key, value in figures(expected["reporter"]).items():
@@ -89,7 +89,7 @@ def test_a_training_whose_node_dies_goes_on_bit_by_bit_on_another(cluster, recip
     said = launcher.communicate(timeout=180)[0]
     text = log.read_text()
     assert launcher.returncode == 0, said + text[-3000:]
-    assert "The training goes on from a checkpoint: epoch 1, batch" in text
+    assert "resumed from a checkpoint: epoch 1, batch" in text
     expected, found = (state(tmp_path / name) for name in ("whole", "lost"))
     assert figures(found["reporter"]) == figures(expected["reporter"])
     for name, value in expected["model"].items():

@@ -53,7 +53,7 @@ def test_a_training_stopped_in_each_part_equals_one_that_was_not(
         "2epoch:train:3-3batch": "validation of epoch 2",
     }
     for text, position in stops.items():
-        told = at("stopped by SIGTERM; it goes on from " + position, lambda: None)
+        told = at("stopped by SIGTERM; resume at " + position, lambda: None)
         with at(text, stop), told, pytest.raises(SystemExit) as end:
             run(model, tmp_path)
         assert end.value.code == REQUEUE and told.done
@@ -97,7 +97,7 @@ def test_a_truncated_checkpoint_is_put_aside_and_the_one_before_used(
     whole = (folder / NEWEST).read_bytes()
     (folder / NEWEST).write_bytes(whole[: len(whole) // 2])
     run("separator", tmp_path)
-    assert f"{NEWEST} is damaged" in caplog.text and f"goes on from {folder / PREVIOUS}" in caplog.text
+    assert f"{NEWEST} is damaged" in caplog.text and f"resumes from {folder / PREVIOUS}" in caplog.text
     assert_same(state(folder), state(uninterrupted / "separator"))
     assert len((folder / DAMAGED).read_bytes()) == len(whole) // 2
 

@@ -102,7 +102,7 @@ def test_no_shared_memory_at_all_is_told_in_one_line(recipe, tmp_path):
     done = with_shared_memory(0, command(tmp_path, "--num_workers", "1"), cwd=recipe)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert last.startswith("error: /dev/shm: No space left on device: the workers' locks lie there"), done.stderr
+    assert last.startswith("error: /dev/shm: No space left on device: no room for the workers' locks"), done.stderr
 
 
 def few_descriptors():
@@ -119,7 +119,11 @@ KILLED = "a worker of the data loader was killed by "
 @pytest.mark.parametrize(
     ("dataset", "how", "said"),
     [
-        (VirtualScenes, partial(signal.raise_signal, signal.SIGKILL), KILLED + "SIGKILL, as the kernel does where"),
+        (
+            VirtualScenes,
+            partial(signal.raise_signal, signal.SIGKILL),
+            KILLED + "SIGKILL, probably because memory ran out",
+        ),
         (FixedScenes, partial(signal.raise_signal, signal.SIGBUS), KILLED + r"SIGBUS, .*/dev/shm.*: found \d+ MB of"),
         (FixedScenes, partial(os._exit, 0), "ended before its work did: found exit status 0"),
         (VirtualScenes, few_descriptors, "ended before its work did: found exit status 1"),

@@ -36,7 +36,7 @@ def test_the_first_item_that_fails_is_named_after_the_results_before_it():
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        (partial(killed, signal.SIGKILL), "was killed by SIGKILL, as the kernel does where memory runs out"),
+        (partial(killed, signal.SIGKILL), "was killed by SIGKILL, probably because memory ran out"),
         (partial(killed, signal.SIGBUS), r"was killed by SIGBUS.* found \d+ MB of \d+ MB free there"),
         (partial(killed, signal.SIGSEGV), "was killed by SIGSEGV"),
         (partial(os._exit, 0), "ended before its work did: found exit status 0"),

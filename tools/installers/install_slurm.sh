@@ -26,7 +26,7 @@ if ! type -P apt-get >/dev/null; then
   exit 1
 fi
 
-# Packages start their services as soon as they are installed, unless this says no.
+# Packages start their services at installation unless this file forbids it.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"

@@ -6,15 +6,14 @@
 #
 #   tools/installers/install_spatialscaper.sh [--from CHECKOUT] [--python PYTHON]
 #
-#   --from     a git repository, with or without work tree, that has the commit:
-#              nothing is fetched from GitHub
-#   --python   of the environment to install into
+#   --from     git repository with the commit, used instead of GitHub
+#   --python   Python of the environment to install into
 #              (default: tools/venv/bin/python)
 set -euo pipefail
 
 url=https://github.com/iranroman/SpatialScaper
 commit=dd130d1e0f8aef0c93f5e1b73c3445f855b92e7b
-# Its setup.py names more; those serve its scripts, which prepare data sets, and not the package.
+# Other packages in its setup.py are for its scripts, which prepare data sets.
 needs=(mat73==0.65 pysofaconventions==0.1.5)
 tools=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 from='' python=$tools/venv/bin/python
@@ -43,7 +42,7 @@ done
 
 [ -x "$python" ] || die "$python: found no environment, expected one (tools/setup.sh makes it)"
 package=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/spatialscaper
-# Names the commit; written last.
+# File with the commit, written last.
 stamp=$package/.commit
 if [ -f "$stamp" ] && [ "$(<"$stamp")" = "$commit" ]; then
   exit
@@ -56,7 +55,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/spatialscaper.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 export GIT_TERMINAL_PROMPT=0
 
-# The last line of a complaint, in parentheses; nothing where there is none.
+# The last line of the log in parentheses, if there is one.
 reason() { grep -av '^ *$' "$work/log" | tail -n 1 | sed 's/.*/ (&)/'; }
 
 if [ -n "$from" ]; then
@@ -65,7 +64,7 @@ if [ -n "$from" ]; then
     die "$from: found commit $(git -C "$from" rev-parse --short HEAD 2>/dev/null || echo none), expected a repository that has $commit"
   repository=$from
 else
-  # A machine without network shall not wait for it.
+  # A machine without network must not wait long.
   timeout 5 git ls-remote "$url" HEAD >"$work/log" 2>&1 ||
     die "$url: found no answer within 5 s$(reason), expected the repository (or give a checkout: --from)"
   repository=$work/repository
@@ -74,12 +73,12 @@ else
     die "$url: found no commit $commit$(reason), expected it there"
 fi
 mkdir "$work/source"
-# The package alone, which is pure Python. Its setup.py is not run: it imports imp, which Python has up to 3.11.
+# Only the package, which is pure Python. Its setup.py imports imp, which Python has up to 3.11, and is not run.
 git -C "$repository" archive "$commit" LICENSE spatialscaper 2>"$work/log" | tar -x -C "$work/source" 2>>"$work/log" ||
   die "$repository: found an incomplete commit $commit$(reason), expected its package"
 
 use_pip_settings "$python"
-# Without their dependencies: the environment has them, in versions that must stay.
+# Without their dependencies, because the environment has them in fixed versions.
 "$uv" pip install --python "$python" --no-progress --no-deps --build-constraints "$tools/constraints.txt" \
   "${needs[@]}" >"$work/log" 2>&1 || die "$python: found a failed installation$(reason), expected SpatialScaper"
 PYTHONPATH=$work/source "$python" -c 'import spatialscaper' >"$work/log" 2>&1 ||

@@ -4,7 +4,7 @@
 #
 #   tools/installers/install_wandb.sh [--python PYTHON]
 #
-#   --python   of the environment to install into
+#   --python   Python of the environment to install into
 #              (default: tools/venv/bin/python)
 set -euo pipefail
 

@@ -1,1 +1,1 @@
-"""What a training shows to people: tensorboard, W&B, examples to hear and to see."""
+"""Output of a training for people: tensorboard, W&B, and examples to hear and see."""

@@ -1,7 +1,7 @@
-"""A few validation mixtures to listen to and to look at while a model trains.
+"""Validation mixtures to listen to and to look at while a model trains.
 
-They are the same ones from the first epoch to the last. What stays (mixture, references, their spectrograms) is written
-once; what the model makes of them, every few epochs. A separator's are waveforms, a tagger's probabilities.
+They are the same in all epochs. Mixture and references are written once a start, and the output of the model every few
+epochs: waveforms of a separator, probabilities of a tagger.
 """
 
 from __future__ import annotations
@@ -21,71 +21,58 @@ from s5.separation.losses import ca_pi_sdr, sdr
 from s5.tagging.losses import pit_cross_entropy
 from s5.tasks.data import FixedScenes, VirtualScenes
 from s5.tasks.logging.boards import Board
-from s5.tasks.logging.panels import SourcePanels, TagPanels
+from s5.tasks.logging.panels import draw_sources, draw_tags
 from s5.tasks.models import SeparationModel, TaggingModel
 from s5.utils.errors import InputError
 
 PEAK = 0.5
-"""Peak of the loudest of mixture and references as they are written: an estimate may be twice as loud and not clip."""
+"""Peak of the loudest of mixture and references, so that an estimate may be twice as loud without clipping."""
 
 TIMES = 20
-"""How often a training shows its examples, at most, where no interval is given: bounds the files of a long one."""
+"""Largest number of times that a training shows its examples, if no interval is given."""
 
 SHARE = 0.01
-"""Of a training's time that examples may take where no interval is given, but for the first and the last epoch."""
+"""Share of a training's time for examples, if no interval is given. The first and last epoch do not count."""
 
 CANDIDATES = 8
-"""Scenes of a virtual set that are drawn for each example."""
+"""Number of scenes of a virtual set to choose each example from."""
 
 N_MELS = 64
 
 
 @dataclass(frozen=True)
 class Example:
-    """One mixture.
-
-    Attributes:
-        name: of the mixture.
-        labels: of its sources.
-        slots: of its sources, from 0; as many as labels.
-        label_index: class index of each slot [K], C for silence.
-        mixture: [M, T].
-        dry: [K, T]; None for taggers.
-        fs: sampling rate in Hz.
-    """
+    """A mixture with its sources."""
 
     name: str
     labels: tuple[str, ...]
     slots: tuple[int, ...]
+    """Slot of each label, from 0."""
     label_index: np.ndarray
+    """Class index of each slot [K], C for silence."""
     mixture: np.ndarray
+    """[M, T]."""
     dry: np.ndarray | None
+    """[K, T]; None for taggers."""
     fs: int
+    """Sampling rate in Hz."""
 
     @property
     def gain(self) -> float:
-        """What all audio of this mixture is multiplied with: :data:`PEAK` over the peak of mixture and references."""
+        """Gain of all audio of this mixture: :data:`PEAK` over the peak of mixture and references."""
         waveforms = [self.mixture[0]] if self.dry is None else [self.mixture[0], *self.dry]
         return PEAK / (max(float(np.abs(waveform).max()) for waveform in waveforms) or PEAK)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What is written once, in short: it is written again only where this has changed."""
-        return {
-            "name": self.name,
-            "labels": list(self.labels),
-            "seconds": round(self.mixture.shape[1] / self.fs, 3),
-            "sampling_rate": self.fs,
-            "references": self.dry is not None,
-            "gain_db": round(20 * float(np.log10(self.gain)), 2),
-        }
+    def sources(self) -> str:
+        """The labels as text."""
+        return ", ".join(self.labels) or "no source"
 
 
 def choose(labels: Sequence[Sequence[str]], number: int) -> list[int]:
-    """Mixtures to show: one of each of ``number`` equal parts of a set, so that they are spread over it.
+    """Chooses the mixtures to show: one from each of ``number`` equal parts of a set.
 
-    It is the one with most sources; of several such, the one with most labels that those before have not shown; then
-    the first.
+    The choice is the mixture with the most sources, then with the most labels not yet chosen, then the first.
 
     Example:
         >>> choose([["Cough"], ["Cough", "Speech"], [], ["Cough", "Speech"], ["Pour", "Speech"]], 2)
@@ -101,10 +88,9 @@ def choose(labels: Sequence[Sequence[str]], number: int) -> list[int]:
 
 
 def load_examples(dataset: FixedScenes | VirtualScenes, number: int) -> list[Example]:
-    """Chooses and reads ``number`` mixtures of a validation set; of a virtual set, scenes of its first epoch.
+    """Chooses and reads ``number`` mixtures of a validation set, or scenes of the first epoch of a virtual set.
 
-    Raises:
-        InputError: a file cannot be read.
+    Raises InputError if a file cannot be read.
     """
     if isinstance(dataset, VirtualScenes):
         planned, dataset = copy.copy(dataset), copy.copy(dataset)
@@ -132,15 +118,15 @@ def _item(dataset: FixedScenes | VirtualScenes, number: int) -> tuple[str, dict[
 
 
 class Examples:
-    """The examples of one training.
+    """Examples of one training.
 
     Args:
-        model: what is trained.
+        model: model in training.
         dataset: validation set.
-        number: of examples.
-        interval: epochs from one time to the next; 0: about :data:`TIMES` times, and less often where that would take
-            more than :data:`SHARE` of the time.
-        max_epoch: of the training.
+        number: number of examples.
+        interval: epochs from one time to the next; 0: about :data:`TIMES` times, and less often if that would take more
+            than :data:`SHARE` of the time.
+        max_epoch: last epoch of the training.
     """
 
     def __init__(
@@ -158,88 +144,79 @@ class Examples:
         self._shown: list[_Shown] = []
 
     def due(self, epoch: int) -> bool:
-        """Whether they are shown after this epoch: the first, the last, every ``interval``-th unless it is too soon."""
+        """Whether to show them after this epoch: the first, the last, and every ``interval``-th if not too soon."""
         if epoch in (1, self.max_epoch):
             return True
         return epoch % self.interval == 0 and (self.share == 1 or time.monotonic() >= self._not_before)
 
     @torch.no_grad()
     def show(self, boards: Sequence[Board], epoch: int) -> None:
-        """Writes what the model, as it is now, makes of each, and once what it is given.
+        """Writes the output of the model for each example; at the first call, mixtures and references as well.
 
-        Raises:
-            InputError: a mixture cannot be read. OSError: a board cannot be written.
+        Raises InputError if a mixture cannot be read, OSError if a board cannot be written.
         """
         began = time.monotonic()
-        if not self._shown:
+        first = not self._shown
+        if first:
             kind = _Tagged if isinstance(self.model, TaggingModel) else _Separated
             names = self.dataset.labels.names
             self._shown = [kind(example, names) for example in load_examples(self.dataset, self.number)]
-        facts = [shown.example.facts for shown in self._shown]
-        new = [board for board in boards if not board.holds(facts)]
         training = self.model.training
         self.model.eval()
         for shown in self._shown:
-            for board in new:
+            for board in boards if first else ():
                 shown.write_given(board, epoch)
             shown.write_made(self.model, boards, epoch)
         self.model.train(training)
-        for board in new:
-            board.keep(facts)
         self._not_before = time.monotonic() + (time.monotonic() - began) / self.share
 
 
 class _Shown(ABC):
-    """An example and its figure."""
+    """An example as it is shown."""
 
     def __init__(self, example: Example, classes: Sequence[str]) -> None:
         self.example, self.classes = example, classes
 
     @abstractmethod
     def write_made(self, model: Any, boards: Sequence[Board], epoch: int) -> None:
-        """Writes what the model makes of it."""
+        """Writes the output of the model."""
 
     def write_given(self, board: Board, epoch: int) -> None:
-        """Writes what the model is given, and how loud all is."""
+        """Writes the mixture and a text about it."""
         example = self.example
         board.audio(f"{example.name}/mixture", example.mixture[0] * example.gain, example.fs, epoch)
-        facts = example.facts
-        board.text(
-            f"{example.name}/about",
-            f"{example.name}: {', '.join(example.labels) or 'no source'}; {facts['seconds']:g} s at {example.fs} Hz, "
-            f"first channel. All audio of this mixture is {facts['gain_db']:+.1f} dB louder than in its files, so that "
-            "levels compare and nothing clips.",
-            epoch,
+        text = (
+            f"{example.name}: {example.sources}; {example.mixture.shape[1] / example.fs:.3g} s at {example.fs} Hz, "
+            f"first channel. All audio of this mixture is {20 * np.log10(example.gain):+.1f} dB louder than in its "
+            "files, so that levels compare and nothing clips."
         )
+        board.text(f"{example.name}/about", text, epoch)
 
     def _batch(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixture [1, M, T] and label_index [1, K] where the model is."""
+        """Mixture [1, M, T] and label_index [1, K] on the device of the model."""
         device = next(model.parameters()).device
         mixture = torch.from_numpy(self.example.mixture)[None].to(device)
         return mixture, torch.from_numpy(np.asarray(self.example.label_index))[None].to(device)
 
 
 class _Separated(_Shown):
-    """A mixture whose sources a separator estimates, asked for the right labels."""
+    """A mixture whose sources a separator estimates from the right labels."""
 
     def __init__(self, example: Example, classes: Sequence[str]) -> None:
         super().__init__(example, classes)
         assert example.dry is not None
         self.dry = example.dry[list(example.slots)]
         self.names = [f"{slot}_{label}" for slot, label in zip(example.slots, example.labels, strict=True)]
-        title = f"{example.name}: {', '.join(example.labels) or 'no source'}"
-        self.panels = SourcePanels(example.mixture[0], self.dry, self.names, example.fs, title)
 
     def write_given(self, board: Board, epoch: int) -> None:
-        """Mixture and references."""
+        """Writes the mixture, a text about it, and the references."""
         super().write_given(board, epoch)
         for name, source in zip(self.names, self.dry, strict=True):
             tag = f"{self.example.name}/{name}/reference"
             board.audio(tag, source * self.example.gain, self.example.fs, epoch)
 
     def write_made(self, model: SeparationModel, boards: Sequence[Board], epoch: int) -> None:
-        """Estimates and their spectrograms. Of sources of one class each gets the estimate that fits it, as in
-        validation."""
+        """Writes estimates and spectrograms. References order the estimates of one class, as in validation."""
         example = self.example
         mixture, label_index = self._batch(model)
         queries = F.one_hot(label_index, model.n_labels + 1)[..., : model.n_labels].to(mixture.dtype)
@@ -255,14 +232,16 @@ class _Separated(_Shown):
             waveform = waveform if finite else np.zeros_like(waveform)
             excess = float(np.abs(waveform).max()) * example.gain
             if excess > 1:
-                caption += f", heard {20 * np.log10(excess):.1f} dB too soft"  # or it would clip
+                caption += f", played {20 * np.log10(excess):.1f} dB softer"  # it would clip otherwise
             for board in boards:
                 tag = f"{example.name}/{name}/estimate"
                 board.audio(tag, waveform * (example.gain / max(excess, 1.0)), example.fs, epoch, caption)
             estimates.append(waveform)
             captions.append(caption)
         mean = f": mean SDRi {np.mean(improvement):.1f} dB" if improvement else ""
-        pixels = self.panels.draw(np.array(estimates), captions, f"epoch {epoch}{mean}")
+        title, note = f"{example.name}: {example.sources}", f"epoch {epoch}{mean}"
+        waveforms = (example.mixture[0], self.dry, np.array(estimates))
+        pixels = draw_sources(*waveforms, self.names, captions, example.fs, title, note)
         for board in boards:
             board.image(f"{example.name}/spectrograms", pixels, epoch, "; ".join(captions))
 
@@ -270,42 +249,29 @@ class _Separated(_Shown):
 class _Tagged(_Shown):
     """A mixture whose labels a tagger estimates."""
 
-    def __init__(self, example: Example, classes: Sequence[str]) -> None:
-        super().__init__(example, classes)
-        self.panels: TagPanels | None = None
-
     def write_made(self, model: TaggingModel, boards: Sequence[Board], epoch: int) -> None:
-        """Probabilities, as a figure and as text. Tracks stand in the order of the slots that they fit best."""
-        example = self.example
+        """Writes the probabilities as a figure and the labels as text. Tracks take the slots that they fit best."""
+        from s5.tagging.logmel import mel_level
+
+        example, index = self.example, self.example.label_index.tolist()
         mixture, label_index = self._batch(model)
         logits = model.run(mixture)
         if model.multi_hot:
             probability = logits.sigmoid().cpu().numpy()
+            rows, names = ["all"], list(self.classes)
+            marked = [(0, i) for i in sorted(set(index)) if i < len(names)]
         else:
             permutation = pit_cross_entropy(logits, label_index, model.class_weight)[1]
             logits = logits.gather(1, permutation[..., None].expand_as(logits))
             probability = logits.softmax(-1)[0].cpu().numpy()
-        found = [index for index in model.predict(logits)[0].tolist() if index < model.n_labels]
-        labels = ", ".join(self.classes[index] for index in found) or "no source"
-        if self.panels is None:
-            self.panels = self._draw_mel(len(probability), multi_hot=model.multi_hot)
-        pixels = self.panels.draw(probability, f"epoch {epoch}: {labels}")
-        text = f"tagger: {labels}. Reference: {', '.join(example.labels) or 'no source'}."
+            rows, names = [f"slot {slot}" for slot in range(len(probability))], [*self.classes, "silence"]
+            marked = list(enumerate(index))
+        found = [i for i in model.predict(logits)[0].tolist() if i < model.n_labels]
+        labels = ", ".join(self.classes[i] for i in found) or "no source"
+        mel_db, seconds = mel_level(example.mixture[0], example.fs, N_MELS)[0], example.mixture.shape[1] / example.fs
+        title, note = f"{example.name}: {example.sources}", f"epoch {epoch}: {labels}"
+        pixels = draw_tags(mel_db, seconds, probability, marked, rows, names, title, note)
+        text = f"tagger: {labels}. Reference: {example.sources}."
         for board in boards:
             board.image(f"{example.name}/probabilities", pixels, epoch, text)
             board.text(f"{example.name}/labels", text, epoch)
-
-    def _draw_mel(self, n_rows: int, multi_hot: bool) -> TagPanels:
-        from s5.tagging.logmel import mel_level
-
-        example = self.example
-        mel_db = mel_level(example.mixture[0], example.fs, N_MELS)[0]
-        index = example.label_index.tolist()
-        if multi_hot:
-            rows, names = ["all"], list(self.classes)
-            marked = [(0, i) for i in sorted(set(index)) if i < len(names)]
-        else:
-            rows, names = [f"slot {slot}" for slot in range(n_rows)], [*self.classes, "silence"]
-            marked = list(enumerate(index))
-        title = f"{example.name}: {', '.join(example.labels) or 'no source'}"
-        return TagPanels(mel_db, example.mixture.shape[1] / example.fs, marked, rows, names, title)
