@@ -23,17 +23,15 @@ def has_checkpoint(folder: str | Path) -> bool:
     return any(Path(folder, name).exists() for name in (NEWEST, PREVIOUS))
 
 
-def save(data: Any, path: Path) -> None:
-    """Saves with ``torch.save``. If that fails, the old file remains, and OSError names it (e.g. a full disk)."""
-    write(path, lambda file: torch.save(data, file))
+def save(data: Any, path: Path, before: Callable[[], None] | None = None) -> None:
+    """Saves with ``torch.save``. Calls ``before`` when the data are on the disk and before the old file is replaced.
 
-
-def write(path: Path, fill: Callable[[Any], None], before: Callable[[], None] | None = None) -> None:
-    """Writes a file and syncs it to the disk. Calls ``before`` and then renames it. Raises OSError as :func:`save`."""
+    If that fails, the old file remains, and OSError names it (e.g. for a full disk).
+    """
     with atomic_write(path, durable=True) as file:
-        watched = _Watched(file)
+        watched: Any = _Watched(file)
         try:
-            fill(watched)
+            torch.save(data, watched)
         except BaseException:
             # Torch replaces the error of a failed write by one of its own, which hides the reason.
             if watched.error is not None:
@@ -114,7 +112,7 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any]) -> None:
         """Saves a state and keeps the newest one as the previous one. If that fails, raises OSError and keeps both."""
-        write(self.newest, lambda file: torch.save(state, file), before=self._keep_newest)
+        save(state, self.newest, before=self._keep_newest)
 
     def _keep_newest(self) -> None:
         if not self.newest.exists():

@@ -56,10 +56,9 @@ class S5Trainer(Trainer):
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> S5TrainerOptions:
         """Options of the trainer from the arguments. Raises InputError for an unsupported option of ESPnet."""
-        unsupported = {"use_adapter": False, "sharded_ddp": False, "use_deepspeed": False, "num_att_plot": 0}
-        for name, value in unsupported.items():
-            if getattr(args, name, value) != value:
-                raise InputError(f"key {name}", getattr(args, name), value)
+        for name in ("use_adapter", "sharded_ddp", "use_deepspeed", "num_att_plot", "ddp_comm_hook"):
+            if getattr(args, name, None):
+                raise InputError(f"key {name}", getattr(args, name), "none, because S5 does not support it")
         for name in ("num_examples", "examples_interval", "wandb_model_log_interval"):
             if getattr(args, name) < (least := -1 if name.startswith("wandb") else 0):
                 raise InputError(f"key {name}", getattr(args, name), f"at least {least}")
@@ -140,6 +139,7 @@ class _Training:
         self.no_valid_step = False
         self.watch = _GradientWatch(model)
         self.curves_due = 0.0
+        self.examples: Examples | None = None
 
     # Resume.
 
@@ -202,17 +202,12 @@ class _Training:
             _synchronise_batch_norms(self.model)
         elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.model.train().modules()):
             logging.warning("each batch norm uses the items of its own process: on CPUs they cannot be synchronised")
-        device = [torch.cuda.current_device()] if on_gpu else None
         self.parallel = nn.parallel.DistributedDataParallel(
             self.model,
-            device_ids=device,
+            device_ids=[torch.cuda.current_device()] if on_gpu else None,
             find_unused_parameters=options.unused_parameters,
             gradient_as_bucket_view=options.gradient_as_bucket_view,
         )
-        if options.ddp_comm_hook is not None:
-            from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-
-            self.parallel.register_comm_hook(None, getattr(default_hooks, options.ddp_comm_hook))
 
     # Epochs.
 
@@ -220,8 +215,10 @@ class _Training:
         """Runs the remaining epochs and writes the averages of the best ones."""
         options, began = self.options, time.monotonic()
         writers = self._open_writers()
-        self.boards = self._open_boards(writers)
-        if self.boards:
+        self.boards: list[Board] = [Tensorboard(writers["valid"])] if writers else []
+        if options.use_wandb and self.ranks.first:
+            self.boards.append(WandB())
+        if self.boards and options.num_examples:
             self.examples = Examples(
                 self.model, valid.loader.dataset, options.num_examples, options.examples_interval, options.max_epoch
             )
@@ -431,18 +428,9 @@ class _Training:
 
         return {part: SummaryWriter(str(self.folder / "tensorboard" / part)) for part in ("train", "valid")}
 
-    def _open_boards(self, writers: dict[str, Any]) -> list[Board]:
-        """Opens the boards that show examples; none if no examples are wanted."""
-        if not (self.options.num_examples and self.ranks.first):
-            return []
-        boards: list[Board] = []
-        if "valid" in writers:
-            boards.append(Tensorboard(writers["valid"]))
-        return [*boards, WandB()] if self.options.use_wandb else boards
-
     def _report(self, epoch: int, writers: dict[str, Any]) -> None:
         """Writes examples and curves of the figures for people."""
-        if self.boards and self.examples.due(epoch):
+        if self.examples is not None and self.examples.due(epoch):
             before = _random_state()  # examples must not change the random numbers of the training
             self.examples.show(self.boards, epoch)
             _set_random_state(before)
@@ -485,26 +473,18 @@ def _synchronise_batch_norms(model: Any) -> None:
 
 
 def _part_state(part: SubReporter) -> dict[str, Any]:
-    """Values that an unfinished pass has reported, as plain values and tensors."""
-    stats = {}
-    for name, values in part.stats.items():
-        weights = [v.weight for v in values if isinstance(v, WeightedAverage)]
-        stats[name] = {
-            "values": torch.tensor([v.value for v in values], dtype=torch.float64),
-            "weights": torch.tensor(weights, dtype=torch.float64) if weights else None,
-        }
+    """Values and weights that an unfinished pass has reported, as plain values."""
+    stats = {
+        name: [(float(v.value), getattr(v, "weight", None)) for v in values] for name, values in part.stats.items()
+    }
     seconds = time.perf_counter() - part.start_time
     return {"stats": stats, "count": part.count, "total_count": part.total_count, "seconds": seconds}
 
 
 def _fill_part(part: SubReporter, state: dict[str, Any]) -> None:
     """Restores the values of :func:`_part_state`."""
-    for name, entry in state["stats"].items():
-        values = entry["values"].tolist()
-        if entry["weights"] is None:
-            part.stats[name] = [Average(v) for v in values]
-        else:
-            part.stats[name] = [WeightedAverage(v, w) for v, w in zip(values, entry["weights"].tolist(), strict=True)]
+    for name, values in state["stats"].items():
+        part.stats[name] = [Average(v) if weight is None else WeightedAverage(v, weight) for v, weight in values]
     part.count, part.total_count = state["count"], state["total_count"]
     part.start_time = time.perf_counter() - state["seconds"]
 

@@ -14,10 +14,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
+from s5.checkpoints import allowing, plain_kinds
 from s5.data import DataDir
 from s5.fusion import is_multi_hot
 from s5.inference import stages
@@ -29,7 +30,7 @@ from s5.utils.errors import InputError
 from s5.utils.files import atomic_write
 from s5.utils.parallel import run_jobs
 
-FILE = "tuning.npz"
+FILE = "tuning.pt"
 FORBIDDEN = ("test", "eval")
 """Beginnings of words that mark a data directory as a test set, which is not tuned on."""
 
@@ -66,7 +67,7 @@ class Cache:
 
 
 def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: int = 1) -> Cache:
-    """Reads the cache of a system on a validation set from ``<out>/tuning.npz``, or makes and writes it.
+    """Reads the cache of a system on a validation set from ``<out>/tuning.pt``, or makes and writes it.
 
     Args:
         system: the system.
@@ -178,50 +179,22 @@ def _state(path: Path) -> list[str | int]:
 
 
 def _save(cache: Cache, path: Path, mark: str) -> None:
-    arrays: dict[str, np.ndarray] = {}
-    index = []
-    for i, item in enumerate(cache.items):
-        keys = list(item.products)
-        index.append({"utt": item.utt, "ref": item.ref_labels, "n": item.n_samples, "keys": keys})
-        arrays |= {f"{i}.p{j}": p for j, p in enumerate(item.posteriors)}
-        arrays |= {f"{i}.choice": item.choice, f"{i}.winners": item.winners}
-        arrays |= {f"{i}.q{j}": item.products[key] for j, key in enumerate(keys)}
-    head = {
-        "mark": mark,
-        "labels": cache.labels.names,
-        "n_slots": cache.n_slots,
-        "variants": cache.variants,
-        "settings": cache.settings,
-        "items": index,
-    }
+    fields = {**vars(cache), "labels": cache.labels.names, "settings": [tuple(s) for s in cache.settings]}
     with atomic_write(path) as file:
-        np.savez_compressed(file, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        torch.save({"mark": mark, **fields, "items": [vars(item) for item in cache.items]}, file)
 
 
 def _load(path: Path, mark: str) -> Cache | None:
     """Reads a cache; None if the file is damaged or of something else."""
+    arrays = [np.ndarray, np._core.multiarray._reconstruct]  # type: ignore[attr-defined]
     try:
-        with np.load(path, allow_pickle=False) as file:
-            head = json.loads(file["head"].tobytes())
-            if head["mark"] != mark:
-                return None
-            n_taggers = len(head["settings"][0][0])
-            items = [_item(file, i, entry, n_taggers) for i, entry in enumerate(head["items"])]
+        with allowing([*plain_kinds(), *arrays]):
+            fields = torch.load(path, weights_only=True)
+        if fields.pop("mark") != mark:
+            return None
+        fields["labels"] = LabelSet(fields["labels"])
+        fields["settings"] = [Setting(*setting) for setting in fields["settings"]]
+        return Cache(**fields | {"items": [Item(**item) for item in fields["items"]]})
     except Exception as e:  # for example, a damaged file
         logging.warning("%s cannot be read (%s) and is made again", path, type(e).__name__)
         return None
-    variants = [(str(name), float(strength)) for name, strength in head["variants"]]
-    settings = [Setting(tuple(weights), gamma, threshold) for weights, gamma, threshold in head["settings"]]
-    return Cache(LabelSet(tuple(head["labels"])), head["n_slots"], variants, settings, items)
-
-
-def _item(file: Any, i: int, entry: dict[str, Any], n_taggers: int) -> Item:
-    return Item(
-        entry["utt"],
-        [file[f"{i}.p{j}"] for j in range(n_taggers)],
-        entry["ref"],
-        entry["n"],
-        file[f"{i}.choice"],
-        file[f"{i}.winners"],
-        {tuple(key): file[f"{i}.q{j}"] for j, key in enumerate(entry["keys"])},
-    )

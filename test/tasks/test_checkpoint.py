@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from s5.tasks.checkpoint import NEWEST, PREVIOUS, Checkpoints, Damaged, has_checkpoint, read, save, write
+from s5.tasks.checkpoint import NEWEST, PREVIOUS, Checkpoints, Damaged, has_checkpoint, read, save
 
 
 def content(n):
@@ -17,12 +17,11 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     save(content(3), path)
     before = path.read_bytes()
 
-    def fail(file):
-        file.write(b"half of it")
+    def fail():
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left on device") as error:
-        write(path, fail)
+        save(content(4), path, before=fail)
     assert error.value.filename == str(path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.pth"]
 

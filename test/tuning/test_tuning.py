@@ -89,7 +89,7 @@ def test_the_networks_run_once(system, data, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         second = collect(again, data, tmp_path, SPACE)
     assert not {"taggers", "separators"} & set(vars(again))
-    assert "they do not run again" in caplog.text
+    assert "the networks do not run again" in caplog.text
     assert (first.settings, first.variants, first.labels) == (second.settings, second.variants, second.labels)
     for a, b in zip(first.items, second.items, strict=True):
         assert (a.utt, a.ref_labels, a.n_samples) == (b.utt, b.ref_labels, b.n_samples)
@@ -99,7 +99,7 @@ def test_the_networks_run_once(system, data, tmp_path, caplog):
     assert [item.utt for item in part.items] == [data.utts[0], data.utts[-1]]
     changed = dataclasses.replace(SPACE, gamma=[0.1])
     assert collect(again, data, tmp_path, changed).settings != first.settings
-    (tmp_path / "tuning.npz").write_bytes(b"broken")
+    (tmp_path / "tuning.pt").write_bytes(b"broken")
     assert len(collect(again, data, tmp_path, SPACE).items) == len(first.items)
 
 
@@ -193,7 +193,7 @@ def test_a_refinement_is_said_to_be_left_out(caplog):
     tune(made_cache(space), config(), space)
     assert "refinement" not in caplog.text
     tune(made_cache(space), config(SYSTEM + "refine: {}\n"), space)
-    assert "leaves the refinement of the system out" in caplog.text
+    assert "leaves out the refinement of the system" in caplog.text
 
 
 def test_nothing_changes_for_less_than_the_least_gain():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +66,17 @@ class Example:
     def sources(self) -> str:
         """The labels as text."""
         return ", ".join(self.labels) or "no source"
+
+    @property
+    def names(self) -> list[str]:
+        """Name of each source: its slot and label."""
+        return [f"{slot}_{label}" for slot, label in zip(self.slots, self.labels, strict=True)]
+
+    def batch(self, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mixture [1, M, T] and label_index [1, K] on the device of a model."""
+        device = next(model.parameters()).device
+        mixture, label_index = torch.from_numpy(self.mixture), torch.from_numpy(np.asarray(self.label_index))
+        return mixture[None].to(device), label_index[None].to(device)
 
 
 def choose(labels: Sequence[Sequence[str]], number: int) -> list[int]:
@@ -141,7 +151,7 @@ class Examples:
         self.interval, self.max_epoch = interval or max(1, max_epoch // TIMES), max_epoch
         self.share = 1.0 if interval else SHARE
         self._not_before = 0.0
-        self._shown: list[_Shown] = []
+        self._examples: list[Example] = []
 
     def due(self, epoch: int) -> bool:
         """Whether to show them after this epoch: the first, the last, and every ``interval``-th if not too soon."""
@@ -156,122 +166,91 @@ class Examples:
         Raises InputError if a mixture cannot be read, OSError if a board cannot be written.
         """
         began = time.monotonic()
-        first = not self._shown
+        first = not self._examples
         if first:
-            kind = _Tagged if isinstance(self.model, TaggingModel) else _Separated
-            names = self.dataset.labels.names
-            self._shown = [kind(example, names) for example in load_examples(self.dataset, self.number)]
+            self._examples = load_examples(self.dataset, self.number)
         training = self.model.training
         self.model.eval()
-        for shown in self._shown:
+        for example in self._examples:
             for board in boards if first else ():
-                shown.write_given(board, epoch)
-            shown.write_made(self.model, boards, epoch)
+                _show_data(example, board, epoch)
+            if isinstance(self.model, TaggingModel):
+                _show_tags(example, self.model, self.dataset.labels.names, boards, epoch)
+            else:
+                _show_sources(example, self.model, boards, epoch)
         self.model.train(training)
         self._not_before = time.monotonic() + (time.monotonic() - began) / self.share
 
 
-class _Shown(ABC):
-    """An example as it is shown."""
-
-    def __init__(self, example: Example, classes: Sequence[str]) -> None:
-        self.example, self.classes = example, classes
-
-    @abstractmethod
-    def write_made(self, model: Any, boards: Sequence[Board], epoch: int) -> None:
-        """Writes the output of the model."""
-
-    def write_given(self, board: Board, epoch: int) -> None:
-        """Writes the mixture and a text about it."""
-        example = self.example
-        board.audio(f"{example.name}/mixture", example.mixture[0] * example.gain, example.fs, epoch)
-        text = (
-            f"{example.name}: {example.sources}; {example.mixture.shape[1] / example.fs:.3g} s at {example.fs} Hz, "
-            f"first channel. All audio of this mixture is {20 * np.log10(example.gain):+.1f} dB louder than in its "
-            "files, so that levels compare and nothing clips."
-        )
-        board.text(f"{example.name}/about", text, epoch)
-
-    def _batch(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixture [1, M, T] and label_index [1, K] on the device of the model."""
-        device = next(model.parameters()).device
-        mixture = torch.from_numpy(self.example.mixture)[None].to(device)
-        return mixture, torch.from_numpy(np.asarray(self.example.label_index))[None].to(device)
+def _show_data(example: Example, board: Board, epoch: int) -> None:
+    """Writes the mixture, a text about it, and the references."""
+    board.audio(f"{example.name}/mixture", example.mixture[0] * example.gain, example.fs, epoch)
+    text = (
+        f"{example.name}: {example.sources}; {example.mixture.shape[1] / example.fs:.3g} s at {example.fs} Hz, "
+        f"first channel. All audio of this mixture is {20 * np.log10(example.gain):+.1f} dB louder than in its "
+        "files, so that levels compare and nothing clips."
+    )
+    board.text(f"{example.name}/about", text, epoch)
+    if example.dry is not None:
+        for name, slot in zip(example.names, example.slots, strict=True):
+            board.audio(f"{example.name}/{name}/reference", example.dry[slot] * example.gain, example.fs, epoch)
 
 
-class _Separated(_Shown):
-    """A mixture whose sources a separator estimates from the right labels."""
-
-    def __init__(self, example: Example, classes: Sequence[str]) -> None:
-        super().__init__(example, classes)
-        assert example.dry is not None
-        self.dry = example.dry[list(example.slots)]
-        self.names = [f"{slot}_{label}" for slot, label in zip(example.slots, example.labels, strict=True)]
-
-    def write_given(self, board: Board, epoch: int) -> None:
-        """Writes the mixture, a text about it, and the references."""
-        super().write_given(board, epoch)
-        for name, source in zip(self.names, self.dry, strict=True):
-            tag = f"{self.example.name}/{name}/reference"
-            board.audio(tag, source * self.example.gain, self.example.fs, epoch)
-
-    def write_made(self, model: SeparationModel, boards: Sequence[Board], epoch: int) -> None:
-        """Writes estimates and spectrograms. References order the estimates of one class, as in validation."""
-        example = self.example
-        mixture, label_index = self._batch(model)
-        queries = F.one_hot(label_index, model.n_labels + 1)[..., : model.n_labels].to(mixture.dtype)
-        estimate, target = model.run(mixture, queries).cpu(), torch.from_numpy(example.dry)[None]
-        permutation = ca_pi_sdr(estimate, target, label_index.cpu(), silence_index=model.n_labels)[1]
-        slots = list(example.slots)
-        estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))[0, slots]
-        improvement = (sdr(estimate, target[0, slots]) - sdr(mixture[:, 0].cpu(), target[0, slots])).tolist()
-        estimates, captions = [], []
-        for name, waveform, sdri in zip(self.names, estimate.numpy(), improvement, strict=True):
-            finite = bool(np.isfinite(waveform).all())
-            caption = f"{name}, estimate: SDRi {sdri:.1f} dB" if finite else f"{name}, estimate: not finite"
-            waveform = waveform if finite else np.zeros_like(waveform)
-            excess = float(np.abs(waveform).max()) * example.gain
-            if excess > 1:
-                caption += f", played {20 * np.log10(excess):.1f} dB softer"  # it would clip otherwise
-            for board in boards:
-                tag = f"{example.name}/{name}/estimate"
-                board.audio(tag, waveform * (example.gain / max(excess, 1.0)), example.fs, epoch, caption)
-            estimates.append(waveform)
-            captions.append(caption)
-        mean = f": mean SDRi {np.mean(improvement):.1f} dB" if improvement else ""
-        title, note = f"{example.name}: {example.sources}", f"epoch {epoch}{mean}"
-        waveforms = (example.mixture[0], self.dry, np.array(estimates))
-        pixels = draw_sources(*waveforms, self.names, captions, example.fs, title, note)
+def _show_sources(example: Example, model: SeparationModel, boards: Sequence[Board], epoch: int) -> None:
+    """Writes estimates and spectrograms. References order the estimates of one class, as in validation."""
+    assert example.dry is not None
+    slots = list(example.slots)
+    dry, (mixture, label_index) = example.dry[slots], example.batch(model)
+    queries = F.one_hot(label_index, model.n_labels + 1)[..., : model.n_labels].to(mixture.dtype)
+    estimate, target = model.run(mixture, queries).cpu(), torch.from_numpy(example.dry)[None]
+    permutation = ca_pi_sdr(estimate, target, label_index.cpu(), silence_index=model.n_labels)[1]
+    estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))[0, slots]
+    improvement = (sdr(estimate, target[0, slots]) - sdr(mixture[:, 0].cpu(), target[0, slots])).tolist()
+    estimates, captions = [], []
+    for name, waveform, sdri in zip(example.names, estimate.numpy(), improvement, strict=True):
+        finite = bool(np.isfinite(waveform).all())
+        caption = f"{name}, estimate: SDRi {sdri:.1f} dB" if finite else f"{name}, estimate: not finite"
+        waveform = waveform if finite else np.zeros_like(waveform)
+        excess = float(np.abs(waveform).max()) * example.gain
+        if excess > 1:
+            caption += f", played {20 * np.log10(excess):.1f} dB softer"  # it would clip otherwise
         for board in boards:
-            board.image(f"{example.name}/spectrograms", pixels, epoch, "; ".join(captions))
+            tag = f"{example.name}/{name}/estimate"
+            board.audio(tag, waveform * (example.gain / max(excess, 1.0)), example.fs, epoch, caption)
+        estimates.append(waveform)
+        captions.append(caption)
+    mean = f": mean SDRi {np.mean(improvement):.1f} dB" if improvement else ""
+    title, note = f"{example.name}: {example.sources}", f"epoch {epoch}{mean}"
+    waveforms = (example.mixture[0], dry, np.array(estimates))
+    pixels = draw_sources(*waveforms, example.names, captions, example.fs, title, note)
+    for board in boards:
+        board.image(f"{example.name}/spectrograms", pixels, epoch, "; ".join(captions))
 
 
-class _Tagged(_Shown):
-    """A mixture whose labels a tagger estimates."""
+def _show_tags(
+    example: Example, model: TaggingModel, classes: Sequence[str], boards: Sequence[Board], epoch: int
+) -> None:
+    """Writes the probabilities as a figure and the labels as text. Tracks take the slots that they fit best."""
+    from s5.tagging.logmel import mel_level
 
-    def write_made(self, model: TaggingModel, boards: Sequence[Board], epoch: int) -> None:
-        """Writes the probabilities as a figure and the labels as text. Tracks take the slots that they fit best."""
-        from s5.tagging.logmel import mel_level
-
-        example, index = self.example, self.example.label_index.tolist()
-        mixture, label_index = self._batch(model)
-        logits = model.run(mixture)
-        if model.multi_hot:
-            probability = logits.sigmoid().cpu().numpy()
-            rows, names = ["all"], list(self.classes)
-            marked = [(0, i) for i in sorted(set(index)) if i < len(names)]
-        else:
-            permutation = pit_cross_entropy(logits, label_index, model.class_weight)[1]
-            logits = logits.gather(1, permutation[..., None].expand_as(logits))
-            probability = logits.softmax(-1)[0].cpu().numpy()
-            rows, names = [f"slot {slot}" for slot in range(len(probability))], [*self.classes, "silence"]
-            marked = list(enumerate(index))
-        found = [i for i in model.predict(logits)[0].tolist() if i < model.n_labels]
-        labels = ", ".join(self.classes[i] for i in found) or "no source"
-        mel_db, seconds = mel_level(example.mixture[0], example.fs, N_MELS)[0], example.mixture.shape[1] / example.fs
-        title, note = f"{example.name}: {example.sources}", f"epoch {epoch}: {labels}"
-        pixels = draw_tags(mel_db, seconds, probability, marked, rows, names, title, note)
-        text = f"tagger: {labels}. Reference: {example.sources}."
-        for board in boards:
-            board.image(f"{example.name}/probabilities", pixels, epoch, text)
-            board.text(f"{example.name}/labels", text, epoch)
+    index, (mixture, label_index) = example.label_index.tolist(), example.batch(model)
+    logits = model.run(mixture)
+    if model.multi_hot:
+        probability = logits.sigmoid().cpu().numpy()
+        rows, names = ["all"], list(classes)
+        marked = [(0, i) for i in sorted(set(index)) if i < len(names)]
+    else:
+        permutation = pit_cross_entropy(logits, label_index, model.class_weight)[1]
+        logits = logits.gather(1, permutation[..., None].expand_as(logits))
+        probability = logits.softmax(-1)[0].cpu().numpy()
+        rows, names = [f"slot {slot}" for slot in range(len(probability))], [*classes, "silence"]
+        marked = list(enumerate(index))
+    found = [i for i in model.predict(logits)[0].tolist() if i < model.n_labels]
+    labels = ", ".join(classes[i] for i in found) or "no source"
+    mel_db, seconds = mel_level(example.mixture[0], example.fs, N_MELS)[0], example.mixture.shape[1] / example.fs
+    title, note = f"{example.name}: {example.sources}", f"epoch {epoch}: {labels}"
+    pixels = draw_tags(mel_db, seconds, probability, marked, rows, names, title, note)
+    text = f"tagger: {labels}. Reference: {example.sources}."
+    for board in boards:
+        board.image(f"{example.name}/probabilities", pixels, epoch, text)
+        board.text(f"{example.name}/labels", text, epoch)
