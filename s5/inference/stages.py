@@ -20,16 +20,7 @@ import numpy as np
 from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio
 from s5.data.names import source_name
 from s5.fusion import Counts, Vote
-from s5.inference.results import (
-    Estimates,
-    Posteriors,
-    Results,
-    Rows,
-    Separated,
-    Tables,
-    read_rows,
-    write_rows,
-)
+from s5.inference.results import Estimates, Posteriors, Results, Rows, Separated, Tables, read_rows, write_rows
 from s5.system.system import NETWORKS, Result, S5System, Windows
 from s5.utils.errors import InputError
 from s5.utils.parallel import run_batches
@@ -202,10 +193,7 @@ class Written(NamedTuple):
 
 
 def separate_file(
-    system: S5System,
-    recording: str | Path,
-    folder: str | Path,
-    labels: Sequence[str] | None = None,
+    system: S5System, recording: str | Path, folder: str | Path, labels: Sequence[str] | None = None
 ) -> list[Written]:
     """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
 

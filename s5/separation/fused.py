@@ -49,11 +49,7 @@ def affine_leaky(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    leaky: bool = False,
-    add: Tensor | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool = False, add: Tensor | None = None
 ) -> Tensor:
     """A convolution of stride 1 that keeps the size, without gradient; then LeakyReLU, or the sum with ``add``.
 

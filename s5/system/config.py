@@ -7,13 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s5.fusion import (
-    FusionConfig,
-    GateConfig,
-    RefineConfig,
-    VoteConfig,
-    check_weights,
-)
+from s5.fusion import FusionConfig, GateConfig, RefineConfig, VoteConfig, check_weights
 from s5.system.decode import Precision
 from s5.system.sizes import FULL, KINDS, split_size, system_keys
 from s5.utils.config import parse

@@ -85,10 +85,7 @@ def upload(archive: str | Path, name: str, private: bool = False) -> str:
     try:
         hub = HfApi(endpoint=_endpoint())
         hub.create_repo(name, private=private, exist_ok=True)
-        operations = [
-            CommitOperationAdd(FILE_ON_HUB, str(archive)),
-            CommitOperationAdd("README.md", card),
-        ]
+        operations = [CommitOperationAdd(FILE_ON_HUB, str(archive)), CommitOperationAdd("README.md", card)]
         return hub.create_commit(name, operations, commit_message=f"Upload {Path(archive).name}").oid
     except Exception as e:
         why = f"{type(e).__name__}: {e}".split("\n")[0]

@@ -16,18 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from s5.fusion import (
-    Counts,
-    Decision,
-    Vote,
-    class_scores,
-    decide,
-    fuse,
-    gate,
-    is_multi_hot,
-    level,
-    refinement,
-)
+from s5.fusion import Counts, Decision, Vote, class_scores, decide, fuse, gate, is_multi_hot, level, refinement
 from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
@@ -111,11 +100,7 @@ class S5System:
 
     @classmethod
     def from_yaml(
-        cls,
-        path: str | Path,
-        expdir: str | Path = "exp",
-        device: str | None = None,
-        decode: DecodeConfig | None = None,
+        cls, path: str | Path, expdir: str | Path = "exp", device: str | None = None, decode: DecodeConfig | None = None
     ) -> S5System:
         """A system from its YAML and the experiments that it names.
 
@@ -466,10 +451,7 @@ class S5System:
         return self.batch([mixture], fs, None if labels is None else [labels])[0]
 
     def batch(
-        self,
-        mixtures: Sequence[np.ndarray] | np.ndarray,
-        fs: int,
-        labels: Sequence[Sequence[str]] | None = None,
+        self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int, labels: Sequence[Sequence[str]] | None = None
     ) -> list[list[Source]]:
         """Separates several recordings of one length, the networks running on all of them at once.
 

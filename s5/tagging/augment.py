@@ -23,12 +23,7 @@ class LogMelAugment(nn.Module):
     """
 
     def __init__(
-        self,
-        filter_db: float = 0.0,
-        filter_points: int = 6,
-        mel_shift: int = 0,
-        freq_mask: int = 0,
-        time_mask: int = 0,
+        self, filter_db: float = 0.0, filter_points: int = 6, mel_shift: int = 0, freq_mask: int = 0, time_mask: int = 0
     ) -> None:
         super().__init__()
         self.filter_db, self.filter_points, self.mel_shift = filter_db, filter_points, mel_shift

@@ -23,13 +23,7 @@ class Encoder(nn.Module, ABC):
         weights: file or folder of pretrained weights; see :meth:`load_weights`.
     """
 
-    def __init__(
-        self,
-        sampling_rate: int,
-        n_channels: int,
-        feature_dim: int,
-        weights: str | None = None,
-    ) -> None:
+    def __init__(self, sampling_rate: int, n_channels: int, feature_dim: int, weights: str | None = None) -> None:
         super().__init__()
         if n_channels < 1:
             raise InputError("encoder: n_channels", n_channels, "1 or more")
