@@ -7,7 +7,7 @@ lists them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,12 +15,9 @@ import numpy as np
 
 from s5.utils.errors import InputError
 
-Separate = Callable[[tuple[int, ...]], np.ndarray]
-"""At most K class indices -> sources [n, samples]."""
-Rescore = Callable[[np.ndarray], np.ndarray]
-"""Sources [n, samples] -> class scores [n, C + 1] of each, silence last (:func:`s5.fusion.voting.class_scores`)."""
 Request = tuple[int, ...] | np.ndarray
-"""What :func:`refinement` asks for: the sources of these classes, or the class scores of these sources."""
+"""What :func:`refinement` asks for: the sources [n, samples] of these classes, at most K; or the class scores
+[n, C + 1] of these sources, silence last (:func:`s5.fusion.voting.class_scores`)."""
 
 
 @dataclass
@@ -121,36 +118,6 @@ class _Check:
     @property
     def passes(self) -> bool:
         return self.top != len(self.scores) - 1 if self.relabel else self.top == self.label
-
-
-def refine(
-    index: Sequence[int],
-    mixture_scores: np.ndarray,
-    separate: Separate,
-    rescore: Rescore,
-    config: RefineConfig,
-    n_slots: int,
-    distinct: bool = False,
-) -> Refined:
-    """Refines the labels of one mixture; :func:`refinement` with the answers at hand.
-
-    Args:
-        index: class indices of the vote, at most K.
-        mixture_scores: [C + 1] of the mixture.
-        separate: separates.
-        rescore: tags sources.
-        config: the rule.
-        n_slots: K.
-        distinct: labels may not repeat (2025).
-    """
-    steps = refinement(index, mixture_scores, config, n_slots, distinct)
-    answer = None
-    while True:
-        try:
-            request = next(steps) if answer is None else steps.send(answer)
-        except StopIteration as end:
-            return end.value
-        answer = separate(request) if isinstance(request, tuple) else rescore(request)
 
 
 def refinement(

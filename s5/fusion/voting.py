@@ -118,10 +118,8 @@ def decide(
         index, probability = decide_multihot(scores, config.threshold, min(config.n_min, n_slots), n_slots)
         return Decision(index, probability)
     aligned = align_all(posteriors, config.aligned)
-    if config.rule == "average":
-        winner, probability = _average(aligned, weights)
-    else:
-        winner, probability = _vote(aligned, weights, config.gamma)
+    averaged = config.rule == "average"
+    winner, probability = average(aligned, weights) if averaged else vote(aligned, weights, config.gamma)
     active = np.flatnonzero(winner != n_labels)
     probability = np.minimum(probability, 1.0)  # a mean of ones may be rounded to more
     return Decision(winner[active], probability[active], np.stack([p[active, n_labels] for p in aligned]))
@@ -201,19 +199,16 @@ def align_all(posteriors: Sequence[np.ndarray], align: bool = True) -> list[np.n
     return [posteriors[0], *(align_slots(p, posteriors[0]) if align else p for p in posteriors[1:])]
 
 
-def vote(
-    posteriors: Sequence[np.ndarray], weights: Sequence[float], gamma: float = 1.0, align: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+def vote(aligned: Sequence[np.ndarray], weights: Sequence[float], gamma: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Fuses taggers: each gives its top class of a slot ``weight * confidence ** gamma`` points (Eq. (1), Deng et al.).
 
-    Silence is an ordinary candidate. Active slots are moved to the front, in their order; of tied classes the one with
-    the lower index wins (so silence wins no tie); a slot without any point is silent.
+    Silence is an ordinary candidate. Of tied classes the one with the lower index wins (so silence wins no tie); a slot
+    without any point is silent.
 
     Args:
-        posteriors: [K, C + 1] of each tagger.
+        aligned: [K, C + 1] of each tagger, slots aligned (:func:`align_all`).
         weights: alpha of each tagger.
         gamma: confidence power.
-        align: align the slots with those of the first tagger before voting.
 
     Returns:
         Class indices [K] int64 (C is silence), and the winners' shares of their slots' points [K] in 0 .. 1; of one
@@ -225,20 +220,22 @@ def vote(
         >>> labels.tolist(), share.round(3).tolist()
         ([1], [0.536])
     """
-    return _active_first(*_vote(align_all(posteriors, align), weights, gamma), posteriors[0].shape[1] - 1)
+    table, power = np.array([weights], dtype=np.float64), np.array([gamma])
+    winners = slot_winners(aligned, table, power)[0]
+    if len(aligned) == 1:
+        return winners, aligned[0].max(axis=1).astype(np.float64)
+    points = [_vote_scores(rows, table, power)[0][0] for rows in _by_slot(aligned)]
+    return winners, np.array([p.max() / p.sum() if p.any() else 0.0 for p in points])
 
 
-def average(
-    posteriors: Sequence[np.ndarray], weights: Sequence[float], align: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+def average(aligned: Sequence[np.ndarray], weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Fuses taggers by the weighted mean of their distributions, slot by slot (Park et al.'s ensemble, for tracks).
 
-    Ties, empty slots and order as in :func:`vote`.
+    Ties and empty slots as in :func:`vote`.
 
     Args:
-        posteriors: [K, C + 1] of each tagger.
+        aligned: [K, C + 1] of each tagger, slots aligned (:func:`align_all`).
         weights: of each tagger.
-        align: align the slots with those of the first tagger before.
 
     Returns:
         Class indices [K] int64 (C is silence), and their mean probabilities [K].
@@ -249,7 +246,9 @@ def average(
         >>> labels.tolist(), probability.round(3).tolist()
         ([0], [0.475])
     """
-    return _active_first(*_average(align_all(posteriors, align), weights), posteriors[0].shape[1] - 1)
+    table = np.array([weights], dtype=np.float64)
+    winners = slot_winners(aligned, table, np.ones(1), "average")[0]
+    return winners, np.array([_mean_scores(rows, table)[0][0].max() for rows in _by_slot(aligned)])
 
 
 def slot_winners(
@@ -267,8 +266,7 @@ def slot_winners(
         [S, K] class indices, C for silence.
     """
     winners = np.empty((len(weights), len(aligned[0])), dtype=np.int64)
-    for slot in range(winners.shape[1]):
-        rows = [p[slot].astype(np.float64) for p in aligned]
+    for slot, rows in enumerate(_by_slot(aligned)):
         scores, classes = _vote_scores(rows, weights, gammas) if rule == "vote" else _mean_scores(rows, weights)
         silence = len(rows[0]) - 1
         winners[:, slot] = np.where(scores.max(axis=1) > 0, classes[scores.argmax(axis=1)], silence)
@@ -291,27 +289,6 @@ def _mean_scores(rows: Sequence[np.ndarray], weights: np.ndarray) -> tuple[np.nd
     return np.asarray(total / weights.sum(axis=1, keepdims=True)), np.arange(len(rows[0]))
 
 
-def _vote(aligned: Sequence[np.ndarray], weights: Sequence[float], gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Winner of each slot and its share, in the order of the slots."""
-    table, power = np.array([weights], dtype=np.float64), np.array([gamma])
-    winners = slot_winners(aligned, table, power)[0]
-    if len(aligned) == 1:
-        return winners, aligned[0].max(axis=1).astype(np.float64)
-    shares = []
-    for slot in range(len(winners)):
-        points = _vote_scores([p[slot].astype(np.float64) for p in aligned], table, power)[0][0]
-        shares.append(points.max() / points.sum() if points.any() else 0.0)
-    return winners, np.array(shares)
-
-
-def _average(aligned: Sequence[np.ndarray], weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Winner of each slot and its mean probability, in the order of the slots."""
-    table = np.array([weights], dtype=np.float64)
-    winners = slot_winners(aligned, table, np.ones(1), "average")[0]
-    means = [_mean_scores([p[slot].astype(np.float64) for p in aligned], table)[0][0] for slot in range(len(winners))]
-    return winners, np.array([mean.max() for mean in means])
-
-
-def _active_first(winner: np.ndarray, score: np.ndarray, silence: int) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(winner == silence, kind="stable")
-    return winner[order], score[order]
+def _by_slot(aligned: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Each slot's distributions [C + 1] of all taggers, float64."""
+    return [[p[slot].astype(np.float64) for p in aligned] for slot in range(len(aligned[0]))]

@@ -1,4 +1,4 @@
-"""From posteriors to labels: one label a track, or a threshold on independent classes. NumPy only."""
+"""From multi-hot posteriors to labels: a threshold on independent classes. NumPy only."""
 
 from __future__ import annotations
 
@@ -25,26 +25,6 @@ class MultiHotDecision:
 
     def __post_init__(self) -> None:
         _check(self.n_min, self.n_max)
-
-
-def decide_tracks(posterior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The top class of each track (of tied classes the one with the lower index).
-
-    Args:
-        posterior: [K, C + 1], rows sum to 1, silence last.
-
-    Returns:
-        Class indices [K] int64 (C is silence) and their probabilities [K] float64.
-
-    Example:
-        >>> index, probability = decide_tracks(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]))
-        >>> index.tolist(), probability.tolist()
-        ([0, 2], [0.7, 0.8])
-    """
-    if posterior.ndim != 2:
-        raise ValueError(f"posterior of shape {posterior.shape}, expected [K, C + 1]")
-    index = posterior.argmax(axis=1).astype(np.int64)
-    return index, posterior[np.arange(len(index)), index].astype(np.float64)
 
 
 def decide_multihot(
