@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import re
@@ -195,8 +196,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 def describe(archive: str | Path) -> Description:
     """What an archive tells of itself, without unpacking it. Raises InputError for a file that is no archive."""
     contents = read_zip(Path(archive))
-    where = f"{archive}: archive.yaml"
-    manifest: Manifest = parse(Manifest, _read_yaml(contents["archive.yaml"], where), where)
+    manifest = _manifest(contents["archive.yaml"], f"{archive}: archive.yaml")
     figures = parse_json(contents.get("scores.json", b"{}"), f"{archive}: scores.json", "figures of test sets")
     sets: dict[str, Figures] = parse(dict[str, Figures], figures, f"{archive}: scores.json")
     parts = {name: {"metrics": found.metrics, "counts": found.counts} for name, found in sets.items()}
@@ -210,9 +210,7 @@ def check_folder(folder: str | Path) -> SystemConfig:
         InputError: a file is missing, changed or of no archive; a system that names files outside.
     """
     folder = Path(folder)
-    manifest: Manifest = parse(Manifest, load_yaml(folder / "archive.yaml"), folder / "archive.yaml")
-    if manifest.format != FORMAT:
-        raise InputError(folder / "archive.yaml", f"format {manifest.format}", FORMAT)
+    manifest = _manifest(read_bytes(folder / "archive.yaml"), folder / "archive.yaml")
     for name, expected in manifest.files.items():
         if not _NAME.fullmatch(name):
             raise InputError(folder / "archive.yaml", f"file {name}", "those of an archive")
@@ -343,8 +341,6 @@ def _manifest_bytes(folder: Path) -> bytes | None:
 
 def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
     """A zip file without anything that changes from run to run, under a temporary name first."""
-    import io
-
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
@@ -370,20 +366,16 @@ def read_zip(path: Path) -> dict[str, bytes]:
             contents[info.filename] = archive.read(info)
     if "archive.yaml" not in contents:
         raise InputError(path, "no archive.yaml", "a model archive")
-    named = set(_names(contents["archive.yaml"], path))
-    if named != set(contents) - {"archive.yaml"}:
-        odd = sorted(named ^ (set(contents) - {"archive.yaml"}))[0]
-        raise InputError(path, f"{odd} in one of archive.yaml and the archive", "in both")
+    named = _manifest(contents["archive.yaml"], f"{path}: archive.yaml").files
+    if odd := named.keys() ^ (contents.keys() - {"archive.yaml"}):
+        raise InputError(path, f"{min(odd)} in one of archive.yaml and the archive", "in both")
     return contents
 
 
-def _names(manifest: bytes, where: Path) -> list[str]:
-    """Names of the files that a manifest lists."""
-    data = _read_yaml(manifest, f"{where}: archive.yaml")
-    if not isinstance(data.get("files"), dict):
-        raise InputError(f"{where}: archive.yaml", "no list of files", "a manifest")
-    return [str(name) for name in data["files"]]
-
-
-def _read_yaml(content: bytes, where: str) -> dict[str, Any]:
-    return read_yaml(parse_text(content, where, "a YAML file"), where)
+def _manifest(content: bytes, where: object) -> Manifest:
+    """The content of ``archive.yaml``. Raises InputError for another format."""
+    data = read_yaml(parse_text(content, where, "a YAML file"), where)
+    if data.get("format") != FORMAT:
+        raise InputError(where, f"format {data.get('format')}", FORMAT)
+    manifest: Manifest = parse(Manifest, data, where)
+    return manifest

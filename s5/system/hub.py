@@ -10,15 +10,10 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from s5.system.archive import FILE_ON_HUB, check_folder, read_bytes, read_zip, unpack
 from s5.utils.config import IN_REPOSITORY, ROOT, resolve
 from s5.utils.errors import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from s5.system.config import SystemConfig
-from s5.system.sizes import split_size, system_keys, system_origins, training_keys, training_origins
+from s5.system.sizes import from_file, resolve_system, resolve_training, split_size
 from s5.utils.config import ROOT, resolve
 from s5.utils.files import write_text
 from s5.utils.text import read_text
@@ -24,7 +24,14 @@ COLUMN = 60
 
 def describe_system(system: str | Path) -> str:
     """A system and below ``trainings`` its trainings by their folders, as YAML with a comment a line."""
-    return describe(*_all(system))
+    config, (values, files), size = SystemConfig.load(system), resolve_system(system), split_size(system)[1]
+    values["trainings"], files["trainings"] = {}, {}
+    for model in [*config.taggers, *config.separators]:
+        for phase in model.phases():
+            known = all(resolve(file).is_file() for file in model.files(phase))  # a system decodes without
+            keys: Any = resolve_training(model.files(phase), size) if known else (None, None)
+            values["trainings"][model.folder(phase)], files["trainings"][model.folder(phase)] = keys
+    return describe(values, files)
 
 
 def describe(values: Mapping[str, Any], files: Mapping[str, Any]) -> str:
@@ -32,9 +39,10 @@ def describe(values: Mapping[str, Any], files: Mapping[str, Any]) -> str:
 
     Args:
         values: plain data.
-        files: the same with a file in the place of each value, see :func:`s5.utils.config.origins`.
+        files: the same with a file in the place of each value, see :class:`s5.system.sizes.Keys`.
     """
-    return "".join(f"{line}\n" for line in _commented(_lines(values, files)))
+    lines = _lines(values, files)
+    return "".join(f"{line}\n" if file is None else f"{line:<{COLUMN}} # {_short(file)}\n" for line, file in lines)
 
 
 def write_system(folder: str | Path, system: str | Path, where: object) -> None:
@@ -57,20 +65,6 @@ def write_origins(folder: str | Path, text: str) -> None:
     write_text(Path(folder, FILE), title + text)
 
 
-def _all(system: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The system and below ``trainings``, by the folders, its trainings; and the files that all of it comes from."""
-    config = SystemConfig.load(system)
-    values, files = system_keys(system), system_origins(system)
-    values["trainings"], files["trainings"] = {}, {}
-    size = split_size(system)[1]
-    for model in [*config.taggers, *config.separators]:
-        for phase in model.phases():
-            known = all(resolve(file).is_file() for file in model.files(phase))  # a system decodes without
-            values["trainings"][model.folder(phase)] = training_keys(model.files(phase), size) if known else None
-            files["trainings"][model.folder(phase)] = training_origins(model.files(phase), size) if known else None
-    return values, files
-
-
 def _lines(value: Mapping[str, Any], file: Any, indent: str = "") -> Iterator[tuple[str, Any]]:
     """The lines of a mapping in YAML, each with the file that its value comes from, or None."""
     for key, part in value.items():
@@ -81,20 +75,11 @@ def _lines(value: Mapping[str, Any], file: Any, indent: str = "") -> Iterator[tu
         elif isinstance(part, list) and part and all(isinstance(entry, dict) and entry for entry in part):
             yield f"{indent}{_plain(key)}:", None
             for i, entry in enumerate(part):
-                own = origin[i] if isinstance(origin, list) else _everywhere(entry, origin)
+                own = origin[i] if isinstance(origin, list) else from_file(entry, origin)
                 for n, (line, name) in enumerate(_lines(entry, own, f"{indent}  ")):
                     yield (line if n else f"{indent}- {line.removeprefix(f'{indent}  ')}"), name
         else:
             yield f"{indent}{_plain(key)}: {_plain(part)}", origin if isinstance(origin, Path) else None
-
-
-def _everywhere(value: Any, file: Any) -> Any:
-    return {key: _everywhere(part, file) for key, part in value.items()} if isinstance(value, dict) else file
-
-
-def _commented(lines: Iterator[tuple[str, Any]]) -> Iterator[str]:
-    for line, file in lines:
-        yield line if file is None else f"{line:<{COLUMN}} # {_short(file)}"
 
 
 def _short(file: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from s5.utils.config import ROOT, load_inherited, load_yaml, merge, origins, parse, resolve, working_folder, yaml_chain
 from s5.utils.errors import InputError, one_of
@@ -70,29 +70,30 @@ def system_files(system: str | Path) -> list[Path]:
     return [*yaml_chain(path), *([file] if file else [])]
 
 
+class Keys(NamedTuple):
+    """Keys of a system or a training, with all that they inherit.
+
+    Attributes:
+        values: the keys.
+        files: the same with, in the place of each value that is no mapping, the file that it comes from.
+    """
+
+    values: dict[str, Any]
+    files: dict[str, Any]
+
+    def under(self, values: dict[str, Any], files: dict[str, Any]) -> Keys:
+        """These keys with others laid over them."""
+        return Keys(merge(self.values, values), merge(self.files, files))
+
+
 def system_keys(system: str | Path) -> dict[str, Any]:
     """The keys of a system with all that it inherits, at its size."""
-    return _system(system)[0]
-
-
-def system_origins(system: str | Path) -> dict[str, Any]:
-    """:func:`system_keys` with, in the place of each value, the file that it comes from."""
-    return _system(system)[1]
+    return resolve_system(system).values
 
 
 def training_keys(files: Sequence[str], size: str = FULL) -> dict[str, Any]:
-    """The keys of a training.
-
-    Args:
-        files: YAMLs of its phases up to the one that is asked for; each lies over the ones before it.
-        size: of the system.
-    """
-    return _training(files, size)[0]
-
-
-def training_origins(files: Sequence[str], size: str = FULL) -> dict[str, Any]:
-    """:func:`training_keys` with, in the place of each value, the file that it comes from."""
-    return _training(files, size)[1]
+    """The keys of a training; arguments as of :func:`resolve_training`."""
+    return resolve_training(files, size).values
 
 
 def today(keys: dict[str, Any]) -> dict[str, Any]:
@@ -102,43 +103,48 @@ def today(keys: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in keys.items() if k != "bf16"} | {"precision": "bf16" if keys["bf16"] else "fp32"}
 
 
-def _system(system: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def resolve_system(system: str | Path) -> Keys:
+    """The keys of a system with all that it inherits, at its size."""
     path, size = split_size(system)
-    values, files = today(load_inherited(path)), origins(path)
-    if "bf16" in files and "bf16" not in values:
-        files["precision"] = files.pop("bf16")
+    keys = Keys(today(load_inherited(path)), origins(path))
+    if "bf16" in keys.files and "bf16" not in keys.values:
+        keys.files["precision"] = keys.files.pop("bf16")
     for kind in KINDS:
-        if isinstance(values.get(kind), dict):
-            gone = [name for name, entry in values[kind].items() if entry is None]
-            for table in (values, files):
+        if isinstance(keys.values.get(kind), dict):
+            gone = [name for name, entry in keys.values[kind].items() if entry is None]
+            for table in keys:
                 table[kind] = {name: entry for name, entry in table[kind].items() if name not in gone}
     file = size_file(size)
     if file is None:
-        return values, files
+        return keys
     laid = _load(file)
-    values, files = _replaced(values, laid.system), _replaced(files, _named(laid.system, file))
+    keys = Keys(_replaced(keys.values, laid.system), _replaced(keys.files, from_file(laid.system, file)))
     for kind in KINDS:
         entries: dict[str, dict[str, Any]] = getattr(laid, kind)
-        names = values[kind] if isinstance(values.get(kind), dict) else {}
+        names = keys.values[kind] if isinstance(keys.values.get(kind), dict) else {}
         for name in names:
             if name not in entries:
                 raise InputError(f"{file}: key {kind}", f"no {name}, which {path} has", "an entry of this name")
         own = {kind: {name: entries[name] for name in names}}
-        values, files = merge(values, own), merge(files, _named(own, file))
-    return values, files
+        keys = keys.under(own, from_file(own, file))
+    return keys
 
 
-def _training(files: Sequence[str], size: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    values: dict[str, Any] = {}
-    sources: dict[str, Any] = {}
-    over = size_file(size)
+def resolve_training(files: Sequence[str], size: str = FULL) -> Keys:
+    """The keys of a training.
+
+    Args:
+        files: YAMLs of its phases up to the one that is asked for; each lies over the ones before it.
+        size: of the system.
+    """
+    keys, over = Keys({}, {}), size_file(size)
     sections = _load(over).trainings if over else {}
     for file in files:
-        values, sources = merge(values, load_inherited(file)), merge(sources, origins(file))
+        keys = keys.under(load_inherited(file), origins(file))
         for part in reversed(yaml_chain(file)):
             section = sections.get(part.stem, {})
-            values, sources = merge(values, section), merge(sources, _named(section, over))
-    return values, sources
+            keys = keys.under(section, from_file(section, over))
+    return keys
 
 
 def _load(file: Path) -> SizeConfig:
@@ -146,8 +152,9 @@ def _load(file: Path) -> SizeConfig:
     return config
 
 
-def _named(value: Any, file: Any) -> Any:
-    return {key: _named(part, file) for key, part in value.items()} if isinstance(value, dict) else file
+def from_file(value: Any, file: Any) -> Any:
+    """A file in the place of each value that is no mapping."""
+    return {key: from_file(part, file) for key, part in value.items()} if isinstance(value, dict) else file
 
 
 def _replaced(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

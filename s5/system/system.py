@@ -22,13 +22,14 @@ from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
 from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
 from s5.system.sizes import split_size
+from s5.system.trained import ModelMeta, read_meta
 from s5.utils.errors import InputError, one_of
 
 NETWORKS = ("s5.system.model", "s5.tagging.tagger", "s5.separation")
 """Modules that a system imports when it first runs a network."""
 
 Separated = tuple[np.ndarray, Vote, Mapping[str, np.ndarray], Mapping[str, np.ndarray] | None]
-"""A mixture [M, samples], its vote, separators' outputs and taggers' posteriors; see :meth:`S5System.finish`."""
+"""A mixture, its vote, separators' outputs and taggers' posteriors: the arguments of :meth:`S5System.finish`."""
 SHORTEST = 0.5
 """Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
 
@@ -189,33 +190,28 @@ class S5System:
                 raise InputError(f"{self.where}: key fusion", f"label {label}", one_of(first.labels.names, label))
         return loaded
 
-    def _any(self) -> Any:
-        """What all models share, of one that is loaded, else as the first tagger's experiment says."""
-        for kind in ("separators", "taggers"):
-            for model in self.__dict__.get(kind, {}).values():
-                return model
-        return self._facts
-
     @cached_property
-    def _facts(self) -> Any:
-        from s5.system.trained import read_meta
-
+    def _meta(self) -> ModelMeta:
+        """What all models share: of one that is loaded, else as the first tagger's experiment says."""
+        loaded = [model for kind in ("separators", "taggers") for model in vars(self).get(kind, {}).values()]
+        if loaded:
+            return ModelMeta(loaded[0].labels, loaded[0].n_slots, loaded[0].sampling_rate)
         return read_meta(self.expdir / self.config.taggers[0].folder())
 
     @property
     def labels(self) -> LabelSet:
         """The label set of the models."""
-        return self._any().labels
+        return self._meta.labels
 
     @property
     def n_slots(self) -> int:
         """K, sources a mixture at most."""
-        return self._any().n_slots
+        return self._meta.n_slots
 
     @property
     def sampling_rate(self) -> int:
         """In Hz, of the models."""
-        return self._any().sampling_rate
+        return self._meta.sampling_rate
 
     @property
     def n_channels(self) -> int:
@@ -350,13 +346,12 @@ class S5System:
             results.append(result)
         refined = [i for i, (_, vote, _, _) in enumerate(given) if self.config.refine is not None and not vote.given]
         steps = {i: self._refinement(results[i], given[i][3]) for i in refined}
-        answers: dict[int, np.ndarray | None] = dict.fromkeys(refined)
+        answers: dict[int, Any] = dict.fromkeys(refined)
         while steps:
             asked: dict[int, Request] = {}
             for i in list(steps):
-                answer = answers[i]
                 try:
-                    asked[i] = next(steps[i]) if answer is None else steps[i].send(answer)
+                    asked[i] = steps[i].send(answers[i])
                 except StopIteration as end:
                     del steps[i]
                     results[i] = self._refined(results[i], end.value)
@@ -380,7 +375,7 @@ class S5System:
         self, result: Result, posteriors: Mapping[str, np.ndarray] | None
     ) -> Generator[Request, np.ndarray, Refined]:
         """The steps of refining one result."""
-        if posteriors is None:
+        if not posteriors:
             raise InputError("posteriors", "none", "those of all taggers: a refinement needs them")
         assert self.config.refine is not None
         given = [posteriors[m.name] for m in self.config.taggers]
@@ -478,21 +473,21 @@ class S5System:
         length = x.shape[2]
         x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
         x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may be none at ours
-        given: list[dict[str, np.ndarray] | None]
+        posteriors: list[dict[str, np.ndarray]] = [{} for _ in x]
         if labels is None:
-            posteriors = self.tag(x)
-            given = [{name: table[i] for name, table in posteriors.items()} for i in range(len(x))]
-            votes = [self.vote(one, self.labels, self.n_slots) for one in given if one is not None]
+            for name, table in self.tag(x).items():
+                for one, posterior in zip(posteriors, table, strict=True):
+                    one[name] = posterior
+            votes = [self.vote(one, self.labels, self.n_slots) for one in posteriors]
         else:
-            given = [None] * len(x)
-            votes = [Vote(names, [1.0] * len(names), given=True) for names in (self._known(row) for row in labels)]
+            votes = [Vote(self._known(names), [1.0] * len(names), given=True) for names in labels]
         active = [i for i, vote in enumerate(votes) if vote.labels]
         found = self.separate(x[active], [votes[i].labels for i in active]) if active else {}
-        place = {i: n for n, i in enumerate(active)}
-        outputs = [
-            {name: table[place[i]] for name, table in found.items()} if i in place else {} for i in range(len(x))
-        ]
-        results = self.finish_all(list(zip(x, votes, outputs, given, strict=True)))
+        outputs: list[dict[str, np.ndarray]] = [{} for _ in x]
+        for name, table in found.items():
+            for i, sources in zip(active, table, strict=True):
+                outputs[i][name] = sources
+        results = self.finish_all(list(zip(x, votes, outputs, posteriors, strict=True)))
         return [self._sources(result, fs, length) for result in results]
 
     def _long(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None) -> list[Source]:
