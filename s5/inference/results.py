@@ -17,6 +17,7 @@ Numbers in text keep every bit: what a stage reads is what the one before comput
 from __future__ import annotations
 
 import io
+import math
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -370,19 +371,20 @@ def _of(utts: Iterable[str], path: Path) -> Rows:
 
 def _numbers(labels: Rows, path: Path) -> dict[str, list[float]]:
     """The lines of some utterances: a number from 0 to 1 for each label."""
-    return {utt: _row(row, len(labels[utt]), f"{path}: {utt}") for utt, row in _of(list(labels), path).items()}
-
-
-def _row(words: Sequence[str], n_labels: int, where: str) -> list[float]:
-    if len(words) != n_labels:
-        raise InputError(where, f"{len(words)} probabilities", f"{n_labels}, one a label")
-    numbers = []
-    for word in words:
-        try:
-            number = float(word)
-        except ValueError:
-            number = -1.0
-        if not 0 <= number <= 1:
-            raise InputError(where, word, "a probability from 0 to 1")
-        numbers.append(number)
+    numbers = {}
+    for utt, words in _of(labels, path).items():
+        if len(words) != len(labels[utt]):
+            raise InputError(f"{path}: {utt}", f"{len(words)} probabilities", f"{len(labels[utt])}, one a label")
+        numbers[utt] = [probability(word, f"{path}: {utt}") for word in words]
     return numbers
+
+
+def probability(word: str, where: object) -> float:
+    """A number of a text file. Raises InputError if it is no probability."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise InputError(where, word, "a probability from 0 to 1")
+    return number

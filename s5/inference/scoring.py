@@ -6,7 +6,6 @@ The estimates may come from any system: files named as in the challenge, <utt>_<
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from s5.data import DataDir, read_audio
 from s5.data.names import SourceFile, audio_files, find_source_files, source_name
+from s5.inference.results import probability
 from s5.labels import SILENCE, LabelSet
 from s5.metrics import active, score_mixture
 from s5.utils.errors import InputError
@@ -239,21 +239,11 @@ def read_probabilities(path: Path, estimates: dict[str, Slots]) -> dict[str, lis
         n = len(estimates[utt])
         if len(words) < n:
             raise InputError(where, f"{len(words)} probabilities", f"one for each of {n} slots of {utt}")
-        found[utt] = [_probability(where, word) for word in words][:n]
+        found[utt] = [probability(word, where) for word in words][:n]
     for utt, slots in estimates.items():
         if slots and utt not in found:
             raise InputError(path, f"no line for {utt}", f"probabilities of its {len(slots)} slots")
     return found
-
-
-def _probability(where: str, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not 0.0 <= value <= 1.0:
-        raise InputError(where, word, "a probability from 0 to 1")
-    return value
 
 
 def score_one(

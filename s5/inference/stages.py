@@ -9,11 +9,11 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from s5.system.system import NETWORKS, Result, S5System, Windows
 from s5.utils.errors import InputError
 from s5.utils.parallel import run_batches
 from s5.utils.shards import Shards, whole_folder
+
+Out = TypeVar("Out")
 
 CHANGES = "changes"
 """Table of a shard of stage 10: slots that the gate silenced, then the refinement's counts."""
@@ -38,36 +40,27 @@ def spread(data: DataDir, num: int | None) -> DataDir:
     return replace(data, utts=[data.utts[i] for i in places])
 
 
-def tag(
-    system: S5System,
-    data: DataDir,
-    out: str | Path,
-    utts: Sequence[str] | None = None,
-    nj: int = 1,
-    shards: Shards | None = None,
-) -> None:
+def tag(system: S5System, data: DataDir, out: str | Path, nj: int = 1, shards: Shards | None = None) -> None:
     """Writes ``posteriors/<tagger>.ark`` and ``.scp``: K x (C + 1) matrices, or 1 x C of multi-hot taggers.
 
     The label set and K stand beside them, in ``labels.txt`` and ``n_slots``.
     """
-    utts = list(utts or data.utts)
     folder, taggers = Results(out).posteriors.folder, [model.name for model in system.config.taggers]
 
     def write(items: Sequence[str], part: Path) -> None:
-        job, n_processes = _Tag(system, data), processes(system, nj)
-        found = list(run_batches(job, items, system.batch_size, n_processes, "tag", NETWORKS))
+        found = _run(system, _Tag(system, data), items, nj, "tag")
         tables = {name: {utt: one[name] for utt, one in zip(items, found, strict=True)} for name in taggers}
         Posteriors(part).write(tables, folder)
 
     if shards and not shards.joins:
-        with shards.writing(utts) as part:
-            write(shards.part(utts, shards.index or 0), part)
+        with shards.writing(data.utts) as part:
+            write(shards.part(data.utts, shards.index or 0), part)
         return
     with whole_folder(folder) as partial:
         if shards:
-            Posteriors(partial).join(list(shards.parts(utts)), taggers, folder)
+            Posteriors(partial).join(list(shards.parts(data.utts)), taggers, folder)
         else:
-            write(utts, partial)
+            write(data.utts, partial)
         Posteriors(partial).write_facts(system.labels, system.n_slots)
 
 
@@ -85,42 +78,27 @@ def copy_oracle_labels(data: DataDir, out: str | Path) -> None:
     Results(out).write_votes({utt: Vote(row, [1.0] * len(row)) for utt, row in labels.items()})
 
 
-def separate(
-    system: S5System,
-    data: DataDir,
-    out: str | Path,
-    utts: Sequence[str] | None = None,
-    nj: int = 1,
-    shards: Shards | None = None,
-) -> None:
+def separate(system: S5System, data: DataDir, out: str | Path, nj: int = 1, shards: Shards | None = None) -> None:
     """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
-    utts = list(utts or data.utts)
     results = Results(out)
-    rows = results.labels(utts)
+    rows = results.labels(data.utts)
     with whole_folder(results.separated.folder, shards) as partial:
         for model in system.config.separators:
             (partial / model.name).mkdir(exist_ok=True)
         job = _Separate(system, data, rows, Separated(partial))
-
-        def write(items: Sequence[str]) -> None:
-            for _ in run_batches(job, items, system.batch_size, processes(system, nj), "separate", NETWORKS):
-                pass
-
         if shards is None:
-            write(utts)
+            _run(system, job, data.utts, nj, "separate")
         elif shards.joins:
-            for _ in shards.parts(utts):
-                pass
+            list(shards.parts(data.utts))
         else:
-            with shards.writing(utts):
-                write(shards.part(utts, shards.index or 0))
+            with shards.writing(data.utts):
+                _run(system, job, shards.part(data.utts, shards.index or 0), nj, "separate")
 
 
 def fuse(
     system: S5System,
     data: DataDir,
     out: str | Path,
-    utts: Sequence[str] | None = None,
     nj: int = 1,
     oracle: bool = False,
     shards: Shards | None = None,
@@ -136,8 +114,7 @@ def fuse(
     Returns:
         What the refinement did, which is in the log too; None without one, and of a shard.
     """
-    utts = list(utts or data.utts)
-    results, config = Results(out), system.config
+    utts, results, config = data.utts, Results(out), system.config
     gate, refine = (None, None) if oracle else (config.gate, config.refine)
     votes = results.votes(utts, system.gate_taggers() if gate else (), given=oracle)
     posteriors = results.posteriors.load([model.name for model in config.taggers]) if refine else None
@@ -145,8 +122,12 @@ def fuse(
     def write(items: Sequence[str], estimates: Path, tables: Path) -> Rows:
         """Writes estimates, and final labels into another folder; what gate and refinement did by utterance."""
         job = _Fuse(system, data, votes, posteriors, results.separated, Estimates(estimates))
-        size, n_processes = (system.batch_size, processes(system, nj)) if refine else (1, nj)
-        found = run_batches(job, items, size, n_processes, "fuse", NETWORKS if refine or job.sharpens else ())
+        if refine:
+            found = _run(system, job, items, nj, "fuse")
+        else:
+            found = list(
+                run_batches(job, items, 1, nj, "fuse", NETWORKS if any(config.fusion.sharpen.values()) else ())
+            )
         final, changes = {}, {}
         for utt, (result, clipped) in zip(items, found, strict=True):
             for name, what in clipped.items():
@@ -212,13 +193,17 @@ def separate_file(
     Raises:
         InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many.
     """
+    from s5.separation.windows import separate_long_file
+
     channels, n_samples, fs = audio_info(recording)
     if channels != system.n_channels:
         raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
     folder, name = Path(folder), Path(recording).stem
     if n_samples > system.decode.window * fs:
         with _outputs(folder, name) as partial:
-            results = _separate_long(system, recording, partial, fs, labels)
+            decode, windows = system.decode, Windows(system, fs, labels)
+            files = separate_long_file(recording, partial, windows, decode.window, decode.overlap, system.batch_size)
+            results = [(Written(f.path, f.track.label, windows.best[f.track.label]), f.clipped) for f in files]
     else:
         mixture, fs = read_audio(recording)
         sources = system(mixture, fs, labels)
@@ -256,16 +241,6 @@ def _say_clipped(name: str, clipped: Clipped, recording: str) -> None:
     if clipped.samples:
         factor = f"{0.95 / clipped.peak:.2g}"  # rounding adds less than a twentieth
         logging.warning("%s: %s; multiply %s by %s or less and separate it again", name, clipped, recording, factor)
-
-
-def _separate_long(
-    system: S5System, recording: str | Path, folder: Path, fs: int, labels: Sequence[str] | None
-) -> list[tuple[Written, Clipped]]:
-    from s5.separation.windows import separate_long_file
-
-    decode, windows = system.decode, Windows(system, fs, labels)
-    files = separate_long_file(recording, folder, windows, decode.window, decode.overlap, system.batch_size)
-    return [(Written(file.path, file.track.label, windows.best[file.track.label]), file.clipped) for file in files]
 
 
 @dataclass
@@ -321,11 +296,6 @@ class _Fuse:
     separated: Separated
     folder: Estimates
 
-    @property
-    def sharpens(self) -> bool:
-        """Whether masks are sharpened."""
-        return any(self.system.config.fusion.sharpen.values())
-
     def __call__(self, utts: Sequence[str]) -> list[_Fused]:
         given, rates = [], []
         for utt in utts:
@@ -357,21 +327,24 @@ def processes(system: S5System, nj: int) -> int:
     return nj
 
 
+def _run(
+    system: S5System, job: Callable[[Sequence[str]], list[Out]], utts: Sequence[str], nj: int, name: str
+) -> list[Out]:
+    """The results of a job that runs networks, one an utterance."""
+    return list(run_batches(job, utts, system.batch_size, processes(system, nj), name, NETWORKS))
+
+
 def _by_shape(system: S5System, data: DataDir, utts: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Utterances whose mixtures have one shape, and the mixtures [B, M, samples]."""
     groups: dict[tuple[int, ...], dict[str, np.ndarray]] = {}
     for utt in utts:
-        mixture = _mixture(system, data, utt)
+        mixture, fs = data.mixture(utt)
+        if fs != system.sampling_rate:
+            expected = f"{system.sampling_rate} Hz, as the models were trained"
+            raise InputError(f"{data.path}: {utt}", f"{fs} Hz", expected)
         groups.setdefault(mixture.shape, {})[utt] = mixture
     for group in groups.values():
         yield list(group), np.stack(list(group.values()))
-
-
-def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:
-    mixture, fs = data.mixture(utt)
-    if fs != system.sampling_rate:
-        raise InputError(f"{data.path}: {utt}", f"{fs} Hz", f"{system.sampling_rate} Hz, as the models were trained")
-    return mixture
 
 
 @contextmanager
