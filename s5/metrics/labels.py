@@ -26,9 +26,10 @@ class Counts(NamedTuple):
         """Whether every label is right, repeated ones included; true for silence on either side."""
         return self.fp == self.fn == 0
 
-    def plus(self, other: Counts) -> Counts:
-        """The sum of both."""
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+    @classmethod
+    def sum(cls, counts: Iterable[Counts]) -> Counts:
+        """The sum of several."""
+        return cls(*map(sum, zip(*counts, strict=True)))
 
 
 def active(labels: Iterable[str]) -> list[str]:
@@ -62,7 +63,4 @@ def label_counts(est_labels: Sequence[str], ref_labels: Sequence[str]) -> Counts
         >>> label_counts(["Speech", "Speech", "silence"], ["Speech", "Cough", "Speech"])
         Counts(tp=2, fp=0, fn=1)
     """
-    total = Counts()
-    for counts in label_counts_by_class(est_labels, ref_labels).values():
-        total = total.plus(counts)
-    return total
+    return Counts.sum(label_counts_by_class(est_labels, ref_labels).values())

@@ -11,7 +11,7 @@ import numpy as np
 
 from s5.labels import SILENCE
 from s5.metrics.bootstrap import Bootstrap
-from s5.metrics.class_aware import Pair, Select, levels, pair, repeats
+from s5.metrics.class_aware import Select, levels, pair, repeats
 from s5.metrics.confusion import confused, confusion_matrix
 from s5.metrics.labels import Counts, active, label_counts_by_class
 from s5.metrics.sdr import is_silent
@@ -44,15 +44,8 @@ def score_mixture(
 
     Args:
         utt: name of the mixture.
-        est_labels: label of each estimate, ``silence`` for a silent slot.
-        est: estimates [n, samples].
-        ref_labels: label of each reference, ``silence`` for a silent slot.
-        ref: references [m, samples].
-        mixture: reference channel of the mixture [samples].
+        est_labels, est, ref_labels, ref, mixture, select, penalty_fn, penalty_fp: as in :func:`s5.metrics.capi_sdri`.
         probabilities: confidence of each estimate, in the order of ``est_labels``.
-        select: pairing within a class, see :func:`s5.metrics.capi_sdri`.
-        penalty_fn: value of a missed source in dB.
-        penalty_fp: value of a false one in dB.
         scene: what is known of how the mixture was made: ``snr`` of each reference in dB, in the order of
             ``ref_labels`` (None where it is silent); ``angle``, the smallest between two sources of one class in
             degrees, or None; ``room``, a name.
@@ -89,7 +82,7 @@ def score_mixture(
         "CA-SDRi": None if repeats(ref_labels) else as_in_2025.value(penalty_fn, penalty_fp),
         "PI-SDRi": without_labels.value(penalty_fn, penalty_fp),
         **matching.counts._asdict(),
-        "pairs": [_pair_row(found) for found in sorted(matching.pairs, key=lambda found: found.ref)],
+        "pairs": [{**asdict(p), "sdri": p.sdri} for p in sorted(matching.pairs, key=lambda p: p.ref)],
         "confused": [list(cell) for cell in confused(est_labels, ref_labels, given, matching)],
         **({} if scene is None else {"scene": dict(scene)}),
         **({"silent_refs": silent} if silent else {}),
@@ -201,11 +194,8 @@ class Scorer:
     def _class(self, label: str) -> _Group:
         """Counts, accuracies and SDR improvements of a class."""
         terms = class_terms(self.rows, label, self.penalty_fn, self.penalty_fp)
-        counts = Counts()
-        for row in self.rows:
-            found = label_counts_by_class(row["est_labels"], row["ref_labels"])
-            counts = counts.plus(found.get(label, Counts()))
-        return {**counts._asdict(), **terms.values()}, terms
+        found = (label_counts_by_class(row["est_labels"], row["ref_labels"]) for row in self.rows)
+        return {**Counts.sum(one.get(label, Counts()) for one in found)._asdict(), **terms.values()}, terms
 
     def _snrs(self) -> dict[str, _Group]:
         """Found and missed sources by SNR."""
@@ -240,12 +230,9 @@ def summarise(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
     """
     rows = list(rows)
     counts = [counts_of(row) for row in rows]
-    total = Counts()
-    for one in counts:
-        total = total.plus(one)
     scored = sum(row["CAPI-SDRi"] is not None for row in rows)
     numbers = {"mixtures": len(rows), "scored": scored, "correct": sum(one.correct for one in counts)}
-    return {"metrics": mixture_terms(rows).values(), "counts": {**numbers, **total._asdict()}}
+    return {"metrics": mixture_terms(rows).values(), "counts": {**numbers, **Counts.sum(counts)._asdict()}}
 
 
 def warnings(rows: Iterable[Row]) -> list[str]:
@@ -293,10 +280,6 @@ def _range(value: float | None, step: float) -> tuple[float, float] | None:
 def _name(key: Any) -> str:
     """Of a number, a name, or a range of numbers: ``5..10``."""
     return f"{key[0]:g}..{key[1]:g}" if isinstance(key, tuple) else str(key)
-
-
-def _pair_row(found: Pair) -> Row:
-    return {**asdict(found), "sdri": found.sdri}
 
 
 def _last_of_each(labels: Sequence[str]) -> list[str]:

@@ -62,8 +62,9 @@ def pairwise_sdr(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray:
         [[20.0, -2.6], [-2.6, 20.0]]
     """
     estimate, reference = as_waveforms(estimate, "estimate"), as_waveforms(reference, "reference")
-    if len(estimate) and len(reference):
-        _check_length(estimate[0], reference[0])
+    if len(estimate) and len(reference) and estimate.shape[1] != reference.shape[1]:
+        found = f"estimate has {estimate.shape[1]} samples, reference {reference.shape[1]}"
+        raise ValueError(f"{found}: expected the same")
     matrix = pairwise_levels(list(estimate), list(reference))
     if not np.isfinite(matrix).all():
         check_finite(estimate, "estimate")
@@ -139,11 +140,6 @@ def check_finite(array: np.ndarray, name: str) -> None:
 
 def _as_float(array: np.ndarray) -> np.ndarray:
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
-
-
-def _check_length(estimate: np.ndarray, reference: np.ndarray) -> None:
-    if estimate.shape != reference.shape:
-        raise ValueError(f"estimate has {len(estimate)} samples, reference {len(reference)}: expected the same")
 
 
 def _energy(waveforms: np.ndarray) -> np.ndarray:

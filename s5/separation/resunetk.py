@@ -8,6 +8,7 @@ parameters, same output (Nguyen et al., section 3.2). With ``single_query`` it i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -279,10 +280,10 @@ class ResUNetK(nn.Module):
         self.compression, self.intensity, self.checkpointing = compression, intensity, checkpointing
         self.single_query = single_query
         self.slots_a_pass = 1 if single_query else n_slots
-        self.time_ratio = _product(p[0] for p in pools)
+        self.time_ratio = math.prod(p[0] for p in pools)
         name, size = ("n_bands", n_bands) if n_bands else ("half of n_fft", n_fft // 2)
-        if size % _product(p[1] for p in pools):
-            raise InputError(f"ResUNetK: {name}", size, f"a multiple of {_product(p[1] for p in pools)} (the pools)")
+        if size % math.prod(p[1] for p in pools):
+            raise InputError(f"ResUNetK: {name}", size, f"a multiple of {math.prod(p[1] for p in pools)} (the pools)")
         n_inputs = n_channels + (n_channels - 1 if intensity else 0)
         self.mask_channels = mask_channels or n_channels
         if not 1 <= self.mask_channels <= n_channels:
@@ -301,15 +302,7 @@ class ResUNetK(nn.Module):
             self._pass_through()
 
     def forward(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
-        """Separates.
-
-        Args:
-            mixture: [B, M, T] waveforms.
-            label_vector: [B, K, C], one-hot a slot, zeros for silence.
-
-        Returns:
-            [B, K, T] float32: the dry source of each slot, exactly zero where the query is silence.
-        """
+        """Waveforms [B, M, T], one-hot labels [B, K, C] (zeros: silence) -> dry sources [B, K, T] float32."""
         if mixture.shape[1] != self.n_channels:
             raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
         slots = label_vector.shape[1]
@@ -475,10 +468,3 @@ def _xavier(layer):  # type: ignore[no-untyped-def]
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def _product(values) -> int:  # type: ignore[no-untyped-def]
-    result = 1
-    for value in values:
-        result *= value
-    return result

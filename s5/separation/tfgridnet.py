@@ -107,15 +107,7 @@ class TFGridNet(nn.Module):
                 self.deconv.bias.copy_(torch.tensor([1 / n_slots, 0.0]).repeat(n_slots))
 
     def forward(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
-        """Separates.
-
-        Args:
-            mixture: [B, M, T] waveforms.
-            label_vector: [B, K, C], one-hot a slot, zeros for silence.
-
-        Returns:
-            [B, K, T] float32: the dry source of each slot, exactly zero where the query is silence.
-        """
+        """Waveforms [B, M, T], one-hot labels [B, K, C] (zeros: silence) -> dry sources [B, K, T] float32."""
         if mixture.shape[1] != self.n_channels:
             raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
         mixture = mixture.float()

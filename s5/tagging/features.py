@@ -18,8 +18,8 @@ class AuxiliaryFeature(nn.Module):
 
     Args:
         sampling_rate: of the mixture in Hz.
-        n_fft: window of the STFT in samples (Hann, centred, zero-padded at the ends).
-        hop_length: its hop in samples.
+        n_fft: window of the STFT in samples (Hann, centred, zero-padded at the ends); the report's encoder has 25 ms.
+        hop_length: its hop in samples; the report's encoder has 10 ms.
         width: of the embedding.
     """
 
@@ -66,9 +66,7 @@ class SpectralRolloff(AuxiliaryFeature):
     """Frequency below which a share of a frame's spectrum lies (Park et al., section 3.1), through an MLP.
 
     Args:
-        sampling_rate: of the mixture in Hz.
-        n_fft: window in samples; the report's encoder has 25 ms.
-        hop_length: in samples; there 10 ms.
+        sampling_rate, n_fft, hop_length: as in :class:`AuxiliaryFeature`.
         roll_percent: the share.
         power: exponent of the spectrum's magnitude that is summed: 1 as in librosa, 2 for energy.
         width: of the embedding (section 4.1.1: two layers to 256 dimensions).
@@ -104,9 +102,7 @@ class Chroma(AuxiliaryFeature):
     """Energy of the twelve pitch classes (Park et al., section 3.2), through two 3x3 convolutions.
 
     Args:
-        sampling_rate: of the mixture in Hz.
-        n_fft: window in samples; the report's encoder has 25 ms.
-        hop_length: in samples; there 10 ms.
+        sampling_rate, n_fft, hop_length: as in :class:`AuxiliaryFeature`.
         n_chroma: pitch classes an octave.
         channels: of the first convolution; the second has ``width``.
         width: of the embedding: an average over pitch classes and time.

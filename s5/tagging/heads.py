@@ -18,9 +18,9 @@ class Head(nn.Module):
 
     Args:
         feature_dim: width of the encoder's features.
-        n_slots: tracks K.
-        n_classes: classes a track, silence included (C + 1).
-        auxiliary_dim: width of the auxiliary features' embeddings, 0 without.
+        n_slots: tracks K; without a meaning for multi-hot heads.
+        n_classes: classes a track, silence included (C + 1); multi-hot heads have no output for silence.
+        auxiliary_dim: width of the auxiliary features' embeddings, which are appended to the average over time.
     """
 
     multi_hot = False
@@ -62,13 +62,10 @@ class TrackHead(_Tracks):
     Nguyen et al., section 3.1: several one-hot outputs instead of one multi-hot vector, so that a label can repeat.
 
     Args:
-        feature_dim: width of the features.
-        n_slots: tracks K.
-        n_classes: classes a track, silence included (C + 1).
+        feature_dim, n_slots, n_classes, auxiliary_dim: as in :class:`Head`.
         track_dim: width of the projection a track.
         hidden_dim: width of each track's hidden layer.
         dropout: before the projection, in training.
-        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the average.
     """
 
     def __init__(
@@ -99,15 +96,12 @@ class BiGRUHead(_Tracks):
     our reading: the GRU's outputs are averaged over time and classified as in the baseline's head.
 
     Args:
-        feature_dim: width of the features.
-        n_slots: tracks K.
-        n_classes: classes a track, silence included (C + 1).
+        feature_dim, n_slots, n_classes, auxiliary_dim: as in :class:`Head`.
         rnn_dim: width of the projection, and of the GRU in each direction.
         n_layers: layers of the GRU.
         track_dim: width of the projection a track.
         hidden_dim: width of each track's hidden layer.
         dropout: before the projection and on the GRU's output, in training.
-        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the GRU's average.
     """
 
     def __init__(
@@ -140,11 +134,8 @@ class MultiHotHead(Head):
     """The head of the 2025 baseline: time average, BatchNorm without affine, one linear layer; a sigmoid a class.
 
     Args:
-        feature_dim: width of the features.
-        n_slots: unused: the number of events is a matter of the decision.
-        n_classes: C + 1; there is no output for silence.
+        feature_dim, n_slots, n_classes, auxiliary_dim: as in :class:`Head`.
         dropout: before the linear layer, in training.
-        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the average.
     """
 
     multi_hot = True
@@ -170,13 +161,10 @@ class DualPathHead(Head):
     beside it, one linear classifier. Without auxiliary features it is the report's "Baseline_retrained".
 
     Args:
-        feature_dim: width of the features.
-        n_slots: tracks K.
-        n_classes: classes a track, silence included (C + 1).
+        feature_dim, n_slots, n_classes, auxiliary_dim: as in :class:`Head`.
         width: of the MLP's two layers.
         output: ``multi_hot`` (the report: C sigmoids) or ``tracks`` (K x (C + 1), so that a label can repeat).
         dropout: before the classifier, in training.
-        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the MLP's output.
     """
 
     def __init__(

@@ -81,14 +81,7 @@ class Tagger(nn.Module):
         return {"m2d.backbone.": "encoder.", "backbone.": "encoder.", **self.head.official_names}
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """Tags.
-
-        Args:
-            mixture: [B, M, T] waveforms, M at least as many channels as the encoder takes.
-
-        Returns:
-            logits [B, K, C + 1], class C is silence; of a multi-hot head [B, C].
-        """
+        """Waveforms [B, M, T] -> logits [B, K, C + 1], silence last; of a multi-hot head [B, C]."""
         whole = "" in self._frozen
         with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
             features = self.encoder(mixture)
