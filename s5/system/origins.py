@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from s5.system.config import SystemConfig
+from s5.system.derived import with_derived
 from s5.system.sizes import from_file, resolve_system, resolve_training, split_size
 from s5.utils.config import ROOT, resolve
 from s5.utils.files import write_text
@@ -22,14 +23,21 @@ COLUMN = 60
 """Where the names of the files begin."""
 
 
-def describe_system(system: str | Path) -> str:
-    """A system and below ``trainings`` its trainings by their folders, as YAML with a comment a line."""
+def describe_system(system: str | Path, train_data: str | Path = "data/train") -> str:
+    """A system and below ``trainings`` its trainings by their folders, as YAML with a comment a line.
+
+    Args:
+        system: YAML, at a size if one stands after a colon.
+        train_data: data directory that sizes of networks follow from, if it is there.
+    """
     config, (values, files), size = SystemConfig.load(system), resolve_system(system), split_size(system)[1]
     values["trainings"], files["trainings"] = {}, {}
     for model in [*config.taggers, *config.separators]:
         for phase in model.phases():
             known = all(resolve(file).is_file() for file in model.files(phase))  # a system decodes without
-            keys: Any = resolve_training(model.files(phase), size) if known else (None, None)
+            keys: Any = (None, None)
+            if known:
+                keys = with_derived(resolve_training(model.files(phase), size), train_data)
             values["trainings"][model.folder(phase)], files["trainings"][model.folder(phase)] = keys
     return describe(values, files)
 

@@ -18,15 +18,17 @@ class AuxiliaryFeature(nn.Module):
 
     Args:
         sampling_rate: of the mixture in Hz.
-        n_fft: window of the STFT in samples (Hann, centred, zero-padded at the ends); the report's encoder has 25 ms.
-        hop_length: its hop in samples; the report's encoder has 10 ms.
+        n_fft: window of the STFT in samples (Hann, centred, zero-padded at the ends); by default 25 ms (the report).
+        hop_length: its hop in samples; by default 10 ms.
         width: of the embedding.
     """
 
     window: Tensor
 
-    def __init__(self, sampling_rate: int, n_fft: int, hop_length: int, width: int) -> None:
+    def __init__(self, sampling_rate: int, n_fft: int | None, hop_length: int | None, width: int) -> None:
         super().__init__()
+        n_fft = round(0.025 * sampling_rate) if n_fft is None else n_fft
+        hop_length = round(0.01 * sampling_rate) if hop_length is None else hop_length
         if not 0 < hop_length <= n_fft:
             raise InputError("hop_length", hop_length, f"1 .. n_fft ({n_fft})")
         self.sampling_rate, self.n_fft, self.hop_length, self.width = sampling_rate, n_fft, hop_length, width
@@ -75,8 +77,8 @@ class SpectralRolloff(AuxiliaryFeature):
     def __init__(
         self,
         sampling_rate: int,
-        n_fft: int = 800,
-        hop_length: int = 320,
+        n_fft: int | None = None,
+        hop_length: int | None = None,
         roll_percent: float = 0.85,
         power: float = 1.0,
         width: int = 256,
@@ -113,15 +115,15 @@ class Chroma(AuxiliaryFeature):
     def __init__(
         self,
         sampling_rate: int,
-        n_fft: int = 800,
-        hop_length: int = 320,
+        n_fft: int | None = None,
+        hop_length: int | None = None,
         n_chroma: int = 12,
         channels: int = 32,
         width: int = 256,
     ) -> None:
         super().__init__(sampling_rate, n_fft, hop_length, width)
         with torch.device("cpu"):
-            filters = torch.from_numpy(chroma_filters(sampling_rate, n_fft, n_chroma)).float()
+            filters = torch.from_numpy(chroma_filters(sampling_rate, self.n_fft, n_chroma)).float()
         self.register_buffer("filters", filters, persistent=False)
         self.cnn = nn.Sequential(
             nn.Conv2d(1, channels, 3, padding=1, bias=False),
