@@ -34,9 +34,7 @@ def decide_multihot(
 
     Args:
         posterior: [C] or [1, C], a probability a class; no silence.
-        threshold: a class at or above it is present.
-        n_min: number of classes to take where fewer reach the threshold.
-        n_max: number of classes to take where more do.
+        threshold, n_min, n_max: as in :class:`MultiHotDecision`.
 
     Returns:
         Class indices [n] int64 and their probabilities [n] float64; of tied classes the lower index comes first.
