@@ -1,4 +1,4 @@
-"""From several taggers to one set of labels, and from several separators to one waveform a slot."""
+"""Combines several taggers into one set of labels, and several separators into one waveform per slot."""
 
 from s5.fusion.gates import GateConfig, gate, level
 from s5.fusion.label_correction import CandidateConfig, Counts, RefineConfig, refinement

@@ -1,4 +1,4 @@
-"""Sizes that follow from the sampling rate and the duration of the scenes, for trainings whose YAML leaves them out."""
+"""Derives sizes of networks from the sampling rate and the duration of the scenes where a training's YAML has none."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FRAME_RATE = 100
 """Frames of M2D's log-mel spectrogram in a second."""
 
 DEFAULT_RATE = 32000
-"""Sampling rate in Hz that encoders take without an argument."""
+"""Default sampling rate of encoders in Hz."""
 
 _WITH_STFT = ("resunetk", "tfgridnet", "espnet")
 
 
 def with_derived(keys: Keys, train_data: str | Path) -> Keys:
-    """The keys of a training with the sizes that follow from its data; unchanged without a ``sampler.yaml`` there."""
+    """Adds the sizes that follow from the training data's ``sampler.yaml``; without that file nothing is added."""
     sampler = Path(train_data, "sampler.yaml")
     scenes = load_yaml(sampler) if sampler.is_file() else {}
     scenes |= keys.values.get("scene_conf") or {}
@@ -35,18 +35,18 @@ def with_derived(keys: Keys, train_data: str | Path) -> Keys:
 
 
 def derived_sizes(keys: Mapping[str, Any], sampling_rate: int, duration: float) -> dict[str, Any]:
-    """The sizes of a network that its training leaves out.
+    """Sizes of a network that the keys of its training leave out.
 
-    * ``n_fft`` of a separator: the power of two from 32 ms on, 256 at least; ``hop_length``: half of it.
+    * ``n_fft`` of a separator: the smallest power of two of 32 ms or more, at least 256; ``hop_length``: half of it.
     * ``sampling_rate`` of an encoder: that of the scenes. Encoders other than M2D have a default of 32 kHz.
     * ``input_size`` of M2D: 80 mel bands, and the frames of a scene (100 a second, and one more).
 
     M2D with ``weights`` takes its sizes from the name of the release.
 
     Args:
-        keys: of the training.
-        sampling_rate: of the scenes in Hz.
-        duration: of a scene in seconds.
+        keys: keys of the training.
+        sampling_rate: sampling rate of the scenes in Hz.
+        duration: duration of a scene in seconds.
 
     Returns:
         The missing keys, nested as in the YAML.

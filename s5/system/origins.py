@@ -1,4 +1,4 @@
-"""What a system and its trainings come to, each key with the file that says it; kept where something was made of it."""
+"""Prints a system and its trainings with the file that each key comes from, and keeps that print beside results."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from s5.utils.files import write_text
 from s5.utils.text import read_text
 
 FILE = "origins.yaml"
-"""Its name in the folders of experiments and results."""
+"""Name of the print in folders of experiments and results."""
 
 COLUMN = 60
-"""Where the names of the files begin."""
+"""Column in which the names of the files begin."""
 
 
 def describe_system(system: str | Path, train_data: str | Path = "data/train") -> str:
-    """A system and below ``trainings`` its trainings by their folders, as YAML with a comment a line.
+    """Prints a system, and below ``trainings`` its trainings by folder, as YAML with a comment on each line.
 
     Args:
-        system: YAML, at a size if one stands after a colon.
-        train_data: data directory that sizes of networks follow from, if it is there.
+        system: YAML, or ``YAML:SIZE``.
+        train_data: data directory from which sizes of networks are derived, if it exists.
     """
     config, (values, files), size = SystemConfig.load(system), resolve_system(system), split_size(system)[1]
     values["trainings"], files["trainings"] = {}, {}
@@ -43,23 +43,23 @@ def describe_system(system: str | Path, train_data: str | Path = "data/train") -
 
 
 def describe(values: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    """A mapping as YAML whose lines name the file that the value comes from.
+    """Prints a mapping as YAML; a comment on each line names the file of the value.
 
     Args:
         values: plain data.
-        files: the same with a file in the place of each value, see :class:`s5.system.sizes.Keys`.
+        files: file of each value, see :class:`s5.system.sizes.Keys`.
     """
     lines = _lines(values, files)
     return "".join(f"{line}\n" if file is None else f"{line:<{COLUMN}} # {_short(file)}\n" for line, file in lines)
 
 
 def write_system(folder: str | Path, system: str | Path, where: object) -> None:
-    """Writes ``origins.yaml`` of a system; of an archive what its own YAML says.
+    """Writes ``origins.yaml`` of a system; for an archive it holds the archive's own YAML.
 
     Args:
-        folder: of results.
-        system: as it was named.
-        where: the YAML of an archive.
+        folder: results folder.
+        system: name of the system as given by the user.
+        where: YAML inside the archive.
     """
     if split_size(system)[0].endswith((".yaml", ".yml")):
         write_origins(folder, describe_system(system))
@@ -68,13 +68,13 @@ def write_system(folder: str | Path, system: str | Path, where: object) -> None:
 
 
 def write_origins(folder: str | Path, text: str) -> None:
-    """Writes ``origins.yaml``."""
-    title = "# Each key with the file that says it (python -m s5.bin.config).\n"
+    """Writes ``origins.yaml`` into a folder."""
+    title = "# Each key with the file that it comes from (python -m s5.bin.config).\n"
     write_text(Path(folder, FILE), title + text)
 
 
 def _lines(value: Mapping[str, Any], file: Any, indent: str = "") -> Iterator[tuple[str, Any]]:
-    """The lines of a mapping in YAML, each with the file that its value comes from, or None."""
+    """Lines of a mapping in YAML, each with the file of its value, or None."""
     for key, part in value.items():
         origin = file[key]
         if isinstance(part, dict) and part:
@@ -91,11 +91,11 @@ def _lines(value: Mapping[str, Any], file: Any, indent: str = "") -> Iterator[tu
 
 
 def _short(file: Path) -> Path:
-    """A file by its path below the repository, where it lies there."""
+    """Path of a file relative to the repository, if the file is inside it."""
     path = Path(os.path.abspath(file))
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else file
 
 
 def _plain(value: Any) -> str:
-    """A value in one line of YAML."""
+    """Value as one line of YAML."""
     return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()

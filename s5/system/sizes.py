@@ -1,6 +1,6 @@
-"""Sizes: what ``--size`` lays over a system and its trainings, and what a training comes to.
+"""Resolves the keys of systems and trainings, and applies the changes of ``--size``.
 
-A system is named by its YAML, with a size after a colon if it is not the YAML's own:
+The name of a system is its YAML, or ``YAML:SIZE`` at another size than the YAML's own:
 ``conf/systems/deng2026/final.yaml:mini`` is ``--system conf/systems/deng2026/final.yaml --size mini``.
 """
 
@@ -15,14 +15,14 @@ from s5.utils.config import ROOT, load_inherited, load_yaml, merge, origins, par
 from s5.utils.errors import InputError, one_of
 
 FULL = "full"
-"""The size of a system's own YAML."""
+"""Name of the size that a system's own YAML has."""
 
 KINDS = ("taggers", "separators")
 
 
 @dataclass
 class SizeConfig:
-    """The content of a size's YAML; conf/sizes/mini.yaml tells what the keys do."""
+    """The keys of a size's YAML; conf/sizes/mini.yaml explains them."""
 
     system: dict[str, Any] = field(default_factory=dict)
     taggers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -31,16 +31,16 @@ class SizeConfig:
 
 
 def with_size(system: str, size: str | None) -> str:
-    """The name of a system at a size. Raises InputError for a size of what is no YAML."""
+    """Name of a system at a size. Raises InputError for a size of anything but a YAML."""
     if not size or size == FULL:
         return system
     if not system.endswith((".yaml", ".yml")):
-        raise InputError("--size", size, f"none with {system}, whose size is what it is")
+        raise InputError("--size", size, f"none with {system}, whose size is fixed")
     return f"{system}:{size}"
 
 
 def split_size(system: str | Path) -> tuple[str, str]:
-    """The YAML and the size that a system is named by.
+    """Splits the name of a system into its YAML and its size.
 
     Example:
         >>> split_size("conf/systems/deng2026/final.yaml:mini"), split_size("final.yaml")
@@ -51,7 +51,7 @@ def split_size(system: str | Path) -> tuple[str, str]:
 
 
 def size_file(size: str) -> Path | None:
-    """The YAML of a size: the recipe's own, else the repository's; None of :data:`FULL`. Raises InputError."""
+    """YAML of a size, the recipe's own or the repository's; None for :data:`FULL`. Raises InputError."""
     if size == FULL:
         return None
     path = resolve(f"conf/sizes/{size}.yaml")
@@ -64,47 +64,47 @@ def size_file(size: str) -> Path | None:
 
 
 def system_files(system: str | Path) -> list[Path]:
-    """The files that say what a system is: its YAML, what that inherits, and the size's."""
+    """Files that define a system: its YAML, the inherited ones, and the size's."""
     path, size = split_size(system)
     file = size_file(size)
     return [*yaml_chain(path), *([file] if file else [])]
 
 
 class Keys(NamedTuple):
-    """Keys of a system or a training, with all that they inherit.
+    """Keys of a system or a training, inherited ones included.
 
     Attributes:
-        values: the keys.
-        files: the same with, in the place of each value that is no mapping, the file that it comes from.
+        values: keys and values.
+        files: the same keys with the file of each value; mappings are kept, other values replaced by the file.
     """
 
     values: dict[str, Any]
     files: dict[str, Any]
 
     def under(self, values: dict[str, Any], files: dict[str, Any]) -> Keys:
-        """These keys with others laid over them."""
+        """These keys overridden by others."""
         return Keys(merge(self.values, values), merge(self.files, files))
 
 
 def system_keys(system: str | Path) -> dict[str, Any]:
-    """The keys of a system with all that it inherits, at its size."""
+    """Keys of a system at its size, inherited ones included."""
     return resolve_system(system).values
 
 
 def training_keys(files: Sequence[str], size: str = FULL) -> dict[str, Any]:
-    """The keys of a training; arguments as of :func:`resolve_training`."""
+    """Keys of a training; arguments as of :func:`resolve_training`."""
     return resolve_training(files, size).values
 
 
 def today(keys: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a system as they are called today: ``bf16: true`` of older ones is ``precision: bf16``."""
+    """Renames keys of older systems: ``bf16: true`` becomes ``precision: bf16``."""
     if not isinstance(keys.get("bf16"), bool):
         return keys
     return {k: v for k, v in keys.items() if k != "bf16"} | {"precision": "bf16" if keys["bf16"] else "fp32"}
 
 
 def resolve_system(system: str | Path) -> Keys:
-    """The keys of a system with all that it inherits, at its size."""
+    """Keys of a system at its size, inherited ones included."""
     path, size = split_size(system)
     keys = Keys(today(load_inherited(path)), origins(path))
     if "bf16" in keys.files and "bf16" not in keys.values:
@@ -131,11 +131,11 @@ def resolve_system(system: str | Path) -> Keys:
 
 
 def resolve_training(files: Sequence[str], size: str = FULL) -> Keys:
-    """The keys of a training.
+    """Keys of a training.
 
     Args:
-        files: YAMLs of its phases up to the one that is asked for; each lies over the ones before it.
-        size: of the system.
+        files: YAMLs of its phases up to the wanted one; later ones override earlier ones.
+        size: size of the system.
     """
     keys, over = Keys({}, {}), size_file(size)
     sections = _load(over).trainings if over else {}
@@ -153,12 +153,12 @@ def _load(file: Path) -> SizeConfig:
 
 
 def from_file(value: Any, file: Any) -> Any:
-    """A file in the place of each value that is no mapping."""
+    """Replaces each value that is no mapping by a file."""
     return {key: from_file(part, file) for key, part in value.items()} if isinstance(value, dict) else file
 
 
 def _replaced(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with what ``top`` says of keys that it has."""
+    """``base`` with the values of ``top`` for keys that ``base`` has."""
     replaced = dict(base)
     for key in base.keys() & top.keys():
         both = isinstance(base[key], dict) and isinstance(top[key], dict)

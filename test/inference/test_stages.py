@@ -256,7 +256,7 @@ def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
         ("labels", b"\xff\xfe", "labels: found no text in UTF-8"),
         ("probabilities", b"{utt} loud\n", "{utt}: found loud, expected a probability from 0 to 1"),
         ("probabilities", b"{utt} nan\n", "{utt}: found nan, expected a probability from 0 to 1"),
-        ("probabilities", b"{utt} 0.5 0.5\n", "{utt}: found 2 probabilities, expected 1, one a label"),
+        ("probabilities", b"{utt} 0.5 0.5\n", "{utt}: found 2 probabilities, expected 1, one per label"),
         ("probabilities", b"other 0.5\n", "probabilities: found no {utt}, expected all utterances of the data set"),
         ("separated/separator/{utt}.npy", b"", "{utt}.npy: found nothing that can be read"),
         (
