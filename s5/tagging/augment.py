@@ -1,4 +1,4 @@
-"""Augmentation of log-mel spectrograms on the training device, a draw an item."""
+"""Augments log-mel spectrograms on the training device, with one random draw per item."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class LogMelAugment(nn.Module):
-    """Random colour and pitch of each item in training: recordings of one class differ in both.
+    """Changes colour and pitch of each item at random in training, because recordings of a class differ in both.
 
     All amounts are maxima; 0 switches a part off.
 
@@ -25,14 +25,14 @@ class LogMelAugment(nn.Module):
         self.filter_db, self.mel_shift = filter_db, mel_shift
 
     def forward(self, mel: Tensor, std: Tensor) -> Tensor:
-        """Augments.
+        """Augments a batch.
 
         Args:
             mel: [B, n_mels, frames], natural logarithm of power, divided by ``std``.
             std: scalar.
 
         Returns:
-            The same shape; the input itself outside training.
+            [B, n_mels, frames]; outside training the input itself.
         """
         if not self.training:
             return mel

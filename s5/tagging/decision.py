@@ -1,4 +1,4 @@
-"""From multi-hot posteriors to labels: a threshold on independent classes. NumPy only."""
+"""Turns multi-hot posteriors into labels by a threshold. Needs only NumPy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from s5.utils.errors import InputError
 
 @dataclass(frozen=True)
 class MultiHotDecision:
-    """How a multi-hot posterior becomes labels; the defaults are those of the DCASE 2025 baseline.
+    """Rule that turns a multi-hot posterior into labels; the defaults are those of the DCASE 2025 baseline.
 
     Attributes:
-        threshold: a class at or above it is present.
-        n_min: classes that are taken at least, below the threshold if need be.
-        n_max: classes that are taken at most.
+        threshold: a class at or above this probability is present.
+        n_min: least number of classes; the most probable ones below the threshold complete it.
+        n_max: greatest number of classes.
     """
 
     threshold: float = 0.5
@@ -30,10 +30,10 @@ class MultiHotDecision:
 def decide_multihot(
     posterior: np.ndarray, threshold: float = 0.5, n_min: int = 1, n_max: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The classes at or above a threshold, by falling probability: at least ``n_min``, at most ``n_max`` of them.
+    """Selects the classes at or above a threshold, by falling probability, at least ``n_min`` and at most ``n_max``.
 
     Args:
-        posterior: [C] or [1, C], a probability a class; no silence.
+        posterior: [C] or [1, C], one probability per class, without silence.
         threshold, n_min, n_max: as in :class:`MultiHotDecision`.
 
     Returns:
