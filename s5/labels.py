@@ -68,7 +68,7 @@ class LabelSet:
     @classmethod
     def load(cls, path: str | Path) -> LabelSet:
         """Reads a text file with one label per line, in the order of the class index."""
-        lines = read_text(path, "a text file with one label a line").split("\n")
+        lines = read_text(path, "a text file with one label per line").split("\n")
         return cls(tuple(line.strip() for line in lines if line.strip()))
 
     def save(self, path: str | Path) -> None:

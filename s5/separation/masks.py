@@ -14,7 +14,7 @@ _CHUNK = 2**21
 def apply_masks(
     spectrum: Tensor, masks: Tensor, weight: Tensor, bias: Tensor, n_slots: int, to_bins: Tensor | None = None
 ) -> Tensor:
-    """Masks and rotates every channel and sums the channels into one source a slot.
+    """Masks and rotates every channel and sums the channels into one source per slot.
 
     A source's spectrum is sum_m w_m sigmoid(g_m) x_m z_m / |z_m| + bias (1 + j), with z_m = tanh(r_m) + j tanh(i_m).
     The backward pass recomputes the intermediate maps from the masks, piece by piece, instead of keeping a dozen of

@@ -4,7 +4,7 @@ An archive is a zip file, nothing compressed:
 
     archive.yaml                       format, name, SHA-256 of every other file
     system.yaml                        the system, with nothing inherited
-    labels.txt                         the label set, one a line
+    labels.txt                         the label set, one label per line
     scores.json                        figures by test set; optional
     README.md, LICENSE
     models/<name>/config.yaml          network, labels, K and sampling rate
@@ -21,7 +21,6 @@ import io
 import json
 import os
 import re
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -173,23 +172,23 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
             return folder
         raise InputError(folder, "a folder", "none of this name, to unpack into")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
-    partial = Path(temporary, "content")
-    try:
-        for name, content in contents.items():
-            path = partial / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        check_folder(partial)
-        os.replace(partial, folder)
-    except InputError as e:
-        raise InputError(archive, "a bad archive", f"a sound one: {str(e).replace(f'{partial}/', '')}") from None
-    except OSError:
-        # Another process has unpacked the same archive meanwhile.
-        if _manifest_bytes(folder) != contents["archive.yaml"]:
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as temporary:
+        partial = Path(temporary, "content")
+        try:
+            for name, content in contents.items():
+                path = partial / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            check_folder(partial)
+            os.replace(partial, folder)
+        except InputError as e:
+            raise InputError(archive, "a bad archive", f"a sound one: {str(e).replace(f'{partial}/', '')}") from None
+        except OSError:
+            # Another process has unpacked the same archive meanwhile.
+            if _manifest_bytes(folder) != contents["archive.yaml"]:
+                raise
     return folder
 
 

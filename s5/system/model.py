@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,11 @@ from s5.utils.config import build
 from s5.utils.errors import InputError, one_of
 
 
+@dataclass
 class TrainedModel:
     """A trained network with its label set, number of slots and sampling rate.
 
-    Args:
+    Attributes:
         network: the network in evaluation mode.
         labels: label set.
         n_slots: K.
@@ -28,9 +30,11 @@ class TrainedModel:
         name: experiment folder, which error messages name.
     """
 
-    def __init__(self, network: torch.nn.Module, labels: LabelSet, n_slots: int, sampling_rate: int, name: str) -> None:
-        self.network, self.labels, self.n_slots, self.sampling_rate = network, labels, n_slots, sampling_rate
-        self.name = name
+    network: torch.nn.Module
+    labels: LabelSet
+    n_slots: int
+    sampling_rate: int
+    name: str
 
     @property
     def device(self) -> torch.device:

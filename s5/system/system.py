@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from s5.fusion import Counts, Decision, Vote, class_scores, decide, fuse, gate, is_multi_hot, level, refinement
+from s5.fusion import Counts, Vote, class_scores, decide, fuse, gate, is_multi_hot, level, refinement
 from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
@@ -231,16 +231,6 @@ class S5System:
         mixture = self._long_enough(mixture)
         return {name: model.posterior(mixture, self.precision) for name, model in self.taggers.items()}
 
-    def decide(self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None) -> Decision:
-        """Decides the classes of the active slots; see :func:`s5.fusion.decide`."""
-        weights = self.config.weights()
-        if set(posteriors) != set(weights):
-            raise InputError("posteriors", " ".join(sorted(posteriors)), f"those of {' '.join(weights)}")
-        given = [posteriors[name] for name in weights]
-        # Tracks show K; multi-hot posteriors do not, so K comes from the separators.
-        n_slots = n_slots or (self.n_slots if is_multi_hot(given, len(labels)) else len(given[0]))
-        return decide(given, list(weights.values()), self.config.vote, len(labels), n_slots)
-
     def vote(
         self, posteriors: Mapping[str, np.ndarray], labels: LabelSet | None = None, n_slots: int | None = None
     ) -> Vote:
@@ -251,13 +241,15 @@ class S5System:
             labels: label set; by default that of the models.
             n_slots: K; by default that of the models.
         """
-        labels = labels or self.labels
-        decision = self.decide(posteriors, labels, n_slots)
-        names, probabilities = [labels.name(i) for i in decision.index], [float(p) for p in decision.probability]
-        silence = None
-        if decision.silence is not None:
-            silence = dict(zip(self.config.weights(), decision.silence, strict=True))
-        return Vote(names, probabilities, silence)
+        labels, weights = labels or self.labels, self.config.weights()
+        if set(posteriors) != set(weights):
+            raise InputError("posteriors", " ".join(sorted(posteriors)), f"those of {' '.join(weights)}")
+        given = [posteriors[name] for name in weights]
+        # Tracks show K; multi-hot posteriors do not, so K comes from the separators.
+        n_slots = n_slots or (self.n_slots if is_multi_hot(given, len(labels)) else len(given[0]))
+        found = decide(given, list(weights.values()), self.config.vote, len(labels), n_slots)
+        silence = None if found.silence is None else dict(zip(weights, found.silence, strict=True))
+        return Vote([labels.name(i) for i in found.index], [float(p) for p in found.probability], silence)
 
     def gate_taggers(self) -> list[str]:
         """Taggers whose silence posteriors the gate uses; none without such a gate."""
