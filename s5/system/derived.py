@@ -19,6 +19,9 @@ FRAME_RATE = 100
 DEFAULT_RATE = 32000
 """Default sampling rate of encoders in Hz."""
 
+MOST = 10**6
+"""Greatest sampling rate and duration to derive sizes from; other values are refused where they are checked."""
+
 _WITH_STFT = ("resunetk", "tfgridnet", "espnet")
 
 
@@ -26,9 +29,12 @@ def with_derived(keys: Keys, train_data: str | Path) -> Keys:
     """Adds the sizes that follow from the training data's ``sampler.yaml``; without that file nothing is added."""
     sampler = Path(train_data, "sampler.yaml")
     scenes = load_yaml(sampler) if sampler.is_file() else {}
-    scenes |= keys.values.get("scene_conf") or {}
+    own = keys.values.get("scene_conf")
+    scenes |= own if isinstance(own, dict) else {}
     sampling_rate, duration = scenes.get("sampling_rate"), scenes.get("duration")
     if not isinstance(sampling_rate, int) or not isinstance(duration, int | float):
+        return keys
+    if not (0 < sampling_rate < MOST and 0 < duration < MOST):
         return keys
     sizes = derived_sizes(keys.values, sampling_rate, duration)
     return keys.under(sizes, from_file(sizes, sampler))
@@ -57,9 +63,9 @@ def derived_sizes(keys: Mapping[str, Any], sampling_rate: int, duration: float) 
         >>> derived_sizes({"network": "m2d", "network_conf": {"encoder": {"input_size": [64, 401]}}}, 16000, 4.0)
         {'network_conf': {'encoder': {'sampling_rate': 16000}}}
     """
-    network, conf = keys.get("network"), keys.get("network_conf")
+    network, conf = keys.get("network"), keys.get("network_conf", {})
     if not isinstance(conf, Mapping):
-        conf = {}
+        return {}
     sizes: dict[str, Any] = {}
     if network in _WITH_STFT and "n_fft" not in conf:
         n_fft = max(256, 2 ** math.ceil(math.log2(WINDOW * sampling_rate)))

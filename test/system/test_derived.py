@@ -23,6 +23,7 @@ def test_a_value_of_the_yaml_wins():
     assert derived_sizes(separator, 16000, 4) == {}  # the hop is the network's own then
     separator = {"network": "resunetk", "network_conf": {"hop_length": 160}}
     assert derived_sizes(separator, 32000, 4) == {"network_conf": {"n_fft": 1024}}
+    assert derived_sizes({"network": "resunetk", "network_conf": None}, 16000, 4) == {}  # refused elsewhere
     tagger = {"network": "m2d", "network_conf": {"encoder": {"sampling_rate": 8000, "input_size": [80, 201]}}}
     assert derived_sizes(tagger, 16000, 4) == {}
 
@@ -48,5 +49,8 @@ def test_they_come_from_the_sampler_of_the_training_data_and_say_so(tmp_path):
     found = with_derived(keys, tmp_path)
     assert found.values["network_conf"] == {"widths": [4], "n_fft": 512, "hop_length": 256}
     assert found.files["network_conf"]["n_fft"] == tmp_path / "sampler.yaml"
+    for odd in ({"sampling_rate": 0}, {"sampling_rate": "8k"}, {"duration": float("inf")}):  # refused elsewhere
+        wrong = Keys({**keys.values, "scene_conf": odd}, {})
+        assert with_derived(wrong, tmp_path) == wrong
     longer = Keys({"network": "m2d", "scene_conf": {"duration": 10.0}}, {})
     assert with_derived(longer, tmp_path).values["network_conf"]["encoder"]["input_size"] == [80, 1001]
