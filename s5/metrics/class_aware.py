@@ -86,7 +86,7 @@ def capi_sdri(
 ) -> float | None:
     """Class-aware permutation-invariant SDRi of one mixture in dB (Eqs. (10) to (12), CA-PI-SDR).
 
-    CAPI-SDRi = (sum of SDRi over the best pairs within each class + FN penalty_fn + FP penalty_fp) / (TP + FP + FN)
+        CAPI-SDRi = (sum of SDRi over the best pairs within each class + FN penalty_fn + FP penalty_fp) / (TP + FP + FN)
 
     Args:
         est_labels: label of each estimate, ``silence`` for a silent slot.
@@ -130,7 +130,7 @@ def ca_sdri(
 ) -> float | None:
     """Class-aware SDRi of one mixture in dB, the metric of 2025: labels are distinct on either side.
 
-    CA-SDRi = (sum of SDRi over classes on both sides + FN penalty_fn + FP penalty_fp) / (TP + FP + FN)
+        CA-SDRi = (sum of SDRi over classes on both sides + FN penalty_fn + FP penalty_fp) / (TP + FP + FN)
 
     Arguments and result as in :func:`capi_sdri`, which has the same value on such mixtures.
 
@@ -152,7 +152,7 @@ def ca_sdri(
 def pi_sdri(est: np.ndarray, ref: np.ndarray, mixture: np.ndarray, select: Select = "sdr") -> float | None:
     """Permutation-invariant SDRi of one mixture in dB, whatever the labels (CA-PI-SDR, section 4.3).
 
-    PI-SDRi = sum of SDRi over the best pairs / max(n, m)
+        PI-SDRi = sum of SDRi over the best pairs / max(n, m)
 
     The report uses it for equal numbers of estimates and references; otherwise a source without a partner counts 0.
 

@@ -45,7 +45,7 @@ def active(labels: Iterable[str]) -> list[str]:
 def label_counts_by_class(est_labels: Sequence[str], ref_labels: Sequence[str]) -> dict[str, Counts]:
     """Counts of each class that occurs on either side, as multi-sets; silence is ignored (Eq. (6), CA-PI-SDR).
 
-    TP = min(n_est, n_ref), FP = max(n_est - n_ref, 0), FN = max(n_ref - n_est, 0)
+        TP = min(n_est, n_ref), FP = max(n_est - n_ref, 0), FN = max(n_ref - n_est, 0)
 
     Example:
         >>> label_counts_by_class(["Speech", "Speech", "Dishes"], ["Speech", "silence"])

@@ -16,7 +16,7 @@ PIECE = 8192
 def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
     """SDR of one waveform in dB; the mean is not removed (Eq. (4), CA-PI-SDR).
 
-    SDR(e, s) = 10 log10((|s|^2 + eps) / (|s - e|^2 + eps))
+        SDR(e, s) = 10 log10((|s|^2 + eps) / (|s - e|^2 + eps))
 
     Args:
         estimate: [samples].
@@ -36,7 +36,7 @@ def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
 def sdri(estimate: np.ndarray, reference: np.ndarray, mixture: np.ndarray) -> float:
     """Improvement of the SDR in dB over the mixture as the estimate (Eq. (11), CA-PI-SDR).
 
-    SDRi(e, s, x) = SDR(e, s) - SDR(x, s)
+        SDRi(e, s, x) = SDR(e, s) - SDR(x, s)
 
     Args:
         estimate: [samples].

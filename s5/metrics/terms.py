@@ -54,7 +54,7 @@ class PartialSums:
 def mixture_terms(rows: Iterable[Row]) -> PartialSums:
     """Terms of :data:`METRICS`, by mixture. CA-SDRi is undefined for a set in which references repeat a label.
 
-    figure = sum of numerators / sum of denominators, e.g. accuracy_src = sum of TP / sum of (TP + FP + FN)
+        figure = sum of numerators / sum of denominators, e.g. accuracy_src = sum of TP / sum of (TP + FP + FN)
 
     Example:
         >>> row = {"ref_labels": ["Cough"], "CAPI-SDRi": 10.0, "PI-SDRi": 10.0, "tp": 1, "fp": 0, "fn": 0}

@@ -29,7 +29,7 @@ def ca_pi_sdr(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Class-aware permutation-invariant SDR loss: Eqs. (2) to (4), CA-PI-SDR.
 
-    L = -max_p sum_k SDR(e_p(k), s_k) / K, over permutations p that leave the sequence of labels unchanged
+        L = -max_p sum_k SDR(e_p(k), s_k) / K, over permutations p that leave the sequence of labels unchanged
 
     Args:
         estimate: separated waveforms [batch, K, samples].
@@ -69,7 +69,7 @@ def ca_sdr(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Class-aware SDR loss: each call matches the sources of one class at random (CA-PI-SDR, section 4.3).
 
-    L = -sum_k SDR(e_p(k), s_k) / K, for a random permutation p that leaves the sequence of labels unchanged
+        L = -sum_k SDR(e_p(k), s_k) / K, for a random permutation p that leaves the sequence of labels unchanged
 
     Arguments and results as in :func:`ca_pi_sdr`. ``generator`` makes the draws reproducible; by default they come from
     torch's generator, which ESPnet seeds in every epoch from the seed of the training. With distinct labels both losses
@@ -96,7 +96,7 @@ def pi_sdr(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Permutation-invariant SDR loss: the best permutation of the active slots (Eq. (1) and section 4.3, CA-PI-SDR).
 
-    L = -max_p sum_k SDR(e_p(k), s_k) / K, over permutations p of the active slots
+        L = -max_p sum_k SDR(e_p(k), s_k) / K, over permutations p of the active slots
 
     Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only marks silent slots, by ``silence_index``. Silent
     slots keep their place: their zeros (0 dB, without a gradient) would beat any active output that is worse.
@@ -120,7 +120,7 @@ def snr(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative SNR slot by slot, without permutation: the separation loss of the DCASE 2025 baselines.
 
-    L = -sum_k SDR(e_k, s_k) / K
+        L = -sum_k SDR(e_k, s_k) / K
 
     Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only marks silent slots, by ``silence_index``.
 
@@ -140,8 +140,9 @@ def snr(
 def sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """SDR of waveforms in dB (Eq. (4), CA-PI-SDR; torchmetrics' signal_noise_ratio), in float32 under autocast too.
 
-    SDR(e, s) = 10 log10((|s|^2 + eps) / (|s - e|^2 + eps)); the mean is not removed. The float32 epsilon keeps value
-    and gradient finite for zeros.
+        SDR(e, s) = 10 log10((|s|^2 + eps) / (|s - e|^2 + eps))
+
+    The mean is not removed. The float32 epsilon keeps value and gradient finite for zeros.
 
     Args:
         estimate: [..., samples], of a shape that broadcasts with ``target``.

@@ -13,7 +13,7 @@ def pit_cross_entropy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy under the best assignment of tracks to labels (CA-PI-SDR, section 3.1; PIT).
 
-    L = min_p sum_k -log softmax(logits_p(k))[label_k] / K, over all permutations p
+        L = min_p sum_k -log softmax(logits_p(k))[label_k] / K, over all permutations p
 
     Args:
         logits: one row of class scores per track [batch, K, C + 1], silence last.
@@ -51,7 +51,7 @@ def pit_cross_entropy(
 def multi_hot_bce(logits: torch.Tensor, label_index: torch.Tensor) -> torch.Tensor:
     """Binary cross entropy of a multi-hot tagger (2025: distinct labels, one sigmoid per class).
 
-    L = -sum_c (y_c log sigmoid(z_c) + (1 - y_c) log(1 - sigmoid(z_c))) / C
+        L = -sum_c (y_c log sigmoid(z_c) + (1 - y_c) log(1 - sigmoid(z_c))) / C
 
     Args:
         logits: class scores before the sigmoid [batch, C].
