@@ -1,4 +1,4 @@
-"""Official and third-party weights into our models."""
+"""Reads checkpoints, and loads official and third-party weights into the models of this package."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from s5.utils.zips import check_zip
 
 log = logging.getLogger(__name__)
 
-# Parts of official checkpoints that hold nothing to load: stored STFT and mel kernels, and layers that exist there
-# without ever being used in a forward pass.
+# Parts of official checkpoints that are not loaded: stored STFT and mel kernels, and layers that no forward pass uses.
 _NOT_LOADED = ("stft.", "to_spec.")
 _UNUSED_SUFFIXES = ("head_norm.running_mean", "head_norm.running_var", "head_norm.num_batches_tracked")
 
@@ -27,8 +26,8 @@ _UNUSED_SUFFIXES = ("head_norm.running_mean", "head_norm.running_var", "head_nor
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint: safetensors, a plain state dict, ESPnet's or a Lightning file.
 
-    Only tensors and numbers are read (``weights_only``): a crafted file cannot run code. torch does not look at the
-    checksums that its files have; this does.
+    Only tensors and numbers are read (``weights_only``), so a crafted file cannot run code. The checksums of zip files,
+    which torch ignores, are verified.
 
     Raises:
         InputError: the file is missing, damaged, or holds no tensors.
@@ -62,10 +61,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def check_weights(found: Tensor | None, expected: Tensor, where: object) -> None:
-    """Refuses what cannot take the place of a network's own tensor.
+    """Checks that a tensor can replace a network's own.
 
     Raises:
-        InputError: nothing, another shape, complex numbers for real ones, or numbers that are not finite in its type.
+        InputError: the tensor is missing, has another shape, is complex instead of real, or has values that are not
+            finite in the network's type.
     """
     if found is None or found.shape != expected.shape:
         raise InputError(where, "nothing" if found is None else list(found.shape), list(expected.shape))
@@ -77,8 +77,10 @@ def check_weights(found: Tensor | None, expected: Tensor, where: object) -> None
 
 @contextmanager
 def allowing(kinds: list[Any]) -> Iterator[None]:
-    """Lets torch.load with ``weights_only`` read these too. What was allowed before stays so: torch's own context
-    removes its kinds at the end, also those that a training needs to resume."""
+    """Lets torch.load with ``weights_only`` read further types, and restores the earlier ones at the end.
+
+    torch's own context would also remove types that a training needs to resume.
+    """
     before = torch.serialization.get_safe_globals()
     try:
         with torch.serialization.safe_globals(kinds):
@@ -88,8 +90,7 @@ def allowing(kinds: list[Any]) -> Iterator[None]:
 
 
 def plain_kinds() -> list[Any]:
-    """What may stand in a checkpoint beside tensors: numpy's numbers, from numpy 1 or 2, as LAION's files and ESPnet's
-    hold, and the durations of ESPnet's reporter."""
+    """Harmless types in checkpoints: numbers of numpy 1 and 2 (LAION's files, ESPnet's) and ESPnet's durations."""
     import numpy as np
     from numpy._core.multiarray import scalar
 
@@ -99,17 +100,17 @@ def plain_kinds() -> list[Any]:
 
 
 def load_official(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
-    """Loads the weights of an official baseline network into ours.
+    """Loads the weights of an official baseline network.
 
-    The Lightning prefix ``model.`` is removed, stored STFT and mel kernels and never-used layers are dropped, any other
-    key that we do not have is reported in the log; a missing key or another shape is refused.
+    The Lightning prefix ``model.``, stored STFT and mel kernels and unused layers are dropped. The log names any other
+    key that the model lacks.
 
     Args:
         model: :class:`s5.separation.ResUNetK` or :class:`s5.tagging.M2DTagger`.
         source: a checkpoint file or a state dict.
 
     Raises:
-        InputError: a key of ours is missing, or a shape differs.
+        InputError: a key of the model is missing, or a shape differs.
     """
     where = source if isinstance(source, str | Path) else "checkpoint"
     tensors = dict(read_tensors(source) if isinstance(source, str | Path) else source)
@@ -120,15 +121,15 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Any]) -> N
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
-    """Loads every parameter and buffer of a model; keys that the model lacks are reported in the log.
+    """Loads all parameters and buffers of a model. The log names keys that the model lacks.
 
     Args:
         model: any module.
         tensors: state dict with the model's names.
-        where: file that complaints name.
+        where: file that error messages name.
 
     Raises:
-        InputError: the tensors are another model's: a key is missing, or a shape differs. The keys are named.
+        InputError: a key is missing, or a shape differs; the message names the keys.
     """
     own = model.state_dict()
     missing = [key for key in own if key not in tensors]
@@ -144,7 +145,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: object)
 
 
 def _some(keys: list[str], n: int = 3) -> str:
-    """The first keys, and how many there are in all."""
+    """The first keys and the total number."""
     return ", ".join(keys[:n]) + (f" ({len(keys)} in all)" if len(keys) > n else "")
 
 
@@ -159,12 +160,12 @@ def _known_unused(key: str) -> bool:
     if any(part in key for part in _NOT_LOADED) or key.endswith(_UNUSED_SUFFIXES):
         return True
     parts = key.replace("->", ".").split(".")
-    # decoder_block<i>.bn2 and its FiLM output: created by the official code, used nowhere
+    # decoder_block<i>.bn2 and its FiLM output: the official code creates them and never uses them
     return any(p.startswith("decoder_block") and parts[i + 1] in ("bn2", "beta2") for i, p in enumerate(parts[:-1]))
 
 
 _HTSAT_PREFIXES = ("audio_encoder.base.htsat.", "module.audio_branch.", "audio_branch.", "htsat.")
-"""Of HTS-AT's keys in Microsoft CLAP's and LAION CLAP's own files."""
+"""Prefixes of HTS-AT's keys in files of Microsoft CLAP and LAION CLAP."""
 _HTSAT_NAMES = {
     ".attn.proj.": ".attention.output.dense.",
     ".attn.": ".attention.self.",
@@ -173,7 +174,7 @@ _HTSAT_NAMES = {
     ".mlp.fc1.": ".intermediate.dense.",
     ".mlp.fc2.": ".output.dense.",
 }
-"""Names inside a Swin block, and those of ``transformers``."""
+"""Names inside a Swin block in the original code, and in ``transformers``."""
 _HTSAT_UNUSED = ("tscam_conv.", "head.", "spectrogram_extractor.", "logmel_extractor.")
 _HTSAT_FILTERS = "logmel_extractor.melW"
 
@@ -181,21 +182,21 @@ _HTSAT_FILTERS = "logmel_extractor.melW"
 def convert_htsat(
     tensors: Mapping[str, Tensor], where: object = "checkpoint"
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """HTS-AT's weights from the original code's names to those of ``transformers``' ClapAudioModel.
+    """Renames HTS-AT's weights from the original code's names to those of ``transformers``' ClapAudioModel.
 
-    Reads what Microsoft CLAP (``audio_encoder.base.htsat.*``), LAION CLAP (``audio_branch.*``) and HTS-AT itself save.
-    Queries, keys and values are one matrix there and three here; text encoders, projections and the classifier's own
-    layers are left out.
+    Accepts files of Microsoft CLAP (``audio_encoder.base.htsat.*``), LAION CLAP (``audio_branch.*``) and HTS-AT itself.
+    Their joint matrix of queries, keys and values is split into three. Text encoders, projections and the classifier's
+    layers are dropped.
 
     Args:
         tensors: a released state dict.
-        where: file that complaints name.
+        where: file that error messages name.
 
     Returns:
-        The state dict of a ClapAudioModel, and the mel filters [bins, n_mels] if the file brings them.
+        The state dict of a ClapAudioModel, and the mel filters [bins, n_mels] if the file has them.
 
     Raises:
-        InputError: no HTS-AT in it.
+        InputError: the state dict holds no HTS-AT.
     """
     prefixes = [p for p in _HTSAT_PREFIXES if any(key.startswith(p) for key in tensors)]
     prefix = prefixes[0] if prefixes else ""

@@ -1,7 +1,7 @@
-"""Label sets: class index, one-hot and silence conventions in one place.
+"""Defines label sets: class indices, one-hot vectors and the conventions for silence.
 
-The index of a label is its place in the set. ``silence`` is class C (one past the last label) for a tagger, and the
-zero vector for a separator's query.
+The index of a label is its position in the set. Taggers use class C (one past the last label) for ``silence``; a
+separator's query uses the zero vector.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class LabelSet:
 
     @classmethod
     def load(cls, path: str | Path) -> LabelSet:
-        """Reads a text file with one label a line, in the order of the class index."""
-        lines = read_text(path, "a text file with one label a line").split("\n")
+        """Reads a text file with one label per line, in the order of the class index."""
+        lines = read_text(path, "a text file with one label per line").split("\n")
         return cls(tuple(line.strip() for line in lines if line.strip()))
 
     def save(self, path: str | Path) -> None:
-        """Writes the labels one a line."""
+        """Writes a text file with one label per line."""
         Path(path).write_text("".join(f"{name}\n" for name in self.names), encoding="utf-8")
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class LabelSet:
         return len(self.names)
 
     def index(self, name: str, where: object = "label") -> int:
-        """Class index of a label; C for ``silence``. Raises InputError naming ``where`` for an unknown one."""
+        """Class index of a label; C for ``silence``. Raises InputError naming ``where`` for an unknown label."""
         if name == SILENCE:
             return len(self.names)
         try:
@@ -107,6 +107,6 @@ class LabelSet:
         return np.array([self.index(name, where) for name in padded], dtype=np.int64)
 
     def query(self, names: Iterable[str], n_slots: int, where: object = "label") -> np.ndarray:
-        """Label vectors [n_slots, C] float32 for a separator: one-hot rows, zeros for silence."""
+        """Query of a separator [n_slots, C] float32: one-hot rows, zeros for silence."""
         index = self.indices(list(names), n_slots, where)
         return np.eye(len(self) + 1, dtype=np.float32)[index, : len(self)]

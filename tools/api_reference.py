@@ -75,7 +75,7 @@ def prose(text: str) -> str:
         blocks.append(f"**{name}**")
         if name.startswith(("Example", "Formula")):
             blocks.append(fenced(body))
-        elif items := re.findall(r"^ {4}(\*{0,2}[\w.]+): (.*(?:\n {5,}.*)*)", body, flags=re.M):
+        elif items := re.findall(r"^ {4}(\*{0,2}[\w.]+(?:, [\w.]+)*): (.*(?:\n {5,}.*)*)", body, flags=re.M):
             blocks.append("\n".join(f"* `{item}`: {' '.join(about.split())}" for item, about in items))
         else:
             blocks.append(" ".join(body.split()))

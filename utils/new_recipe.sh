@@ -55,28 +55,19 @@ if [ "$repeats" -gt 2 ]; then
   sed -i "/^same_class_min_angle:/a max_same_class: $(printf %-17s "$repeats")# events that repeat a class, at most" "$new"/conf/scenes/*.yaml
 fi
 
-# The models of the mini data set, for this channel count, rate, duration and K. Windows are the next power of two from
-# 32 ms; the hop is half of that.
-n_fft=256
-while [ $((n_fft * 1000)) -lt $((32 * sampling_rate)) ]; do n_fft=$((n_fft * 2)); done
-frames=$(awk "BEGIN { printf \"%d\", 100 * $duration + 1 }")
+# The models of the mini data set, for this channel count and K. Their STFT and encoder sizes follow from sampling rate and
+# duration when they are trained.
 if [ "$channels" -eq 4 ]; then intensity=true; else intensity=false; fi
 mkdir -p "$new/conf/tuning" "$new/conf/systems"
 cat >"$new/conf/tuning/tagger.yaml" <<EOF
-# The tagger: a small M2D on the reference channel; windows of the scenes' length ($duration s, 100 frames a second).
+# The tagger: a small M2D on the reference channel.
 inherit: ../../../../conf/tuning/tagger_m2d_tiny.yaml
-network_conf:
-  encoder:
-    sampling_rate: $sampling_rate
-    input_size: [80, $frames]
 EOF
 cat >"$new/conf/tuning/separator.yaml" <<EOF
 # The separator: a small ResUNetK on all channels. The intensity of the sound field needs first-order Ambisonics.
 inherit: ../../../../conf/tuning/separator_resunetk_tiny.yaml
 network_conf:
   n_channels: $channels
-  n_fft: $n_fft
-  hop_length: $((n_fft / 2))
   intensity: $intensity
 scene_conf: {n_events: [1, $n_slots]}
 EOF

@@ -138,15 +138,15 @@ class Bench:
         system.separate(first, [system.labels.name(0)])
         folder = self.out / "test" / _models(system.config.taggers)
         separators = _models(system.config.separators)
-        seconds = self._once(folder, lambda: stages.tag(system, data, folder, utts, nj))
+        seconds = self._once(folder, lambda: stages.tag(system, data, folder, nj))
         seconds += _clock(lambda: stages.vote(system, folder))
         query = (separators, (folder / "labels").read_bytes())
         if self.separated.get(folder) != query:
             self.seconds.pop((folder, query), None)
-        seconds += self._once((folder, query), lambda: stages.separate(system, data, folder, utts, nj))
+        seconds += self._once((folder, query), lambda: stages.separate(system, data, folder, nj))
         self.separated[folder] = query
         found: list[Counts | None] = []
-        seconds += _clock(lambda: found.append(stages.fuse(system, data, folder, utts, nj)))
+        seconds += _clock(lambda: found.append(stages.fuse(system, data, folder, nj)))
         references = open_references(data.path, system.labels)
         estimates = find_sources(folder / "estimates", utts, system.labels)
         options = {"select": "sdr", "penalty_fn": 0.0, "penalty_fp": 0.0}

@@ -7,7 +7,9 @@ of that training that exp/<model>/resolved.yaml keeps.
 from pathlib import Path
 
 from s5.bin.command import Parser, add_system, run
+from s5.system.derived import with_derived
 from s5.system.origins import describe_system
+from s5.system.sizes import Keys
 from s5.utils.errors import InputError
 
 
@@ -28,12 +30,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.model is None:
         if args.compare or args.espnet:
             raise InputError("--model", "none", "a name, because --compare and ESPnet options need one")
-        print(describe_system(args.system), end="")
+        print(describe_system(args.system, args.train), end="")
         return
     from s5.tasks.resolved import as_text, check_same, phase_of, resolved, start_options
 
     phase = phase_of(args.system, args.model, args.phase)
-    now = resolved(phase.config, args.train, args.valid, [*args.espnet, *start_options(phase, args.expdir)])
+    keys = with_derived(Keys(phase.config, phase.origins), args.train).values
+    now = resolved(keys, args.train, args.valid, [*args.espnet, *start_options(phase, args.expdir)])
     if args.compare:
         check_same(Path(args.expdir, phase.folder), now)
     print(as_text(now), end="")

@@ -1,7 +1,7 @@
-"""From several taggers to one set of labels, and from several separators to one waveform a slot."""
+"""Combines several taggers into one set of labels, and several separators into one waveform per slot."""
 
 from s5.fusion.gates import GateConfig, gate, level
-from s5.fusion.label_correction import CandidateConfig, Counts, RefineConfig, refine, refinement
+from s5.fusion.label_correction import CandidateConfig, Counts, RefineConfig, refinement
 from s5.fusion.voting import (
     Decision,
     Vote,
@@ -39,7 +39,6 @@ __all__ = [
     "is_multi_hot",
     "level",
     "match",
-    "refine",
     "refinement",
     "slot_winners",
     "slots_by_label",

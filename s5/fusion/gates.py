@@ -1,4 +1,4 @@
-"""Silence gates: slots that a vote called active and that are taken for silent after all (Deng et al., Table 1)."""
+"""Silences slots that the vote called active (Deng et al., Table 1)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from s5.utils.errors import InputError
 
 FLOOR = 1e-12
-"""Mean square below which a signal counts as silent: its level is that of this value (-120 dB)."""
+"""Least mean square of a level: quieter signals have the level of this value (-120 dB)."""
 
 
 @dataclass
 class GateConfig:
-    """The key ``gate`` of a system. Our reading of Deng et al.: the report names the gates and gives no formula."""
+    """The key ``gate`` of a system. The report (Deng et al.) names the gates without a formula; this is our reading."""
 
     silence: float | None = None
-    """A slot is silenced when its mean silence posterior over the taggers lies above; None: never."""
+    """A slot is silenced if its mean silence posterior over the taggers is above this value; None: never."""
     margin: float | None = None
-    """A slot is silenced when its source lies more than this many dB below the mixture; None: never."""
+    """A slot is silenced if its source is more than this many dB below the mixture; None: never."""
     taggers: list[str] | None = None
-    """The taggers whose posterior counts: CLAP's alone makes the CLAP-oriented gate. By default all."""
+    """Taggers whose posteriors count; by default all. CLAP alone makes the CLAP-oriented gate."""
 
     def __post_init__(self) -> None:
         if self.silence is not None and not 0 <= self.silence <= 1:
@@ -35,17 +35,17 @@ class GateConfig:
 def gate(
     config: GateConfig, silence: np.ndarray | None, levels: np.ndarray, mixture_level: float, where: object = "gate"
 ) -> np.ndarray:
-    """Which slots stay.
+    """Decides which slots stay active.
 
     Args:
         config: the thresholds.
-        silence: [taggers, n] silence posterior of the taggers that count, in the active slots; None of multi-hot ones.
-        levels: [n] of the separated sources in dB, see :func:`level`.
-        mixture_level: of the mixture's reference channel in dB.
-        where: what complaints name.
+        silence: [taggers, n] silence posteriors in the active slots; None for multi-hot taggers.
+        levels: [n] levels of the separated sources in dB, see :func:`level`.
+        mixture_level: level of the mixture's reference channel in dB.
+        where: place that error messages name.
 
     Returns:
-        [n] bool.
+        [n] bool, true for slots that stay.
 
     Raises:
         InputError: a threshold on the silence posterior of taggers that have none.
@@ -53,7 +53,9 @@ def gate(
     keep = np.ones(len(levels), dtype=bool)
     if config.silence is not None:
         if silence is None:
-            raise InputError(f"{where}: key silence", "multi-hot taggers, which know no silence", "track-based ones")
+            raise InputError(
+                f"{where}: key silence", "multi-hot taggers, which have no silence posterior", "track-based ones"
+            )
         keep &= silence.mean(axis=0) <= config.silence
     if config.margin is not None:
         keep &= levels >= mixture_level - config.margin

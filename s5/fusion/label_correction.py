@@ -1,4 +1,4 @@
-"""Iterative refinement: tag, separate, tag the separated sources again, separate again, until the labels stay.
+"""Refines labels iteratively: tags the separated sources, corrects the labels, separates again, until they are stable.
 
 Park et al.'s label correction (section 3.3) and the verification of Deng et al. are settings of it; docs/systems.md
 lists them.
@@ -7,7 +7,7 @@ lists them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,22 +15,19 @@ import numpy as np
 
 from s5.utils.errors import InputError
 
-Separate = Callable[[tuple[int, ...]], np.ndarray]
-"""At most K class indices -> sources [n, samples]."""
-Rescore = Callable[[np.ndarray], np.ndarray]
-"""Sources [n, samples] -> class scores [n, C + 1] of each, silence last (:func:`s5.fusion.voting.class_scores`)."""
 Request = tuple[int, ...] | np.ndarray
-"""What :func:`refinement` asks for: the sources of these classes, or the class scores of these sources."""
+"""Request of :func:`refinement`: at most K classes whose sources [n, samples] it needs, or sources whose class scores
+[n, C + 1] it needs, silence last (:func:`s5.fusion.voting.class_scores`)."""
 
 
 @dataclass
 class CandidateConfig:
-    """Labels beyond those of the vote that are tried (Park et al.: the top three and all above a threshold)."""
+    """Further labels to try besides those of the vote (Park et al.: the top three and all above a threshold)."""
 
     top: int | None = None
-    """Candidates at least, by falling score of the mixture; by default K."""
+    """Least number of candidates, by falling score of the mixture; by default K."""
     threshold: float = 0.5
-    """A class whose score of the mixture is at or above it is a candidate too."""
+    """Classes whose score of the mixture is at or above this value are candidates too."""
 
 
 @dataclass
@@ -38,18 +35,18 @@ class RefineConfig:
     """The key ``refine`` of a system."""
 
     loops: int = 1
-    """Times that the sources are tagged again at most; it ends earlier when the labels stay."""
+    """Greatest number of times that the sources are tagged again; fewer if the labels are stable earlier."""
     disagreement: Literal["remove", "relabel"] = "remove"
-    """What becomes of a source whose top class is another than its label: removed, or given that label. A candidate
-    that is not confirmed is dropped in either case: most likely its source is there already under another label."""
+    """Treatment of a source whose top class differs from its label: ``remove`` it, or ``relabel`` it with that class.
+    Candidates that are not confirmed are dropped in either case: most likely another label has their source."""
     mixture_weight: float = 0.0
-    """Share of the mixture's class scores in those of a source, 0 (the source alone) to 1."""
+    """Weight of the mixture's class scores in those of a source, 0 (the source alone) to 1."""
     candidates: CandidateConfig | None = None
-    """Further labels to try; None: those of the vote alone."""
+    """Further labels to try; None: only those of the vote."""
     n_min: int = 0
-    """Labels that stay at least, by the mixture's score (2025: 1)."""
+    """Least number of labels that stay, by the mixture's score (2025: 1)."""
     separate_again: bool = True
-    """Whether the sources are separated with the new labels; else those that stay are taken as they are."""
+    """Whether the sources are separated again with the new labels; otherwise the present sources are kept."""
 
     def __post_init__(self) -> None:
         if self.loops < 1 or self.n_min < 0:
@@ -64,22 +61,22 @@ class RefineConfig:
 
 @dataclass
 class Counts:
-    """What a refinement did, summed over mixtures."""
+    """Counts of a refinement, summed over mixtures."""
 
     mixtures: int = 0
     changed: int = 0
     """Mixtures whose labels changed."""
     removed: int = 0
-    """Labels that were there before and are not after."""
+    """Labels that disappeared."""
     restored: int = 0
-    """Labels that are there after and were not before."""
+    """Labels that were added."""
     loops: int = 0
     queries: int = 0
-    """Separations, the first one included."""
+    """Separations, including the first one."""
     tagged: int = 0
     """Sources that were tagged again."""
     unsettled: int = 0
-    """Mixtures whose labels still changed in the last loop that was allowed."""
+    """Mixtures whose labels still changed in the last loop."""
 
     def add(self, other: Counts) -> None:
         """Adds the counts of other mixtures."""
@@ -92,9 +89,10 @@ class Refined:
     """Labels after refinement.
 
     Attributes:
-        index: classes [n], at most K.
-        probability: their scores [n].
+        index: class indices [n], at most K.
+        probability: scores of the classes [n].
         sources: [n, samples].
+        counts: counts of this mixture.
     """
 
     index: list[int]
@@ -105,14 +103,14 @@ class Refined:
 
 @dataclass
 class _Check:
-    """A label, its source and what the taggers make of the source."""
+    """A label with its source and the source's class scores."""
 
     label: int
     source: np.ndarray
     scores: np.ndarray
     place: int
     relabel: bool
-    """Whether another top class becomes its label; else it is dropped."""
+    """Whether another top class becomes the label; otherwise the source is dropped."""
 
     @property
     def top(self) -> int:
@@ -123,56 +121,25 @@ class _Check:
         return self.top != len(self.scores) - 1 if self.relabel else self.top == self.label
 
 
-def refine(
-    index: Sequence[int],
-    mixture_scores: np.ndarray,
-    separate: Separate,
-    rescore: Rescore,
-    config: RefineConfig,
-    n_slots: int,
-    distinct: bool = False,
-) -> Refined:
-    """Refines the labels of one mixture; :func:`refinement` with the answers at hand.
-
-    Args:
-        index: class indices of the vote, at most K.
-        mixture_scores: [C + 1] of the mixture.
-        separate: separates.
-        rescore: tags sources.
-        config: the rule.
-        n_slots: K.
-        distinct: labels may not repeat (2025).
-    """
-    steps = refinement(index, mixture_scores, config, n_slots, distinct)
-    answer = None
-    while True:
-        try:
-            request = next(steps) if answer is None else steps.send(answer)
-        except StopIteration as end:
-            return end.value
-        answer = separate(request) if isinstance(request, tuple) else rescore(request)
-
-
 def refinement(
     index: Sequence[int], mixture_scores: np.ndarray, config: RefineConfig, n_slots: int, distinct: bool = False
 ) -> Generator[Request, np.ndarray, Refined]:
-    """The steps of refining the labels of one mixture: requests for the networks go out, their answers come in.
+    """Refines the labels of one mixture. The generator yields requests for the networks and receives their answers, so
+    the caller can batch the requests of several mixtures.
 
-    So the networks can run on what several mixtures ask for at once.
-
-    A loop: the labels and the candidates, in order of the mixture's scores, are separated K at a time; each source is
-    tagged again; a source whose top class is not its label is removed or relabelled (of a candidate: dropped); of those
-    that are left, the K with the highest scores stay. Queries that were already made are not made again.
+    Each loop separates the labels and the candidates, in order of the mixture's scores, K at a time, and tags each
+    source. A source whose top class differs from its label is removed or relabelled; a candidate is dropped. Of the
+    rest, the K with the highest scores stay. No query is made twice.
 
     Args:
         index: class indices of the vote, at most K.
-        mixture_scores: [C + 1] of the mixture.
+        mixture_scores: class scores of the mixture [C + 1].
         config: the rule.
         n_slots: K.
-        distinct: labels may not repeat (2025).
+        distinct: whether labels must differ (2025).
 
     Returns:
-        The new labels, in the order of their scores if there were candidates or new labels, else as they were.
+        The new labels: in the order of their scores if there were candidates or new labels, otherwise unchanged.
     """
     queries: dict[tuple[int, ...], np.ndarray] = {}
     scored: dict[tuple[int, ...], np.ndarray] = {}
@@ -207,7 +174,7 @@ def refinement(
                 checks.append(_Check(c, found[k], mixed[k], start + k, relabel))
         kept = _keep(checks, mixture_scores, config, n_slots, distinct)
         settled = sorted(label for label, _, _ in kept) == sorted(labels)
-        if settled:  # in the order that they had: their query has been made
+        if settled:  # keep their order, because the query of that order has been made
             kept = [kept.pop([label for label, _, _ in kept].index(c)) for c in labels]
         labels = [label for label, _, _ in kept]
         probability = [score for _, score, _ in kept]
@@ -231,7 +198,7 @@ def refinement(
 
 
 def _wanted(labels: Sequence[int], scores: np.ndarray, candidates: CandidateConfig | None, n_slots: int) -> list[int]:
-    """Labels to try: those that there are (as often as they stand), then the candidates, by falling score."""
+    """Labels to try by falling score: the present ones (with repetitions) and the candidates."""
     if candidates is None:
         return list(labels)
     top = n_slots if candidates.top is None else candidates.top
@@ -245,9 +212,11 @@ def _wanted(labels: Sequence[int], scores: np.ndarray, candidates: CandidateConf
 def _keep(
     checks: Sequence[_Check], mixture_scores: np.ndarray, config: RefineConfig, n_slots: int, distinct: bool
 ) -> list[tuple[int, float, np.ndarray]]:
-    """Labels that stay with their scores and sources."""
+    """Labels that stay, with their scores and sources."""
     passed = [check for check in checks if check.passes]
-    kept = [(check.top, float(check.scores.max()), check) for check in passed]  # top is the label, or becomes it
+    kept = [
+        (check.top, float(check.scores.max()), check) for check in passed
+    ]  # the top class is the label, or becomes it
     kept.sort(key=lambda item: -item[1])
     if distinct:
         kept = [item for i, item in enumerate(kept) if item[0] not in {other[0] for other in kept[:i]}]

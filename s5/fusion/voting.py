@@ -1,7 +1,7 @@
-"""From several taggers to one set of labels: weighted voting, slot by slot, or averaged probabilities.
+"""Combines the posteriors of several taggers into labels: by a weighted vote in each slot, or by averaging.
 
-Posteriors are [K, C + 1] of a track-based tagger (rows sum to 1, silence last) or [1, C] of a multi-hot one (a
-probability a class, no silence). Taggers of one system are all of one kind.
+Posteriors of a track-based tagger are [K, C + 1] (rows sum to 1, silence last), of a multi-hot tagger [1, C] (one
+probability per class, no silence). All taggers of a system are of one kind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from s5.tagging.decision import decide_multihot
 from s5.utils.errors import InputError
 
 BRUTE_FORCE = 5
-"""Slots up to which every assignment is tried in turn; beyond, scipy's solver finds the best."""
+"""Greatest number of slots for which all assignments are tried; above it, scipy's solver finds the best."""
 
 
 @dataclass
@@ -27,15 +27,15 @@ class VoteConfig:
     rule: Literal["vote", "average"] = "vote"
     """``vote``: Eq. (1) of Deng et al., see :func:`vote`; ``average``: weighted mean of probabilities (Park et al.)."""
     weights: dict[str, float] = field(default_factory=dict)
-    """Weight of each tagger by name (alpha); one that is not named has its own ``weight``."""
+    """Weight of each tagger by name (alpha); it overrides the tagger's own ``weight``."""
     gamma: float = 1.0
     """Confidence power of the vote."""
     align: bool | Literal["assignment", "none"] = True
-    """Whether the taggers' slots are aligned first (by assignment); ``none`` is the literal reading of Deng et al.."""
+    """Whether the taggers' slots are aligned first, by assignment; ``none`` is the literal reading of Deng et al.."""
     threshold: float = 0.5
-    """Multi-hot: a class at or above it is present."""
+    """Multi-hot taggers: a class at or above this probability is present."""
     n_min: int = 1
-    """Multi-hot: classes that are taken at least (2025: every mixture has a source)."""
+    """Multi-hot taggers: least number of classes (2025: every mixture has a source)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -57,8 +57,8 @@ class Decision:
 
     Attributes:
         index: classes of the active slots [n] int64; a class may repeat.
-        probability: of each [n], 0 to 1.
-        silence: [taggers, n]: what each tagger gives silence in these slots; None of multi-hot taggers.
+        probability: probability of each class [n], 0 to 1.
+        silence: [taggers, n] silence posteriors in these slots; None for multi-hot taggers.
     """
 
     index: np.ndarray
@@ -71,11 +71,10 @@ class Vote:
     """Labels of one mixture by name.
 
     Attributes:
-        labels: of the active slots; one may repeat.
-        probabilities: of the labels.
-        silence: by tagger [n] float32: what it gives silence in these slots; None of multi-hot taggers, or where nobody
-            asks.
-        given: the labels were given, not voted: they are final.
+        labels: labels of the active slots; a label may repeat.
+        probabilities: probabilities of the labels.
+        silence: silence posteriors in these slots by tagger, [n] float32; None for multi-hot taggers, or if not needed.
+        given: whether the user gave the labels; then they are final.
     """
 
     labels: list[str]
@@ -85,7 +84,7 @@ class Vote:
 
 
 def check_weights(weights: Mapping[str, float], where: object) -> None:
-    """Refuses weights that are negative, not finite, or all zero."""
+    """Checks weights. Raises InputError if one is negative or not finite, or all are zero."""
     for name, weight in weights.items():
         if not 0 <= weight < float("inf"):
             raise InputError(where, f"{name}: {weight}", "a finite weight of 0 or more")
@@ -96,17 +95,17 @@ def check_weights(weights: Mapping[str, float], where: object) -> None:
 def decide(
     posteriors: Sequence[np.ndarray], weights: Sequence[float], config: VoteConfig, n_labels: int, n_slots: int
 ) -> Decision:
-    """Labels of one mixture from the posteriors of a system's taggers.
+    """Decides the labels of one mixture from the posteriors of a system's taggers.
 
-    Tracks: one label a slot by the rule, silent slots left out. Multi-hot: the weighted mean of the probabilities, then
-    the classes at or above the threshold, by falling probability, at least ``n_min`` and at most K of them.
+    Track-based taggers: one label per slot by the rule; silent slots are dropped. Multi-hot taggers: the classes whose
+    weighted mean probability reaches the threshold, by falling probability, at least ``n_min`` and at most K.
 
     Args:
-        posteriors: of each tagger, all of one kind.
-        weights: of each tagger.
+        posteriors: posteriors of each tagger, all of one kind.
+        weights: weight of each tagger.
         config: the rule.
         n_labels: C.
-        n_slots: K, labels at most.
+        n_slots: K.
 
     Raises:
         InputError: posteriors of both kinds or of another number of labels, or a vote of several multi-hot taggers.
@@ -118,20 +117,18 @@ def decide(
         index, probability = decide_multihot(scores, config.threshold, min(config.n_min, n_slots), n_slots)
         return Decision(index, probability)
     aligned = align_all(posteriors, config.aligned)
-    if config.rule == "average":
-        winner, probability = _average(aligned, weights)
-    else:
-        winner, probability = _vote(aligned, weights, config.gamma)
+    averaged = config.rule == "average"
+    winner, probability = average(aligned, weights) if averaged else vote(aligned, weights, config.gamma)
     active = np.flatnonzero(winner != n_labels)
-    probability = np.minimum(probability, 1.0)  # a mean of ones may be rounded to more
+    probability = np.minimum(probability, 1.0)  # rounding may raise a mean of ones above 1
     return Decision(winner[active], probability[active], np.stack([p[active, n_labels] for p in aligned]))
 
 
 def is_multi_hot(posteriors: Sequence[np.ndarray], n_labels: int) -> bool:
-    """Whether posteriors are multi-hot, [1, C], and not [K, C + 1] of tracks.
+    """Whether posteriors are multi-hot, [1, C], instead of track-based, [K, C + 1].
 
     Raises:
-        InputError: some are and some are not, or they have another number of labels.
+        InputError: the kinds differ, or the number of labels is another.
     """
     shapes = {p.shape for p in posteriors}
     width = next(iter(shapes))[1]
@@ -144,14 +141,14 @@ def is_multi_hot(posteriors: Sequence[np.ndarray], n_labels: int) -> bool:
 
 
 def class_scores(posteriors: Sequence[np.ndarray], weights: Sequence[float], n_labels: int) -> np.ndarray:
-    """How sure the taggers are that a class occurs at all, whatever the slot.
+    """Scores of the classes in a mixture, whatever the slot: a weighted mean over the taggers.
 
-    Of tracks: the highest of a class over the slots, and of silence the lowest (all slots have to be silent). Of
-    multi-hot posteriors: the probabilities; silence has 0. Then the weighted mean over the taggers.
+    A track-based tagger's score of a class is the highest over the slots, of silence the lowest (all slots must be
+    silent). A multi-hot tagger's scores are its probabilities, and 0 for silence.
 
     Args:
-        posteriors: of each tagger.
-        weights: of each tagger.
+        posteriors: posteriors of each tagger.
+        weights: weight of each tagger.
         n_labels: C.
 
     Returns:
@@ -169,14 +166,14 @@ def class_scores(posteriors: Sequence[np.ndarray], weights: Sequence[float], n_l
 
 
 def align_slots(posterior: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Reorders a tagger's slots to fit another's: taggers trained with permutation-invariant training share no order.
+    """Reorders a tagger's slots to fit another's: permutation-invariant training leaves their order open.
 
-    The assignment maximises the summed overlap (the inner product of the slots' distributions); of equal ones it is the
-    first in lexicographic order, so that what fits as it is stays as it is.
+    The assignment maximises the summed overlap (inner product of the slots' distributions). Among equal assignments the
+    first in lexicographic order wins, so slots that already fit keep their places.
 
     Args:
         posterior: [K, C + 1], rows sum to 1.
-        reference: [K, C + 1] of the tagger to align with.
+        reference: posterior [K, C + 1] of the tagger to align with.
 
     Returns:
         [K, C + 1]: the rows of ``posterior`` in the order of ``reference``.
@@ -189,35 +186,32 @@ def align_slots(posterior: np.ndarray, reference: np.ndarray) -> np.ndarray:
     n = len(overlap)
     if n <= BRUTE_FORCE:
         table = np.array(list(permutations(range(n))))
-        # Rounded: sums of the same terms in another order are ties.
+        # Rounding makes ties of sums of the same terms in another order.
         return posterior[table[overlap[np.arange(n), table].sum(axis=1).round(12).argmax()]]
-    from scipy.optimize import linear_sum_assignment  # takes a second to import, which most commands can spare
+    from scipy.optimize import linear_sum_assignment  # its import takes a second, which most commands avoid
 
     return posterior[linear_sum_assignment(overlap, maximize=True)[1]]
 
 
 def align_all(posteriors: Sequence[np.ndarray], align: bool = True) -> list[np.ndarray]:
-    """Posteriors with the slots of all taggers in the order of the first one's; unchanged without ``align``."""
+    """Aligns the slots of all taggers with those of the first; without ``align`` they stay unchanged."""
     return [posteriors[0], *(align_slots(p, posteriors[0]) if align else p for p in posteriors[1:])]
 
 
-def vote(
-    posteriors: Sequence[np.ndarray], weights: Sequence[float], gamma: float = 1.0, align: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fuses taggers: each gives its top class of a slot ``weight * confidence ** gamma`` points (Eq. (1), Deng et al.).
+def vote(aligned: Sequence[np.ndarray], weights: Sequence[float], gamma: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Votes in each slot (Eq. (1), Deng et al.).
 
-    Silence is an ordinary candidate. Active slots are moved to the front, in their order; of tied classes the one with
-    the lower index wins (so silence wins no tie); a slot without any point is silent.
+    Each tagger adds ``weight * confidence ** gamma`` points to its top class. Silence is an ordinary candidate. Of tied
+    classes the lower index wins, so silence wins no tie. A slot without points is silent.
 
     Args:
-        posteriors: [K, C + 1] of each tagger.
+        aligned: [K, C + 1] of each tagger, slots aligned (:func:`align_all`).
         weights: alpha of each tagger.
         gamma: confidence power.
-        align: align the slots with those of the first tagger before voting.
 
     Returns:
-        Class indices [K] int64 (C is silence), and the winners' shares of their slots' points [K] in 0 .. 1; of one
-        tagger alone its confidence, which says more than its share of its own points.
+        Class indices [K] int64 (C is silence), and the winners' shares of the points in their slots [K], 0 to 1; for a
+        single tagger its confidence instead.
 
     Example:
         >>> a, b = np.array([[0.6, 0.3, 0.1]]), np.array([[0.1, 0.8, 0.1]])
@@ -225,20 +219,22 @@ def vote(
         >>> labels.tolist(), share.round(3).tolist()
         ([1], [0.536])
     """
-    return _active_first(*_vote(align_all(posteriors, align), weights, gamma), posteriors[0].shape[1] - 1)
+    table, power = np.array([weights], dtype=np.float64), np.array([gamma])
+    winners = slot_winners(aligned, table, power)[0]
+    if len(aligned) == 1:
+        return winners, aligned[0].max(axis=1).astype(np.float64)
+    points = [_vote_scores(rows, table, power)[0][0] for rows in _by_slot(aligned)]
+    return winners, np.array([p.max() / p.sum() if p.any() else 0.0 for p in points])
 
 
-def average(
-    posteriors: Sequence[np.ndarray], weights: Sequence[float], align: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fuses taggers by the weighted mean of their distributions, slot by slot (Park et al.'s ensemble, for tracks).
+def average(aligned: Sequence[np.ndarray], weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Averages the taggers' distributions in each slot by their weights (Park et al.'s ensemble, for tracks).
 
-    Ties, empty slots and order as in :func:`vote`.
+    Ties and empty slots are treated as in :func:`vote`.
 
     Args:
-        posteriors: [K, C + 1] of each tagger.
-        weights: of each tagger.
-        align: align the slots with those of the first tagger before.
+        aligned: [K, C + 1] of each tagger, slots aligned (:func:`align_all`).
+        weights: weight of each tagger.
 
     Returns:
         Class indices [K] int64 (C is silence), and their mean probabilities [K].
@@ -249,26 +245,27 @@ def average(
         >>> labels.tolist(), probability.round(3).tolist()
         ([0], [0.475])
     """
-    return _active_first(*_average(align_all(posteriors, align), weights), posteriors[0].shape[1] - 1)
+    table = np.array([weights], dtype=np.float64)
+    winners = slot_winners(aligned, table, np.ones(1), "average")[0]
+    return winners, np.array([_mean_scores(rows, table)[0][0].max() for rows in _by_slot(aligned)])
 
 
 def slot_winners(
     aligned: Sequence[np.ndarray], weights: np.ndarray, gammas: np.ndarray, rule: str = "vote"
 ) -> np.ndarray:
-    """Winners of all slots under many settings of a vote at once: what a search over settings asks for.
+    """Winners of all slots under many settings of a vote at once, for searches over settings.
 
     Args:
         aligned: [K, C + 1] of each tagger, slots aligned.
         weights: [S, taggers].
-        gammas: [S] of the vote; the average has none.
+        gammas: [S] for the vote; unused for the average.
         rule: ``vote`` or ``average``.
 
     Returns:
         [S, K] class indices, C for silence.
     """
     winners = np.empty((len(weights), len(aligned[0])), dtype=np.int64)
-    for slot in range(winners.shape[1]):
-        rows = [p[slot].astype(np.float64) for p in aligned]
+    for slot, rows in enumerate(_by_slot(aligned)):
         scores, classes = _vote_scores(rows, weights, gammas) if rule == "vote" else _mean_scores(rows, weights)
         silence = len(rows[0]) - 1
         winners[:, slot] = np.where(scores.max(axis=1) > 0, classes[scores.argmax(axis=1)], silence)
@@ -276,7 +273,7 @@ def slot_winners(
 
 
 def _vote_scores(rows: Sequence[np.ndarray], weights: np.ndarray, gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points [S, n] of the classes [n] that a tagger names in one slot, in the order of their index."""
+    """Points [S, n] in one slot, and the classes [n] that they belong to, by rising index."""
     tops = [int(row.argmax()) for row in rows]
     classes = np.unique(tops)
     points = np.zeros((len(weights), len(classes)))
@@ -286,32 +283,11 @@ def _vote_scores(rows: Sequence[np.ndarray], weights: np.ndarray, gammas: np.nda
 
 
 def _mean_scores(rows: Sequence[np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean [S, C + 1] of one slot's distributions, and all classes."""
+    """Weighted mean [S, C + 1] of one slot's distributions, and the classes [C + 1]."""
     total = sum(weights[:, i, None] * row for i, row in enumerate(rows))
     return np.asarray(total / weights.sum(axis=1, keepdims=True)), np.arange(len(rows[0]))
 
 
-def _vote(aligned: Sequence[np.ndarray], weights: Sequence[float], gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Winner of each slot and its share, in the order of the slots."""
-    table, power = np.array([weights], dtype=np.float64), np.array([gamma])
-    winners = slot_winners(aligned, table, power)[0]
-    if len(aligned) == 1:
-        return winners, aligned[0].max(axis=1).astype(np.float64)
-    shares = []
-    for slot in range(len(winners)):
-        points = _vote_scores([p[slot].astype(np.float64) for p in aligned], table, power)[0][0]
-        shares.append(points.max() / points.sum() if points.any() else 0.0)
-    return winners, np.array(shares)
-
-
-def _average(aligned: Sequence[np.ndarray], weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Winner of each slot and its mean probability, in the order of the slots."""
-    table = np.array([weights], dtype=np.float64)
-    winners = slot_winners(aligned, table, np.ones(1), "average")[0]
-    means = [_mean_scores([p[slot].astype(np.float64) for p in aligned], table)[0][0] for slot in range(len(winners))]
-    return winners, np.array([mean.max() for mean in means])
-
-
-def _active_first(winner: np.ndarray, score: np.ndarray, silence: int) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(winner == silence, kind="stable")
-    return winner[order], score[order]
+def _by_slot(aligned: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Distributions [C + 1] float64 of all taggers in each slot."""
+    return [[p[slot].astype(np.float64) for p in aligned] for slot in range(len(aligned[0]))]

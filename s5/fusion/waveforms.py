@@ -1,4 +1,4 @@
-"""Class-dependent fusion of separators' outputs (Deng et al., section 2.3)."""
+"""Fuses separators' outputs with weights that depend on the class (Deng et al., section 2.3)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class GroupConfig:
 
 @dataclass
 class FusionConfig:
-    """The key ``fusion`` of a system: how separators become waveforms; see :func:`fuse`."""
+    """The key ``fusion`` of a system: weights of the separators; see :func:`fuse`."""
 
     default: dict[str, float] | None = None
-    """Weight of each separator by name; by default the first alone."""
+    """Weight of each separator by name; by default 1 for the first separator."""
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Weights by label, for labels that have some of their own."""
+    """Weights of single labels."""
     groups: list[GroupConfig] = field(default_factory=list)
     """Weights that several labels share (the groups of Table 2, Deng et al.)."""
     sharpen: dict[str, float] = field(default_factory=dict)
-    """Strength of mask sharpening by separator (:func:`s5.separation.sharpen.sharpen`), 0 or more; by default none."""
+    """Strength of mask sharpening by separator (:func:`s5.separation.sharpen.sharpen`); by default 0."""
 
     def __post_init__(self) -> None:
         grouped = [label for group in self.groups for label in group.labels]
@@ -45,7 +45,7 @@ class FusionConfig:
                 raise InputError(f"fusion: sharpen: {name}", strength, "0 or more")
 
     def rules(self) -> dict[str, dict[str, float]]:
-        """Weights by label: those of ``classes`` go before those of ``groups``."""
+        """Weights by label: ``classes`` override ``groups``."""
         return {label: group.weights for group in self.groups for label in group.labels} | self.classes
 
 
@@ -55,15 +55,15 @@ def fuse(
     default: Mapping[str, float],
     classes: Mapping[str, Mapping[str, float]] | None = None,
 ) -> np.ndarray:
-    """Weighted sum of the separators' waveforms, with weights a class (Eq. (4), Deng et al.).
+    """Sums the separators' waveforms by weights of the slot's class (Eq. (4), Deng et al.).
 
-    Where a label stands in several slots, the separators' outputs of that label are first matched to those of the first
-    separator (lowest summed squared distance), so that two sources of a class are not mixed into each other.
+    If several slots share a label, their outputs are first matched to those of the first separator (lowest summed
+    squared distance), so that two sources of a class are not mixed.
 
     Args:
-        outputs: [K, samples] of each separator, by name.
-        labels: labels of the active slots, at most K; slots behind are silent.
-        default: weight of each separator for classes that have none of their own; one that is not named has weight 0.
+        outputs: [K, samples] by separator.
+        labels: labels of the active slots, at most K; later slots are silent.
+        default: weight of each separator for classes without weights of their own; 0 for a separator without a weight.
         classes: weights by label.
 
     Returns:
@@ -82,7 +82,7 @@ def fuse(
 
 
 def slots_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
-    """The slots in which each label stands.
+    """Slots of each label.
 
     Example:
         >>> slots_by_label(["Speech", "Cough", "Speech"])
@@ -92,16 +92,16 @@ def slots_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 def match(distance: np.ndarray) -> np.ndarray:
-    """Order of the columns that gives the lowest sum of distances to the rows.
+    """Order of the columns with the lowest sum of distances to the rows.
 
     Args:
-        distance: [n, n], of each output to match (column) from each reference (row).
+        distance: [n, n], distance of each reference (row) to each output (column).
     """
-    from scipy.optimize import linear_sum_assignment  # takes a second to import
+    from scipy.optimize import linear_sum_assignment  # its import takes a second
 
     return linear_sum_assignment(distance)[1]
 
 
 def _distances(reference: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """Squared distances [n, n] of sources [n, samples] from each row of the reference."""
+    """Squared distances [n, n] of each reference (row) to each source [samples] (column)."""
     return np.square(reference[:, None].astype(np.float64) - sources[None]).sum(-1)

@@ -1,1 +1,1 @@
-"""What systems put out: how its files are named."""
+"""Decoding stages: results folders, stages 7 to 10, and scoring."""

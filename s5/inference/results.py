@@ -1,22 +1,23 @@
-"""The results folder of a system on a data set, ``exp/<system>/<set>``: what stages 7 to 11 hand to each other.
+"""Reads and writes the results folder of a system on a data set, ``exp/<system>/<set>``.
 
-    posteriors/<tagger>.ark, .scp    stage 7: K x (C + 1) a mixture, 1 x C of a multi-hot tagger
+    posteriors/<tagger>.ark, .scp    stage 7: K x (C + 1) per mixture, 1 x C from a multi-hot tagger
     posteriors/labels.txt, n_slots   the label set and K
     labels                           stage 8: <utt> <Label> ..., the labels of the active slots
-    probabilities                    <utt> <p> ..., one a label, with every digit that a float has
-    silence/<tagger>                 <utt> <p> ..., a tagger's silence posteriors there; none of multi-hot taggers
+    probabilities                    <utt> <p> ..., one per label, with all digits of a float
+    silence/<tagger>                 <utt> <p> ..., silence posteriors of a track-based tagger in these slots
     separated/<separator>/<utt>.npy  stage 9: [K, samples] float32
     estimates/<utt>_<slot>_<L>.wav   stage 10: 16 bit, active slots
-    final_labels                     those of the estimates: the vote's, less what a gate silenced, refined if asked
-    final_probabilities              one a final label
+    final_labels                     labels of the estimates: those of the vote after gate and refinement
+    final_probabilities              one per final label
     scores.json                      stage 11
 
-Numbers in text keep every bit: what a stage reads is what the one before computed.
+Numbers in text keep every bit, so a stage reads exactly the values that the stage before computed.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ Rows = dict[str, list[str]]
 """Words by utterance."""
 
 _NO_ARRAY = (ValueError, SyntaxError, TypeError, MemoryError, OverflowError, TokenError, BadZipFile)
-"""What numpy raises at a file of samples that is none."""
+"""Errors of numpy for a damaged file of samples."""
 
 _KEYS: dict[str, type] = {"metrics": dict, "mixtures": list}
 _MIXTURE_KEYS: dict[str, type] = {"utt": str, "ref_labels": list, "est_labels": list, "pairs": list}
@@ -50,7 +51,7 @@ class Results:
     """A results folder.
 
     Args:
-        path: ``exp/<system>/<set>``, or ``exp/<system>/<set>_oracle`` of given labels.
+        path: ``exp/<system>/<set>``, or ``exp/<system>/<set>_oracle`` with true labels.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,11 +65,11 @@ class Results:
         self.scores_file = self.path / "scores.json"
 
     def write_votes(self, votes: Mapping[str, Vote], taggers: Sequence[str] = ()) -> None:
-        """Writes ``labels``, ``probabilities`` and ``silence/``, as stage 8 does.
+        """Writes ``labels``, ``probabilities`` and ``silence/``: the output of stage 8.
 
         Args:
-            votes: by utterance.
-            taggers: whose silence posteriors the votes hold.
+            votes: votes by utterance.
+            taggers: taggers whose silence posteriors the votes hold.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         for tagger in taggers:
@@ -81,23 +82,23 @@ class Results:
         write_rows(self.labels_file, {utt: vote.labels for utt, vote in votes.items()})
 
     def labels(self, utts: Iterable[str]) -> Rows:
-        """Labels of the active slots of some utterances.
+        """Reads the labels of the active slots of some utterances.
 
         Raises:
-            InputError: there are none, or not of all of them.
+            InputError: the labels of an utterance are missing.
         """
         return _of(utts, self.labels_file)
 
     def votes(self, utts: Sequence[str], silence: Sequence[str] = (), given: bool = False) -> dict[str, Vote]:
-        """What stage 8 made of some utterances.
+        """Reads the output of stage 8 for some utterances.
 
         Args:
             utts: the utterances.
             silence: taggers whose silence posteriors are needed.
-            given: the labels are given ones, not those of a vote.
+            given: whether the labels are true labels instead of a vote's.
 
         Raises:
-            InputError: something of it is missing, or is no probability.
+            InputError: a line is missing, or holds no probability.
         """
         rows = self.labels(utts)
         shares = _numbers(rows, self.probabilities_file)
@@ -112,27 +113,27 @@ class Results:
         return self.path / "silence" / tagger
 
     def write_final(self, final: Mapping[str, Vote]) -> None:
-        """Writes ``final_labels`` and ``final_probabilities``, as stage 10 does."""
+        """Writes ``final_labels`` and ``final_probabilities``: the output of stage 10."""
         write_rows(self.final_probabilities_file, {utt: as_text(vote.probabilities) for utt, vote in final.items()})
         write_rows(self.final_labels_file, {utt: vote.labels for utt, vote in final.items()})
 
     def join_final(self, parts: Sequence[Path]) -> None:
-        """Puts these files of several results folders one behind the other."""
+        """Joins ``final_labels`` and ``final_probabilities`` of several results folders."""
         for file in (self.final_probabilities_file, self.final_labels_file):
             write_bytes(file, b"".join((part / file.name).read_bytes() for part in parts))
 
     def final(self, utts: Iterable[str] | None = None) -> dict[str, Vote]:
-        """Labels and probabilities of the estimates, of some or of all utterances.
+        """Reads labels and probabilities of the estimates of some or all utterances.
 
         Raises:
-            InputError: they are missing, or not of all these utterances.
+            InputError: those of an utterance are missing.
         """
         rows = read_rows(self.final_labels_file) if utts is None else _of(utts, self.final_labels_file)
         shares = _numbers(rows, self.final_probabilities_file)
         return {utt: Vote(labels, shares[utt]) for utt, labels in rows.items()}
 
     def scores(self) -> dict[str, Any]:
-        """Content of ``scores.json``; see :func:`read_scores`."""
+        """Reads ``scores.json``; see :func:`read_scores`."""
         return read_scores(self.scores_file)
 
 
@@ -143,11 +144,11 @@ class Posteriors:
     folder: Path
 
     def write(self, tables: Mapping[str, Mapping[str, np.ndarray]], final: Path | None = None) -> None:
-        """Writes an archive a tagger.
+        """Writes one archive per tagger.
 
         Args:
             tables: posteriors by tagger and utterance.
-            final: where the folder will be, which the paths in the scp files tell; by default where it is.
+            final: later place of the folder, which the paths in the scp files name; by default its present place.
         """
         import kaldiio
 
@@ -158,12 +159,12 @@ class Posteriors:
             scp.write_text(lines, encoding="utf-8")
 
     def join(self, parts: Sequence[Path], taggers: Sequence[str], final: Path) -> None:
-        """Puts the archives of several folders one behind the other: the same bytes as of one :meth:`write` of all.
+        """Joins the archives of several folders; the bytes equal those of one :meth:`write` of all utterances.
 
         Args:
             parts: the folders.
-            taggers: of each of them.
-            final: where this folder will be.
+            taggers: taggers of each folder.
+            final: later place of this folder.
         """
         for name in taggers:
             with open(self.folder / f"{name}.ark", "wb") as ark, open(self.folder / f"{name}.scp", "w") as scp:
@@ -177,27 +178,27 @@ class Posteriors:
                         scp.write(f"{utt} {final}/{name}.ark:{start + int(offset)}\n")
 
     def write_facts(self, labels: LabelSet, n_slots: int) -> None:
-        """Writes the label set and K."""
+        """Writes label set and K."""
         labels.save(self.folder / "labels.txt")
         (self.folder / "n_slots").write_text(f"{n_slots}\n", encoding="utf-8")
 
     def labels(self) -> LabelSet:
-        """The label set."""
+        """Reads the label set."""
         return LabelSet.load(self.folder / "labels.txt")
 
     def n_slots(self) -> int:
-        """K."""
+        """Reads K."""
         return read_n_slots(self.folder / "n_slots")
 
     def taggers(self) -> list[str]:
-        """Taggers of which there are posteriors."""
+        """Names of the taggers with posteriors."""
         return sorted(ark.stem for ark in self.folder.glob("*.ark"))
 
     def table(self, tagger: str) -> dict[str, np.ndarray]:
-        """Posteriors of one tagger by utterance, from its ark alone, which may have been moved.
+        """Reads the posteriors of one tagger by utterance from its ark file alone, which may have been moved.
 
         Raises:
-            InputError: they are damaged.
+            InputError: the file is damaged.
         """
         path, n_labels, table = self.folder / f"{tagger}.ark", len(self.labels()), {}
         for utt, posterior in read_ark(path, "posteriors (stage 7)"):
@@ -206,10 +207,10 @@ class Posteriors:
         return table
 
     def load(self, taggers: Sequence[str]) -> Tables:
-        """Posteriors of all taggers of a system.
+        """Reads the posteriors of all taggers of a system.
 
         Raises:
-            InputError: they are missing, damaged, or not of the same utterances.
+            InputError: a file is missing or damaged, or the taggers have different utterances.
         """
         labels = self.labels()
         tables = {name: dict(read_scp(self.folder / f"{name}.scp", "posteriors (stage 7)")) for name in taggers}
@@ -239,11 +240,11 @@ class Tables:
 
     @property
     def utts(self) -> list[str]:
-        """The utterances."""
+        """Names of the utterances."""
         return list(next(iter(self.tables.values())))
 
     def of(self, utt: str) -> dict[str, np.ndarray]:
-        """Posteriors of one utterance by tagger."""
+        """Posteriors of one utterance by tagger. Raises InputError if a tagger has none."""
         for name, table in self.tables.items():
             if utt not in table:
                 raise InputError("posteriors", f"none of {name} for {utt}", "all utterances (stage 7)")
@@ -257,16 +258,16 @@ class Separated:
     folder: Path
 
     def write(self, separator: str, utt: str, sources: np.ndarray) -> None:
-        """Writes one utterance's sources [K, samples]; the separator's folder has to be there."""
+        """Writes one utterance's sources [K, samples]; the separator's folder must exist."""
         content = io.BytesIO()
         np.save(content, sources)
         write_bytes(self.folder / separator / f"{utt}.npy", content.getvalue())
 
     def read(self, separator: str, utt: str, n_labels: int, n_samples: int) -> np.ndarray:
-        """[K, samples] float32 of one utterance.
+        """Reads one utterance's sources [K, samples] float32.
 
         Raises:
-            InputError: a file that is missing or damaged, or that does not fit labels and mixture.
+            InputError: the file is missing or damaged, or does not fit labels and mixture.
         """
         path = self.folder / separator / f"{utt}.npy"
         try:
@@ -291,26 +292,26 @@ class Estimates:
     folder: Path
 
     def path(self, utt: str, slot: int, label: str) -> Path:
-        """The file of one estimate."""
+        """Path of one estimate."""
         return self.folder / source_name(utt, slot, label)
 
     def write(self, utt: str, slot: int, label: str, waveform: np.ndarray, fs: int) -> Clipped:
-        """Writes one estimate [samples]; returns what 16 bits could not hold of it."""
+        """Writes one estimate [samples]; returns the samples that 16 bits clipped."""
         return write_audio(self.path(utt, slot, label), waveform[None], fs, subtype="PCM_16")
 
     def find(self, utts: Collection[str]) -> dict[str, dict[int, SourceFile]]:
-        """The files of some utterances by slot; see :func:`s5.data.names.find_source_files`."""
+        """Finds the files of some utterances by slot; see :func:`s5.data.names.find_source_files`."""
         return find_source_files(self.folder, utts)
 
 
 def read_scores(file: str | Path) -> dict[str, Any]:
-    """Content of a ``scores.json``.
+    """Reads a ``scores.json``.
 
     Raises:
-        InputError: the file is missing, or is not what stage 11 writes.
+        InputError: the file is missing, or stage 11 did not write it.
     """
     file = Path(file)
-    scores = read_json(file, "the scores that stage 11 writes")
+    scores = read_json(file, "scores that stage 11 writes")
     _check(scores, _KEYS, file)
     for i, mixture in enumerate(scores["mixtures"]):
         _check(mixture, _MIXTURE_KEYS, f"{file}: mixtures[{i}]")
@@ -327,7 +328,7 @@ def _check(data: Any, keys: dict[str, type], where: object) -> None:
 
 
 def as_text(numbers: Iterable[float]) -> list[str]:
-    """Numbers as text that reads back as the same floats.
+    """Formats numbers so that they read back as the same floats.
 
     Example:
         >>> as_text([1, 0.1, np.float32(0.1)])
@@ -340,7 +341,7 @@ def read_rows(path: str | Path) -> Rows:
     """Reads ``<key> <token> ...`` lines.
 
     Raises:
-        InputError: a missing file, one that is no UTF-8, an empty line, or a key that stands twice.
+        InputError: the file is missing or no UTF-8, or has an empty line or a key twice.
     """
     rows: Rows = {}
     text = read_text(path, "a file of '<utt> <Label> ...' lines")
@@ -360,7 +361,7 @@ def write_rows(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
 
 
 def _of(utts: Iterable[str], path: Path) -> Rows:
-    """The lines of some utterances."""
+    """Reads the lines of some utterances. Raises InputError if one is missing."""
     rows = read_rows(path)
     for utt in utts:
         if utt not in rows:
@@ -369,20 +370,21 @@ def _of(utts: Iterable[str], path: Path) -> Rows:
 
 
 def _numbers(labels: Rows, path: Path) -> dict[str, list[float]]:
-    """The lines of some utterances: a number from 0 to 1 for each label."""
-    return {utt: _row(row, len(labels[utt]), f"{path}: {utt}") for utt, row in _of(list(labels), path).items()}
-
-
-def _row(words: Sequence[str], n_labels: int, where: str) -> list[float]:
-    if len(words) != n_labels:
-        raise InputError(where, f"{len(words)} probabilities", f"{n_labels}, one a label")
-    numbers = []
-    for word in words:
-        try:
-            number = float(word)
-        except ValueError:
-            number = -1.0
-        if not 0 <= number <= 1:
-            raise InputError(where, word, "a probability from 0 to 1")
-        numbers.append(number)
+    """Reads the lines of some utterances: a number from 0 to 1 for each label."""
+    numbers = {}
+    for utt, words in _of(labels, path).items():
+        if len(words) != len(labels[utt]):
+            raise InputError(f"{path}: {utt}", f"{len(words)} probabilities", f"{len(labels[utt])}, one per label")
+        numbers[utt] = [probability(word, f"{path}: {utt}") for word in words]
     return numbers
+
+
+def probability(word: str, where: object) -> float:
+    """Parses a probability. Raises InputError for anything else."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise InputError(where, word, "a probability from 0 to 1")
+    return number

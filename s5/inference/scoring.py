@@ -1,12 +1,11 @@
-"""Scoring of a folder of estimates against a test set: finds and reads the files, scores in parallel, prints, writes.
+"""Scores a folder of estimates against a test set: finds and reads the files, computes in parallel, prints a table.
 
-The estimates may come from any system: files named as in the challenge, <utt>_<slot>_<Label>.wav
-(2025: <utt>_<Label>.wav). The metrics themselves are in ``s5.metrics``.
+The estimates may come from any system that names files as in the challenge, <utt>_<slot>_<Label>.wav
+(2025: <utt>_<Label>.wav). The metrics are in ``s5.metrics``.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from s5.data import DataDir, read_audio
 from s5.data.names import SourceFile, audio_files, find_source_files, source_name
+from s5.inference.results import probability
 from s5.labels import SILENCE, LabelSet
 from s5.metrics import active, score_mixture
 from s5.utils.errors import InputError
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     from s5.scene.spec import Event, Scene
 
 Slots = list[SourceFile | None]
-"""The sources of a mixture by slot; None is a silent slot before the last active one."""
+"""Sources of a mixture by slot; None for a silent slot before the last active one."""
 
 
 class References(Protocol):
-    """A test set: the names of its mixtures, their labels, and what one of them holds."""
+    """A test set: names, labels and content of its mixtures."""
 
     utts: list[str]
 
     def read(self, utt: str) -> tuple[np.ndarray, int, list[str], np.ndarray]:
-        """Reference channel [samples], sampling rate, labels, dry sources [n, samples]."""
+        """Reads reference channel [samples], sampling rate in Hz, labels and dry sources [n, samples] of a mixture."""
 
     def scene(self, utt: str) -> Scene | None:
-        """How the mixture was made; None where that is not known."""
+        """Scene of a mixture; None if it is unknown."""
 
     def expects(self, utt: str) -> bool:
-        """Whether the mixture has a source."""
+        """Whether a mixture has a source."""
 
 
 class DataDirReferences:
-    """References in a data directory."""
+    """References of a data directory."""
 
     def __init__(self, path: Path, labels: LabelSet) -> None:
         self._data = DataDir.load(path, labels)
@@ -75,13 +75,13 @@ class ChallengeReferences:
     """References in the challenge's layout: ``soundscape/<utt>.wav``, ``oracle_target/<utt>_<slot>_<Label>.wav``.
 
     Args:
-        path: the folder of both.
-        labels: the label set.
-        metadata: the set's list of scenes (``metadata/valid.json``), in the order of the mixtures' names; optional.
+        path: folder that holds both.
+        labels: label set.
+        metadata: list of the set's scenes (``metadata/valid.json``) in the order of the mixtures' names; optional.
 
     Raises:
-        InputError: no mixture, a target whose name fits none, a slot without a file before one that has one, or a list
-            of another length.
+        InputError: there is no mixture, a target fits no mixture, a slot before another has no file, or the list has
+            another length.
     """
 
     def __init__(self, path: Path, labels: LabelSet, metadata: Path | None = None) -> None:
@@ -126,13 +126,13 @@ def _load_scene(path: Path) -> Scene:
 
 
 def conditions(scene: Scene, ref_labels: Sequence[str], where: object) -> dict[str, Any]:
-    """What a scene tells about a mixture and its references, as :func:`s5.metrics.score_mixture` takes it.
+    """Room, SNRs and smallest angle of a scene, for the argument ``scene`` of :func:`s5.metrics.score_mixture`.
 
     Args:
         scene: the scene.
-        ref_labels: labels of the references. A scene may have the events of several classes in another order (2025:
-            labels in class order); those of one class keep theirs.
-        where: what complaints name.
+        ref_labels: labels of the references. The scene may order events of different classes otherwise (2025: class
+            order), but not those of one class.
+        where: place that error messages name.
 
     Raises:
         InputError: the scene has other labels.
@@ -157,7 +157,7 @@ def angles_between(positions: Sequence[Sequence[Sequence[float]]]) -> list[float
     """Angles in degrees between all pairs of sources, seen from the microphone.
 
     Args:
-        positions: of each source its points [x, y, z]; of a moving one their mean counts.
+        positions: points [x, y, z] of each source; the mean position of a moving source counts.
 
     Example:
         >>> angles_between([[[1, 0, 0]], [[0, 2, 0]], [[-3, 0, 0]]])
@@ -173,7 +173,7 @@ def angles_between(positions: Sequence[Sequence[Sequence[float]]]) -> list[float
 
 
 def open_references(path: Path, labels: LabelSet, metadata: Path | None = None) -> References:
-    """The references in a folder, whichever of both layouts it has; only the challenge's takes a list of scenes."""
+    """Opens the references in a folder of either layout; only the challenge's layout uses ``metadata``."""
     if (path / "wav.scp").is_file():
         if metadata is not None:
             raise InputError(metadata, "a list of scenes", f"none: {path} has its own (scene.scp)")
@@ -185,10 +185,10 @@ def open_references(path: Path, labels: LabelSet, metadata: Path | None = None) 
 
 
 def find_sources(folder: Path, utts: Sequence[str], labels: LabelSet) -> dict[str, Slots]:
-    """The sources of each mixture in a folder, as :func:`s5.data.names.find_source_files` has them.
+    """Finds the sources of each mixture in a folder.
 
     Raises:
-        InputError: as there, or an unknown label.
+        InputError: as :func:`s5.data.names.find_source_files`, or an unknown label.
     """
     numbered = find_source_files(folder, utts)
     for slots in numbered.values():
@@ -199,17 +199,17 @@ def find_sources(folder: Path, utts: Sequence[str], labels: LabelSet) -> dict[st
 
 
 def slot_labels(slots: Slots) -> list[str]:
-    """Labels by slot, ``silence`` where there is no file."""
+    """Labels by slot; ``silence`` for a slot without a file."""
     return [SILENCE if file is None else file.label for file in slots]
 
 
 def without_estimate(references: References, estimates: dict[str, Slots]) -> list[str]:
-    """Mixtures with a source for which there is no file at all: a system that heard nothing, or files that are lost."""
+    """Mixtures with a source but without any estimate: the system found nothing, or files are missing."""
     return [utt for utt in references.utts if references.expects(utt) and not estimates[utt]]
 
 
 def read_sources(slots: Slots, n_samples: int, fs: int) -> np.ndarray:
-    """Waveforms [slots, samples] float32 of single-channel files, which have to agree with the mixture."""
+    """Reads single-channel files to [slots, samples] float32. Raises InputError if one does not fit the mixture."""
     waveforms = np.zeros((len(slots), n_samples), dtype=np.float32)
     for waveform, file in zip(waveforms, slots, strict=True):
         if file is None:
@@ -223,9 +223,9 @@ def read_sources(slots: Slots, n_samples: int, fs: int) -> np.ndarray:
 
 
 def read_probabilities(path: Path, estimates: dict[str, Slots]) -> dict[str, list[float]]:
-    """Confidence of each estimate from a file of lines ``<utt> <p> ...``: one for each slot after the vote.
+    """Reads the confidence of each estimate from lines ``<utt> <p> ...``, one for each slot of the vote.
 
-    What lies behind the last estimate's slot (silenced after the vote) is left out.
+    Slots after the last estimate, which were silenced after the vote, are dropped.
     """
     lines = read_text(path, "lines of <utt> <probability> ...").splitlines()
     found: dict[str, list[float]] = {}
@@ -238,22 +238,12 @@ def read_probabilities(path: Path, estimates: dict[str, Slots]) -> dict[str, lis
             raise InputError(where, f"mixture {utt}" + " again" * (utt in found), "each of the references once")
         n = len(estimates[utt])
         if len(words) < n:
-            raise InputError(where, f"{len(words)} probabilities", f"one for each of {n} slots of {utt}")
-        found[utt] = [_probability(where, word) for word in words][:n]
+            raise InputError(where, f"{len(words)} probabilities", f"one for each of the {n} slots of {utt}")
+        found[utt] = [probability(word, where) for word in words][:n]
     for utt, slots in estimates.items():
         if slots and utt not in found:
-            raise InputError(path, f"no line for {utt}", f"probabilities of its {len(slots)} slots")
+            raise InputError(path, f"no line for {utt}", f"the probabilities of its {len(slots)} slots")
     return found
-
-
-def _probability(where: str, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not 0.0 <= value <= 1.0:
-        raise InputError(where, word, "a probability from 0 to 1")
-    return value
 
 
 def score_one(
@@ -263,7 +253,7 @@ def score_one(
     options: dict[str, Any],
     utt: str,
 ) -> dict[str, Any]:
-    """Reads one mixture's files, each once, and scores it; a row of :func:`s5.metrics.score_mixture`."""
+    """Reads the files of one mixture and scores them; returns a row of :func:`s5.metrics.score_mixture`."""
     mixture, fs, ref_labels, ref = references.read(utt)
     slots = estimates[utt]
     est = read_sources(slots, len(mixture), fs)
@@ -274,17 +264,17 @@ def score_one(
 
 
 def score_all(job: partial[dict[str, Any]], utts: Sequence[str], n_jobs: int) -> Iterator[dict[str, Any]]:
-    """Rows of all mixtures in their order, from ``n_jobs`` processes."""
+    """Scores all mixtures in ``n_jobs`` processes; yields their rows in order."""
     if n_jobs == 1:
         yield from map(job, utts)
         return
-    # A thread for each process: the processes share the cores already. They read this when they start.
+    # One thread per process, because the processes share the cores. They read this variable when they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     yield from in_processes(job, utts, n_jobs, "score", chunk=4)
 
 
 def table(scores: dict[str, Any]) -> str:
-    """The main figures as text: the whole set, by number of sources, by subset."""
+    """Formats the main figures as a table: all mixtures, by number of sources, by subset."""
     columns = ("CAPI-SDRi", "SDRi", "accuracy_mix", "accuracy_src")
     heads = ("mixtures", "CAPI-SDRi dB", "SDRi dB", "mixture acc. %", "source acc. %")
     parts = {"all": {**scores["counts"], **scores["metrics"]}}

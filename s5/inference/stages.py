@@ -1,6 +1,6 @@
-"""The decoding stages over a data directory: tag, vote, separate, fuse. Each writes its output whole or not at all.
+"""Runs the decoding stages over a data directory: tag, vote, separate, fuse. Each writes all of its output or none.
 
-The same system, weights and audio give the same bytes, whatever the number of processes.
+Equal systems, weights and audio make equal bytes, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -9,74 +9,58 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from s5.data import Clipped, DataDir, audio_info, read_audio, write_audio
 from s5.data.names import source_name
 from s5.fusion import Counts, Vote
-from s5.inference.results import (
-    Estimates,
-    Posteriors,
-    Results,
-    Rows,
-    Separated,
-    Tables,
-    read_rows,
-    write_rows,
-)
+from s5.inference.results import Estimates, Posteriors, Results, Rows, Separated, Tables, read_rows, write_rows
 from s5.system.system import NETWORKS, Result, S5System, Windows
 from s5.utils.errors import InputError
 from s5.utils.parallel import run_batches
 from s5.utils.shards import Shards, whole_folder
 
+Out = TypeVar("Out")
+
 CHANGES = "changes"
-"""Table of a shard of stage 10: slots that the gate silenced, then the refinement's counts."""
+"""Table of a shard of stage 10: number of slots that the gate silenced, then the refinement's counts."""
 
 
 def spread(data: DataDir, num: int | None) -> DataDir:
-    """So many mixtures of a data directory, spread evenly over it; all of them for None or more than there are."""
+    """Selects ``num`` mixtures spread evenly over a data directory; all for None or a larger number."""
     if num is None or num >= len(data.utts):
         return data
     places = np.linspace(0, len(data.utts) - 1, num).round().astype(int)
     return replace(data, utts=[data.utts[i] for i in places])
 
 
-def tag(
-    system: S5System,
-    data: DataDir,
-    out: str | Path,
-    utts: Sequence[str] | None = None,
-    nj: int = 1,
-    shards: Shards | None = None,
-) -> None:
+def tag(system: S5System, data: DataDir, out: str | Path, nj: int = 1, shards: Shards | None = None) -> None:
     """Writes ``posteriors/<tagger>.ark`` and ``.scp``: K x (C + 1) matrices, or 1 x C of multi-hot taggers.
 
-    The label set and K stand beside them, in ``labels.txt`` and ``n_slots``.
+    ``labels.txt`` and ``n_slots`` beside them hold the label set and K.
     """
-    utts = list(utts or data.utts)
     folder, taggers = Results(out).posteriors.folder, [model.name for model in system.config.taggers]
 
     def write(items: Sequence[str], part: Path) -> None:
-        job, n_processes = _Tag(system, data), processes(system, nj)
-        found = list(run_batches(job, items, system.batch_size, n_processes, "tag", NETWORKS))
+        found = _run(system, _Tag(system, data), items, nj, "tag")
         tables = {name: {utt: one[name] for utt, one in zip(items, found, strict=True)} for name in taggers}
         Posteriors(part).write(tables, folder)
 
     if shards and not shards.joins:
-        with shards.writing(utts) as part:
-            write(shards.part(utts, shards.index or 0), part)
+        with shards.writing(data.utts) as part:
+            write(shards.part(data.utts, shards.index or 0), part)
         return
     with whole_folder(folder) as partial:
         if shards:
-            Posteriors(partial).join(list(shards.parts(utts)), taggers, folder)
+            Posteriors(partial).join(list(shards.parts(data.utts)), taggers, folder)
         else:
-            write(utts, partial)
+            write(data.utts, partial)
         Posteriors(partial).write_facts(system.labels, system.n_slots)
 
 
@@ -89,73 +73,66 @@ def vote(system: S5System, out: str | Path) -> None:
 
 
 def copy_oracle_labels(data: DataDir, out: str | Path) -> None:
-    """Writes ``labels`` and ``probabilities`` from the references instead of a vote."""
+    """Writes the true labels as ``labels``, and ``probabilities`` of 1, instead of a vote."""
     labels = {utt: list(data.labels[utt]) for utt in data.utts}
     Results(out).write_votes({utt: Vote(row, [1.0] * len(row)) for utt, row in labels.items()})
 
 
-def separate(
-    system: S5System,
-    data: DataDir,
-    out: str | Path,
-    utts: Sequence[str] | None = None,
-    nj: int = 1,
-    shards: Shards | None = None,
-) -> None:
+def separate(system: S5System, data: DataDir, out: str | Path, nj: int = 1, shards: Shards | None = None) -> None:
     """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
-    utts = list(utts or data.utts)
     results = Results(out)
-    rows = results.labels(utts)
+    rows = results.labels(data.utts)
     with whole_folder(results.separated.folder, shards) as partial:
         for model in system.config.separators:
             (partial / model.name).mkdir(exist_ok=True)
         job = _Separate(system, data, rows, Separated(partial))
-
-        def write(items: Sequence[str]) -> None:
-            for _ in run_batches(job, items, system.batch_size, processes(system, nj), "separate", NETWORKS):
-                pass
-
         if shards is None:
-            write(utts)
+            _run(system, job, data.utts, nj, "separate")
         elif shards.joins:
-            for _ in shards.parts(utts):
-                pass
+            list(shards.parts(data.utts))
         else:
-            with shards.writing(utts):
-                write(shards.part(utts, shards.index or 0))
+            with shards.writing(data.utts):
+                _run(system, job, shards.part(data.utts, shards.index or 0), nj, "separate")
 
 
 def fuse(
     system: S5System,
     data: DataDir,
     out: str | Path,
-    utts: Sequence[str] | None = None,
     nj: int = 1,
     oracle: bool = False,
     shards: Shards | None = None,
 ) -> Counts | None:
     """Reads ``labels`` and ``separated/``, writes ``estimates/<utt>_<slot>_<Label>.wav`` (16 bit, active slots).
 
-    A system with a refinement reads ``posteriors/`` too, and runs the networks. The labels that this
-    leaves stand in ``final_labels`` and ``final_probabilities``. Estimates that 16 bits clip are named in the log.
+    A system with a refinement also reads ``posteriors/`` and runs the networks. ``final_labels`` and
+    ``final_probabilities`` hold the labels of the estimates. The log names estimates that 16 bits clip.
 
     Args:
-        oracle: the labels were given: neither gate nor refinement.
+        system: the system.
+        data: data directory.
+        out: results folder.
+        nj: number of processes.
+        oracle: whether the labels are true labels, which neither gate nor refinement changes.
+        shards: part of the work to do in this process.
 
     Returns:
-        What the refinement did, which is in the log too; None without one, and of a shard.
+        Counts of the refinement, which the log shows too; None without a refinement, and for a shard.
     """
-    utts = list(utts or data.utts)
-    results, config = Results(out), system.config
+    utts, results, config = data.utts, Results(out), system.config
     gate, refine = (None, None) if oracle else (config.gate, config.refine)
     votes = results.votes(utts, system.gate_taggers() if gate else (), given=oracle)
     posteriors = results.posteriors.load([model.name for model in config.taggers]) if refine else None
 
     def write(items: Sequence[str], estimates: Path, tables: Path) -> Rows:
-        """Writes estimates, and final labels into another folder; what gate and refinement did by utterance."""
+        """Writes estimates and final labels; returns the counts of gate and refinement by utterance."""
         job = _Fuse(system, data, votes, posteriors, results.separated, Estimates(estimates))
-        size, n_processes = (system.batch_size, processes(system, nj)) if refine else (1, nj)
-        found = run_batches(job, items, size, n_processes, "fuse", NETWORKS if refine or job.sharpens else ())
+        if refine:
+            found = _run(system, job, items, nj, "fuse")
+        else:
+            found = list(
+                run_batches(job, items, 1, nj, "fuse", NETWORKS if any(config.fusion.sharpen.values()) else ())
+            )
         final, changes = {}, {}
         for utt, (result, clipped) in zip(items, found, strict=True):
             for name, what in clipped.items():
@@ -202,35 +179,36 @@ class Written(NamedTuple):
 
 
 def separate_file(
-    system: S5System,
-    recording: str | Path,
-    folder: str | Path,
-    labels: Sequence[str] | None = None,
+    system: S5System, recording: str | Path, folder: str | Path, labels: Sequence[str] | None = None
 ) -> list[Written]:
     """Tags and separates one recording into ``<name>_<slot>_<Label>.wav`` files (16 bit, its own sampling rate).
 
-    They take the place of all files of this form and name that an earlier run left, once all of them are written. What
-    lies beyond full scale is clipped, and the log names the file.
+    Once all of them are written, they replace the files of this form that an earlier run left for the recording.
+    Samples beyond full scale are clipped, and the log names the file.
 
-    A recording longer than a window of ``system.decode`` is separated window by window, in memory that does not grow
-    with it: a file holds one source followed through all windows, and its probability is the highest of its label.
+    A recording longer than a window of ``system.decode`` is separated window by window in constant memory. Each file
+    then holds one source followed through all windows, and its probability is the highest of its label in any window.
 
     Args:
         system: the system.
-        recording: WAV, FLAC or Ogg with as many channels as the system needs, of any sampling rate and length.
-        folder: where the results go; made if it is not there.
-        labels: of the sources, the same ones in every window; by default each window is tagged.
+        recording: WAV, FLAC or Ogg file with the system's number of channels, of any sampling rate and length.
+        folder: output folder; created if it does not exist.
+        labels: labels of the sources in every window; by default each window is tagged.
 
     Raises:
-        InputError: a file that cannot be read, or with another number of channels; unknown labels, or too many.
+        InputError: the file cannot be read or has another number of channels, or labels are unknown or too many.
     """
+    from s5.separation.windows import separate_long_file
+
     channels, n_samples, fs = audio_info(recording)
     if channels != system.n_channels:
         raise InputError(recording, f"{channels} channels", f"{system.n_channels}, as the models were trained with")
     folder, name = Path(folder), Path(recording).stem
     if n_samples > system.decode.window * fs:
         with _outputs(folder, name) as partial:
-            results = _separate_long(system, recording, partial, fs, labels)
+            decode, windows = system.decode, Windows(system, fs, labels)
+            files = separate_long_file(recording, partial, windows, decode.window, decode.overlap, system.batch_size)
+            results = [(Written(f.path, f.track.label, windows.best[f.track.label]), f.clipped) for f in files]
     else:
         mixture, fs = read_audio(recording)
         sources = system(mixture, fs, labels)
@@ -247,9 +225,9 @@ def separate_file(
 
 @contextmanager
 def _outputs(folder: Path, name: str) -> Iterator[Path]:
-    """A folder to fill with ``<name>_<slot>_<Label>.wav``, which take the place of those in ``folder`` in the end.
+    """Yields a folder to fill with ``<name>_<slot>_<Label>.wav``; at the end its files replace those in ``folder``.
 
-    Labels have no underscore: the outputs of a recording ``<name>_0`` are of another form, and stay.
+    Labels have no underscore, so outputs of a recording ``<name>_0`` are told apart and stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as partial:
@@ -264,25 +242,15 @@ def _outputs(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _say_clipped(name: str, clipped: Clipped, recording: str) -> None:
-    """Names an output of 16 bits that is clipped in the log, with what to do about it."""
+    """Logs a warning for a clipped output, with a factor for the recording that avoids it."""
     if clipped.samples:
         factor = f"{0.95 / clipped.peak:.2g}"  # rounding adds less than a twentieth
         logging.warning("%s: %s; multiply %s by %s or less and separate it again", name, clipped, recording, factor)
 
 
-def _separate_long(
-    system: S5System, recording: str | Path, folder: Path, fs: int, labels: Sequence[str] | None
-) -> list[tuple[Written, Clipped]]:
-    from s5.separation.windows import separate_long_file
-
-    decode, windows = system.decode, Windows(system, fs, labels)
-    files = separate_long_file(recording, folder, windows, decode.window, decode.overlap, system.batch_size)
-    return [(Written(file.path, file.track.label, windows.best[file.track.label]), file.clipped) for file in files]
-
-
 @dataclass
 class _Tag:
-    """Posteriors of some utterances."""
+    """Job that tags some utterances."""
 
     system: S5System
     data: DataDir
@@ -298,7 +266,7 @@ class _Tag:
 
 @dataclass
 class _Separate:
-    """Writes the separated sources of some utterances."""
+    """Job that writes the separated sources of some utterances."""
 
     system: S5System
     data: DataDir
@@ -316,7 +284,7 @@ class _Separate:
 
 
 class _Fused(NamedTuple):
-    """The final labels of an utterance, and by name the estimates that were clipped."""
+    """Result of an utterance without its waveforms, and its clipped estimates by file name."""
 
     result: Result
     clipped: dict[str, Clipped]
@@ -324,7 +292,7 @@ class _Fused(NamedTuple):
 
 @dataclass
 class _Fuse:
-    """Writes the estimates of some utterances; returns their final labels."""
+    """Job that writes the estimates of some utterances and returns their final labels."""
 
     system: S5System
     data: DataDir
@@ -332,11 +300,6 @@ class _Fuse:
     tables: Tables | None
     separated: Separated
     folder: Estimates
-
-    @property
-    def sharpens(self) -> bool:
-        """Whether masks are sharpened."""
-        return any(self.system.config.fusion.sharpen.values())
 
     def __call__(self, utts: Sequence[str]) -> list[_Fused]:
         given, rates = [], []
@@ -357,38 +320,41 @@ class _Fuse:
         for slot, label in enumerate(result.labels):
             name = self.folder.path(utt, slot, label).name
             clipped[name] = self.folder.write(utt, slot, label, result.sources[slot], fs)
-        result.sources = result.sources[:0]  # written; the rest goes back to the main process
+        result.sources = result.sources[:0]  # the main process needs the rest only
         return _Fused(result, {name: what for name, what in clipped.items() if what.samples})
 
 
 def processes(system: S5System, nj: int) -> int:
-    """Number of processes to run networks in: one on a GPU, which more of them would only contend for."""
+    """Number of processes for networks: one on a GPU, because several would only compete for it."""
     if nj > 1 and system.device != "cpu":
         logging.info("one process instead of %d: the networks run on %s", nj, system.device)
         return 1
     return nj
 
 
+def _run(
+    system: S5System, job: Callable[[Sequence[str]], list[Out]], utts: Sequence[str], nj: int, name: str
+) -> list[Out]:
+    """Runs a job with networks on all utterances; returns one result per utterance."""
+    return list(run_batches(job, utts, system.batch_size, processes(system, nj), name, NETWORKS))
+
+
 def _by_shape(system: S5System, data: DataDir, utts: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Utterances whose mixtures have one shape, and the mixtures [B, M, samples]."""
+    """Groups utterances whose mixtures have one shape; yields them with their mixtures [B, M, samples]."""
     groups: dict[tuple[int, ...], dict[str, np.ndarray]] = {}
     for utt in utts:
-        mixture = _mixture(system, data, utt)
+        mixture, fs = data.mixture(utt)
+        if fs != system.sampling_rate:
+            expected = f"{system.sampling_rate} Hz, as the models were trained"
+            raise InputError(f"{data.path}: {utt}", f"{fs} Hz", expected)
         groups.setdefault(mixture.shape, {})[utt] = mixture
     for group in groups.values():
         yield list(group), np.stack(list(group.values()))
 
 
-def _mixture(system: S5System, data: DataDir, utt: str) -> np.ndarray:
-    mixture, fs = data.mixture(utt)
-    if fs != system.sampling_rate:
-        raise InputError(f"{data.path}: {utt}", f"{fs} Hz", f"{system.sampling_rate} Hz, as the models were trained")
-    return mixture
-
-
 @contextmanager
 def _named(data: DataDir, utt: str) -> Iterator[None]:
-    """Puts the recording in front of what is said about it."""
+    """Puts the recording's name in front of error messages."""
     try:
         yield
     except InputError as e:

@@ -1,6 +1,6 @@
-"""Metrics of the task: SDR and SDRi, their class-aware forms, label accuracies, and their aggregation over a test set.
+"""Computes the metrics of the task: SDR and SDRi, class-aware SDRi, label accuracies, and their means over a test set.
 
-Everything here works on numpy arrays and lists of labels; files are read elsewhere (``s5.inference.scoring``).
+All functions take numpy arrays and lists of labels; ``s5.inference.scoring`` reads the files.
 """
 
 from s5.metrics.bootstrap import Bootstrap, Difference

@@ -1,8 +1,8 @@
-"""How far a figure can be trusted: bootstrap intervals over mixtures, and differences of two systems on the same ones.
+"""Computes bootstrap intervals of figures over mixtures, and of the difference between two systems.
 
-Mixtures are drawn with replacement, as many as there are; a figure is computed from each such set, and the interval
-is that of the percentiles (Efron's percentile bootstrap). Sources of one mixture stay together: they are not
-independent. Two systems are compared on the same draws, so that what makes a mixture hard for both cancels.
+Each resampled set has as many mixtures as the original, drawn with replacement, and yields a figure. The interval lies
+between two percentiles of these figures (Efron's percentile bootstrap). Sources of one mixture stay together, because
+they are not independent. Two systems are compared on the same draws, so the difficulty of a mixture cancels.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made.
+    """Settings of the intervals, and their computation.
 
     Attributes:
         resamples: number of resampled sets.
-        level: of the interval in percent.
-        seed: of the draws; the same seed gives the same intervals.
+        level: level of the interval in percent.
+        seed: seed of the draws; equal seeds make equal intervals.
     """
 
     resamples: int = 1000
@@ -39,7 +39,7 @@ class Bootstrap:
             raise ValueError(f"{self}: expected at least one resample and a level between 0 and 100 percent")
 
     def intervals(self, terms: PartialSums) -> dict[str, Interval | None]:
-        """Interval of each figure; None where fewer than two mixtures count for it.
+        """Interval of each figure; None if fewer than two mixtures count for it.
 
         Example:
             >>> terms = PartialSums(("mean",), np.array([[0.0], [1.0]] * 50), np.ones((100, 1)))
@@ -50,10 +50,17 @@ class Bootstrap:
         return dict(zip(terms.names, self._percentiles(self._figures(terms), _enough(terms)), strict=True))
 
     def differences(self, first: PartialSums, second: PartialSums) -> dict[str, Difference]:
-        """What a second system is ahead of a first one on the same mixtures in the same order.
+        """Differences of a second system to a first one on the same mixtures in the same order.
+
+        Example:
+            >>> first = PartialSums(("mean",), np.array([[0.0], [1.0]] * 50), np.ones((100, 1)))
+            >>> second = PartialSums(("mean",), first.numerator + 0.2, first.denominator)
+            >>> found = Bootstrap().differences(first, second)["mean"]
+            >>> round(found.gained, 2), [round(end, 2) for end in found.interval]
+            (0.2, [0.2, 0.2])
 
         Raises:
-            ValueError: other figures, or another number of mixtures.
+            ValueError: the figures or the number of mixtures differ.
         """
         if first.names != second.names or first.numerator.shape != second.numerator.shape:
             raise ValueError(f"{second.numerator.shape} terms, expected {first.numerator.shape} of the same figures")
@@ -63,7 +70,7 @@ class Bootstrap:
         return {name: Difference(a, b, interval) for name, (a, b, interval) in zip(first.names, values, strict=True)}
 
     def _figures(self, terms: PartialSums) -> np.ndarray:
-        """Figures of each resampled set [resamples, m]; NaN where nothing counts."""
+        """Figures of each resampled set [resamples, m]; NaN without anything that counts."""
         parts = []
         with np.errstate(invalid="ignore", divide="ignore"):
             for weights in _weights(len(terms.numerator), self.resamples, self.seed):
@@ -74,7 +81,7 @@ class Bootstrap:
         tail = (100.0 - self.level) / 2
         found: list[Interval | None] = []
         for column, known in zip(figures.T, enough, strict=True):
-            column = column[np.isfinite(column)]  # a draw without any mixture that counts says nothing
+            column = column[np.isfinite(column)]  # a draw may have no mixture that counts
             if not known or not len(column):
                 found.append(None)
                 continue
@@ -88,8 +95,8 @@ class Difference:
     """A figure of two systems, and the interval of the second one minus the first one.
 
     Attributes:
-        first, second: the figures; None where nothing counts.
-        interval: of the difference; None where too little counts.
+        first, second: the figures; None if nothing counts.
+        interval: interval of the difference; None if fewer than two mixtures count.
     """
 
     first: float | None
@@ -103,7 +110,7 @@ class Difference:
 
     @property
     def ahead(self) -> int:
-        """1 if the second is ahead, -1 if the first is, 0 if the interval holds zero (or there is none)."""
+        """1 if the second is better, -1 if the first is, 0 if the interval includes zero or is None."""
         if self.interval is None:
             return 0
         low, high = self.interval
@@ -111,12 +118,12 @@ class Difference:
 
 
 def _enough(terms: PartialSums) -> np.ndarray:
-    """Whether two or more mixtures count for a figure, [m]."""
+    """Whether at least two mixtures count for each figure, [m] bool."""
     return (terms.denominator > 0).sum(axis=0) > 1
 
 
 def _weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of n mixtures is drawn, [some resamples, n], until all resamples are through."""
+    """Yields the number of draws of each of n mixtures, [some resamples, n], until all resamples are done."""
     step = max(1, _DRAWS_AT_ONCE // max(n, 1))
     for begin in range(0, resamples, step):
         yield _drawn(n, min(step, resamples - begin), (seed, begin))

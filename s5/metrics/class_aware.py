@@ -1,6 +1,6 @@
-"""Class-aware SDR improvement of one mixture: estimates are paired with references of their own label.
+"""Computes the class-aware SDR improvement of one mixture: estimates are paired with references of their label.
 
-Only the matrix of pairwise SDRs is needed to find the pairing; no waveform is stacked or computed twice.
+The pairing needs only the matrix of pairwise SDRs, so no waveform is processed twice.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _ENUMERATED = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """An estimate and the reference that it is compared with.
+    """An estimate and its reference.
 
-    ``est`` and ``ref`` count the sequences given to :func:`match` from 0; the levels are in dB.
+    ``est`` and ``ref`` are indices into the arguments of :func:`match`; the SDRs are in dB.
     """
 
     label: str
@@ -42,17 +42,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Matching:
-    """The pairs of one mixture and the counts of its labels."""
+    """Pairs of one mixture and the counts of its labels."""
 
     pairs: tuple[Pair, ...]
     counts: Counts
 
     def value(self, penalty_fn: float = 0.0, penalty_fp: float = 0.0) -> float | None:
-        """Eqs. (10) and (12) of CA-PI-SDR from the pairs: None if nothing is active on either side.
+        """(sum of SDRi + FN penalty_fn + FP penalty_fp) / (TP + FP + FN), Eqs. (10) and (12), CA-PI-SDR.
 
         Args:
-            penalty_fn: added for each missed source, in dB.
-            penalty_fp: added for each false one, in dB.
+            penalty_fn: value of a missed source in dB.
+            penalty_fp: value of a false source in dB.
+
+        Returns:
+            dB; None if nothing is active on either side.
         """
         if not self.counts.total:
             return None
@@ -62,9 +65,9 @@ class Matching:
 
 @dataclass(frozen=True)
 class Levels:
-    """SDRs in dB of one mixture, NaN where a slot is silent.
+    """SDRs of one mixture in dB; NaN for silent slots.
 
-    ``sdr`` [references, estimates]; ``mixture`` [references], the mixture taken as the estimate.
+    ``sdr`` is [references, estimates]; ``mixture`` [references] takes the mixture as the estimate.
     """
 
     sdr: np.ndarray
@@ -83,22 +86,24 @@ def capi_sdri(
 ) -> float | None:
     """Class-aware permutation-invariant SDRi of one mixture in dB (Eqs. (10) to (12), CA-PI-SDR).
 
+        CAPI-SDRi = (sum of SDRi over the best pairs within each class + FN penalty_fn + FP penalty_fp) / (TP + FP + FN)
+
     Args:
         est_labels: label of each estimate, ``silence`` for a silent slot.
         est: estimates [n, samples].
         ref_labels: label of each reference, ``silence`` for a silent slot.
         ref: references [m, samples].
         mixture: reference channel of the mixture [samples].
-        select: what the pairing within a class maximises: ``"sdr"`` as the official scorer does, ``"sdri"`` as Eq. (10)
-            is written. They differ only where a class has more references than estimates.
+        select: criterion of the pairing within a class: ``"sdr"`` as in the official scorer, ``"sdri"`` as in Eq. (10).
+            They differ only if a class has more references than estimates.
         penalty_fn: value of a missed source in dB.
-        penalty_fp: value of a false one in dB.
+        penalty_fp: value of a false source in dB.
 
     Returns:
         The mean over true and false predictions; None if nothing is active on either side.
 
     Raises:
-        ValueError: labels and waveforms differ in number, waveforms in length, or a value is not finite.
+        ValueError: the numbers of labels and waveforms or the lengths differ, or a value is not finite.
 
     Example:
         >>> ref = np.eye(2, 8)
@@ -125,6 +130,8 @@ def ca_sdri(
 ) -> float | None:
     """Class-aware SDRi of one mixture in dB, the metric of 2025: labels are distinct on either side.
 
+        CA-SDRi = (sum of SDRi over classes on both sides + FN penalty_fn + FP penalty_fp) / (TP + FP + FN)
+
     Arguments and result as in :func:`capi_sdri`, which has the same value on such mixtures.
 
     Raises:
@@ -143,9 +150,11 @@ def ca_sdri(
 
 
 def pi_sdri(est: np.ndarray, ref: np.ndarray, mixture: np.ndarray, select: Select = "sdr") -> float | None:
-    """Permutation-invariant SDRi in dB, whatever the labels (CA-PI-SDR, section 4.3).
+    """Permutation-invariant SDRi of one mixture in dB, whatever the labels (CA-PI-SDR, section 4.3).
 
-    The report uses it where both sides hold as many sources; elsewhere a source without a partner counts 0.
+        PI-SDRi = sum of SDRi over the best pairs / max(n, m)
+
+    The report uses it for equal numbers of estimates and references; otherwise a source without a partner counts 0.
 
     Args:
         est: estimates [n, samples].
@@ -183,9 +192,9 @@ def match(
 def levels(
     est_labels: Sequence[str], est: np.ndarray, ref_labels: Sequence[str], ref: np.ndarray, mixture: np.ndarray
 ) -> Levels:
-    """SDR of every active estimate, and of the mixture, against every active reference (see :func:`capi_sdri`).
+    """SDRs of every active estimate and of the mixture against every active reference (see :func:`capi_sdri`).
 
-    What a silent slot holds plays no part, and is not looked at.
+    Waveforms of silent slots are ignored.
     """
     est, ref, mixture = as_waveforms(est, "est"), as_waveforms(ref, "ref"), as_waveform(mixture, "mixture")
     for name, labels, waveforms in (("est", est_labels, est), ("ref", ref_labels, ref)):
@@ -196,9 +205,9 @@ def levels(
     est_slots, ref_slots = _active_slots(est_labels), _active_slots(ref_labels)
     matrix = np.full((len(ref_labels), len(est_labels)), np.nan)
     over_mixture = np.full(len(ref_labels), np.nan)
-    doubtful = bool(est_slots)  # false alarms have no level that would tell
+    doubtful = bool(est_slots)  # false alarms have no SDR to check
     if ref_slots:
-        # The mixture is one more column, so that each reference is gone through once.
+        # The mixture is one more column, so each reference is read once.
         found = pairwise_levels([*(est[i] for i in est_slots), mixture], [ref[i] for i in ref_slots])
         matrix[np.ix_(ref_slots, est_slots)] = found[:, :-1]
         over_mixture[ref_slots] = found[:, -1]
@@ -212,7 +221,7 @@ def levels(
 
 
 def pair(est_labels: Sequence[str], ref_labels: Sequence[str], given: Levels, select: Select = "sdr") -> Matching:
-    """As :func:`match`, from levels that are known already."""
+    """Pairs estimates and references as :func:`match`, from known levels."""
     pairs: list[Pair] = []
     for label, counts in label_counts_by_class(est_labels, ref_labels).items():
         if not counts.tp:
@@ -226,7 +235,7 @@ def pair(est_labels: Sequence[str], ref_labels: Sequence[str], given: Levels, se
 
 
 def repeats(labels: Sequence[str]) -> bool:
-    """Whether a label other than ``silence`` stands there twice.
+    """Whether a label other than ``silence`` repeats.
 
     Example:
         >>> repeats(["Cough", "silence", "silence"]), repeats(["Cough", "Cough"])
@@ -237,10 +246,10 @@ def repeats(labels: Sequence[str]) -> bool:
 
 
 def best_assignment(values: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (row, column), as many as the shorter side has, with the highest sum; rows ascend.
+    """Pairs (row, column) of the assignment with the highest sum, by ascending row.
 
-    Among equal sums the first one wins, rows before columns, as in the official scorer: a silent estimate has the same
-    SDR (0 dB) against every reference.
+    Among equal sums the first wins, rows before columns, as in the official scorer: a silent estimate has the same SDR
+    (0 dB) against every reference.
 
     Args:
         values: [rows, columns].
@@ -266,7 +275,7 @@ def best_assignment(values: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _criterion(matrix: np.ndarray, mixture: np.ndarray, select: Select) -> np.ndarray:
-    """What the pairing maximises [references, estimates]."""
+    """Criterion of the pairing [references, estimates]."""
     if select == "sdr":
         return matrix
     if select == "sdri":

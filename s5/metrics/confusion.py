@@ -1,4 +1,4 @@
-"""What is taken for what, where a label may repeat within a mixture."""
+"""Computes a confusion matrix of labels that may repeat within a mixture."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from s5.metrics.labels import active
 
 
 def confused(est_labels: Sequence[str], ref_labels: Sequence[str], given: Levels, matching: Matching) -> list[Any]:
-    """Estimates of a wrong label and the references that they sound like.
+    """Pairs estimates of a wrong label with the references that they resemble most.
 
-    Equal labels are matched first (``matching``: as many of a class as both sides have, paired as the metric pairs
-    them), so that a right label is never a confusion, in whatever slot it stands. What remains on both sides has
-    classes that differ; it is paired for the highest sum of SDRs. What remains then is a missed source or a false
-    alarm.
+    Equal labels are paired first, as in the metric (``matching``), so a right label is never a confusion, whatever its
+    slot. The other estimates and references differ in class; they are paired for the highest sum of SDRs. The rest are
+    missed sources or false alarms.
 
     Args:
         est_labels: label of each estimate, ``silence`` for a silent slot.
         ref_labels: label of each reference, ``silence`` for a silent slot.
-        given: levels of this mixture.
-        matching: its pairs.
+        given: SDRs of this mixture.
+        matching: pairs of this mixture.
 
     Returns:
         Pairs (reference, estimate) of slots, references ascending.
@@ -48,11 +47,10 @@ def confused(est_labels: Sequence[str], ref_labels: Sequence[str], given: Levels
 def confusion_matrix(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Confusion matrix over multi-sets of labels.
 
-    A cell counts the sources of the row's class that were given the column's label: on the diagonal the true
-    positives, elsewhere the pairs of :func:`confused`. The last column, ``silence``, counts missed sources that no
-    estimate was left for; the last row false alarms that no reference was left for. So a row adds up to the references
-    of its class, a column to the estimates of its label, and false positives and negatives are the sums off the
-    diagonal.
+    A cell counts the sources of the row's class with the column's label: true positives on the diagonal, pairs of
+    :func:`confused` elsewhere. The last column, ``silence``, counts missed sources without an estimate; the last row
+    false alarms without a reference. So the sum of a row is the number of references of its class, the sum of a column
+    the number of estimates of its label, and the sums off the diagonal are false negatives and false positives.
 
     Args:
         rows: mixtures, as :func:`s5.metrics.score_mixture` returns them.

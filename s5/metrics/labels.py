@@ -1,4 +1,4 @@
-"""True positives, false positives and false negatives of label sequences in which a label may repeat."""
+"""Counts true positives, false positives and false negatives of label sequences in which a label may repeat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s5.labels import SILENCE
 
 
 class Counts(NamedTuple):
-    """Numbers of true positives, false positives and false negatives."""
+    """Numbers of true positives, false positives and false negatives, Eq. (6), CA-PI-SDR."""
 
     tp: int = 0
     fp: int = 0
@@ -18,21 +18,22 @@ class Counts(NamedTuple):
 
     @property
     def total(self) -> int:
-        """True and false predictions together (Eq. (7), CA-PI-SDR)."""
+        """TP + FP + FN (Eq. (7), CA-PI-SDR)."""
         return self.tp + self.fp + self.fn
 
     @property
     def correct(self) -> bool:
-        """Whether every label is right, repeated ones included; true for silence on either side."""
+        """Whether every label is right, including repeated ones; true if both sides are silent."""
         return self.fp == self.fn == 0
 
-    def plus(self, other: Counts) -> Counts:
-        """The sum of both."""
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+    @classmethod
+    def sum(cls, counts: Iterable[Counts]) -> Counts:
+        """Sums several counts."""
+        return cls(*map(sum, zip(*counts, strict=True)))
 
 
 def active(labels: Iterable[str]) -> list[str]:
-    """The labels without ``silence``, in their order.
+    """The labels without ``silence``, in order.
 
     Example:
         >>> active(["Speech", "silence", "Speech"])
@@ -42,7 +43,9 @@ def active(labels: Iterable[str]) -> list[str]:
 
 
 def label_counts_by_class(est_labels: Sequence[str], ref_labels: Sequence[str]) -> dict[str, Counts]:
-    """Counts of each class on either side (Eq. (6), CA-PI-SDR): multi-sets, order does not matter, silence is left out.
+    """Counts of each class that occurs on either side, as multi-sets; silence is ignored (Eq. (6), CA-PI-SDR).
+
+        TP = min(n_est, n_ref), FP = max(n_est - n_ref, 0), FN = max(n_ref - n_est, 0)
 
     Example:
         >>> label_counts_by_class(["Speech", "Speech", "Dishes"], ["Speech", "silence"])
@@ -56,13 +59,10 @@ def label_counts_by_class(est_labels: Sequence[str], ref_labels: Sequence[str]) 
 
 
 def label_counts(est_labels: Sequence[str], ref_labels: Sequence[str]) -> Counts:
-    """Counts over all classes of one mixture.
+    """Sums of TP, FP and FN over all classes of one mixture.
 
     Example:
         >>> label_counts(["Speech", "Speech", "silence"], ["Speech", "Cough", "Speech"])
         Counts(tp=2, fp=0, fn=1)
     """
-    total = Counts()
-    for counts in label_counts_by_class(est_labels, ref_labels).values():
-        total = total.plus(counts)
-    return total
+    return Counts.sum(label_counts_by_class(est_labels, ref_labels).values())

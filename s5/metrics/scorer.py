@@ -1,4 +1,4 @@
-"""Scores of a test set: one row a mixture, and what follows from the rows by class, subset and scene."""
+"""Scores a test set: one row per mixture, and figures of the whole set, by class, by subset and by scene."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 
 from s5.labels import SILENCE
 from s5.metrics.bootstrap import Bootstrap
-from s5.metrics.class_aware import Pair, Select, levels, pair, repeats
+from s5.metrics.class_aware import Select, levels, pair, repeats
 from s5.metrics.confusion import confused, confusion_matrix
 from s5.metrics.labels import Counts, active, label_counts_by_class
 from s5.metrics.sdr import is_silent
 from s5.metrics.terms import PartialSums, Row, class_terms, counts_of, mixture_terms, source_terms
 
 SNR_STEP = 5.0
-"""Width of the ranges of SNR in dB."""
+"""Width of the SNR ranges in dB."""
 ANGLE_STEP = 30.0
-"""Width of the ranges of angles in degrees."""
+"""Width of the angle ranges in degrees."""
 
 Part = dict[str, float | int | None]
-"""Counts and figures of some mixtures, of a class or of some sources."""
+"""Counts and figures of some mixtures, a class or some sources."""
 _Group = tuple[Part, PartialSums]
 
 
@@ -40,32 +40,24 @@ def score_mixture(
     penalty_fp: float = 0.0,
     scene: Mapping[str, Any] | None = None,
 ) -> Row:
-    """Scores one mixture; a row of plain numbers and strings that JSON and another process can take.
+    """Scores one mixture. The row holds plain numbers and strings, as JSON and other processes need.
 
     Args:
         utt: name of the mixture.
-        est_labels: label of each estimate, ``silence`` for a silent slot.
-        est: estimates [n, samples].
-        ref_labels: label of each reference, ``silence`` for a silent slot.
-        ref: references [m, samples].
-        mixture: reference channel of the mixture [samples].
+        est_labels, est, ref_labels, ref, mixture, select, penalty_fn, penalty_fp: as in :func:`s5.metrics.capi_sdri`.
         probabilities: confidence of each estimate, in the order of ``est_labels``.
-        select: pairing within a class, see :func:`s5.metrics.capi_sdri`.
-        penalty_fn: value of a missed source in dB.
-        penalty_fp: value of a false one in dB.
-        scene: what is known of how the mixture was made: ``snr`` of each reference in dB, in the order of
-            ``ref_labels`` (None where it is silent); ``angle``, the smallest between two sources of one class in
-            degrees, or None; ``room``, a name.
+        scene: facts of the scene: ``snr`` of each reference in dB in the order of ``ref_labels`` (None for silence);
+            ``angle``, the smallest between two sources of one class in degrees, or None; ``room``, a name.
 
     Returns:
-        ``utt``, ``ref_labels``, ``est_labels`` and ``probabilities`` as given, ``CAPI-SDRi``, ``CA-SDRi``, ``PI-SDRi``
-        (None if nothing is active on either side; CA-SDRi also if references repeat a label), ``tp``, ``fp``, ``fn``,
-        ``pairs`` and ``confused`` (:func:`s5.metrics.confusion.confused`); in a pair, ``est`` and ``ref`` are slots:
-        they count ``est_labels`` and ``ref_labels`` from 0. ``scene`` as given, if it was. ``silent_refs``: slots of
-        references that have a label and no sound (:func:`s5.metrics.sdr.is_silent`), if there are any.
+        ``utt``, ``ref_labels``, ``est_labels`` and ``probabilities`` as in the arguments; ``CAPI-SDRi``, ``CA-SDRi``,
+        ``PI-SDRi`` (None if nothing is active on either side; CA-SDRi also if references repeat a label); ``tp``,
+        ``fp``, ``fn``; ``pairs`` and ``confused`` (:func:`s5.metrics.confusion.confused`), in which ``est`` and ``ref``
+        are slots, from 0. ``scene`` only with a scene; ``silent_refs``, the slots of references with a label but
+        without sound (:func:`s5.metrics.sdr.is_silent`), only if there are any.
 
     Raises:
-        ValueError: as :func:`s5.metrics.capi_sdri`, or another number of probabilities than of estimates.
+        ValueError: as :func:`s5.metrics.capi_sdri`, or the numbers of probabilities and estimates differ.
 
     Example:
         >>> ref = np.eye(2, 8)
@@ -89,7 +81,7 @@ def score_mixture(
         "CA-SDRi": None if repeats(ref_labels) else as_in_2025.value(penalty_fn, penalty_fp),
         "PI-SDRi": without_labels.value(penalty_fn, penalty_fp),
         **matching.counts._asdict(),
-        "pairs": [_pair_row(found) for found in sorted(matching.pairs, key=lambda found: found.ref)],
+        "pairs": [{**asdict(p), "sdri": p.sdri} for p in sorted(matching.pairs, key=lambda p: p.ref)],
         "confused": [list(cell) for cell in confused(est_labels, ref_labels, given, matching)],
         **({} if scene is None else {"scene": dict(scene)}),
         **({"silent_refs": silent} if silent else {}),
@@ -97,13 +89,13 @@ def score_mixture(
 
 
 class Scorer:
-    """Collects mixtures and computes what ``scores.json`` holds.
+    """Scores mixtures one by one and computes the content of ``scores.json``.
 
     Args:
         select: pairing within a class: ``"sdr"`` (official) or ``"sdri"`` (Eq. (10), CA-PI-SDR).
         penalty_fn: value of a missed source in dB.
-        penalty_fp: value of a false one in dB.
-        bootstrap: how intervals are made; by default none are.
+        penalty_fp: value of a false source in dB.
+        bootstrap: settings of the intervals; by default there are none.
 
     Example:
         >>> scorer = Scorer()
@@ -137,7 +129,7 @@ class Scorer:
         probabilities: Sequence[float] | None = None,
         scene: Mapping[str, Any] | None = None,
     ) -> Row:
-        """Scores one mixture (arguments as in :func:`score_mixture`), keeps and returns its row."""
+        """Scores one mixture and returns its row; arguments as in :func:`score_mixture`."""
         options = (self.select, self.penalty_fn, self.penalty_fp)
         row = score_mixture(utt, est_labels, est, ref_labels, ref, mixture, probabilities, *options, scene)
         self.rows.append(row)
@@ -147,15 +139,17 @@ class Scorer:
         """The scores of all mixtures so far.
 
         Returns:
-            ``metrics`` and ``counts`` of the whole set; ``by_class``, ``by_n_sources`` and ``by_subset``, each entry
-            one flat mapping of counts and metrics (DupSet: a class repeats among the references; NoDupSet: one or more
-            references, all distinct; a mixture without a reference is in neither); ``confusion``, see
-            :func:`s5.metrics.confusion.confusion_matrix`; ``mixtures``, the rows. Where scenes are known:
-            ``by_room``; ``by_angle``, mixtures of DupSet by their smallest angle between sources of one class;
-            ``by_snr``, sources by their SNR, with ``found`` and ``missed``. With a bootstrap: ``intervals``, its
-            options, and ``metrics`` and ``by_...`` again with [low, high] in the place of each figure. Accuracies,
-            precision and recall are in percent, levels in dB; a mean over nothing is None. ``warnings``: what makes
-            the figures doubtful, a line each (:func:`warnings`).
+            * ``metrics`` and ``counts`` of the whole set (:func:`summarise`).
+            * ``by_class``, ``by_n_sources`` and ``by_subset``: flat mappings of counts and metrics. DupSet has the
+              mixtures whose references repeat a class, NoDupSet those with distinct references.
+            * ``confusion`` (:func:`s5.metrics.confusion.confusion_matrix`), ``mixtures``, the rows, and ``warnings``
+              (:func:`warnings`).
+            * With scenes: ``by_room``; ``by_angle``, mixtures of DupSet by their smallest angle between sources of one
+              class; ``by_snr``, sources by SNR with ``found`` and ``missed``.
+            * With a bootstrap: ``intervals`` holds its settings, and ``metrics`` and ``by_...`` with [low, high]
+              instead of each figure.
+
+            Accuracies, precision and recall are in percent, SDRs in dB; a mean over nothing is None.
         """
         groups = self._groups()
         scores = {
@@ -178,7 +172,7 @@ class Scorer:
         return {name: None if interval is None else list(interval) for name, interval in found.items()}
 
     def _groups(self) -> dict[str, dict[str, _Group]]:
-        """All breakdowns: name -> key -> the part and what its intervals are made from."""
+        """All breakdowns: name -> key -> figures, and the partial sums for their intervals."""
         groups = {
             "by_class": {label: self._class(label) for label in _classes(self.rows)},
             "by_n_sources": self._mixtures(lambda row: len(active(row["ref_labels"]))),
@@ -191,7 +185,7 @@ class Scorer:
         return groups
 
     def _mixtures(self, key_of: Callable[[Row], Any]) -> dict[str, _Group]:
-        """Counts and metrics of the mixtures by a key; those whose key is None are left out."""
+        """Counts and metrics of the mixtures by a key; mixtures with the key None are skipped."""
         groups: dict[Any, list[Row]] = {}
         for row in self.rows:
             if (key := key_of(row)) is not None:
@@ -201,11 +195,8 @@ class Scorer:
     def _class(self, label: str) -> _Group:
         """Counts, accuracies and SDR improvements of a class."""
         terms = class_terms(self.rows, label, self.penalty_fn, self.penalty_fp)
-        counts = Counts()
-        for row in self.rows:
-            found = label_counts_by_class(row["est_labels"], row["ref_labels"])
-            counts = counts.plus(found.get(label, Counts()))
-        return {**counts._asdict(), **terms.values()}, terms
+        found = (label_counts_by_class(row["est_labels"], row["ref_labels"]) for row in self.rows)
+        return {**Counts.sum(one.get(label, Counts()) for one in found)._asdict(), **terms.values()}, terms
 
     def _snrs(self) -> dict[str, _Group]:
         """Found and missed sources by SNR."""
@@ -224,15 +215,16 @@ class Scorer:
 
 
 def summarise(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
-    """``metrics`` and ``counts`` of some rows of :func:`score_mixture`.
+    """``metrics`` and ``counts`` of rows of :func:`score_mixture`.
 
     * CAPI-SDRi and PI-SDRi: mean over the mixtures with something active on either side.
-    * CA-SDRi: the metric of 2025, None if a mixture's references repeat a label. Of estimates that repeat a label the
-      last one counts, as in the scorer of 2025; without such repeats it is CAPI-SDRi.
-    * SDRi: mean over the pairs, i.e. over the sources with a right label.
-    * accuracy_src: true positives over true and false predictions of all mixtures; precision and recall likewise.
-    * accuracy_mix = Acc1: share of mixtures with all labels right. Acc2: mean recall of the mixtures that have a
-      reference. Acc3: mean TP/(TP+FN+FP), 100 % for a mixture rightly left empty (Acc1 to Acc3: Park et al.).
+    * CA-SDRi: the metric of 2025; None if references of any mixture repeat a label. Of estimates that repeat a label
+      only the last counts, as in the scorer of 2025; without such repeats it equals CAPI-SDRi.
+    * SDRi: mean over the pairs, that is, over the sources with a right label.
+    * accuracy_src: TP / (TP + FP + FN), precision: TP / (TP + FP), recall: TP / (TP + FN), summed over all mixtures.
+    * accuracy_mix = Acc1: share of mixtures whose labels are all right. Acc2: mean recall of the mixtures with a
+      reference. Acc3: mean TP / (TP + FN + FP), 100 % for an empty mixture without estimates (Acc1 to Acc3: Park et
+      al.).
 
     Example:
         >>> summarise([])["metrics"]["CAPI-SDRi"] is None
@@ -240,16 +232,13 @@ def summarise(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
     """
     rows = list(rows)
     counts = [counts_of(row) for row in rows]
-    total = Counts()
-    for one in counts:
-        total = total.plus(one)
     scored = sum(row["CAPI-SDRi"] is not None for row in rows)
     numbers = {"mixtures": len(rows), "scored": scored, "correct": sum(one.correct for one in counts)}
-    return {"metrics": mixture_terms(rows).values(), "counts": {**numbers, **total._asdict()}}
+    return {"metrics": mixture_terms(rows).values(), "counts": {**numbers, **Counts.sum(counts)._asdict()}}
 
 
 def warnings(rows: Iterable[Row]) -> list[str]:
-    """References without sound: any estimate improves on the mixture by tens of dB there, which the means hold.
+    """Names references without sound. Any estimate improves on the mixture by tens of dB there, which distorts means.
 
     Example:
         >>> zeros, mixture = np.zeros((1, 8)), np.ones(8)
@@ -272,7 +261,7 @@ def _part(rows: Sequence[Row]) -> _Group:
 
 
 def _classes(rows: Iterable[Row]) -> list[str]:
-    """Classes that occur on either side."""
+    """Classes on either side."""
     return sorted({label for row in rows for label in active([*row["ref_labels"], *row["est_labels"]])})
 
 
@@ -283,7 +272,7 @@ def _subset(row: Row) -> str | None:
 
 
 def _range(value: float | None, step: float) -> tuple[float, float] | None:
-    """The range [low, high) of a width that a value is in."""
+    """Range [low, high) of the given width around a value."""
     if value is None:
         return None
     low = math.floor(value / step) * step
@@ -291,16 +280,12 @@ def _range(value: float | None, step: float) -> tuple[float, float] | None:
 
 
 def _name(key: Any) -> str:
-    """Of a number, a name, or a range of numbers: ``5..10``."""
+    """Key of a breakdown as text: a number, a name or a range, ``5..10``."""
     return f"{key[0]:g}..{key[1]:g}" if isinstance(key, tuple) else str(key)
 
 
-def _pair_row(found: Pair) -> Row:
-    return {**asdict(found), "sdri": found.sdri}
-
-
 def _last_of_each(labels: Sequence[str]) -> list[str]:
-    """Labels of which only the last of each name stays active.
+    """Labels in which only the last of each name stays active.
 
     Example:
         >>> _last_of_each(["Pour", "Cough", "Pour"])
@@ -311,5 +296,5 @@ def _last_of_each(labels: Sequence[str]) -> list[str]:
 
 
 def _anonymous(labels: Sequence[str]) -> list[str]:
-    """All active labels made one, so that any estimate may be paired with any reference."""
+    """Replaces all active labels by one, so that any estimate fits any reference."""
     return [label if label == SILENCE else "source" for label in labels]

@@ -1,4 +1,4 @@
-"""Signal-to-distortion ratio and its improvement over the mixture."""
+"""Computes the signal-to-distortion ratio and its improvement over the mixture."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 EPS = float(np.finfo(np.float32).eps)
-"""Added to numerator and denominator, as torchmetrics' signal_noise_ratio does in float32."""
+"""Constant added to numerator and denominator, as in torchmetrics' signal_noise_ratio in float32."""
 
 PIECE = 8192
-"""Samples that are worked on at once."""
+"""Number of samples that are processed at once."""
 
 
 def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """SDR of one waveform in dB: 10 log10(|s|^2 / |s - e|^2), no mean removed (Eq. (4), CA-PI-SDR).
+    """SDR of one waveform in dB; the mean is not removed (Eq. (4), CA-PI-SDR).
+
+        SDR(e, s) = 10 log10((|s|^2 + eps) / (|s - e|^2 + eps))
 
     Args:
         estimate: [samples].
@@ -32,7 +34,9 @@ def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 
 def sdri(estimate: np.ndarray, reference: np.ndarray, mixture: np.ndarray) -> float:
-    """Improvement of the SDR in dB over taking the mixture itself as the estimate (Eq. (11), CA-PI-SDR).
+    """Improvement of the SDR in dB over the mixture as the estimate (Eq. (11), CA-PI-SDR).
+
+        SDRi(e, s, x) = SDR(e, s) - SDR(x, s)
 
     Args:
         estimate: [samples].
@@ -47,7 +51,7 @@ def sdri(estimate: np.ndarray, reference: np.ndarray, mixture: np.ndarray) -> fl
 
 
 def pairwise_sdr(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """SDR of every estimate against every reference.
+    """SDR (:func:`sdr`) of every estimate against every reference.
 
     Args:
         estimate: [n, samples].
@@ -62,8 +66,9 @@ def pairwise_sdr(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray:
         [[20.0, -2.6], [-2.6, 20.0]]
     """
     estimate, reference = as_waveforms(estimate, "estimate"), as_waveforms(reference, "reference")
-    if len(estimate) and len(reference):
-        _check_length(estimate[0], reference[0])
+    if len(estimate) and len(reference) and estimate.shape[1] != reference.shape[1]:
+        found = f"estimate has {estimate.shape[1]} samples, reference {reference.shape[1]}"
+        raise ValueError(f"{found}: expected the same")
     matrix = pairwise_levels(list(estimate), list(reference))
     if not np.isfinite(matrix).all():
         check_finite(estimate, "estimate")
@@ -72,21 +77,21 @@ def pairwise_sdr(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def pairwise_levels(estimates: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> np.ndarray:
-    """SDR in dB of every estimate against every reference, [references, estimates]; nothing is checked.
+    """SDR in dB of every estimate against every reference, [references, estimates], without checks.
 
     Args:
         estimates: floating-point arrays [samples].
-        references: likewise, as long.
+        references: floating-point arrays [samples] of the same length.
     """
     if not estimates or not references:
         return np.empty((len(references), len(estimates)))
-    # One precision on both sides: the level of a silent estimate is then exactly 0 dB against any reference.
+    # With one precision on both sides, the SDR of a silent estimate is exactly 0 dB against any reference.
     dtype = np.result_type(*estimates, *references)
     signal = np.zeros((len(references), 1))
     noise = np.zeros((len(references), len(estimates)))
     length = len(references[0])
-    # Piece by piece, so that a piece of all waveforms and of all their differences stays in the processor's cache:
-    # each waveform is fetched from memory once, however many it is compared with.
+    # A piece of all waveforms and of all differences fits the processor's cache, so each waveform is read from memory
+    # only once.
     e, r = np.empty((len(estimates), PIECE), dtype), np.empty((len(references), PIECE), dtype)
     difference = np.empty((len(references), len(estimates), PIECE), dtype)
     for begin in range(0, length, PIECE):
@@ -94,7 +99,7 @@ def pairwise_levels(estimates: Sequence[np.ndarray], references: Sequence[np.nda
         for buffer, waveforms in ((e, estimates), (r, references)):
             for row, waveform in zip(buffer, waveforms, strict=True):
                 row[:n] = waveform[begin : begin + n]
-        # The difference is taken before squaring: |s|^2 - 2<s, e> + |e|^2 cancels for good estimates.
+        # The difference comes before the square, because |s|^2 - 2<s, e> + |e|^2 cancels for good estimates.
         np.subtract(r[:, None, :n], e[None, :, :n], out=difference[:, :, :n])
         signal[:, 0] += _energy(r[:, :n])
         noise += _energy(difference[:, :, :n])
@@ -102,7 +107,7 @@ def pairwise_levels(estimates: Sequence[np.ndarray], references: Sequence[np.nda
 
 
 def is_silent(waveform: np.ndarray) -> bool:
-    """Whether a waveform [samples] has so little energy, zeros or nearly so, that ``EPS`` decides its SDR.
+    """Whether a waveform [samples] has less energy than ``EPS``, so that ``EPS`` dominates its SDR.
 
     Example:
         >>> is_silent(np.full(100, 1e-6)), is_silent(np.full(100, 1e-4))
@@ -113,7 +118,7 @@ def is_silent(waveform: np.ndarray) -> bool:
 
 
 def as_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
-    """The waveform as a floating-point array of one dimension; ValueError naming it where it is none."""
+    """Converts a waveform to floating point [samples]. Raises ValueError for another shape."""
     waveform = np.asarray(waveform)
     if waveform.ndim != 1:
         raise ValueError(f"{name}: shape {waveform.shape}, expected [samples]")
@@ -121,7 +126,7 @@ def as_waveform(waveform: np.ndarray, name: str) -> np.ndarray:
 
 
 def as_waveforms(waveforms: np.ndarray, name: str) -> np.ndarray:
-    """The waveforms as a floating-point array [n, samples]; an empty list is [0, 0]."""
+    """Converts waveforms to floating point [n, samples]; an empty list becomes [0, 0]. Raises ValueError."""
     waveforms = np.asarray(waveforms)
     if waveforms.shape == (0,):
         waveforms = waveforms.reshape(0, 0)
@@ -131,8 +136,8 @@ def as_waveforms(waveforms: np.ndarray, name: str) -> np.ndarray:
 
 
 def check_finite(array: np.ndarray, name: str) -> None:
-    """ValueError naming the array if one of its values is not finite."""
-    # One number tells whether any value is not finite: their energy is not either.
+    """Raises ValueError if a value of the array is not finite."""
+    # The energy is a quick test: it is not finite if any value is not.
     if not np.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
         raise ValueError(f"{name}: values that are not finite")
 
@@ -141,11 +146,6 @@ def _as_float(array: np.ndarray) -> np.ndarray:
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
-def _check_length(estimate: np.ndarray, reference: np.ndarray) -> None:
-    if estimate.shape != reference.shape:
-        raise ValueError(f"estimate has {len(estimate)} samples, reference {len(reference)}: expected the same")
-
-
 def _energy(waveforms: np.ndarray) -> np.ndarray:
-    """Sum of squares over the last axis, float64 of a piece's sum."""
+    """Sum of squares over the last axis, as float64."""
     return np.vecdot(waveforms, waveforms).astype(np.float64)

@@ -1,8 +1,7 @@
-"""Every figure of a test set as a quotient of two sums over mixtures.
+"""Expresses every figure of a test set as a quotient of two sums over mixtures.
 
-A mean over mixtures, a mean over sources and an accuracy over all sources are then one thing: a numerator and a
-denominator of each mixture. Summing them gives the figure; summing them over a resampled set gives its spread
-(:mod:`s5.metrics.bootstrap`).
+So means over mixtures, means over sources and accuracies have one form: a numerator and a denominator for each mixture.
+Sums over the test set yield the figure, sums over resampled sets its interval (:mod:`s5.metrics.bootstrap`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from s5.metrics.class_aware import repeats
 from s5.metrics.labels import Counts, label_counts_by_class
 
 Row = dict[str, Any]
-"""One mixture, as :func:`s5.metrics.score_mixture` returns it."""
+"""Scores of one mixture, see :func:`s5.metrics.score_mixture`."""
 
 Quotient = tuple[float, float]
 
@@ -25,11 +24,11 @@ Item = TypeVar("Item")
 
 COUNT_METRICS = ("accuracy_src", "precision", "recall")
 METRICS = ("CAPI-SDRi", "CA-SDRi", "PI-SDRi", "SDRi", "accuracy_mix", "Acc1", "Acc2", "Acc3", *COUNT_METRICS)
-"""Figures of any set of mixtures; :func:`s5.metrics.scorer.summarise` says what they are."""
+"""Figures of a set of mixtures; :func:`s5.metrics.scorer.summarise` defines them."""
 CLASS_METRICS = ("CAPI-SDRi", "SDRi", *COUNT_METRICS)
 """Figures of one class."""
 SOURCE_METRICS = ("SDRi", "recall")
-"""Figures of some of the reference sources, which no false alarm belongs to."""
+"""Figures of a selection of reference sources, to which no false alarm belongs."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class PartialSums:
     """Numerators and denominators of some figures.
 
     Attributes:
-        names: of the figures [m].
-        numerator: [mixtures, m]; of percentages 100 times what is counted.
-        denominator: [mixtures, m]; 0 where a mixture does not count.
+        names: names of the figures [m].
+        numerator: [mixtures, m]; percentages include the factor 100.
+        denominator: [mixtures, m]; 0 if a mixture does not count.
     """
 
     names: tuple[str, ...]
@@ -47,13 +46,21 @@ class PartialSums:
     denominator: np.ndarray
 
     def values(self) -> dict[str, float | None]:
-        """The figures over all mixtures; None where nothing counts."""
+        """Figures over all mixtures; None if nothing counts."""
         sums = zip(self.names, self.numerator.sum(axis=0), self.denominator.sum(axis=0), strict=True)
         return {name: float(top / bottom) if bottom else None for name, top, bottom in sums}
 
 
 def mixture_terms(rows: Iterable[Row]) -> PartialSums:
-    """Of whole mixtures: :data:`METRICS`. CA-SDRi is not defined for a set in which references repeat a label."""
+    """Terms of :data:`METRICS`, by mixture. CA-SDRi is undefined for a set in which references repeat a label.
+
+        figure = sum of numerators / sum of denominators, e.g. accuracy_src = sum of TP / sum of (TP + FP + FN)
+
+    Example:
+        >>> row = {"ref_labels": ["Cough"], "CAPI-SDRi": 10.0, "PI-SDRi": 10.0, "tp": 1, "fp": 0, "fn": 0}
+        >>> mixture_terms([{**row, "pairs": [{"sdri": 10.0}]}]).values()["CAPI-SDRi"]
+        10.0
+    """
     rows = list(rows)
     terms = _terms(METRICS, rows, _of_mixture)
     if any(repeats(row["ref_labels"]) for row in rows):
@@ -63,13 +70,18 @@ def mixture_terms(rows: Iterable[Row]) -> PartialSums:
 
 
 def class_terms(rows: Iterable[Row], label: str, penalty_fn: float = 0.0, penalty_fp: float = 0.0) -> PartialSums:
-    """Of one class in each mixture: :data:`CLASS_METRICS`. The class's CAPI-SDRi is P of Eq. (10) over N of Eq. (7).
+    """Terms of :data:`CLASS_METRICS` for one class, by mixture. Its CAPI-SDRi is P of Eq. (10) over N of Eq. (7).
 
     Args:
         rows: mixtures.
         label: the class.
         penalty_fn: value of a missed source in dB.
-        penalty_fp: value of a false one in dB.
+        penalty_fp: value of a false source in dB.
+
+    Example:
+        >>> row = {"ref_labels": ["Cough", "Pour"], "est_labels": ["Cough"], "pairs": [{"label": "Cough", "sdri": 9.0}]}
+        >>> class_terms([row], "Cough").values()["SDRi"], class_terms([row], "Pour").values()["recall"]
+        (9.0, 0.0)
     """
 
     def of_class(row: Row) -> list[Quotient]:
@@ -82,11 +94,11 @@ def class_terms(rows: Iterable[Row], label: str, penalty_fn: float = 0.0, penalt
 
 
 def source_terms(rows: Iterable[Row], slots: Iterable[Collection[int]]) -> PartialSums:
-    """Of some of the references of each mixture: :data:`SOURCE_METRICS`.
+    """Terms of :data:`SOURCE_METRICS` for a selection of references, by mixture.
 
     Args:
         rows: mixtures.
-        slots: of each mixture, the slots of the references that count.
+        slots: slots of the references that count in each mixture.
     """
 
     def of_sources(row_and_slots: tuple[Row, Collection[int]]) -> list[Quotient]:
@@ -98,7 +110,7 @@ def source_terms(rows: Iterable[Row], slots: Iterable[Collection[int]]) -> Parti
 
 
 def counts_of(row: Mapping[str, Any]) -> Counts:
-    """True and false predictions of one mixture."""
+    """Counts of one mixture."""
     return Counts(row["tp"], row["fp"], row["fn"])
 
 
@@ -120,7 +132,7 @@ def _of_mixture(row: Row) -> list[Quotient]:
 
 
 def _of_counts(counts: Counts) -> list[Quotient]:
-    """:data:`COUNT_METRICS`."""
+    """Quotients of :data:`COUNT_METRICS`."""
     right = 100.0 * counts.tp
     return [(right, counts.total), (right, counts.tp + counts.fp), (right, counts.tp + counts.fn)]
 

@@ -1,4 +1,4 @@
-"""Label-queried separators and their losses."""
+"""Separates the sources of a mixture that a query of labels asks for."""
 
 import torch
 from torch import nn
@@ -8,11 +8,11 @@ from s5.separation.resunetk import ResUNetK
 from s5.separation.tfgridnet import TFGridNet
 
 SEPARATORS = {"resunetk": ResUNetK, "tfgridnet": TFGridNet, "espnet": ESPnetSeparator}
-"""Separators by the name that a configuration uses. Those that need ESPnet import it when one is built."""
+"""Separators by the name in configurations. Those that need ESPnet import it when one is built."""
 
 
 def memory_format(network: nn.Module) -> nn.Module:
-    """The network with its weights laid out as its convolutions like them best (its attribute ``channels_last``)."""
+    """Changes the weights to channels-last memory if the network asks for it (attribute ``channels_last``)."""
     if getattr(network, "channels_last", False):
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -1,7 +1,7 @@
-"""Query conditioning, shared by all separators: a label MLP and FiLM biases.
+"""Conditions separators on a query of labels: a label MLP and FiLM biases.
 
-A query is the label vectors of all slots, one-hot a slot and zero for silence, concatenated (K x C values). The
-MLP turns it into one condition vector; FiLM turns that into one additive bias a channel for each named place.
+A query is the concatenation of all slots' label vectors (K x C values), one-hot or zero for silence. The MLP turns it
+into one condition vector; FiLM turns that into one additive bias per channel for each named place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def active_slots(label_vector: Tensor) -> Tensor:
-    """Which slots ask for a source.
+    """Marks the slots of a query that ask for a source.
 
     Args:
         label_vector: [..., K, C], zero rows for silence.
@@ -25,7 +25,7 @@ def active_slots(label_vector: Tensor) -> Tensor:
 
 
 class LabelEmbedding(nn.Sequential):
-    """The label MLP: two linear layers, each with LayerNorm and ReLU. [B, K * C] -> [B, dim]."""
+    """Label MLP of two linear layers, each with LayerNorm and ReLU: [B, K * C] -> [B, dim]."""
 
     def __init__(self, query_dim: int, dim: int) -> None:
         super().__init__(
@@ -34,11 +34,11 @@ class LabelEmbedding(nn.Sequential):
 
 
 class FiLM(nn.Module):
-    """Feature-wise biases from one condition vector.
+    """Computes feature-wise biases from one condition vector.
 
     Args:
-        sizes: channels of each conditioned place, by name. Names are those of the official network, with ``->`` between
-            the levels (``encoder_block1->conv_block1->beta1``), so that its weights load by name.
+        sizes: number of channels of each conditioned place, by name. The names are those of the official network, with
+            ``->`` between levels (``encoder_block1->conv_block1->beta1``), so its weights load by name.
         condition_dim: length of the condition vector.
     """
 
@@ -52,7 +52,7 @@ class FiLM(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, condition: Tensor) -> dict[str, Tensor]:
-        """[B, condition_dim] -> {name: [B, channels, 1, 1]}, computed as one matrix product."""
+        """Condition [B, condition_dim] -> biases {name: [B, channels, 1, 1]}, as one matrix product."""
         layers = [self.get_submodule(name) for name in self.sizes]
         weight = torch.cat([layer.weight for layer in layers])  # type: ignore[misc]
         bias = torch.cat([layer.bias for layer in layers])  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""Any separator of ESPnet as a label-queried one: the query conditions its input, its outputs are the slots.
+"""Adapts any separator of ESPnet to label queries: the query conditions its input, and its outputs are the slots.
 
-What is asked of the separator is ESPnet's own interface (``espnet2.enh.separator.abs_separator.AbsSeparator``): a
-multichannel waveform or spectrum in, a list of K waveforms or spectra out. It knows nothing of labels; the adapter
-tells it through its input, so that a configuration alone puts another one into a system.
+A separator has ESPnet's interface (``espnet2.enh.separator.abs_separator.AbsSeparator``): a multichannel waveform or
+spectrum in, a list of K waveforms or spectra out. It has no notion of labels; the adapter encodes them in its input. So
+a configuration alone adds another separator to a system.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from s5.utils.errors import InputError, one_of
 
 PACKAGE = "espnet2.enh.separator"
 DITHER = 1e-4
-"""Level of a fixed tone under the scaled input, -80 dB: separators that normalise by a deviation meet none of zero."""
+"""Amplitude of a tone in the scaled input (-80 dB), which keeps separators from dividing by a deviation of zero."""
 
 
 class ESPnetSeparator(nn.Module):
-    """Label-queried separation of K slots in one pass by a separator of ESPnet.
+    """Separates K slots in one pass by a separator of ESPnet.
 
-    The mixture is scaled to unit power, conditioned, handed over, and the outputs scaled back.
+    The mixture is scaled to unit power and conditioned; the separator's outputs are scaled back.
 
     Args:
         separator: module and class below ``espnet2.enh.separator``, e.g. ``uses_separator.USESSeparator``.
-        separator_conf: its arguments; the number of outputs and ``input_dim`` are filled in. A separator for a fixed
-            number of microphones wants to be told :attr:`n_inputs` of them.
-        domain: what it takes and gives: ``"waveform"`` [B, T, M], or ``"spectrum"`` [B, frames, M, bins] complex.
+        separator_conf: arguments of the separator, without the number of outputs and ``input_dim``. A separator for a
+            fixed number of microphones needs :attr:`n_inputs` of them.
+        domain: input and output of the separator: ``"waveform"`` [B, T, M], or ``"spectrum"`` [B, frames, M, bins]
+            complex.
         n_labels: number of labels C (without silence).
-        n_slots: K, sources a pass.
+        n_slots: K, number of sources per pass.
         n_channels: microphones or Ambisonics channels M.
         n_fft: STFT window in samples (Hann), for the domain ``spectrum``.
         hop_length: STFT hop in samples, for the domain ``spectrum``.
-        conditioning: how the query enters. A cue is a channel filtered by a short filter that the label MLP makes of
-            the query, plus a periodic signal that it makes as well (scale and shift of FiLM, by frequency):
-            ``"concat"`` appends ``n_cues`` cues of the reference channel as further channels; ``"film"`` adds to each
-            channel its own cue.
-        n_cues: channels that ``concat`` appends.
-        period: length in samples of the filters and of the signals' period.
+        conditioning: use of the query. The label MLP turns it into short filters and periodic signals (scale and shift
+            of FiLM, by frequency); a filtered channel plus a signal is a cue. ``"concat"`` appends ``n_cues`` cues of
+            the reference channel as further channels; ``"film"`` adds its own cue to each channel.
+        n_cues: number of channels that ``concat`` appends.
+        period: length of filters and period of signals, in samples.
         condition_dim: width of the label MLP.
 
     Attributes:
-        n_inputs: channels that the separator gets: M, and the cues where there are some.
+        n_inputs: number of channels of the separator's input: M and the appended cues.
 
     Raises:
-        InputError: no such separator, arguments that it does not take, a mixture of another channel count, or outputs
-            that are not K waveforms (spectra).
+        InputError: the separator does not exist or refuses its arguments, the mixture has another channel count, or the
+            outputs are not K waveforms (spectra).
     """
 
     window: Tensor
@@ -94,15 +94,7 @@ class ESPnetSeparator(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
-        """Separates.
-
-        Args:
-            mixture: [B, M, T] waveforms.
-            label_vector: [B, K, C], one-hot a slot, zeros for silence.
-
-        Returns:
-            [B, K, T] float32: the dry source of each slot, exactly zero where the query is silence.
-        """
+        """Waveforms [B, M, T], one-hot labels [B, K, C] (zeros: silence) -> dry sources [B, K, T] float32."""
         if mixture.shape[1] != self.n_channels:
             raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
         batch, _, length = mixture.shape
@@ -117,7 +109,7 @@ class ESPnetSeparator(nn.Module):
             sizes = self.n_fft, self.hop_length
             spectrum = stft(x, *sizes, self.window, "constant").transpose(1, 2)  # [B, frames, M, bins]
             lengths = lengths.new_full((batch,), spectrum.shape[1])
-            if torch.is_autocast_enabled(x.device.type):  # torch has no complex numbers of half precision
+            if torch.is_autocast_enabled(x.device.type):  # torch has no half-precision complex numbers
                 spectrum = _complex_pair(spectrum)
             spectra = [_as_complex(output) for output in self._run(spectrum, lengths)]
             outputs = [istft(output, *sizes, length, self.window) for output in spectra]
@@ -131,10 +123,10 @@ class ESPnetSeparator(nn.Module):
         try:
             return self.separator(x, lengths)[0]
         except AssertionError as e:
-            raise InputError("ESPnetSeparator: domain", self.domain, str(e) or "what this separator takes") from e
+            raise InputError("ESPnetSeparator: domain", self.domain, str(e) or "the domain of this separator") from e
 
     def _condition(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
-        """The scaled mixture [B, M, T] and the query as the separator's input [B, n_inputs, T]."""
+        """Conditions the scaled mixture [B, M, T] on the query; returns the separator's input [B, n_inputs, T]."""
         batch, _, length = mixture.shape
         condition = self.label_embedding(label_vector.flatten(1).to(mixture.dtype))
         taps = self.filter(condition).float().reshape(-1, 1, self.period)
@@ -149,16 +141,16 @@ class ESPnetSeparator(nn.Module):
 
 
 def build_separator(name: str, conf: dict[str, Any], n_slots: int, n_bins: int) -> nn.Module:
-    """A separator of ESPnet with K outputs.
+    """Builds a separator of ESPnet with K outputs.
 
     Args:
         name: module and class below ``espnet2.enh.separator``.
-        conf: its arguments, without the number of outputs and ``input_dim``.
+        conf: arguments of the separator, without the number of outputs and ``input_dim``.
         n_slots: number of outputs.
-        n_bins: ``input_dim`` of separators that take spectra.
+        n_bins: ``input_dim`` of separators of spectra.
 
     Raises:
-        InputError: no such separator, or arguments that it does not take or refuses.
+        InputError: the separator does not exist or refuses its arguments.
     """
     separator_class = find_separator(name)
     parameters = inspect.signature(separator_class).parameters
@@ -168,7 +160,7 @@ def build_separator(name: str, conf: dict[str, Any], n_slots: int, n_bins: int) 
 
 
 def find_separator(name: str) -> type[nn.Module]:
-    """The class that ``<module>.<Class>`` names below ``espnet2.enh.separator``. Raises InputError if there is none."""
+    """Class of the name ``<module>.<Class>`` below ``espnet2.enh.separator``. Raises InputError if there is none."""
     module_name, _, class_name = name.rpartition(".")
     package = importlib.import_module(PACKAGE)
     modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
@@ -183,21 +175,21 @@ def find_separator(name: str) -> type[nn.Module]:
 
 
 def import_module(name: str) -> Any:
-    """A module below ``espnet2.enh.separator``, without the warnings about torch that importing it gives."""
+    """Imports a module below ``espnet2.enh.separator`` without its warnings about torch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return importlib.import_module(f"{PACKAGE}.{name}")
 
 
 def _complex_pair(spectrum: Tensor) -> Any:
-    """ESPnet's own kind of complex numbers, a pair of real tensors."""
+    """Converts to ESPnet's complex type, a pair of real tensors."""
     from torch_complex.tensor import ComplexTensor
 
     return ComplexTensor(spectrum.real, spectrum.imag)
 
 
 def _as_complex(spectrum: Any) -> Tensor:
-    """A complex tensor of float32 from ESPnet's two kinds of complex numbers."""
+    """Converts either of ESPnet's complex types to a complex64 tensor."""
     if isinstance(spectrum, Tensor):
         return spectrum.to(torch.complex64)
     return torch.complex(spectrum.real.float(), spectrum.imag.float())

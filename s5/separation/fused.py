@@ -1,10 +1,9 @@
-"""The steps that a pre-activated residual network spends its time on, each in as few passes over memory as possible.
+"""Fuses the steps of a pre-activated residual network, to save passes over memory.
 
-Batch norm, the FiLM bias and LeakyReLU are one affine map a channel and a kink: :func:`affine_leaky` reads and writes
-its input once. In training, :func:`norm_film_conv` keeps the input of that step alone and makes the convolution's input
-again in the backward pass: half of the memory for two cheap passes. In inference, :func:`conv2d` takes a bias, a
-LeakyReLU and a sum along in oneDNN's convolution where torch has that operator. It is not public: where it is missing,
-the same steps run one by one.
+Batch norm, FiLM bias and LeakyReLU are one affine map per channel and a kink: :func:`affine_leaky` reads and writes its
+input once. In training, :func:`norm_film_conv` keeps only the input of that step and recomputes the convolution's input
+in the backward pass, which halves the memory for two cheap passes. In inference, :func:`conv2d` includes a bias, a
+LeakyReLU or a sum in oneDNN's convolution. That operator of torch is private; without it, the steps run one by one.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.01
-"""Of every LeakyReLU."""
+"""Slope of every LeakyReLU."""
 
 _STRIP = 2**24
-"""Bytes of the largest map of a strip of rows: small enough that the allocator gives the same memory again."""
+"""Greatest size in bytes of the maps of a strip: small enough for the allocator to reuse memory."""
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
-    """The precision that autocast asks for on this device; float32 without autocast."""
+    """Precision of autocast on this device; float32 without autocast."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
 
 
@@ -38,22 +37,18 @@ def affine_leaky(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         shift: [1 or B, C].
 
     Returns:
-        [B, C, H, W], as x in precision and memory format.
+        [B, C, H, W] with the precision and memory format of x.
     """
     scale, shift = scale.to(x.dtype), shift.to(x.dtype)
     if len(shift) == 1 and (pointwise := _onednn(x)):
-        # A convolution of one tap a channel: oneDNN's is the one kernel here that does all three in one pass.
+        # A convolution with one tap per channel: only oneDNN's kernel does all three steps in one pass.
         tap, settings = scale.reshape(-1, 1, 1, 1), ([0, 0], [1, 1], [1, 1], x.shape[1])
         return pointwise(x, tap, shift[0], *settings, "leaky_relu", [SLOPE], "")
     return F.leaky_relu_(torch.addcmul(shift[:, :, None, None], x, scale[None, :, None, None]), SLOPE)
 
 
 def conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    leaky: bool = False,
-    add: Tensor | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool = False, add: Tensor | None = None
 ) -> Tensor:
     """A convolution of stride 1 that keeps the size, without gradient; then LeakyReLU, or the sum with ``add``.
 
@@ -61,7 +56,7 @@ def conv2d(
         x: [B, in, H, W].
         weight: [out, in, k, k], k odd.
         bias: [1 or B, out] or none.
-        leaky: whether LeakyReLU follows.
+        leaky: whether to apply LeakyReLU.
         add: [B, out, H, W]; not together with ``leaky``.
 
     Returns:
@@ -86,25 +81,25 @@ def conv2d(
 
 
 class Strip(NamedTuple):
-    """Rows of a map that are worked on at a time."""
+    """Rows of a map that are processed at once."""
 
     read: slice
-    """Rows that are read: with two more on either side, as far as a pair of 3x3 convolutions sees."""
+    """Rows to read: two more on either side, the reach of a pair of 3x3 convolutions."""
     inner: slice
-    """Rows that are valid then, counted from the first one that was read."""
+    """Valid rows of the result, counted from the first row that was read."""
     write: slice
-    """The same, counted in the map."""
+    """Valid rows, counted in the map."""
 
 
 def strips(x: Tensor, row: int, multiple: int) -> Iterator[Strip]:
-    """Divides the rows of a map so that what is made of them stays small: in cache, and in memory that is used again.
+    """Divides the rows of a map into strips whose results stay in cache and reuse memory.
 
-    On a GPU, which does best with all at once, there is one strip.
+    On a GPU, which is fastest with large inputs, there is one strip.
 
     Args:
         x: [B, C, H, W].
-        row: greatest number of elements of a row (a batch item) that the work on the strip makes.
-        multiple: all boundaries are multiples of this; H has to be one.
+        row: greatest number of elements per row and batch item in the results.
+        multiple: all boundaries, and H, are multiples of this number.
     """
     height = x.shape[2]
     step = height
@@ -118,14 +113,14 @@ def strips(x: Tensor, row: int, multiple: int) -> Iterator[Strip]:
 
 
 def _onednn(x: Tensor) -> Any:
-    """OneDNN's convolution that takes further steps along, for a map on the CPU; None where there is none."""
+    """Fused convolution of oneDNN for a map on the CPU; None if there is none."""
     if x.device.type != "cpu" or not x.numel() or not torch.backends.mkldnn.is_available():
         return None
     return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 
 
 def film_scale_shift(bn: nn.BatchNorm2d, beta: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Batch norm in evaluation and the FiLM bias as one affine map: scale [C], shift [1 or B, C], float32."""
+    """Affine map of batch norm in evaluation and FiLM bias: scale [C], shift [1 or B, C], float32."""
     assert bn.running_var is not None and bn.running_mean is not None
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = (bn.bias - bn.running_mean * scale)[None]
@@ -135,8 +130,8 @@ def film_scale_shift(bn: nn.BatchNorm2d, beta: Tensor | None = None) -> tuple[Te
 def norm_film_conv(x: Tensor, bn: nn.BatchNorm2d, beta: Tensor, conv: nn.Module) -> Tensor:
     """conv(LeakyReLU(bn(x) + beta)), with gradients.
 
-    A batch norm in training keeps of all this its input alone, next to weights; its running statistics move unless
-    :func:`frozen_statistics` says otherwise.
+    In training only x and the weights are kept for the backward pass. Running statistics are updated except inside
+    :func:`frozen_statistics`.
 
     Args:
         x: [B, C, H, W].
@@ -145,7 +140,7 @@ def norm_film_conv(x: Tensor, bn: nn.BatchNorm2d, beta: Tensor, conv: nn.Module)
         conv: Conv2d or ConvTranspose2d without bias.
 
     Returns:
-        the convolution's output; in autocast, of autocast's precision.
+        Output of the convolution; under autocast in its precision.
     """
     assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
     if not bn.training or type(bn) is not nn.BatchNorm2d:  # frozen, or synchronised over processes
@@ -168,7 +163,7 @@ _frozen = False
 
 @contextmanager
 def frozen_statistics() -> Iterator[None]:
-    """While this is entered, :func:`norm_film_conv` leaves running statistics alone: for recomputations."""
+    """Inside this context :func:`norm_film_conv` does not update running statistics: for recomputations."""
     global _frozen
     _frozen, before = True, _frozen
     try:
@@ -214,20 +209,20 @@ class _NormFilmConv(torch.autograd.Function):
         to_y, to_weight, _ = torch.ops.aten.convolution_backward(
             gradient, y, weight, None, *ctx.settings, [True, ctx.needs_input_grad[4], False]
         )
-        # In place; y has the sign of what entered the LeakyReLU.
+        # In place; y has the sign of the LeakyReLU's input.
         to_z = torch.ops.aten.leaky_relu_backward.grad_input(to_y, y, SLOPE, True, grad_input=to_y)
         del y
         to_x, to_bn_weight, to_bn_bias = torch.ops.aten.native_batch_norm_backward(
             to_z, x, bn_weight, None, None, mean, inverse, True, ctx.eps, [True, True, True]
         )
-        # The FiLM bias is a second bias of the norm, of one item each.
+        # The FiLM bias is a second bias of the norm, one per item.
         to_beta = to_bn_bias[None] if len(x) == 1 else to_z.sum((2, 3), dtype=torch.float32)
         to_beta = to_beta.reshape(beta.shape).to(beta.dtype)
         return to_x, to_beta, to_bn_weight, to_bn_bias, to_weight, None, None, None, None
 
 
 def avg_pool2d(x: Tensor, pool: tuple[int, int]) -> Tensor:
-    """Average pooling [B, C, H, W] -> [B, C, H / pool, W / pool], which keeps nothing for the backward pass."""
+    """Average pooling [B, C, H, W] -> [B, C, H / pool, W / pool]; the backward pass needs no saved tensor."""
     return _AvgPool.apply(x, pool)
 
 

@@ -1,13 +1,13 @@
-"""Losses of the separation model: SDR between output slots and dry targets, under four rules of alignment.
+"""Computes the losses of separators: the SDR between output slots and dry targets under four rules of alignment.
 
-Three come from one matrix of pairwise SDRs, [batch, target slot, output slot]; they differ in which permutations of
-the output slots they allow and in how they choose among them:
+Three losses use one matrix of pairwise SDRs, [batch, target slot, output slot]. They differ in the permutations of the
+output slots that they allow, and in the choice among them:
 
 * ``ca_pi_sdr``: the best permutation within each class (Nguyen et al., Eq. (3)); the default of the recipes.
-* ``ca_sdr``: a random permutation within each class (the same, section 4.3: the 2025 loss on repeated labels).
+* ``ca_sdr``: a random permutation within each class (section 4.3 there: the loss of 2025 on repeated labels).
 * ``pi_sdr``: the best permutation of all active slots, whatever their classes (blind source separation).
 
-The fourth, ``snr``, takes the slots as they stand: the loss of the DCASE 2025 baselines, whose labels are distinct.
+The fourth, ``snr``, permutes nothing: the loss of the DCASE 2025 baselines, whose labels are distinct.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ def ca_pi_sdr(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Class-aware permutation-invariant SDR loss: Eqs. (2) to (4), CA-PI-SDR.
 
+        L = -max_p sum_k SDR(e_p(k), s_k) / K, over permutations p that leave the sequence of labels unchanged
+
     Args:
         estimate: separated waveforms [batch, K, samples].
         target: dry sources [batch, K, samples], zeros in silent slots.
         label_index: class index of each slot [batch, K].
-        silence_index: class index that marks a silent slot (C, one past the last class). None: a slot whose target is
-            all zero is silent. A silent slot counts 0, whatever the estimate.
-        normalize: ``"slots"`` divides the sum by K, as the official baseline does; ``"n_sources"`` by the item's number
-            of sources, as Eq. (3) is written.
+        silence_index: class index of silent slots (C, one past the last class). None: slots whose target is all zero
+            are silent. A silent slot counts 0, whatever the estimate.
+        normalize: ``"slots"`` divides the sum by K, as the official baseline does; ``"n_sources"`` divides it by the
+            item's number of sources, as in Eq. (3).
 
     Returns:
         loss [batch] in dB, negated (lower is better), float32 whatever the input's precision; permutation [batch, K]:
@@ -65,11 +67,13 @@ def ca_sdr(
     normalize: Normalize = "slots",
     generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class-aware SDR loss: sources of one class are matched at random, anew at each call (CA-PI-SDR, section 4.3).
+    """Class-aware SDR loss: each call matches the sources of one class at random (CA-PI-SDR, section 4.3).
 
-    Arguments and results as in :func:`ca_pi_sdr`; ``generator`` makes the draws reproducible. Without it they come from
-    torch's own generator, which ESPnet seeds afresh in every epoch from the seed of the training. With distinct labels
-    both losses are the same.
+        L = -sum_k SDR(e_p(k), s_k) / K, for a random permutation p that leaves the sequence of labels unchanged
+
+    Arguments and results as in :func:`ca_pi_sdr`. ``generator`` makes the draws reproducible; by default they come from
+    torch's generator, which ESPnet seeds in every epoch from the seed of the training. With distinct labels both losses
+    are equal.
 
     Example:
         >>> x = torch.randn(1, 2, 8, generator=torch.Generator().manual_seed(0))
@@ -90,11 +94,12 @@ def pi_sdr(
     silence_index: int | None = None,
     normalize: Normalize = "slots",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Permutation-invariant SDR loss: the best of all permutations, whatever the labels (CA-PI-SDR, section 4.3).
+    """Permutation-invariant SDR loss: the best permutation of the active slots (Eq. (1) and section 4.3, CA-PI-SDR).
 
-    Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only tells silent slots, by ``silence_index``. These
-    keep their place: Eq. (1) permutes the K sources that there are, and the zeros that a separator gives for a silent
-    slot would beat (by 0 dB, without a gradient) any active output that is worse than nothing.
+        L = -max_p sum_k SDR(e_p(k), s_k) / K, over permutations p of the active slots
+
+    Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only marks silent slots, by ``silence_index``. Silent
+    slots keep their place: their zeros (0 dB, without a gradient) would beat any active output that is worse.
 
     Example:
         >>> x = torch.eye(3)[None]
@@ -113,10 +118,11 @@ def snr(
     silence_index: int | None = None,
     normalize: Normalize = "slots",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative SNR slot by slot, without any permutation: the separation loss of the DCASE 2025 baselines.
+    """Negative SNR slot by slot, without permutation: the separation loss of the DCASE 2025 baselines.
 
-    Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only tells silent slots, by ``silence_index``. With
-    three slots ``normalize="slots"`` divides by 3, as the baseline does.
+        L = -sum_k SDR(e_k, s_k) / K
+
+    Arguments and results as in :func:`ca_pi_sdr`; ``label_index`` only marks silent slots, by ``silence_index``.
 
     Example:
         >>> x = torch.eye(3)[None]
@@ -132,9 +138,11 @@ def snr(
 
 
 def sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """SDR of waveforms in dB (CA-PI-SDR, Eq. (4); torchmetrics' signal_noise_ratio), in float32 under autocast too.
+    """SDR of waveforms in dB (Eq. (4), CA-PI-SDR; torchmetrics' signal_noise_ratio), in float32 under autocast too.
 
-    No mean is removed; the float32 epsilon in numerator and denominator keeps value and gradient finite for zeros.
+        SDR(e, s) = 10 log10((|s|^2 + eps) / (|s - e|^2 + eps))
+
+    The mean is not removed. The float32 epsilon keeps value and gradient finite for zeros.
 
     Args:
         estimate: [..., samples], of a shape that broadcasts with ``target``.
@@ -142,17 +150,21 @@ def sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
     Returns:
         [...] float32.
+
+    Example:
+        >>> round(sdr(torch.full((100,), 0.9), torch.ones(100)).item(), 2)
+        20.0
     """
     eps = torch.finfo(torch.float32).eps
     with torch.autocast(estimate.device.type, enabled=False):
         estimate, target = estimate.float(), target.float()
-        # The difference itself, not |s|^2 - 2 <s, e> + |e|^2: that cancels in float32 once an estimate is good.
+        # The difference comes first, because |s|^2 - 2 <s, e> + |e|^2 cancels in float32 for good estimates.
         noise = (target - estimate).square().sum(-1)
         return 10 * torch.log10((target.square().sum(-1) + eps) / (noise + eps))
 
 
 def pairwise_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """:func:`sdr` of every output slot against every target.
+    """SDR (:func:`sdr`) of every output slot against every target.
 
     Args:
         estimate: [batch, K, samples].
@@ -175,14 +187,14 @@ def pairwise_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def _scores(
     estimate: torch.Tensor, target: torch.Tensor, label_index: torch.Tensor | None, silence_index: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairwise SDR [batch, target, output] with rows of silent targets at 0, and the number of active slots [batch]."""
+    """Pairwise SDR [batch, target, output], 0 for silent targets, and the number of active slots [batch]."""
     active = _active(target, label_index, silence_index)
     scores = pairwise_sdr(estimate, target).masked_fill(~active[:, :, None], 0.0)
     return scores, active.sum(-1)
 
 
 def _active(target: torch.Tensor, label_index: torch.Tensor | None, silence_index: int | None) -> torch.Tensor:
-    """Which slots hold a source: [batch, K] bool."""
+    """Active slots: [batch, K] bool."""
     if label_index is not None and label_index.shape != target.shape[:2]:
         raise ValueError(f"label_index {tuple(label_index.shape)} must be [batch, K] = {tuple(target.shape[:2])}")
     if silence_index is None:
@@ -193,18 +205,18 @@ def _active(target: torch.Tensor, label_index: torch.Tensor | None, silence_inde
 
 
 def _permutation_table(k: int, device: torch.device) -> torch.Tensor:
-    """All permutations [K!, K], the identity first (so that it wins ties)."""
+    """All permutations [K!, K]; the identity is first and so wins ties."""
     return torch.tensor(list(permutations(range(k))), device=device)
 
 
 def _allowed(label_index: torch.Tensor) -> torch.Tensor:
-    """Eq. (2): [batch, K!], true where a permutation leaves the sequence of labels unchanged."""
+    """Permutations that leave the sequence of labels unchanged (Eq. (2)): [batch, K!] bool."""
     table = _permutation_table(label_index.shape[1], label_index.device)
     return (label_index[:, table] == label_index[:, None]).all(-1)
 
 
 def _sum_by_permutation(scores: torch.Tensor) -> torch.Tensor:
-    """Sum of the paired scores under each permutation [batch, K!], without gradient (it only serves the choice)."""
+    """Sum of the paired scores under each permutation [batch, K!], without gradient."""
     k = scores.shape[1]
     return scores.detach()[:, torch.arange(k, device=scores.device), _permutation_table(k, scores.device)].sum(-1)
 

@@ -1,4 +1,4 @@
-"""Magnitude masks and phase rotations onto the channels of a mixture, in pieces that stay in a core's cache."""
+"""Applies magnitude masks and phase rotations to the channels of a mixture, in pieces that fit a core's cache."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import torch
 from torch import Tensor
 
 _CHUNK = 2**21
-"""Elements of the masks of one piece."""
+"""Greatest number of mask elements in one piece."""
 
 
 def apply_masks(
     spectrum: Tensor, masks: Tensor, weight: Tensor, bias: Tensor, n_slots: int, to_bins: Tensor | None = None
 ) -> Tensor:
-    """Masks and rotates every channel and sums the channels into one source a slot.
+    """Masks and rotates every channel and sums the channels into one source per slot.
 
     A source's spectrum is sum_m w_m sigmoid(g_m) x_m z_m / |z_m| + bias (1 + j), with z_m = tanh(r_m) + j tanh(i_m).
-    The backward pass makes all of it again from the masks, piece by piece, and keeps no dozen maps of their size.
-    There is no gradient to the mixture.
+    The backward pass recomputes the intermediate maps from the masks, piece by piece, instead of keeping a dozen of
+    them. There is no gradient to the mixture.
 
     Args:
-        spectrum: of the mixture, real and imaginary parts [2, B, M or more, frames, bins] float32.
-        masks: [B * R, K * M * 3, at least frames, bins - 1 or bands], slot by slot, channel by channel: gain g, real r
-            and imaginary part i of the rotation, before their non-linearities. R queries of an item follow each other.
-        weight: [M] of the sum over channels.
-        bias: scalar, added to real and imaginary parts.
+        spectrum: real and imaginary parts of the mixture [2, B, M or more, frames, bins] float32.
+        masks: [B * R, K * M * 3, at least frames, bins - 1 or bands], by slot and channel: gain g, real part r and
+            imaginary part i of the rotation, before their non-linearities. The R queries of an item are adjacent.
+        weight: weights of the sum over channels [M].
+        bias: scalar added to real and imaginary parts.
         n_slots: K.
-        to_bins: [bands, bins - 1] where masks are of bands.
+        to_bins: [bands, bins - 1] for masks of bands.
 
     Returns:
-        complex spectrum [B * R, K, frames, bins]; the last bin, which has no mask, holds the bias alone.
+        Complex spectrum [B * R, K, frames, bins]; the last bin, which has no mask, holds only the bias.
     """
     if torch.is_grad_enabled() and (masks.requires_grad or weight.requires_grad):
         parts = _ApplyMasks.apply(spectrum, masks, weight, bias, n_slots, to_bins)
@@ -92,13 +92,13 @@ def _pieces(spectrum: Tensor, masks: Tensor) -> list[tuple[int, slice]]:
 def _sources(
     x: Tensor, masks: Tensor, weight: Tensor, bias: Tensor, n_slots: int, to_bins: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """One piece: x [2, M or more, t, bins], masks [K * M * 3, t, bins - 1 or bands] -> real, imaginary [K, t, bins]."""
+    """Sources of one piece: x [2, M or more, t, bins], masks [K * M * 3, t, ...] -> real, imaginary [K, t, bins]."""
     gain, real, imag, inverse = _planes(masks, n_slots, len(weight), to_bins)
     gain = gain.mul_(inverse).mul_(weight[:, None, None])
     x_real, x_imag = x[:, : len(weight), :, :-1]
     out_real = (x_real * real).addcmul_(x_imag, imag, value=-1).mul_(gain).sum(1)
     out_imag = (x_real * imag).addcmul_(x_imag, real).mul_(gain).sum(1)
-    # The last bin has no mask and comes back as zero; the bias of the sum over channels reaches it all the same.
+    # The last bin has no mask: it holds zero plus the bias of the sum over channels.
     pad = torch.nn.functional.pad
     return pad(out_real, (0, 1)).add_(bias), pad(out_imag, (0, 1)).add_(bias)
 
@@ -106,10 +106,10 @@ def _sources(
 def _gradients(
     x: Tensor, masks: Tensor, weight: Tensor, outer: Tensor, n_slots: int, to_bins: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Of one piece: gradients to its masks and to the weight [M], from that to the sources [K, t, bins - 1, 2].
+    """Gradients of one piece to its masks and to the weight [M], from those to the sources [K, t, bins - 1, 2].
 
-    With u = z / |z| and d the gradient to a channel's u, the part of d along u goes to the gain and to the weight, the
-    part across it, which turns u, to the rotation.
+    With u = z / |z| and d the gradient to a channel's u, the part of d along u belongs to gain and weight, the part
+    across u to the rotation.
     """
     gain, real, imag, inverse = _planes(masks, n_slots, len(weight), to_bins)
     x_real, x_imag = x[:, : len(weight), :, :-1]
@@ -131,8 +131,8 @@ def _gradients(
 
 
 def _planes(masks: Tensor, n_slots: int, n_channels: int, to_bins: Tensor | None) -> tuple[Tensor, ...]:
-    """Masks of one piece -> sigmoid(g), tanh(r), tanh(i) and 1 / |tanh(r) + j tanh(i)|, each [K, M, t, bins - 1]."""
-    # Planes: what follows works plane by plane, which the channels-last memory of a network's output would make slow.
+    """Masks of one piece as sigmoid(g), tanh(r), tanh(i) and 1 / |tanh(r) + j tanh(i)|, each [K, M, t, bins - 1]."""
+    # The steps below work plane by plane, which the channels-last memory of a network's output would slow down.
     planes = torch.empty_like(masks, dtype=torch.float32, memory_format=torch.contiguous_format).copy_(masks)
     if to_bins is not None:
         planes = planes @ to_bins

@@ -1,13 +1,14 @@
-"""ResUNetK: the label-queried separator of the DCASE 2025 and 2026 baselines, at any size.
+"""Builds ResUNetK, the label-queried separator of the DCASE 2025 and 2026 baselines, at any size.
 
-A residual U-Net over the magnitude spectrograms of all channels, conditioned by the labels of all K slots at once. It
-predicts, for each slot and input channel, a magnitude mask and a phase rotation; the masked channels are summed by a
-1x1 convolution into one dry source a slot. With the default arguments it is the official network of 2026: same
-parameters, same output (Nguyen et al., section 3.2). With ``single_query`` it is the one of 2025: one label a query.
+ResUNetK is a residual U-Net over the magnitude spectrograms of all channels, conditioned on the labels of all K slots.
+It predicts a magnitude mask and a phase rotation for each slot and input channel; a 1x1 convolution sums the masked
+channels into one dry source per slot. The default arguments build the official network of 2026, with the same
+parameters and output (Nguyen et al., section 3.2); ``single_query`` that of 2025, with one label per query.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -31,11 +32,11 @@ from s5.separation.masks import apply_masks
 from s5.separation.stft import istft, stft
 from s5.utils.errors import InputError
 
-POWER_FLOOR = 1e-10  # the official floor of the power before the root: silence enters as a magnitude of 1e-5
+POWER_FLOOR = 1e-10  # the official floor of the power before the root: silence has a magnitude of 1e-5
 
 
 class ResidualBlock(nn.Module):
-    """Two pre-activated 3x3 convolutions with FiLM biases, and a shortcut. [B, in, T, F] -> [B, out, T, F]."""
+    """Two pre-activated 3x3 convolutions with FiLM biases and a shortcut: [B, in, T, F] -> [B, out, T, F]."""
 
     def __init__(self, in_channels: int, out_channels: int, momentum: float) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class ResidualBlock(nn.Module):
         return y.add_(x if self.shortcut is None else self.shortcut(x))
 
     def folded(self, dtype: torch.dtype, beta1: Tensor, beta2: Tensor) -> Callable[[Tensor], Tensor]:
-        """:meth:`forward` in evaluation, without gradient, as a function of x in the given precision."""
+        """Prepares :meth:`forward` in evaluation, without gradient, as a function of x in the given precision."""
         before = film_scale_shift(self.bn1, beta1)
         scale, shift = film_scale_shift(self.bn2, beta2)
         weight1 = (self.conv1.weight * scale[:, None, None, None]).to(dtype)
@@ -70,7 +71,7 @@ class ResidualBlock(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """A residual block and average pooling. Returns the pooled map and, for the skip connection, the unpooled one."""
+    """A residual block and average pooling. It returns the pooled map and the unpooled one for the skip connection."""
 
     def __init__(self, in_channels: int, out_channels: int, pool: tuple[int, int], momentum: float) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class EncoderBlock(nn.Module):
     def infer(
         self, x: Tensor, betas: Sequence[Tensor], dtype: torch.dtype, before: nn.Conv2d | None = None
     ) -> tuple[Tensor, Tensor]:
-        """:meth:`forward` in evaluation, without gradient, of x or of the 1x1 convolution ``before`` of x."""
+        """Runs :meth:`forward` in evaluation, without gradient, on x or on the 1x1 convolution ``before`` of x."""
         run = self.conv_block1.folded(dtype, *betas)
         channels = max(self.conv_block1.bn1.num_features, self.conv_block1.bn2.num_features)
         pooled, skip = [], []
@@ -116,14 +117,14 @@ class DecoderBlock(nn.Module):
         return {"beta1": self.bn1.num_features, **inner}
 
     def forward(self, x: Tensor, skip: Tensor, betas: Sequence[Tensor]) -> Tensor:
-        """x [B, in, T, F] and the skip [B, out, T * pool, F * pool] -> the skip's shape."""
+        """x [B, in, T, F] and skip [B, out, T * pool, F * pool] -> [B, out, T * pool, F * pool]."""
         x = norm_film_conv(x, self.bn1, betas[0], self.conv1)
         return self.conv_block2(torch.cat((x, skip), dim=1), *betas[1:])
 
     def infer(
         self, x: Tensor, skip: Tensor, betas: Sequence[Tensor], dtype: torch.dtype
     ) -> Iterator[tuple[slice, Tensor]]:
-        """:meth:`forward` in evaluation, without gradient, strip by strip: rows, and the output there."""
+        """Runs :meth:`forward` in evaluation, without gradient; yields rows and their output, strip by strip."""
         run = self.conv_block2.folded(dtype, *betas[1:])
         before, weight = film_scale_shift(self.bn1, betas[0]), self.conv1.weight.to(x.dtype)
         ratio, _ = self.conv1.stride
@@ -134,7 +135,7 @@ class DecoderBlock(nn.Module):
 
 
 class _Base(nn.Module):
-    """The U-Net proper; its parameters carry the official names below ``base.``."""
+    """U-Net whose parameters have the official names below ``base.``."""
 
     def __init__(
         self,
@@ -164,9 +165,9 @@ class _Base(nn.Module):
         """Masks from the output of ``pre_conv``: [B, widths[0], T, F] -> [B, n_masks, T, F].
 
         Args:
-            x: as said.
+            x: output of ``pre_conv``.
             betas: FiLM biases by place.
-            recompute: make the blocks' activations again in the backward pass.
+            recompute: recompute the blocks' activations in the backward pass.
         """
 
         def run(block: nn.Module, *args: object):  # type: ignore[no-untyped-def]
@@ -186,10 +187,10 @@ class _Base(nn.Module):
         return self.after_conv(x)
 
     def infer(self, x: Tensor, betas: dict[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """``pre_conv`` and :meth:`forward` in evaluation, without gradient, of the network's input x.
+        """Runs ``pre_conv`` and :meth:`forward` in evaluation, without gradient, on the network's input x.
 
         Yields:
-            frames, and the masks there, strip by strip: a block's inner maps are never there as a whole.
+            Frames and their masks, strip by strip, so no block holds its inner maps as a whole.
         """
         skips: list[Tensor] = []
         output: Iterator[tuple[slice, Tensor]] | None = None
@@ -207,43 +208,44 @@ class _Base(nn.Module):
             yield frames, _one_by_one(part, self.after_conv)
 
     def blocks(self) -> dict[str, EncoderBlock | DecoderBlock]:
-        """Every conditioned block by name, in order of use."""
+        """All conditioned blocks by name, in order of use."""
         return {name: m for name, m in self.named_children() if isinstance(m, EncoderBlock | DecoderBlock)}
 
 
 class ResUNetK(nn.Module):
-    """Label-queried separation of K slots in one pass.
+    """Separates K slots in one pass, queried by labels.
 
     Args:
         n_labels: number of labels C (without silence).
-        n_slots: K, sources a pass.
+        n_slots: K, number of sources per pass.
         n_channels: microphones or Ambisonics channels M.
-        n_fft: STFT window in samples (Hann, reflect padding). Lengths that are no whole hops get a last frame more than
-            in the official network: without it masks make clicks at the end (:mod:`s5.separation.stft`).
+        n_fft: STFT window in samples (Hann, reflect padding). Lengths that are no multiple of the hop have one frame
+            more than in the official network, where masks make clicks at the end (:mod:`s5.separation.stft`).
         hop_length: STFT hop in samples.
-        widths: channels of the encoder blocks; the decoder mirrors them. Their number is the depth.
+        widths: channels of the encoder blocks, which the decoder mirrors. Their number is the depth.
         pools: (time, frequency) pooling of each encoder block; by default 2x2, and 1x2 in the last.
         condition_dim: width of the label MLP.
         bn_momentum: momentum of all batch norms.
-        compression: exponent applied to the magnitudes that enter the network (1: the official network).
-        intensity: adds the active intensity of channels 2..M against channel 1, in [-1, 1], to the input: which side a
-            bin comes from, which magnitudes alone do not tell (false: the official network).
-        n_bands: the network sees and masks this many bands instead of single bins, a bin wide at low frequencies and
-            wider above (:func:`band_matrix`): several times cheaper. By default single bins (the official network).
-        mask_channels: channels that are masked and summed into a source, counted from the reference channel; by default
-            all (the official network). All channels enter the network in any case.
-        pass_through: start from masks that let half of the reference channel pass, in phase, to every slot. The
-            official initialisation (false) starts from random phases, which a short training does not leave behind.
+        compression: exponent of the magnitudes at the input (1: the official network).
+        intensity: add the active intensity of channels 2..M against channel 1, in [-1, 1], to the input. It shows the
+            direction of a bin, which magnitudes do not (false: the official network).
+        n_bands: number of bands that replace the bins, one bin wide at low frequencies and wider above
+            (:func:`band_matrix`); several times cheaper. By default single bins (the official network).
+        mask_channels: number of channels, from the reference channel on, that are masked and summed into a source; by
+            default all (the official network). All channels are input of the network in any case.
+        pass_through: start from masks that pass half of the reference channel, in phase, to every slot. The official
+            initialisation (false) starts from random phases, from which a short training does not recover.
         checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
-        single_query: the network of 2025: one label and one source a query. K queries of a mixture run as K items of a
-            batch; ``n_slots`` does not shape the network, and ``label_vector`` may have any number of slots.
+        single_query: build the network of 2025, with one label and one source per query. K queries of a mixture run as
+            a batch of K items; ``n_slots`` does not shape the network, and ``label_vector`` may have any number of
+            slots.
 
     Raises:
-        InputError: sizes that do not go together, a mixture of another channel count, or label vectors of another size.
+        InputError: sizes do not fit together, or the mixture's channels or the size of the label vectors are wrong.
     """
 
     channels_last = True
-    """Its convolutions run fastest with channels-last weights; see ``s5.separation.memory_format``."""
+    """Whether channels-last weights are fastest; see ``s5.separation.memory_format``."""
 
     window: Tensor
     to_bins: Tensor | None
@@ -279,10 +281,10 @@ class ResUNetK(nn.Module):
         self.compression, self.intensity, self.checkpointing = compression, intensity, checkpointing
         self.single_query = single_query
         self.slots_a_pass = 1 if single_query else n_slots
-        self.time_ratio = _product(p[0] for p in pools)
+        self.time_ratio = math.prod(p[0] for p in pools)
         name, size = ("n_bands", n_bands) if n_bands else ("half of n_fft", n_fft // 2)
-        if size % _product(p[1] for p in pools):
-            raise InputError(f"ResUNetK: {name}", size, f"a multiple of {_product(p[1] for p in pools)} (the pools)")
+        if size % math.prod(p[1] for p in pools):
+            raise InputError(f"ResUNetK: {name}", size, f"a multiple of {math.prod(p[1] for p in pools)} (the pools)")
         n_inputs = n_channels + (n_channels - 1 if intensity else 0)
         self.mask_channels = mask_channels or n_channels
         if not 1 <= self.mask_channels <= n_channels:
@@ -301,15 +303,7 @@ class ResUNetK(nn.Module):
             self._pass_through()
 
     def forward(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
-        """Separates.
-
-        Args:
-            mixture: [B, M, T] waveforms.
-            label_vector: [B, K, C], one-hot a slot, zeros for silence.
-
-        Returns:
-            [B, K, T] float32: the dry source of each slot, exactly zero where the query is silence.
-        """
+        """Waveforms [B, M, T], one-hot labels [B, K, C] (zeros: silence) -> dry sources [B, K, T] float32."""
         if mixture.shape[1] != self.n_channels:
             raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
         slots = label_vector.shape[1]
@@ -318,7 +312,7 @@ class ResUNetK(nn.Module):
             raise InputError("label_vector", found, expected)
         active = active_slots(label_vector) != 0
         repeats = slots // self.slots_a_pass
-        # Transforms, features, query and masks stay in float32, whatever the U-Net runs in.
+        # Transforms, features, query and masks stay in float32, whatever the precision of the U-Net.
         with torch.autocast(mixture.device.type, enabled=False):
             spectrum = self._stft(mixture)
             features = self._features(spectrum)
@@ -343,7 +337,7 @@ class ResUNetK(nn.Module):
     def _infer(
         self, spectrum: Tensor, features: Tensor, betas: dict[str, Tensor], active: Tensor, repeats: int
     ) -> Tensor:
-        """:meth:`_separate` without gradients, in autocast's precision; passes without an active slot are left out."""
+        """Runs :meth:`_separate` without gradients in autocast's precision; passes without active slots are skipped."""
         device = spectrum.device.type
         dtype = inference_dtype(spectrum.device)
         passes = active.reshape(-1, self.slots_a_pass).any(1).nonzero()[:, 0]
@@ -352,7 +346,7 @@ class ResUNetK(nn.Module):
         out = spectrum.new_zeros(active.numel() // slots, slots, frames, bins, dtype=torch.cfloat)
         with torch.autocast(device, enabled=False):
             x = features.to(dtype)
-            # On a CPU each on its own: as fast, with the memory of one.
+            # On a CPU single passes are as fast as a batch, and need the memory of one.
             together = 1 if device == "cpu" else max(1, len(passes))
             for index in passes.split(together) if len(passes) else ():
                 items = index // repeats
@@ -369,7 +363,7 @@ class ResUNetK(nn.Module):
 
     @torch.no_grad()
     def _pass_through(self) -> None:
-        """Initialises the last layers: gain 1/2, no rotation, the reference channel alone."""
+        """Initialises the last layers: gain 1/2, no rotation, only the reference channel."""
         bias, mix = self.base.after_conv.bias, self.base.out_conv
         assert bias is not None and mix.bias is not None
         bias.unflatten(0, (-1, 3))[:, 1] = 1.0
@@ -386,7 +380,7 @@ class ResUNetK(nn.Module):
     def _features(self, spectrum: Tensor) -> Tensor:
         """The network's input [B, n_inputs, frames, bins - 1 or bands] from the spectrum [2, B, M, frames, bins].
 
-        Frames are filled up with zeros to a multiple of the pooling over time; channels-last memory.
+        Zero frames pad it to a multiple of the pooling over time. The memory is channels-last.
         """
         power = spectrum.square().sum(0)
         cross = (spectrum[:, :, :1] * spectrum[:, :, 1:]).sum(0) if self.intensity else None
@@ -403,7 +397,7 @@ class ResUNetK(nn.Module):
         return features.contiguous(memory_format=torch.channels_last)
 
     def _normalised(self, features: Tensor) -> Tensor:
-        """Batch norm over the bins, which are the last dimension: [B, M, frames, bins] -> the same."""
+        """Applies batch norm over the bins, the last dimension: [B, M, frames, bins] -> the same shape."""
         if type(self.base.bn0) is not nn.BatchNorm2d:  # synchronised over processes
             return self.base.bn0(features.transpose(1, 3)).transpose(1, 3)
         rows = features.reshape(-1, features.shape[-1])
@@ -419,7 +413,7 @@ class ResUNetK(nn.Module):
 def band_matrix(n_bands: int, n_bins: int) -> Tensor:
     """Interpolation from bands to bins: [n_bands, n_bins] float32, triangles that sum to 1 in each bin.
 
-    The first bands are a bin apart, each further one by a constant factor more; the last lies on the last bin.
+    The first bands are one bin apart. The distance grows by a constant factor, and the last band is on the last bin.
 
     Example:
         >>> band_matrix(3, 4).sum(0).tolist()
@@ -444,12 +438,12 @@ def band_matrix(n_bands: int, n_bins: int) -> Tensor:
 
 
 def _forward_and_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of a checkpointed forward pass and of its recomputation, which counts no statistics twice."""
+    """Contexts of a checkpointed forward pass and of its recomputation, which must not update statistics again."""
     return nullcontext(), frozen_statistics()
 
 
 def _below(betas: dict[str, Tensor], block: str) -> list[Tensor]:
-    """The biases of one block, in order of use."""
+    """Biases of one block, in order of use."""
     return [beta for name, beta in betas.items() if name.startswith(f"{block}->")]
 
 
@@ -460,25 +454,18 @@ def _one_by_one(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    """Strips of rows as one map."""
+    """Joins strips of rows to one map."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _items(x: Tensor, items: Tensor) -> Tensor:
-    """x[items], without a copy where it is one item."""
+    """x[items], without a copy for a single item."""
     return x[int(items) :][:1] if len(items) == 1 else x[items]
 
 
 def _xavier(layer):  # type: ignore[no-untyped-def]
-    """The official initialisation: Xavier uniform weights, zero bias."""
+    """Official initialisation: Xavier uniform weights, zero bias."""
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def _product(values) -> int:  # type: ignore[no-untyped-def]
-    result = 1
-    for value in values:
-        result *= value
-    return result

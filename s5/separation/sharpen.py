@@ -1,8 +1,8 @@
-"""Mask sharpening: a separator's magnitude masks drawn towards 0 and 1 at decoding time, by one strength.
+"""Sharpens a separator's magnitude masks at decoding time: moves them towards 0 and 1.
 
-The report that names "mask-sharpen inference" (Deng et al.) gives no formula; the definition here is ours. It works on
-the waveforms of a separator and of the mixture, so that it is one and the same for every separator, and a strength can
-be tuned on waveforms that are separated once.
+The report that names "mask-sharpen inference" (Deng et al.) has no formula; this definition is ours. It uses only the
+waveforms of a separator and of the mixture. So it fits every separator, and its strength can be tuned on waveforms that
+are separated once.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def sharpen(estimates: Array, mixture: Array, strength: float, n_fft: int = 1024, hop: int = 256) -> Array:
-    """Sharpens the magnitude mask that lies between a mixture and its separated sources.
+    """Sharpens the magnitude masks between a mixture and its separated sources.
 
     In every bin of the STFT the mask of an estimate E on the reference channel X is m = min(|E| / |X|, 1). Its logit is
     multiplied by 1 + strength, as a lower temperature would do with a sigmoid mask:
 
         m' = m^(1 + s) / (m^(1 + s) + (1 - m)^(1 + s)),        E' = E m' / m
 
-    Masks below 1/2 fall, above they rise, 0, 1/2 and 1 stay; phases stay those of the estimate. With s = 0 the estimate
-    comes back unchanged. No bin gets more energy than the mixture has there; a bin that had more before stays as it is.
+    Masks below 1/2 fall, masks above rise; 0, 1/2, 1 and all phases stay. s = 0 returns the estimates unchanged. No bin
+    exceeds the mixture's energy; a bin that exceeded it before stays unchanged.
 
     Args:
-        estimates: [..., K, samples], a separator's sources.
-        mixture: [..., samples], the reference channel.
+        estimates: sources of a separator [..., K, samples].
+        mixture: reference channel of the mixture [..., samples].
         strength: s, at least 0.
         n_fft: STFT window in samples (Hann).
         hop: STFT hop in samples.
 
     Returns:
-        as ``estimates``: zeros stay zeros, float32 unless s = 0.
+        The shape of ``estimates``, float32 unless s = 0; zeros stay zeros.
 
     Raises:
-        InputError: a strength below 0 or not finite, or lengths that differ.
+        InputError: the strength is negative or not finite, or the lengths differ.
 
     Example:
         >>> t = np.arange(4096) / 64
@@ -61,16 +61,16 @@ def sharpen(estimates: Array, mixture: Array, strength: float, n_fft: int = 1024
     spectrum = stft(e, n_fft, hop)
     reference = stft(torch.as_tensor(mixture).to(e.device), n_fft, hop).unsqueeze(-3)
     sharp = istft(sharpen_spectrum(spectrum, reference, strength), n_fft, hop, e.shape[-1])
-    # The transform leaves rounding where nothing was.
+    # The transform leaves rounding noise in silent sources.
     sharp = torch.where(e.ne(0).any(-1, keepdim=True), sharp, 0.0)
     return sharp.numpy() if isinstance(estimates, np.ndarray) else sharp
 
 
 def sharpen_spectrum(estimate: Tensor, mixture: Tensor, strength: float) -> Tensor:
-    """:func:`sharpen` of complex spectra of one shape (or that broadcast)."""
+    """Applies :func:`sharpen` to complex spectra whose shapes broadcast."""
     magnitude = estimate.abs()
     mask = (magnitude / mixture.abs().clamp(min=torch.finfo(magnitude.dtype).tiny)).clamp(max=1.0)
-    # m' / m with both parts divided by the greater one of m and 1 - m, so that no power underflows.
+    # m' / m with both parts divided by the greater of m and 1 - m, so no power underflows.
     greater = torch.maximum(mask, 1 - mask)
     mask, rest = mask / greater, (1 - mask) / greater
     gain = mask**strength / (mask ** (1 + strength) + rest ** (1 + strength)) / greater

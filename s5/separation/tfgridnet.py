@@ -1,8 +1,8 @@
-"""TF-GridNet, queried by labels: ESPnet's TFGridNetV2 blocks between our own transform and our conditioning.
+"""Builds a label-queried TF-GridNet from ESPnet's TFGridNetV2 blocks with our transform and conditioning.
 
 Z.-Q. Wang et al., "TF-GridNet: Integrating Full- and Sub-Band Modeling for Speech Separation", TASLP 2023; the second
-separator of Deng et al., section 2.2. What differs from ESPnet's TFGridNetV2: the query conditions every block, silence
-gives zeros where ESPnet's network gives NaN, and the transform stays in float32 when the blocks run in bfloat16.
+separator of Deng et al., section 2.2. Unlike in ESPnet's TFGridNetV2, the query conditions every block, silence yields
+zeros instead of NaN, and the transform stays in float32 when the blocks run in bfloat16.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from s5.utils.errors import InputError
 
 
 class TFGridNet(nn.Module):
-    """Label-queried separation of K slots in one pass by complex spectral mapping or masking.
+    """Separates K slots in one pass, queried by labels, by complex spectral mapping or masking.
 
-    The mixture is scaled to unit power and transformed; a 3x3 convolution turns real and imaginary parts of all
-    channels into ``emb_dim`` features a bin; blocks follow, each with a recurrent network along frequency, one along
-    time and self-attention over frames; a transposed convolution gives the real and imaginary part of each slot.
+    The mixture is scaled to unit power and transformed. A 3x3 convolution turns real and imaginary parts of all
+    channels into ``emb_dim`` features per bin. Each block has a recurrent network along frequency, one along time and
+    self-attention over frames. A transposed convolution returns the real and imaginary part of each slot.
 
     Args:
         n_labels: number of labels C (without silence).
-        n_slots: K, sources a pass.
+        n_slots: K, number of sources per pass.
         n_channels: microphones or Ambisonics channels M.
         n_fft: STFT window in samples (Hann).
         hop_length: STFT hop in samples.
         n_blocks: number of blocks.
-        emb_dim: features a bin.
-        emb_ks: bins (frames) that the recurrent networks take at a step.
-        emb_hs: hop of these steps; as large as ``emb_ks`` it is several times as fast.
-        hidden: units of the recurrent networks, a direction.
+        emb_dim: number of features per bin.
+        emb_ks: number of bins (frames) per step of the recurrent networks.
+        emb_hs: hop of these steps; a hop of ``emb_ks`` is several times as fast.
+        hidden: units of the recurrent networks in each direction.
         n_heads: heads of the self-attention.
         qk_dim: approximate length of its queries and keys, over all bins.
-        conditioning: how the query enters before every block: ``"film"`` scales and shifts the features by it;
-            ``"concat"`` appends its embedding to the features and mixes both by a 1x1 convolution.
+        conditioning: use of the query before every block: ``"film"`` scales and shifts the features; ``"concat"``
+            appends the query's embedding to the features and mixes both by a 1x1 convolution.
         condition_dim: width of the label MLP.
-        output: ``"mapping"``, the spectra of the sources themselves (the original), or ``"mask"``, complex masks of the
-            reference channel that start from a third of the mixture in each slot: a short training gets further.
+        output: ``"mapping"`` for spectra of the sources (the original), or ``"mask"`` for complex masks of the
+            reference channel that start from a third of the mixture in each slot, which suits short trainings.
         checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
 
     Raises:
-        InputError: sizes that do not go together, or a mixture of another channel count.
+        InputError: sizes do not fit together, or the mixture has another channel count.
     """
 
     window: Tensor
@@ -72,7 +72,7 @@ class TFGridNet(nn.Module):
         output: Literal["mapping", "mask"] = "mapping",
         checkpointing: bool = False,
     ) -> None:
-        # Only who builds this network needs ESPnet.
+        # Only building this network needs ESPnet.
         block = import_module("tfgridnetv2_separator").GridNetV2Block
         super().__init__()
         if emb_dim % n_heads:
@@ -98,7 +98,7 @@ class TFGridNet(nn.Module):
         if conditioning == "concat":
             layers = [nn.Conv2d(emb_dim, emb_dim, 1, bias=False) for _ in range(n_blocks)]
             for layer in layers:
-                nn.init.dirac_(layer.weight)  # starts from the features as they are
+                nn.init.dirac_(layer.weight)  # starts from unchanged features
             self.mix = nn.ModuleList(layers)
         if output == "mask":
             assert self.deconv.bias is not None
@@ -107,15 +107,7 @@ class TFGridNet(nn.Module):
                 self.deconv.bias.copy_(torch.tensor([1 / n_slots, 0.0]).repeat(n_slots))
 
     def forward(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
-        """Separates.
-
-        Args:
-            mixture: [B, M, T] waveforms.
-            label_vector: [B, K, C], one-hot a slot, zeros for silence.
-
-        Returns:
-            [B, K, T] float32: the dry source of each slot, exactly zero where the query is silence.
-        """
+        """Waveforms [B, M, T], one-hot labels [B, K, C] (zeros: silence) -> dry sources [B, K, T] float32."""
         if mixture.shape[1] != self.n_channels:
             raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
         mixture = mixture.float()
@@ -131,12 +123,12 @@ class TFGridNet(nn.Module):
         return waveform * level * active_slots(label_vector)[..., None]
 
     def _blocks(self, x: Tensor, label_vector: Tensor) -> Tensor:
-        """[B, emb_dim, frames, bins] through all conditioned blocks -> [B, 2 K, frames, bins]."""
+        """Runs all conditioned blocks: [B, emb_dim, frames, bins] -> [B, 2 K, frames, bins]."""
         condition = self.label_embedding(label_vector.flatten(1).to(x.dtype))
         biases = self.film(condition)
         for i, block in enumerate(self.blocks):
-            # A convolution over features and embedding together is the sum of both parts. The embedding is the same in
-            # every bin, so that its part, the shift, need not be computed bin by bin.
+            # A convolution over features and embedding is the sum of both parts. The embedding is the same in every
+            # bin, so its part, the shift, is computed once.
             mixed = self.mix[i](x) if self.conditioning == "concat" else x * (1 + biases[f"block{i}->scale"])
             x = self._run(block, mixed + biases[f"block{i}->shift"])
         return self.deconv(x)

@@ -1,8 +1,8 @@
-"""Recordings of any length: overlapping windows, cross-faded, in memory that does not grow with the recording.
+"""Separates recordings of any length in overlapping windows with cross-fades, in constant memory.
 
-A window is separated like a mixture of its own. What one window calls its second source may be the next one's first, so
-sources are followed from window to window as tracks: within a label, by how well they agree where the windows overlap.
-A label has as many tracks as it has sources in one window at most; a track is no identity beyond that.
+Each window is separated like a mixture. The order of its sources may differ from the next window's, so sources are
+followed from window to window as tracks: within a label, by their correlation in the overlap. A label has as many
+tracks as its greatest number of sources in one window; a track does not identify a source beyond that.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from s5.utils.errors import InputError
 Separated = tuple[Sequence[str], Sequence[np.ndarray] | np.ndarray]
 """Labels of the active sources of a window, possibly none, and as many waveforms [n]."""
 Separate = Callable[[Sequence[np.ndarray]], Iterable[Separated]]
-"""What is done with windows [M, n] float32 of one length: the labels and sources of each.
+"""Function of windows [M, n] float32 of one length that returns the labels and sources of each.
 
-The same labels in all windows: ``lambda xs: [(labels, separator.separate(x, labels)[: len(labels)]) for x in xs]``.
+With known labels: ``lambda xs: [(labels, separator.separate(x, labels)[: len(labels)]) for x in xs]``.
 """
 
 
 class Track(NamedTuple):
-    """One source over a whole recording: its label, and which one of that label it is, from 0."""
+    """A source over a whole recording: its label, and its number among the tracks of the label, from 0."""
 
     label: str
     number: int
 
 
 class TrackFile(NamedTuple):
-    """A track that was written to a file, and what of it 16 bits could not hold."""
+    """A track in a file, and the samples that 16 bits clipped."""
 
     path: Path
     track: Track
@@ -51,12 +51,12 @@ Waveforms = Mapping[Track, np.ndarray]
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the result.
+    """A segment of the result.
 
     Attributes:
-        start: its first sample in the recording.
-        length: in samples.
-        sources: [length] float32 of every track that sounds in it; the others are silent there.
+        start: first sample in the recording.
+        length: length in samples.
+        sources: [length] float32 of each active track; the others are silent.
     """
 
     start: int
@@ -67,37 +67,36 @@ class Segment:
 def separate_windows(
     blocks: Iterable[np.ndarray], separate: Separate, window: int, overlap: int, batch_size: int = 1
 ) -> Iterator[Segment]:
-    """Separates a recording that arrives piece by piece.
+    """Separates a recording that arrives block by block.
 
-    Windows of ``window`` samples start every ``window - overlap`` samples; the last one ends with the recording, and
-    so overlaps the one before by more. Neighbours are cross-faded over the last ``overlap`` samples of the earlier one
-    by squared sines, which sum to one: what both agree on comes through unchanged. A recording of at most one window is
-    separated as it is. Kept in memory: less than three windows of the input, a batch of them, and the end of the window
-    before.
+    Windows of ``window`` samples start every ``window - overlap`` samples. The last window ends with the recording, so
+    its overlap may be longer. Neighbours are cross-faded over the last ``overlap`` samples of the earlier one by
+    squared sines that sum to one. A recording of at most one window is separated as a whole. The memory holds less than
+    three windows of the input, one batch of windows, and the end of the window before.
 
     Args:
-        blocks: [M, any number of samples] each, one after the other.
+        blocks: consecutive blocks [M, any number of samples].
         separate: see :data:`Separate`.
-        window: samples.
-        overlap: samples, at most half a window.
-        batch_size: windows that are separated at once.
+        window: window length in samples.
+        overlap: overlap in samples, at most half a window.
+        batch_size: number of windows per call of ``separate``.
 
     Yields:
-        Consecutive segments from sample 0 on that add up to the recording's length.
+        Consecutive segments from sample 0 to the end of the recording.
 
     Raises:
-        InputError: an overlap that does not fit the window, no sample at all, or waveforms of another length than the
-            window's.
+        InputError: the overlap does not fit the window, there is no sample, or waveforms differ in length from the
+            window.
     """
     if not 0 < overlap <= window // 2:
         raise InputError("overlap", f"{overlap} samples", f"1 to {window // 2}, half a window")
-    tail: Waveforms = {}  # the end of the window before, which the next one is faded into
+    tail: Waveforms = {}  # the end of the window before, for the cross-fade
     written = 0
     for (start, length, last), (labels, sources) in _batched(
         _windows(blocks, window, window - overlap), separate, batch_size
     ):
         _check(labels, sources, length)
-        # A last window that starts early begins with what is written already: context alone.
+        # A last window that starts earlier repeats written samples, which only serve as context.
         sources = [np.asarray(source, dtype=np.float32)[written - start :] for source in sources]
         length -= written - start
         tracks = _follow(labels, sources, tail)
@@ -116,24 +115,24 @@ def separate_long_file(
     overlap: float = 2.0,
     batch_size: int = 1,
 ) -> list[TrackFile]:
-    """Separates a file of any length into ``<name>_<slot>_<Label>.wav``, one a track, each as long as the recording.
+    """Separates a file of any length into ``<name>_<slot>_<Label>.wav``, one per track, as long as the recording.
 
-    The file is read, and the results are written (16 bit, the recording's sampling rate), window by window. Slots count
-    the tracks in the order in which they begin. Nothing is left behind if anything goes wrong.
+    It reads the file and writes the results (16 bit, the recording's sampling rate) window by window. Slots number the
+    tracks in the order of their beginning. After an error no file remains.
 
     Args:
-        recording: WAV, FLAC or Ogg.
-        folder: where the results go; made if it is not there.
+        recording: WAV, FLAC or Ogg file.
+        folder: output folder; created if it does not exist.
         separate: see :data:`Separate`.
-        window: seconds.
-        overlap: seconds.
-        batch_size: windows that are separated at once.
+        window: window length in seconds.
+        overlap: overlap in seconds.
+        batch_size: number of windows per call of ``separate``.
 
     Returns:
-        Each result.
+        The files, in the order of their slots.
 
     Raises:
-        InputError: a file that cannot be read, samples that are not finite, or as in :func:`separate_windows`.
+        InputError: the file cannot be read, samples are not finite, or as in :func:`separate_windows`.
     """
     _, _, fs = audio_info(recording)
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -148,7 +147,7 @@ def separate_long_file(
 
 
 def fade_in(n: int) -> np.ndarray:
-    """The rising half of a cross-fade, a squared sine: [n] float32; ``1 - fade_in(n)`` is the falling half.
+    """Rising half of a cross-fade, a squared sine: [n] float32; ``1 - fade_in(n)`` is the falling half.
 
     Example:
         >>> fade_in(3).round(2).tolist()
@@ -158,15 +157,15 @@ def fade_in(n: int) -> np.ndarray:
 
 
 def _windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
-    """(first sample, [M, window], whether it is the last) of each window; the last one ends with the recording."""
-    buffer: np.ndarray | None = None  # begins where the window before began
+    """Yields (first sample, samples [M, window], whether it is the last) of each window."""
+    buffer: np.ndarray | None = None  # starts with the window before
     start = 0  # of the buffer
     offset = 0  # of the next window in the buffer
     for block in blocks:
-        for first in range(0, block.shape[1], window):  # a long block in pieces, so that the buffer stays small
+        for first in range(0, block.shape[1], window):  # pieces keep the buffer small
             piece = np.asarray(block[:, first : first + window], dtype=np.float32)
             buffer = piece if buffer is None else np.concatenate((buffer, piece), axis=1)
-            # A window goes out once there is a sample behind it: only then is it not the last.
+            # A window is not the last as soon as a sample follows it.
             while buffer.shape[1] > offset + window:
                 buffer, start = buffer[:, offset:], start + offset
                 yield start, buffer[:, :window], False
@@ -180,7 +179,7 @@ def _windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tu
 def _batched(
     windows: Iterator[tuple[int, np.ndarray, bool]], separate: Separate, batch_size: int
 ) -> Iterator[tuple[tuple[int, int, bool], Separated]]:
-    """(first sample, length, whether it is the last) of each window, and what is in it."""
+    """Yields (first sample, length, whether it is the last) of each window with its labels and sources."""
     while batch := list(islice(windows, batch_size)):
         found = separate([samples for _, samples, _ in batch])
         for (start, samples, last), one in zip(batch, found, strict=True):
@@ -190,16 +189,16 @@ def _batched(
 def _check(labels: Sequence[str], sources: Sequence[np.ndarray] | np.ndarray, n: int) -> None:
     shapes = [list(np.shape(source)) for source in sources]
     if len(labels) != len(sources) or any(shape != [n] for shape in shapes):
-        raise InputError("window", f"{len(labels)} labels, sources {shapes}", f"a waveform of {n} samples a label")
+        raise InputError("window", f"{len(labels)} labels, sources {shapes}", f"a waveform of {n} samples per label")
 
 
 def _follow(labels: Sequence[str], sources: Sequence[np.ndarray], tail: Waveforms) -> dict[Track, np.ndarray]:
-    """Gives each source its track.
+    """Assigns each source to a track.
 
     Args:
-        labels: of the sources.
-        sources: [n] each, from the beginning of the overlap on.
-        tail: [overlap] of each track that sounded in the window before.
+        labels: labels of the sources.
+        sources: waveforms [n] from the start of the overlap.
+        tail: waveform [overlap] of each active track of the window before.
     """
     tracks: dict[Track, np.ndarray] = {}
     for label in dict.fromkeys(labels):
@@ -207,7 +206,7 @@ def _follow(labels: Sequence[str], sources: Sequence[np.ndarray], tail: Waveform
         before = [track for track in tail if track.label == label]
         pairs = _agreeing(mine, [tail[track] for track in before])
         tracks |= {before[j]: mine[i] for i, j in pairs}
-        # What goes on in none of them takes the first tracks that are not in use.
+        # Sources without a track take the first unused ones.
         rest = [source for i, source in enumerate(mine) if i not in dict(pairs)]
         free = (track for track in (Track(label, k) for k in count()) if track not in tracks and track not in before)
         tracks |= dict(zip(free, rest, strict=False))
@@ -215,7 +214,7 @@ def _follow(labels: Sequence[str], sources: Sequence[np.ndarray], tail: Waveform
 
 
 def _agreeing(sources: Sequence[np.ndarray], tails: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Pairs (source, tail), as many as there can be, of the highest summed correlation over the overlap."""
+    """Pairs (source, tail) with the highest summed correlation over the overlap."""
     if len(sources) <= 1 >= len(tails) or not sources or not tails:
         return [(0, 0)][: min(len(sources), len(tails))]
     from scipy.optimize import linear_sum_assignment
@@ -226,7 +225,7 @@ def _agreeing(sources: Sequence[np.ndarray], tails: Sequence[np.ndarray]) -> lis
 
 
 def _cross_fade(before: Waveforms, after: Waveforms, overlap: int, length: int) -> dict[Track, np.ndarray]:
-    """[length] of all tracks of both; where a track is in one of them alone, it fades from or into silence."""
+    """Cross-fades all tracks to [length]; a track in only one window fades from or into silence."""
     rise = fade_in(overlap)
     faded: dict[Track, np.ndarray] = {}
     for track in dict.fromkeys([*before, *after]):
@@ -239,7 +238,7 @@ def _cross_fade(before: Waveforms, after: Waveforms, overlap: int, length: int) 
 
 
 def _read(recording: str | Path) -> Iterator[np.ndarray]:
-    """[M, about a second] float32 of a file, one after the other."""
+    """Yields the blocks of a file [M, at most a second] float32."""
     with open_audio(recording) as sound:
         for first in range(0, sound.frames, sound.samplerate):
             yield next_frames(sound, min(sound.samplerate, sound.frames - first), recording).T
@@ -248,7 +247,7 @@ def _read(recording: str | Path) -> Iterator[np.ndarray]:
 
 
 class _TrackWriter:
-    """A file a track, opened when the track begins; all have the same length at any time."""
+    """Writes one file per track, opened when the track begins; all files have the same length at any time."""
 
     def __init__(self, folder: Path, name: str, fs: int) -> None:
         self.folder, self.name, self.fs = folder, name, fs

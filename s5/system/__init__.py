@@ -1,1 +1,1 @@
-"""A system: taggers, their vote, separators and their fusion, from one YAML; the Python API."""
+"""Systems of taggers, a vote, separators and their fusion, each from one YAML; the Python API."""

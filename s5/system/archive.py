@@ -1,26 +1,26 @@
-"""Model archives: a trained system as one file, or as a repository on the Hugging Face hub.
+"""Packs a trained system into one file, a model archive, and reads such archives.
 
 An archive is a zip file, nothing compressed:
 
     archive.yaml                       format, name, SHA-256 of every other file
     system.yaml                        the system, with nothing inherited
-    labels.txt                         the label set, one a line
-    scores.json                        figures by test set; absent if none were given
+    labels.txt                         the label set, one label per line
+    scores.json                        figures by test set; optional
     README.md, LICENSE
-    models/<name>/config.yaml          what a model is
+    models/<name>/config.yaml          network, labels, K and sampling rate
     models/<name>/weights.safetensors
 
-Reading one runs no code of it: weights are safetensors, YAML is parsed strictly, and no other file is written.
+Reading an archive runs no code from it: weights are safetensors, YAML is parsed strictly, and no other file is written.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import re
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -45,7 +45,7 @@ FORMAT = 1
 FILE_ON_HUB = "system.s5"
 """Name of the archive in a repository on the hub."""
 MODEL_KEYS = ("labels", "n_slots", "sampling_rate", "network", "network_conf")
-"""What a model needs to be built; the rest of an experiment's configuration is about its training."""
+"""Keys of an experiment's configuration that define its model; the others describe its training."""
 IN_CARD = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
 """Metrics that an archive's README shows."""
 _TEXTS = ("system.yaml", "labels.txt", "scores.json", "README.md", "LICENSE")
@@ -59,14 +59,14 @@ class Manifest:
     format: int
     name: str
     files: dict[str, str]
-    """SHA-256 by the name of the file."""
+    """SHA-256 by file name."""
     note: str = ""
     """How the system was trained."""
 
 
 @dataclasses.dataclass
 class Figures:
-    """Figures of a test set in ``scores.json``."""
+    """Figures of one test set in ``scores.json``."""
 
     metrics: dict[str, float | None]
     counts: dict[str, int]
@@ -81,12 +81,12 @@ class Figures:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What an archive tells of itself.
+    """Name, note, size and figures of an archive.
 
     Attributes:
-        name: of the system.
-        note: how it was trained.
-        size: of the file, in bytes.
+        name: name of the system.
+        note: how the system was trained.
+        size: bytes of the file.
         figures: metrics and counts by test set, as in its ``scores.json``.
     """
 
@@ -106,17 +106,17 @@ def pack(
     note: str = "",
     half: bool = False,
 ) -> Path:
-    """Writes a trained system as one file. The same inputs give the same bytes.
+    """Writes a trained system as one file. Equal inputs make equal bytes.
 
     Args:
         system: the system's YAML.
         expdir: folder of its experiments.
         out: the archive to write, e.g. ``mini.s5``.
-        scores: files that stage 11 wrote; their totals go along, not their mixtures.
-        licence: text of the licence of the weights; by default the repository's. An installed package has no default.
-        licence_name: its name as the hub knows it.
-        note: a paragraph for the archive's README: how the system was trained.
-        half: store weights in 16 bit floating point: half the size, and slightly other outputs.
+        scores: ``scores.json`` files of stage 11; the archive holds their totals, not their mixtures.
+        licence: file of the weights' licence; by default the repository's. An installed package has no default.
+        licence_name: name of the licence on the hub.
+        note: paragraph of the archive's README on how the system was trained.
+        half: store weights as 16-bit floating point: half the size, slightly different outputs.
 
     Raises:
         InputError: a model is not trained, or its files are damaged.
@@ -152,18 +152,18 @@ def pack(
 
 
 def unpack(archive: str | Path, folder: str | Path) -> Path:
-    """Checks an archive and lays its files down in a folder, all or none.
+    """Checks an archive and unpacks all of its files into a folder, or none of them.
 
     Args:
         archive: the file.
-        folder: made by this; if it is there already with the archive's content, nothing is done.
+        folder: the folder to create. A folder that already holds this archive's content is left as it is.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: no archive, a damaged one, one with files that an archive does not have (another path, a link), or a
-            folder with another content.
+        InputError: no archive, a damaged one, one with files that no archive has (another path, a link), or a folder
+            with other content.
     """
     archive, folder = Path(archive), Path(folder)
     contents = read_zip(archive)
@@ -172,31 +172,30 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
             return folder
         raise InputError(folder, "a folder", "none of this name, to unpack into")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
-    partial = Path(temporary, "content")
-    try:
-        for name, content in contents.items():
-            path = partial / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        check_folder(partial)
-        os.replace(partial, folder)
-    except InputError as e:
-        raise InputError(archive, "a bad archive", f"a sound one: {str(e).replace(f'{partial}/', '')}") from None
-    except OSError:
-        # Another process was faster: its folder holds the same.
-        if _manifest_bytes(folder) != contents["archive.yaml"]:
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as temporary:
+        partial = Path(temporary, "content")
+        try:
+            for name, content in contents.items():
+                path = partial / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            check_folder(partial)
+            os.replace(partial, folder)
+        except InputError as e:
+            raise InputError(archive, "a bad archive", f"a sound one: {str(e).replace(f'{partial}/', '')}") from None
+        except OSError:
+            # Another process has unpacked the same archive meanwhile.
+            if _manifest_bytes(folder) != contents["archive.yaml"]:
+                raise
     return folder
 
 
 def describe(archive: str | Path) -> Description:
-    """What an archive tells of itself, without unpacking it. Raises InputError for a file that is no archive."""
+    """Describes an archive without unpacking it. Raises InputError for a file that is no archive."""
     contents = read_zip(Path(archive))
-    where = f"{archive}: archive.yaml"
-    manifest: Manifest = parse(Manifest, _read_yaml(contents["archive.yaml"], where), where)
+    manifest = _manifest(contents["archive.yaml"], f"{archive}: archive.yaml")
     figures = parse_json(contents.get("scores.json", b"{}"), f"{archive}: scores.json", "figures of test sets")
     sets: dict[str, Figures] = parse(dict[str, Figures], figures, f"{archive}: scores.json")
     parts = {name: {"metrics": found.metrics, "counts": found.counts} for name, found in sets.items()}
@@ -204,20 +203,18 @@ def describe(archive: str | Path) -> Description:
 
 
 def check_folder(folder: str | Path) -> SystemConfig:
-    """The system of an unpacked archive, all of whose files are as its manifest says.
+    """Checks all files of an unpacked archive against its manifest, and returns its system.
 
     Raises:
-        InputError: a file is missing, changed or of no archive; a system that names files outside.
+        InputError: a file is missing, changed or does not belong to an archive; a system names files outside.
     """
     folder = Path(folder)
-    manifest: Manifest = parse(Manifest, load_yaml(folder / "archive.yaml"), folder / "archive.yaml")
-    if manifest.format != FORMAT:
-        raise InputError(folder / "archive.yaml", f"format {manifest.format}", FORMAT)
+    manifest = _manifest(read_bytes(folder / "archive.yaml"), folder / "archive.yaml")
     for name, expected in manifest.files.items():
         if not _NAME.fullmatch(name):
             raise InputError(folder / "archive.yaml", f"file {name}", "those of an archive")
         if hashlib.sha256(read_bytes(folder / name)).hexdigest() != expected:
-            raise InputError(folder / name, "another content", "the one that archive.yaml tells the SHA-256 of")
+            raise InputError(folder / name, "another content", "the content whose SHA-256 is in archive.yaml")
     where = folder / "system.yaml"
     config = read_system(folder)
     for model in [*config.taggers, *config.separators]:
@@ -232,14 +229,14 @@ def read_system(folder: str | Path) -> SystemConfig:
     where = Path(folder, "system.yaml")
     data = today(load_yaml(where))
     if "inherit" in data:
-        raise InputError(f"{where}: key inherit", "a reference", "a system that stands alone")
+        raise InputError(f"{where}: key inherit", "a reference", "a system without it")
     for kind in KINDS:
         data[kind] = _by_name(data.get(kind))
     return SystemConfig.from_keys(data, where)
 
 
 def _by_name(entries: Any) -> Any:
-    """Models as a mapping by name. Archives of before November 2026 have a list of entries with names."""
+    """Models as a mapping by name. Archives from before November 2026 list entries with names."""
     named = isinstance(entries, list) and all(isinstance(entry, dict) and "name" in entry for entry in entries)
     if not named or len({str(entry["name"]) for entry in entries}) < len(entries):
         return entries
@@ -247,7 +244,7 @@ def _by_name(entries: Any) -> Any:
 
 
 def _weights(model: TrainedModel, half: bool) -> bytes:
-    """A model's weights as safetensors; what is too large for 16 bits stays as it is."""
+    """A model's weights as safetensors; tensors with values too large for 16 bits stay in float32."""
     import torch
     from safetensors.torch import save
 
@@ -259,18 +256,18 @@ def _weights(model: TrainedModel, half: bool) -> bytes:
 
 
 def _model_config(folder: Path) -> dict[str, Any]:
-    """What an experiment's model is, without its training."""
+    """The keys of an experiment's configuration that define its model."""
     from s5.system.trained import read_config
 
     kept = {key: value for key, value in dataclasses.asdict(read_config(folder)).items() if key in MODEL_KEYS}
     encoder = kept["network_conf"].get("encoder") or {}
-    if encoder.get("weights"):  # its name may tell sizes; where it lay on this machine is nobody's business
+    if encoder.get("weights"):  # its name holds sizes; the path on this machine stays private
         encoder["weights"] = str(Path(*Path(encoder["weights"]).parts[-2:]))
     return kept
 
 
 def _as_archived(config: SystemConfig) -> dict[str, Any]:
-    """The system as plain data, its models those of the archive."""
+    """The system as plain data whose models are those of the archive."""
     data = dataclasses.asdict(config)
     for kind, models in (("taggers", config.taggers), ("separators", config.separators)):
         data[kind] = {m.name: {"experiment": m.name, "weight": m.weight} for m in models}
@@ -281,12 +278,12 @@ def _figures(files: Sequence[str | Path]) -> dict[str, Any]:
     """Totals of scores.json files by test set, ``<set> (oracle labels)`` for given labels."""
     figures = {}
     for file in files:
-        scores = read_json(file, "what stage 11 wrote")
+        scores = read_json(file, "scores that stage 11 writes")
         try:
             name = str(scores["set"]) + (" (oracle labels)" if scores["oracle_labels"] else "")
             found = {key: scores[key] for key in ("metrics", "counts", "by_class")}
         except (KeyError, TypeError) as e:
-            raise InputError(file, f"no scores ({e})", "what stage 11 wrote") from None
+            raise InputError(file, f"no scores ({e})", "scores that stage 11 writes") from None
         figures[name] = dataclasses.asdict(parse(Figures, found, file))
     return figures
 
@@ -294,7 +291,7 @@ def _figures(files: Sequence[str | Path]) -> dict[str, Any]:
 def _card(
     name: str, model: Mapping[str, Any], channels: int, figures: Mapping[str, Any], licence_name: str, note: str
 ) -> str:
-    """README.md of an archive, which is also the model's page on the hub."""
+    """README.md of an archive; on the hub it is the model's page."""
     rows = [
         f"| {set_name} | {' | '.join(_cell(f['metrics'][key]) for key in IN_CARD)} | {f['counts']['mixtures']} |"
         for set_name, f in figures.items()
@@ -329,7 +326,7 @@ def _yaml(data: Any) -> bytes:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a file. Raises InputError where there is none."""
+    """Content of a file. Raises InputError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as e:
@@ -342,9 +339,7 @@ def _manifest_bytes(folder: Path) -> bytes | None:
 
 
 def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
-    """A zip file without anything that changes from run to run, under a temporary name first."""
-    import io
-
+    """Writes a zip file that depends on the contents alone."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
@@ -356,7 +351,7 @@ def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def read_zip(path: Path) -> dict[str, bytes]:
-    """Every file of an archive by its name. Nothing is compressed, so what comes out is not larger than the file."""
+    """All files of an archive by name. Nothing in it is compressed, so the content is no larger than the file."""
     contents: dict[str, bytes] = {}
     with ZipReader(path, "a model archive") as archive:
         for info in archive.infos:
@@ -366,24 +361,20 @@ def read_zip(path: Path) -> dict[str, bytes]:
                 raise InputError(path, found, "the files of a model archive")
             if info.filename in contents or info.compress_type != zipfile.ZIP_STORED:
                 how = "twice" if info.filename in contents else "compressed"
-                raise InputError(path, f"{info.filename} {how}", "each file once, as it is")
+                raise InputError(path, f"{info.filename} {how}", "each file once, uncompressed")
             contents[info.filename] = archive.read(info)
     if "archive.yaml" not in contents:
         raise InputError(path, "no archive.yaml", "a model archive")
-    named = set(_names(contents["archive.yaml"], path))
-    if named != set(contents) - {"archive.yaml"}:
-        odd = sorted(named ^ (set(contents) - {"archive.yaml"}))[0]
-        raise InputError(path, f"{odd} in one of archive.yaml and the archive", "in both")
+    named = _manifest(contents["archive.yaml"], f"{path}: archive.yaml").files
+    if odd := named.keys() ^ (contents.keys() - {"archive.yaml"}):
+        raise InputError(path, f"{min(odd)} in one of archive.yaml and the archive", "in both")
     return contents
 
 
-def _names(manifest: bytes, where: Path) -> list[str]:
-    """Names of the files that a manifest lists."""
-    data = _read_yaml(manifest, f"{where}: archive.yaml")
-    if not isinstance(data.get("files"), dict):
-        raise InputError(f"{where}: archive.yaml", "no list of files", "a manifest")
-    return [str(name) for name in data["files"]]
-
-
-def _read_yaml(content: bytes, where: str) -> dict[str, Any]:
-    return read_yaml(parse_text(content, where, "a YAML file"), where)
+def _manifest(content: bytes, where: object) -> Manifest:
+    """The content of ``archive.yaml``. Raises InputError for another format."""
+    data = read_yaml(parse_text(content, where, "a YAML file"), where)
+    if data.get("format") != FORMAT:
+        raise InputError(where, f"format {data.get('format')}", FORMAT)
+    manifest: Manifest = parse(Manifest, data, where)
+    return manifest

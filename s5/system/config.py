@@ -1,4 +1,4 @@
-"""Configuration of a system: its taggers and separators, how each is trained, and how their outputs are fused."""
+"""Reads the YAML of a system: its taggers and separators, their trainings, and the fusion of their outputs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s5.fusion import (
-    FusionConfig,
-    GateConfig,
-    RefineConfig,
-    VoteConfig,
-    check_weights,
-)
+from s5.fusion import FusionConfig, GateConfig, RefineConfig, VoteConfig, check_weights
 from s5.system.decode import Precision
 from s5.system.sizes import FULL, KINDS, split_size, system_keys
 from s5.utils.config import parse
 from s5.utils.errors import InputError, one_of
 
 WEIGHTS = "weights.safetensors"
-"""File of the weights in the folder of a model from elsewhere: of an archive, or a published one."""
+"""Weights file in the folder of a model that was not trained here: one of an archive, or a published one."""
 
 
 ARCHIVE_SUFFIX = ".s5"
-"""Of model archives."""
+"""File suffix of model archives."""
 
 
 @dataclass
@@ -32,78 +26,76 @@ class ModelConfig:
     """One tagger or separator of a system."""
 
     name: str = ""
-    """Its name in the system, which its entry stands by: in weights, posteriors and separated sources."""
+    """Name in the system, the key of its entry; weights, posteriors and separated sources carry it."""
     train: str = ""
-    """Training YAML. Left out with a name under ``experiment``: that folder holds a model from elsewhere, of an archive
-    or a published one, and nothing is trained."""
+    """Training YAML. Leave it out for a model that is not trained here, and name its folder under ``experiment``."""
     finetune: str | list[str] | None = None
-    """YAML of a second training that starts from the first one's best checkpoint, in ``exp/<name>_ft``; or several,
-    each of which starts from the best checkpoint of the one before, in ``exp/<name>_ft``, ``exp/<name>_ft2`` etc.
-    What such a YAML does not say is as in the training before."""
+    """YAML of a second training, in ``exp/<name>_ft``, or several YAMLs, in ``exp/<name>_ft``, ``exp/<name>_ft2`` etc.
+    Each starts from the best checkpoint of the training before, and inherits the keys that its YAML leaves out."""
     experiment: str | None = None
-    """Name of its experiment folder below ``exp/``; by default its own."""
+    """Name of the experiment folder below ``exp/``; by default the model's name."""
     weight: float = 1.0
-    """Of a tagger in the vote (alpha of Eq. (1), Deng et al.)."""
+    """Weight of a tagger in the vote (alpha of Eq. (1), Deng et al.)."""
     checkpoint: str | None = None
-    """File in the experiment folder; by default the average or the best by the training's own criterion."""
+    """File in the experiment folder; by default the average, or the best epoch by the training's criterion."""
 
     def phases(self) -> dict[str, str]:
-        """Training YAML of each phase that there is, in order: ``train``, ``finetune``, ``finetune2`` and so on."""
+        """Training YAML of each phase, in order: ``train``, ``finetune``, ``finetune2`` and so on."""
         more = [self.finetune] if isinstance(self.finetune, str) else self.finetune or []
         names = ["finetune", *(f"finetune{i}" for i in range(2, len(more) + 1))]
         return ({"train": self.train} if self.train else {}) | dict(zip(names, more, strict=False))
 
     def files(self, phase: str) -> list[str]:
-        """The YAMLs that say what the training of a phase is: its own lies over those of the phases before it."""
+        """YAMLs of the phases up to this one; later ones override earlier ones."""
         phases = self.phases()
         return list(phases.values())[: list(phases).index(phase) + 1]
 
     def folder(self, phase: str | None = None) -> str:
-        """Name of the experiment folder of a phase; by default of the last one, which the system decodes with."""
+        """Name of a phase's experiment folder; by default of the last phase, which the system decodes with."""
         last = phase or next(reversed(self.phases()), "train")
         base = self.experiment or self.name
         return base if last == "train" else f"{base}_ft{last.removeprefix('finetune')}"
 
     def phase_before(self, phase: str) -> str | None:
-        """The phase whose best checkpoint a phase starts from; None for the first."""
+        """The phase whose best checkpoint this phase starts from; None for the first."""
         names = list(self.phases())
         return names[names.index(phase) - 1] if phase != names[0] else None
 
 
 @dataclass
 class SystemConfig:
-    """The content of a system's YAML; docs/systems.md shows all keys."""
+    """The keys of a system's YAML; docs/systems.md explains them."""
 
     taggers: list[ModelConfig]
     separators: list[ModelConfig]
     vote: VoteConfig = field(default_factory=VoteConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     gate: GateConfig | None = None
-    """Silences slots after separation; by default the vote alone says what is silent."""
+    """Silences slots after separation; by default the vote alone decides."""
     refine: RefineConfig | None = None
-    """Tags the separated sources again; by default not."""
+    """Tags the separated sources again; off by default."""
     precision: Precision = "fp32"
-    """What the networks compute in, unless conf/decode.yaml or an option says otherwise: ``fp32`` or ``bf16``."""
+    """Precision of the networks, ``fp32`` or ``bf16``; conf/decode.yaml or an option overrides it."""
 
     @classmethod
     def load(cls, path: str | Path) -> SystemConfig:
         """Reads and checks a system's YAML, ``PATH:SIZE`` at a size. Raises InputError naming the file and the key.
 
-        ``inherit`` takes over other files' keys. ``taggers`` and ``separators`` are mappings by name: what a file
-        inherits and its own are merged, and a null takes a model away.
+        ``inherit`` adds the keys of other files. ``taggers`` and ``separators`` are mappings by name: inherited entries
+        and the file's own are merged, and a null removes a model.
         """
         return cls.from_keys(system_keys(path), path)
 
     @classmethod
     def from_keys(cls, data: Mapping[str, Any], where: object) -> SystemConfig:
-        """A system from the keys of its YAML. Raises InputError naming ``where`` and the key."""
+        """Builds a system from the keys of its YAML. Raises InputError naming ``where`` and the key."""
         models = {kind: _models(data[kind], f"{where}: key {kind}") for kind in KINDS if kind in data}
         config: SystemConfig = parse(cls, {**data, **models}, where)
         config.check(where)
         return config
 
     def check(self, where: object) -> None:
-        """Refuses what does not fit together: names that are missing, stand twice or are not known."""
+        """Refuses names that are missing, used twice or unknown. Raises InputError."""
         names = [m.name for m in [*self.taggers, *self.separators]]
         for key, models in (("taggers", self.taggers), ("separators", self.separators)):
             if not models:
@@ -128,7 +120,7 @@ class SystemConfig:
         return self.taggers if kind == "tagger" else self.separators
 
     def find(self, name: str) -> tuple[str, ModelConfig]:
-        """Kind and configuration of a model by its name or its experiment's; of several, the one trained furthest."""
+        """Kind and configuration of a model by its name or its experiment's; of several, the one with most phases."""
         found = [
             (kind, model)
             for kind in ("tagger", "separator")
@@ -145,7 +137,7 @@ class SystemConfig:
 
 
 def _models(entries: Any, where: str) -> list[ModelConfig]:
-    """The entries of ``taggers`` or ``separators`` in their order."""
+    """The entries of ``taggers`` or ``separators``, in order."""
     if not isinstance(entries, Mapping):
         raise InputError(where, ascii(entries)[:80], "a mapping by name, e.g. {my_model: {train: YAML}}")
     found = []
@@ -166,8 +158,8 @@ def _check_names(given: Iterable[str], known: Sequence[str], where: str, kind: s
 
 
 def system_name(path: str | Path) -> str:
-    """Name of a system, which its results folder has: of its YAML below a folder ``systems``, else of the file; and of
-    its size.
+    """Name of a system and of its results folder: the YAML's path below a folder ``systems``, or its file name, and the
+    size.
 
     Example:
         >>> [system_name(path) for path in ("conf/systems/deng2026/final.yaml:mini", "a/own.yaml")]

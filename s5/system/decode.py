@@ -1,4 +1,4 @@
-"""How a system runs its networks: the content of conf/decode.yaml."""
+"""Reads conf/decode.yaml: device, precision, batches and windows of decoding."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from s5.utils.config import load_yaml, parse, resolve
 from s5.utils.errors import InputError
 
 Precision = Literal["fp32", "bf16"]
-"""What networks compute in: float32, or bfloat16 where torch's autocast takes it."""
+"""Precision of networks: float32, or bfloat16 where torch's autocast uses it."""
 
 GPU_BATCH = 16
-"""Mixtures that networks run on at once on a GPU, by default."""
+"""Default batch size on a GPU."""
 
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """How networks are run. What is left out is chosen by device and system."""
+    """The keys of conf/decode.yaml."""
 
     batch_size: int | None = None
-    """Mixtures or windows of one length that networks run on at once; by default 1 on a CPU, where more of them are no
-    faster, and 16 on a GPU. Results depend on it by rounding alone."""
+    """Mixtures or windows of one length in a batch; by default 1 on a CPU, where larger batches are no faster, and 16
+    on a GPU. It changes results by rounding only."""
     window: float = 10.0
-    """Seconds: longer recordings are separated in windows."""
+    """Window length in seconds; longer recordings are separated window by window."""
     overlap: float = 2.0
-    """Seconds that windows overlap, at most half a window."""
+    """Overlap of windows in seconds, at most half a window."""
     precision: Precision | None = None
-    """``fp32`` or ``bf16``; by default as the system says."""
+    """``fp32`` or ``bf16``; by default the system's."""
     device: str | None = None
     """Torch device; by default the GPU if there is one."""
 

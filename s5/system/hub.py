@@ -1,4 +1,4 @@
-"""Model archives on the Hugging Face hub, and one interface to open an archive wherever it is."""
+"""Downloads model archives from the Hugging Face hub and uploads them; opens an archive from any place."""
 
 from __future__ import annotations
 
@@ -10,29 +10,24 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from s5.system.archive import FILE_ON_HUB, check_folder, read_bytes, read_zip, unpack
 from s5.utils.config import IN_REPOSITORY, ROOT, resolve
 from s5.utils.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
-
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def open_archive(source: str | Path, revision: str | None = None) -> Path:
-    """Folder of an archive's content.
+    """Unpacks an archive if necessary, and returns the folder of its content.
 
     Args:
-        source: an archive (from here, or below the repository), the folder of an unpacked one, or the name of a
-            repository on the Hugging Face hub, ``user/name``.
-        revision: of that repository.
+        source: an archive (relative to the working directory or the repository), the folder of an unpacked archive, or
+            the name of a repository on the hub, ``user/name``.
+        revision: revision of that repository.
 
     Raises:
-        InputError: nothing of this name, or a bad archive.
+        InputError: no archive of this name, or a damaged one.
     """
     path = resolve(source)
     if path.is_dir():
@@ -46,10 +41,10 @@ def open_archive(source: str | Path, revision: str | None = None) -> Path:
 
 
 def cache() -> Path:
-    """Folder that archives are unpacked in: ``archives`` in ``$S5_CACHE``, else in ``.cache`` of the repository.
+    """Folder for unpacked archives: ``archives`` in ``$S5_CACHE``, by default in ``.cache`` of the repository.
 
-    ``S5_CACHE=off``, an installed package, or a repository that this user may not write to: a folder that goes when
-    this process ends.
+    With ``S5_CACHE=off``, in an installed package or in a repository without write permission, it is a temporary folder
+    that is removed when the process ends.
     """
     chosen = os.environ.get("S5_CACHE")
     if chosen == "off" or not (chosen or (IN_REPOSITORY and os.access(ROOT, os.W_OK))):
@@ -58,23 +53,23 @@ def cache() -> Path:
 
 
 def download(name: str, revision: str | None = None) -> Path:
-    """The archive of a repository on the hub, or from its local cache. Raises InputError if there is none."""
+    """Downloads the archive of a repository on the hub, or finds it in the hub's cache. Raises InputError."""
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(name, FILE_ON_HUB, revision=revision, endpoint=_endpoint()))
-    except Exception as e:  # the hub's client raises those of its HTTP library too
+    except Exception as e:  # the hub's client also raises errors of its HTTP library
         why = f"{type(e).__name__}: {e}".split("\n")[0]
         raise InputError(name, f"no such file, and none from the hub ({why})", "a model archive") from None
 
 
 def upload(archive: str | Path, name: str, private: bool = False) -> str:
-    """Puts an archive and its README on the hub, in one commit.
+    """Uploads an archive and its README to the hub, in one commit.
 
     Args:
-        archive: the file.
-        name: repository ``user/name``; made if there is none. Who uploads is the hub's own setting (``hf auth login``).
-        private: of a repository that is made.
+        archive: the archive's file.
+        name: repository ``user/name``; created if it does not exist. Log in first: ``hf auth login``.
+        private: whether a new repository is private.
 
     Returns:
         The commit's identifier.
@@ -85,10 +80,7 @@ def upload(archive: str | Path, name: str, private: bool = False) -> str:
     try:
         hub = HfApi(endpoint=_endpoint())
         hub.create_repo(name, private=private, exist_ok=True)
-        operations = [
-            CommitOperationAdd(FILE_ON_HUB, str(archive)),
-            CommitOperationAdd("README.md", card),
-        ]
+        operations = [CommitOperationAdd(FILE_ON_HUB, str(archive)), CommitOperationAdd("README.md", card)]
         return hub.create_commit(name, operations, commit_message=f"Upload {Path(archive).name}").oid
     except Exception as e:
         why = f"{type(e).__name__}: {e}".split("\n")[0]
@@ -103,5 +95,5 @@ def _passing_folder() -> Path:
 
 
 def _endpoint() -> str | None:
-    """Address of the hub where it is not the public one; the hub's client looks at it on import only."""
+    """Address of the hub in ``HF_ENDPOINT``, which the hub's client itself reads on import only."""
     return os.environ.get("HF_ENDPOINT")

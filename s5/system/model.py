@@ -1,8 +1,9 @@
-"""Trained models out of their experiment folders, ready to run. Needs no ESPnet."""
+"""Loads trained models from their experiment folders and runs them. Needs no ESPnet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,37 +18,40 @@ from s5.utils.config import build
 from s5.utils.errors import InputError, one_of
 
 
+@dataclass
 class TrainedModel:
-    """A trained network with what it was trained for.
+    """A trained network with its label set, number of slots and sampling rate.
 
-    Args:
-        network: in evaluation mode.
-        labels: its label set.
+    Attributes:
+        network: the network in evaluation mode.
+        labels: label set.
         n_slots: K.
-        sampling_rate: in Hz.
-        name: what complaints name.
+        sampling_rate: sampling rate in Hz.
+        name: experiment folder, which error messages name.
     """
 
-    def __init__(self, network: torch.nn.Module, labels: LabelSet, n_slots: int, sampling_rate: int, name: str) -> None:
-        self.network, self.labels, self.n_slots, self.sampling_rate = network, labels, n_slots, sampling_rate
-        self.name = name
+    network: torch.nn.Module
+    labels: LabelSet
+    n_slots: int
+    sampling_rate: int
+    name: str
 
     @property
     def device(self) -> torch.device:
-        """Where the network's parameters are."""
+        """Device of the network's parameters."""
         return next(self.network.parameters()).device
 
     @property
     def n_channels(self) -> int:
-        """Channels that a mixture needs to have for this model: a tagger takes the first ones."""
+        """Number of channels of a mixture that the network uses; a tagger uses the first ones."""
         part = self.network if hasattr(self.network, "n_channels") else getattr(self.network, "encoder", None)
         return int(getattr(part, "n_channels", 1))
 
     @torch.inference_mode()
     def posterior(self, mixture: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
-        """Of a tagger: [M, samples] -> posteriors float32: [K, C + 1], rows sum to 1; of a multi-hot one [1, C].
+        """Tags [M, samples]: posteriors float32 [K, C + 1] whose rows sum to 1; of a multi-hot tagger [1, C].
 
-        Several mixtures of one length, [B, M, samples], give [B, K, C + 1] or [B, 1, C].
+        A batch [B, M, samples] returns [B, K, C + 1] or [B, 1, C].
         """
         batch = self._tensor(mixture if mixture.ndim == 3 else mixture[None])
         logits = self._run(precision, batch).float()
@@ -57,9 +61,9 @@ class TrainedModel:
 
     @torch.inference_mode()
     def separate(self, mixture: np.ndarray, labels: Sequence[Any], precision: Precision = "fp32") -> np.ndarray:
-        """Of a separator: [M, samples] and at most K labels -> sources [K, samples] float32.
+        """Separates [M, samples] by at most K labels: sources [K, samples] float32.
 
-        Several mixtures of one length, [B, M, samples], with a list of labels each, give [B, K, samples].
+        A batch [B, M, samples] with a list of labels for each mixture returns [B, K, samples].
         """
         several = mixture.ndim == 3
         queries = [self.labels.query(row, self.n_slots, self.name) for row in (labels if several else [labels])]
@@ -68,7 +72,7 @@ class TrainedModel:
         return sources if several else sources[0]
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        # A copy in torch's own memory: aligned alike in every process, so that the same kernels run.
+        # A copy in torch's own memory has the same alignment in every process, so the same kernels run.
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
     def _run(self, precision: Precision, *inputs: torch.Tensor) -> torch.Tensor:
@@ -82,21 +86,21 @@ class TrainedModel:
 N = TypeVar("N", bound=torch.nn.Module)
 
 MOST_PARAMETERS = 20_000
-"""Tensors of a network: a number of layers that nobody means would be built until memory ends."""
+"""Greatest number of weight tensors: an absurd number of layers must not fill the memory."""
 
 
 def build_network(network: Callable[..., N], conf: Mapping[str, Any], where: object, n_labels: int, n_slots: int) -> N:
-    """A network of random weights.
+    """Builds a network with random weights.
 
     Args:
-        network: its class.
-        conf: its configured arguments.
-        where: file and key that complaints name.
+        network: class of the network.
+        conf: configured arguments.
+        where: file and key that error messages name.
         n_labels: C.
-        n_slots: K, unless ``conf`` says it.
+        n_slots: K, unless ``conf`` has it.
 
     Raises:
-        InputError: arguments that are unknown, of a wrong type, or do not fit together.
+        InputError: arguments are unknown, of a wrong type, or do not fit together.
     """
     n = 0
 
@@ -118,12 +122,12 @@ def load_model(folder: str | Path, checkpoint: str | None, kind: str, device: st
 
     Args:
         folder: ``exp/<name>`` with config.yaml and checkpoints.
-        checkpoint: file in it; None: :func:`s5.system.trained.best_checkpoint`.
+        checkpoint: file in the folder; None: :func:`s5.system.trained.best_checkpoint`.
         kind: ``tagger`` or ``separator``.
         device: torch device.
 
     Raises:
-        InputError: no such experiment, or weights that do not fit its configuration.
+        InputError: there is no such experiment, or its weights do not fit its configuration.
     """
     from s5.separation import SEPARATORS, memory_format
     from s5.tagging import TAGGERS
@@ -137,7 +141,7 @@ def load_model(folder: str | Path, checkpoint: str | None, kind: str, device: st
     arguments = (config.network_conf, f"{folder}/config.yaml: network_conf", len(config.labels), config.n_slots)
     path = best_checkpoint(folder, checkpoint)
     tensors = {k.removeprefix("network."): v for k, v in read_tensors(path).items()}
-    with torch.device("meta"):  # takes no memory: sizes are held against the file's before
+    with torch.device("meta"):  # needs no memory: sizes are compared with the file's first
         expected = build_network(table[config.network], *arguments).state_dict()
     for key, value in expected.items():
         check_weights(tensors.get(key), value, f"{path}: key {key}")

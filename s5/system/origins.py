@@ -1,4 +1,4 @@
-"""What a system and its trainings come to, each key with the file that says it; kept where something was made of it."""
+"""Prints a system and its trainings with the file that each key comes from, and keeps that print beside results."""
 
 from __future__ import annotations
 
@@ -10,40 +10,56 @@ from typing import Any
 import yaml
 
 from s5.system.config import SystemConfig
-from s5.system.sizes import split_size, system_keys, system_origins, training_keys, training_origins
+from s5.system.derived import with_derived
+from s5.system.sizes import from_file, resolve_system, resolve_training, split_size
 from s5.utils.config import ROOT, resolve
 from s5.utils.files import write_text
 from s5.utils.text import read_text
 
 FILE = "origins.yaml"
-"""Its name in the folders of experiments and results."""
+"""Name of the print in folders of experiments and results."""
 
 COLUMN = 60
-"""Where the names of the files begin."""
+"""Column in which the names of the files begin."""
 
 
-def describe_system(system: str | Path) -> str:
-    """A system and below ``trainings`` its trainings by their folders, as YAML with a comment a line."""
-    return describe(*_all(system))
+def describe_system(system: str | Path, train_data: str | Path = "data/train") -> str:
+    """Prints a system, and below ``trainings`` its trainings by folder, as YAML with a comment on each line.
+
+    Args:
+        system: YAML, or ``YAML:SIZE``.
+        train_data: data directory from which sizes of networks are derived, if it exists.
+    """
+    config, (values, files), size = SystemConfig.load(system), resolve_system(system), split_size(system)[1]
+    values["trainings"], files["trainings"] = {}, {}
+    for model in [*config.taggers, *config.separators]:
+        for phase in model.phases():
+            known = all(resolve(file).is_file() for file in model.files(phase))  # a system decodes without
+            keys: Any = (None, None)
+            if known:
+                keys = with_derived(resolve_training(model.files(phase), size), train_data)
+            values["trainings"][model.folder(phase)], files["trainings"][model.folder(phase)] = keys
+    return describe(values, files)
 
 
 def describe(values: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    """A mapping as YAML whose lines name the file that the value comes from.
+    """Prints a mapping as YAML; a comment on each line names the file of the value.
 
     Args:
         values: plain data.
-        files: the same with a file in the place of each value, see :func:`s5.utils.config.origins`.
+        files: file of each value, see :class:`s5.system.sizes.Keys`.
     """
-    return "".join(f"{line}\n" for line in _commented(_lines(values, files)))
+    lines = _lines(values, files)
+    return "".join(f"{line}\n" if file is None else f"{line:<{COLUMN}} # {_short(file)}\n" for line, file in lines)
 
 
 def write_system(folder: str | Path, system: str | Path, where: object) -> None:
-    """Writes ``origins.yaml`` of a system; of an archive what its own YAML says.
+    """Writes ``origins.yaml`` of a system; for an archive it holds the archive's own YAML.
 
     Args:
-        folder: of results.
-        system: as it was named.
-        where: the YAML of an archive.
+        folder: results folder.
+        system: name of the system as given by the user.
+        where: YAML inside the archive.
     """
     if split_size(system)[0].endswith((".yaml", ".yml")):
         write_origins(folder, describe_system(system))
@@ -52,27 +68,13 @@ def write_system(folder: str | Path, system: str | Path, where: object) -> None:
 
 
 def write_origins(folder: str | Path, text: str) -> None:
-    """Writes ``origins.yaml``."""
-    title = "# Each key with the file that says it (python -m s5.bin.config).\n"
+    """Writes ``origins.yaml`` into a folder."""
+    title = "# Each key with the file that it comes from (python -m s5.bin.config).\n"
     write_text(Path(folder, FILE), title + text)
 
 
-def _all(system: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The system and below ``trainings``, by the folders, its trainings; and the files that all of it comes from."""
-    config = SystemConfig.load(system)
-    values, files = system_keys(system), system_origins(system)
-    values["trainings"], files["trainings"] = {}, {}
-    size = split_size(system)[1]
-    for model in [*config.taggers, *config.separators]:
-        for phase in model.phases():
-            known = all(resolve(file).is_file() for file in model.files(phase))  # a system decodes without
-            values["trainings"][model.folder(phase)] = training_keys(model.files(phase), size) if known else None
-            files["trainings"][model.folder(phase)] = training_origins(model.files(phase), size) if known else None
-    return values, files
-
-
 def _lines(value: Mapping[str, Any], file: Any, indent: str = "") -> Iterator[tuple[str, Any]]:
-    """The lines of a mapping in YAML, each with the file that its value comes from, or None."""
+    """Lines of a mapping in YAML, each with the file of its value, or None."""
     for key, part in value.items():
         origin = file[key]
         if isinstance(part, dict) and part:
@@ -81,28 +83,19 @@ def _lines(value: Mapping[str, Any], file: Any, indent: str = "") -> Iterator[tu
         elif isinstance(part, list) and part and all(isinstance(entry, dict) and entry for entry in part):
             yield f"{indent}{_plain(key)}:", None
             for i, entry in enumerate(part):
-                own = origin[i] if isinstance(origin, list) else _everywhere(entry, origin)
+                own = origin[i] if isinstance(origin, list) else from_file(entry, origin)
                 for n, (line, name) in enumerate(_lines(entry, own, f"{indent}  ")):
                     yield (line if n else f"{indent}- {line.removeprefix(f'{indent}  ')}"), name
         else:
             yield f"{indent}{_plain(key)}: {_plain(part)}", origin if isinstance(origin, Path) else None
 
 
-def _everywhere(value: Any, file: Any) -> Any:
-    return {key: _everywhere(part, file) for key, part in value.items()} if isinstance(value, dict) else file
-
-
-def _commented(lines: Iterator[tuple[str, Any]]) -> Iterator[str]:
-    for line, file in lines:
-        yield line if file is None else f"{line:<{COLUMN}} # {_short(file)}"
-
-
 def _short(file: Path) -> Path:
-    """A file by its path below the repository, where it lies there."""
+    """Path of a file relative to the repository, if the file is inside it."""
     path = Path(os.path.abspath(file))
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else file
 
 
 def _plain(value: Any) -> str:
-    """A value in one line of YAML."""
+    """Value as one line of YAML."""
     return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()

@@ -1,4 +1,4 @@
-"""The plan of a system that run.sh walks: its name, its files, its trainings in order."""
+"""Lists the name, the files and the trainings of a system, in the order in which run.sh needs them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from s5.utils.config import resolve
 
 
 def plan(system: str) -> list[dict[str, str]]:
-    """What is to be done for a system, an entry each, with ``what`` it is.
+    """Entries of a system's plan; the key ``what`` names the kind of an entry.
 
-    ``system`` has its ``name``; ``file``, one of those that say what it is, its ``path``. ``training`` has the ``kind``
-    (tagger or separator), the ``model``, the ``phase`` (train, finetune, finetune2, ...), its ``order`` (first or
-    further), its experiment ``folder``, the folder ``before`` that it goes on from, and ``last`` if the system decodes
-    with it. ``ready`` is a model from elsewhere, which is not trained. Of a model archive there is no training.
+    * ``system``: the ``name`` of the system.
+    * ``file``: the ``path`` of one of its files.
+    * ``training``: its ``kind`` (tagger or separator), ``model``, ``phase`` (train, finetune, finetune2, ...),
+      ``order`` (first or further) and experiment ``folder``; the folder ``before`` whose checkpoint it starts from, and
+      ``last`` if the system decodes with it. Model archives have no trainings.
+    * ``ready``: a model that is not trained here.
 
     Args:
-        system: YAML, at a size if one stands after a colon, or a model archive.
+        system: YAML, ``YAML:SIZE``, or a model archive.
     """
     entries = [{"what": "system", "name": system_name(system)}]
     if system.endswith(ARCHIVE_SUFFIX):

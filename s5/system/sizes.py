@@ -1,6 +1,6 @@
-"""Sizes: what ``--size`` lays over a system and its trainings, and what a training comes to.
+"""Resolves the keys of systems and trainings, and applies the changes of ``--size``.
 
-A system is named by its YAML, with a size after a colon if it is not the YAML's own:
+The name of a system is its YAML, or ``YAML:SIZE`` at another size than the YAML's own:
 ``conf/systems/deng2026/final.yaml:mini`` is ``--system conf/systems/deng2026/final.yaml --size mini``.
 """
 
@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from s5.utils.config import ROOT, load_inherited, load_yaml, merge, origins, parse, resolve, working_folder, yaml_chain
 from s5.utils.errors import InputError, one_of
 
 FULL = "full"
-"""The size of a system's own YAML."""
+"""Name of the size that a system's own YAML has."""
 
 KINDS = ("taggers", "separators")
 
 
 @dataclass
 class SizeConfig:
-    """The content of a size's YAML; conf/sizes/mini.yaml tells what the keys do."""
+    """The keys of a size's YAML; conf/sizes/mini.yaml explains them."""
 
     system: dict[str, Any] = field(default_factory=dict)
     taggers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -31,16 +31,16 @@ class SizeConfig:
 
 
 def with_size(system: str, size: str | None) -> str:
-    """The name of a system at a size. Raises InputError for a size of what is no YAML."""
+    """Name of a system at a size. Raises InputError for a size of anything but a YAML."""
     if not size or size == FULL:
         return system
     if not system.endswith((".yaml", ".yml")):
-        raise InputError("--size", size, f"none with {system}, whose size is what it is")
+        raise InputError("--size", size, f"none with {system}, whose size is fixed")
     return f"{system}:{size}"
 
 
 def split_size(system: str | Path) -> tuple[str, str]:
-    """The YAML and the size that a system is named by.
+    """Splits the name of a system into its YAML and its size.
 
     Example:
         >>> split_size("conf/systems/deng2026/final.yaml:mini"), split_size("final.yaml")
@@ -51,7 +51,7 @@ def split_size(system: str | Path) -> tuple[str, str]:
 
 
 def size_file(size: str) -> Path | None:
-    """The YAML of a size: the recipe's own, else the repository's; None of :data:`FULL`. Raises InputError."""
+    """YAML of a size, the recipe's own or the repository's; None for :data:`FULL`. Raises InputError."""
     if size == FULL:
         return None
     path = resolve(f"conf/sizes/{size}.yaml")
@@ -64,81 +64,87 @@ def size_file(size: str) -> Path | None:
 
 
 def system_files(system: str | Path) -> list[Path]:
-    """The files that say what a system is: its YAML, what that inherits, and the size's."""
+    """Files that define a system: its YAML, the inherited ones, and the size's."""
     path, size = split_size(system)
     file = size_file(size)
     return [*yaml_chain(path), *([file] if file else [])]
 
 
+class Keys(NamedTuple):
+    """Keys of a system or a training, inherited ones included.
+
+    Attributes:
+        values: keys and values.
+        files: the same keys with the file of each value; mappings are kept, other values replaced by the file.
+    """
+
+    values: dict[str, Any]
+    files: dict[str, Any]
+
+    def under(self, values: dict[str, Any], files: dict[str, Any]) -> Keys:
+        """These keys overridden by others."""
+        return Keys(merge(self.values, values), merge(self.files, files))
+
+
 def system_keys(system: str | Path) -> dict[str, Any]:
-    """The keys of a system with all that it inherits, at its size."""
-    return _system(system)[0]
-
-
-def system_origins(system: str | Path) -> dict[str, Any]:
-    """:func:`system_keys` with, in the place of each value, the file that it comes from."""
-    return _system(system)[1]
+    """Keys of a system at its size, inherited ones included."""
+    return resolve_system(system).values
 
 
 def training_keys(files: Sequence[str], size: str = FULL) -> dict[str, Any]:
-    """The keys of a training.
-
-    Args:
-        files: YAMLs of its phases up to the one that is asked for; each lies over the ones before it.
-        size: of the system.
-    """
-    return _training(files, size)[0]
-
-
-def training_origins(files: Sequence[str], size: str = FULL) -> dict[str, Any]:
-    """:func:`training_keys` with, in the place of each value, the file that it comes from."""
-    return _training(files, size)[1]
+    """Keys of a training; arguments as of :func:`resolve_training`."""
+    return resolve_training(files, size).values
 
 
 def today(keys: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a system as they are called today: ``bf16: true`` of older ones is ``precision: bf16``."""
+    """Renames keys of older systems: ``bf16: true`` becomes ``precision: bf16``."""
     if not isinstance(keys.get("bf16"), bool):
         return keys
     return {k: v for k, v in keys.items() if k != "bf16"} | {"precision": "bf16" if keys["bf16"] else "fp32"}
 
 
-def _system(system: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def resolve_system(system: str | Path) -> Keys:
+    """Keys of a system at its size, inherited ones included."""
     path, size = split_size(system)
-    values, files = today(load_inherited(path)), origins(path)
-    if "bf16" in files and "bf16" not in values:
-        files["precision"] = files.pop("bf16")
+    keys = Keys(today(load_inherited(path)), origins(path))
+    if "bf16" in keys.files and "bf16" not in keys.values:
+        keys.files["precision"] = keys.files.pop("bf16")
     for kind in KINDS:
-        if isinstance(values.get(kind), dict):
-            gone = [name for name, entry in values[kind].items() if entry is None]
-            for table in (values, files):
+        if isinstance(keys.values.get(kind), dict):
+            gone = [name for name, entry in keys.values[kind].items() if entry is None]
+            for table in keys:
                 table[kind] = {name: entry for name, entry in table[kind].items() if name not in gone}
     file = size_file(size)
     if file is None:
-        return values, files
+        return keys
     laid = _load(file)
-    values, files = _replaced(values, laid.system), _replaced(files, _named(laid.system, file))
+    keys = Keys(_replaced(keys.values, laid.system), _replaced(keys.files, from_file(laid.system, file)))
     for kind in KINDS:
         entries: dict[str, dict[str, Any]] = getattr(laid, kind)
-        names = values[kind] if isinstance(values.get(kind), dict) else {}
+        names = keys.values[kind] if isinstance(keys.values.get(kind), dict) else {}
         for name in names:
             if name not in entries:
                 raise InputError(f"{file}: key {kind}", f"no {name}, which {path} has", "an entry of this name")
         own = {kind: {name: entries[name] for name in names}}
-        values, files = merge(values, own), merge(files, _named(own, file))
-    return values, files
+        keys = keys.under(own, from_file(own, file))
+    return keys
 
 
-def _training(files: Sequence[str], size: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    values: dict[str, Any] = {}
-    sources: dict[str, Any] = {}
-    over = size_file(size)
+def resolve_training(files: Sequence[str], size: str = FULL) -> Keys:
+    """Keys of a training.
+
+    Args:
+        files: YAMLs of its phases up to the wanted one; later ones override earlier ones.
+        size: size of the system.
+    """
+    keys, over = Keys({}, {}), size_file(size)
     sections = _load(over).trainings if over else {}
     for file in files:
-        values, sources = merge(values, load_inherited(file)), merge(sources, origins(file))
+        keys = keys.under(load_inherited(file), origins(file))
         for part in reversed(yaml_chain(file)):
             section = sections.get(part.stem, {})
-            values, sources = merge(values, section), merge(sources, _named(section, over))
-    return values, sources
+            keys = keys.under(section, from_file(section, over))
+    return keys
 
 
 def _load(file: Path) -> SizeConfig:
@@ -146,12 +152,13 @@ def _load(file: Path) -> SizeConfig:
     return config
 
 
-def _named(value: Any, file: Any) -> Any:
-    return {key: _named(part, file) for key, part in value.items()} if isinstance(value, dict) else file
+def from_file(value: Any, file: Any) -> Any:
+    """Replaces each value that is no mapping by a file."""
+    return {key: from_file(part, file) for key, part in value.items()} if isinstance(value, dict) else file
 
 
 def _replaced(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with what ``top`` says of keys that it has."""
+    """``base`` with the values of ``top`` for keys that ``base`` has."""
     replaced = dict(base)
     for key in base.keys() & top.keys():
         both = isinstance(base[key], dict) and isinstance(top[key], dict)

@@ -1,4 +1,4 @@
-"""A system: taggers, their vote, separators and their fusion, from one YAML; the Python API.
+"""Runs a system of taggers, a vote, separators and their fusion: the Python API.
 
 Example:
     system = S5System.from_yaml("conf/systems/mini.yaml")
@@ -16,32 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from s5.fusion import (
-    Counts,
-    Decision,
-    Vote,
-    class_scores,
-    decide,
-    fuse,
-    gate,
-    is_multi_hot,
-    level,
-    refinement,
-)
+from s5.fusion import Counts, Vote, class_scores, decide, fuse, gate, is_multi_hot, level, refinement
 from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
 from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
 from s5.system.sizes import split_size
+from s5.system.trained import ModelMeta, read_meta
 from s5.utils.errors import InputError, one_of
 
 NETWORKS = ("s5.system.model", "s5.tagging.tagger", "s5.separation")
-"""Modules that a system imports when it first runs a network."""
+"""Modules that a system imports before it first runs a network."""
 
 Separated = tuple[np.ndarray, Vote, Mapping[str, np.ndarray], Mapping[str, np.ndarray] | None]
-"""A mixture [M, samples], its vote, separators' outputs and taggers' posteriors; see :meth:`S5System.finish`."""
+"""Mixture, vote, outputs of separators and posteriors of taggers: the arguments of :meth:`S5System.finish`."""
 SHORTEST = 0.5
-"""Seconds: shorter recordings are padded with zeros, or transforms would have less than a window to work on."""
+"""Least length in seconds: shorter recordings are padded with zeros, because transforms need a whole window."""
 
 
 @dataclass
@@ -49,8 +39,8 @@ class Source:
     """One separated source.
 
     Attributes:
-        label: its class.
-        probability: of the label, 0 to 1.
+        label: class of the source.
+        probability: probability of the label, 0 to 1.
         waveform: [samples] float32, at the sampling rate of the mixture.
     """
 
@@ -61,14 +51,14 @@ class Source:
 
 @dataclass
 class Result:
-    """What a system makes of one mixture.
+    """Labels and sources of one mixture.
 
     Attributes:
-        labels: of the active sources, possibly none.
-        probabilities: of the labels.
+        labels: labels of the active sources, possibly none.
+        probabilities: probabilities of the labels.
         sources: [n, samples] float32.
-        counts: what the refinement did, if there was one.
-        gated: slots that a gate silenced.
+        counts: counts of the refinement; None without one.
+        gated: number of slots that a gate silenced.
     """
 
     labels: list[str]
@@ -79,17 +69,17 @@ class Result:
 
 
 class S5System:
-    """Tags, votes, separates, fuses and refines. Networks are loaded on first use.
+    """Tags, votes, separates, fuses and refines. Networks load on first use.
 
     Args:
         config: a :class:`SystemConfig`.
         expdir: folder of the experiments.
-        device: torch device; by default as ``decode`` says.
-        where: what complaints name, e.g. the YAML file.
-        decode: how the networks are run.
+        device: torch device; by default that of ``decode``.
+        where: name of the system in error messages, e.g. the YAML file.
+        decode: device, precision, batches and windows.
 
     Raises:
-        InputError: a device that torch cannot compute on here.
+        InputError: torch cannot use the device here.
     """
 
     def __init__(
@@ -111,16 +101,12 @@ class S5System:
 
     @classmethod
     def from_yaml(
-        cls,
-        path: str | Path,
-        expdir: str | Path = "exp",
-        device: str | None = None,
-        decode: DecodeConfig | None = None,
+        cls, path: str | Path, expdir: str | Path = "exp", device: str | None = None, decode: DecodeConfig | None = None
     ) -> S5System:
-        """A system from its YAML and the experiments that it names.
+        """Opens a system by its YAML; arguments as in :class:`S5System`.
 
         Raises:
-            InputError: unknown key or model in the YAML. Missing experiments are refused on first use.
+            InputError: an unknown key or model in the YAML. Missing experiments are reported on first use.
         """
         return cls(SystemConfig.load(path), expdir, device, path, decode)
 
@@ -132,16 +118,16 @@ class S5System:
         decode: DecodeConfig | None = None,
         revision: str | None = None,
     ) -> S5System:
-        """A system from a model archive (``python -m s5.bin.pack``), with its weights.
+        """Opens a model archive (``python -m s5.bin.pack``).
 
         Args:
-            source: the archive, the folder of an unpacked one, or its repository on the hub, ``user/name``.
-            device: torch device; by default as ``decode`` says.
-            decode: how the networks are run.
-            revision: of the repository.
+            source: the archive, the folder of an unpacked archive, or a repository on the hub, ``user/name``.
+            device: torch device; by default that of ``decode``.
+            decode: device, precision, batches and windows.
+            revision: revision of the repository.
 
         Raises:
-            InputError: no such archive, or a damaged one.
+            InputError: the archive does not exist or is damaged.
         """
         from s5.system.archive import read_system
         from s5.system.hub import open_archive
@@ -157,25 +143,25 @@ class S5System:
         device: str | None = None,
         decode: DecodeConfig | None = None,
     ) -> S5System:
-        """:meth:`from_yaml` of a YAML file, :meth:`from_pretrained` of anything else."""
+        """Opens a YAML file by :meth:`from_yaml`, anything else by :meth:`from_pretrained`."""
         if split_size(source)[0].endswith((".yaml", ".yml")):
             return cls.from_yaml(source, expdir, device, decode)
         return cls.from_pretrained(source, device, decode)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: without the networks, which it loads itself."""
+        """State for another process, which loads the networks itself."""
         return {k: v for k, v in vars(self).items() if k not in ("taggers", "separators")}
 
     @cached_property
     def device(self) -> str:
-        """Torch device that the networks run on."""
+        """Torch device of the networks."""
         import torch
 
         return self._device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def batch_size(self) -> int:
-        """Mixtures or windows of one length that the networks run on at once in the stages and in long recordings."""
+        """Number of mixtures or windows of one length in a batch."""
         return self.decode.batch_size or (1 if self.device == "cpu" else GPU_BATCH)
 
     @cached_property
@@ -199,119 +185,107 @@ class S5System:
             for key in ("labels", "n_slots", "sampling_rate"):
                 if getattr(model, key) != getattr(first, key):
                     raise InputError(f"{self.expdir}/{name}: {key}", getattr(model, key), getattr(first, key))
-        for label in self.config.fusion.rules():  # labels of the challenge may be missing in a smaller label set
+        for label in self.config.fusion.rules():  # a smaller label set may lack labels of the challenge
             if label not in first.labels and label not in DCASE_LABELS:
                 raise InputError(f"{self.where}: key fusion", f"label {label}", one_of(first.labels.names, label))
         return loaded
 
-    def _any(self) -> Any:
-        """What all models share, of one that is loaded, else as the first tagger's experiment says."""
-        for kind in ("separators", "taggers"):
-            for model in self.__dict__.get(kind, {}).values():
-                return model
-        return self._facts
-
     @cached_property
-    def _facts(self) -> Any:
-        from s5.system.trained import read_meta
-
+    def _meta(self) -> ModelMeta:
+        """Facts that all models share, from a loaded model or the first tagger's experiment."""
+        loaded = [model for kind in ("separators", "taggers") for model in vars(self).get(kind, {}).values()]
+        if loaded:
+            return ModelMeta(loaded[0].labels, loaded[0].n_slots, loaded[0].sampling_rate)
         return read_meta(self.expdir / self.config.taggers[0].folder())
 
     @property
     def labels(self) -> LabelSet:
-        """The label set of the models."""
-        return self._any().labels
+        """Label set of the models."""
+        return self._meta.labels
 
     @property
     def n_slots(self) -> int:
-        """K, sources a mixture at most."""
-        return self._any().n_slots
+        """K, the greatest number of sources in a mixture."""
+        return self._meta.n_slots
 
     @property
     def sampling_rate(self) -> int:
-        """In Hz, of the models."""
-        return self._any().sampling_rate
+        """Sampling rate of the models in Hz."""
+        return self._meta.sampling_rate
 
     @property
     def n_channels(self) -> int:
-        """M, channels that a mixture needs: the most that a model takes."""
+        """M, the number of channels that a mixture needs."""
         return max(model.n_channels for model in [*self.taggers.values(), *self.separators.values()])
 
     def tag(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
-        """Posteriors of every tagger.
+        """Tags mixtures with every tagger.
 
         Args:
-            mixture: [M, samples] float32 at the models' sampling rate, or several of one length [B, M, samples].
+            mixture: [M, samples] float32 at the models' sampling rate, or a batch [B, M, samples].
 
         Returns:
-            By tagger name float32 [K, C + 1], rows that sum to 1 (tracks), or [1, C] (multi-hot); [B, ...] of several.
+            Posteriors by tagger name: float32 [K, C + 1] whose rows sum to 1 (tracks), or [1, C] (multi-hot); for a
+            batch [B, ...].
         """
         mixture = self._long_enough(mixture)
         return {name: model.posterior(mixture, self.precision) for name, model in self.taggers.items()}
 
-    def decide(self, posteriors: Mapping[str, np.ndarray], labels: LabelSet, n_slots: int | None = None) -> Decision:
-        """Classes of the active slots from the taggers' posteriors; see :func:`s5.fusion.decide`."""
-        weights = self.config.weights()
-        if set(posteriors) != set(weights):
-            raise InputError("posteriors", " ".join(sorted(posteriors)), f"those of {' '.join(weights)}")
-        given = [posteriors[name] for name in weights]
-        # Multi-hot posteriors do not tell K: the separators do. Tracks do.
-        n_slots = n_slots or (self.n_slots if is_multi_hot(given, len(labels)) else len(given[0]))
-        return decide(given, list(weights.values()), self.config.vote, len(labels), n_slots)
-
     def vote(
         self, posteriors: Mapping[str, np.ndarray], labels: LabelSet | None = None, n_slots: int | None = None
     ) -> Vote:
-        """Labels of the active slots, their probabilities, and what the taggers give silence there.
+        """Votes on the labels of the active slots, with their probabilities and the taggers' silence posteriors.
 
         Args:
             posteriors: [K, C + 1] or [1, C] by tagger name.
-            labels: the label set; by default the models'.
-            n_slots: K; by default the models'.
+            labels: label set; by default that of the models.
+            n_slots: K; by default that of the models.
         """
-        labels = labels or self.labels
-        decision = self.decide(posteriors, labels, n_slots)
-        names, probabilities = [labels.name(i) for i in decision.index], [float(p) for p in decision.probability]
-        silence = None
-        if decision.silence is not None:
-            silence = dict(zip(self.config.weights(), decision.silence, strict=True))
-        return Vote(names, probabilities, silence)
+        labels, weights = labels or self.labels, self.config.weights()
+        if set(posteriors) != set(weights):
+            raise InputError("posteriors", " ".join(sorted(posteriors)), f"those of {' '.join(weights)}")
+        given = [posteriors[name] for name in weights]
+        # Tracks show K; multi-hot posteriors do not, so K comes from the separators.
+        n_slots = n_slots or (self.n_slots if is_multi_hot(given, len(labels)) else len(given[0]))
+        found = decide(given, list(weights.values()), self.config.vote, len(labels), n_slots)
+        silence = None if found.silence is None else dict(zip(weights, found.silence, strict=True))
+        return Vote([labels.name(i) for i in found.index], [float(p) for p in found.probability], silence)
 
     def gate_taggers(self) -> list[str]:
-        """The taggers whose silence posteriors the gate asks; none without such a gate."""
+        """Taggers whose silence posteriors the gate uses; none without such a gate."""
         config = self.config.gate
         if config is None or config.silence is None:
             return []
         return config.taggers or [model.name for model in self.config.taggers]
 
     def separate(self, mixture: np.ndarray, labels: Sequence[Any]) -> dict[str, np.ndarray]:
-        """Every separator's sources for the given labels.
+        """Separates mixtures with every separator.
 
         Args:
-            mixture: [M, samples] float32 at the models' sampling rate, or several of one length [B, M, samples].
-            labels: at most K labels, active slots only; of several mixtures a list of them each.
+            mixture: [M, samples] float32 at the models' sampling rate, or a batch [B, M, samples].
+            labels: at most K labels of active slots; for a batch a list of labels for each mixture.
 
         Returns:
-            [K, samples] float32 by separator name, zeros in the slots behind the labels; [B, K, samples] of several.
+            [K, samples] float32 by separator name, zeros in the slots after the labels; for a batch [B, K, samples].
         """
         length, mixture = mixture.shape[-1], self._long_enough(mixture)
         outputs = {name: model.separate(mixture, labels, self.precision) for name, model in self.separators.items()}
         return {name: output[..., :length] for name, output in outputs.items()}
 
     def _long_enough(self, mixture: np.ndarray) -> np.ndarray:
-        """[..., samples], with zeros behind a recording that is shorter than :data:`SHORTEST`."""
+        """[..., samples], padded with zeros to at least :data:`SHORTEST`."""
         missing = max(0, round(SHORTEST * self.sampling_rate) - mixture.shape[-1])
         return np.pad(mixture, [(0, 0)] * (mixture.ndim - 1) + [(0, missing)]) if missing else mixture
 
     def fuse(
         self, outputs: Mapping[str, np.ndarray], labels: Sequence[str], mixture: np.ndarray | None = None
     ) -> np.ndarray:
-        """The final sources [K, samples] float32 from the separators' outputs.
+        """Fuses the separators' outputs to the final sources [K, samples] float32.
 
         Args:
             outputs: [K, samples] by separator.
-            labels: of the active slots.
-            mixture: [M, samples]; needed for mask sharpening.
+            labels: labels of the active slots.
+            mixture: [M, samples]; mask sharpening needs it.
         """
         config = self.config.fusion
         given = {m.name: outputs[m.name] for m in self.config.separators}
@@ -325,7 +299,7 @@ class S5System:
 
     @staticmethod
     def sharpen(output: np.ndarray, mixture: np.ndarray, strength: float) -> np.ndarray:
-        """A separator's sources [K, samples] with their masks sharpened; 0 leaves them as they are."""
+        """Sharpens the masks of a separator's sources [K, samples]; a strength of 0 changes nothing."""
         if not strength:
             return output
         from s5.separation.sharpen import sharpen
@@ -339,21 +313,22 @@ class S5System:
         outputs: Mapping[str, np.ndarray],
         posteriors: Mapping[str, np.ndarray] | None = None,
     ) -> Result:
-        """From the separators' outputs to the final sources: fusion, gate, refinement.
+        """Turns the separators' outputs into the final sources: fusion, gate, refinement.
 
         Args:
             mixture: [M, samples] at the models' sampling rate.
-            vote: labels of the active slots, their probabilities, and what a gate asks. Given ones are final.
+            vote: labels of the active slots, their probabilities and silence posteriors. Labels given by the user are
+                final: neither gate nor refinement changes them.
             outputs: [K, samples] by separator; may be empty if there is no label.
-            posteriors: by tagger; a refinement needs them.
+            posteriors: posteriors by tagger; a refinement needs them.
 
         Raises:
-            InputError: a gate that asks for silence posteriors, and a vote without them.
+            InputError: the gate needs silence posteriors and the vote has none.
         """
         return self.finish_all([(mixture, vote, outputs, posteriors)])[0]
 
     def finish_all(self, given: Sequence[Separated]) -> list[Result]:
-        """:meth:`finish` of several mixtures; a refinement runs the networks on what all of them ask for at once."""
+        """Applies :meth:`finish` to several mixtures; a refinement batches their requests to the networks."""
         results = []
         for mixture, vote, outputs, _ in given:
             labels = list(vote.labels)
@@ -365,13 +340,12 @@ class S5System:
             results.append(result)
         refined = [i for i, (_, vote, _, _) in enumerate(given) if self.config.refine is not None and not vote.given]
         steps = {i: self._refinement(results[i], given[i][3]) for i in refined}
-        answers: dict[int, np.ndarray | None] = dict.fromkeys(refined)
+        answers: dict[int, Any] = dict.fromkeys(refined)
         while steps:
             asked: dict[int, Request] = {}
             for i in list(steps):
-                answer = answers[i]
                 try:
-                    asked[i] = next(steps[i]) if answer is None else steps[i].send(answer)
+                    asked[i] = steps[i].send(answers[i])
                 except StopIteration as end:
                     del steps[i]
                     results[i] = self._refined(results[i], end.value)
@@ -394,8 +368,8 @@ class S5System:
     def _refinement(
         self, result: Result, posteriors: Mapping[str, np.ndarray] | None
     ) -> Generator[Request, np.ndarray, Refined]:
-        """The steps of refining one result."""
-        if posteriors is None:
+        """Starts the refinement of one result."""
+        if not posteriors:
             raise InputError("posteriors", "none", "those of all taggers: a refinement needs them")
         assert self.config.refine is not None
         given = [posteriors[m.name] for m in self.config.taggers]
@@ -409,18 +383,18 @@ class S5System:
     def _refined(self, result: Result, refined: Refined) -> Result:
         labels = [self.labels.name(i) for i in refined.index]
         sources = refined.sources if labels else result.sources[:0]
-        probabilities = [min(p, 1.0) for p in refined.probability]  # a mean of ones may be rounded to more
+        probabilities = [min(p, 1.0) for p in refined.probability]  # rounding may raise a mean of ones above 1
         return Result(labels, probabilities, sources, refined.counts, result.gated)
 
     def _answer_queries(
         self, queries: Mapping[int, tuple[int, ...]], results: Sequence[Result], given: Sequence[Separated]
     ) -> dict[int, np.ndarray]:
-        """Sources for the labels that are asked for, by mixture."""
+        """Sources of the requested labels, by mixture."""
         config = self.config.refine
         assert config is not None
         answers = {}
         for i, index in queries.items():
-            # What a gate silenced was in the query of the others; a verification takes their sources as they are.
+            # After a gate, the query has changed, so sources are separated again; a verification reuses them.
             if index == self._index(results[i]) and (not results[i].gated or not config.separate_again):
                 answers[i] = results[i].sources
         rest = {i: [self.labels.name(k) for k in index] for i, index in queries.items() if i not in answers}
@@ -446,19 +420,19 @@ class S5System:
         return answers
 
     def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
-        """Separates one recording. One that is longer than ``decode.window`` is separated in windows, as a file is.
+        """Separates one recording. A recording longer than ``decode.window`` is separated window by window.
 
         Args:
             mixture: [M, samples] float.
-            fs: its sampling rate in Hz; another one than the models' is converted, there and back.
-            labels: of its sources, where they are known: nothing is tagged then, and every probability is 1. They stand
-                for all windows.
+            fs: sampling rate in Hz; it is converted to the models' rate and back.
+            labels: labels of the sources, if you know them. Then nothing is tagged, every probability is 1, and the
+                labels apply to all windows.
 
         Returns:
             The active sources, possibly none, each as long as the mixture.
 
         Raises:
-            InputError: a wrong shape, values that are not finite, unknown labels or more than K of them.
+            InputError: a wrong shape, values that are not finite, unknown labels, or more than K labels.
         """
         mixture = np.asarray(mixture)
         if mixture.ndim != 2:
@@ -466,20 +440,17 @@ class S5System:
         return self.batch([mixture], fs, None if labels is None else [labels])[0]
 
     def batch(
-        self,
-        mixtures: Sequence[np.ndarray] | np.ndarray,
-        fs: int,
-        labels: Sequence[Sequence[str]] | None = None,
+        self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int, labels: Sequence[Sequence[str]] | None = None
     ) -> list[list[Source]]:
-        """Separates several recordings of one length, the networks running on all of them at once.
+        """Separates several recordings of one length as one batch.
 
         Args:
             mixtures: [B, M, samples], or a list of [M, samples].
-            fs: their sampling rate in Hz.
-            labels: of the sources of each, where they are known.
+            fs: sampling rate in Hz.
+            labels: labels of the sources of each recording, if you know them.
 
         Returns:
-            The sources of each, as of a single call (up to rounding).
+            The sources of each recording, equal to those of single calls up to rounding.
 
         Raises:
             InputError: a wrong shape, recordings of different shapes, or values that are not finite.
@@ -492,29 +463,29 @@ class S5System:
         return self._batch(x, fs, labels)
 
     def _batch(self, x: np.ndarray, fs: int, labels: Sequence[Sequence[str]] | None) -> list[list[Source]]:
-        """:meth:`batch` of recordings [B, M, samples] that are separated in one piece."""
+        """Separates recordings [B, M, samples] without windows."""
         length = x.shape[2]
         x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
-        x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may be none at ours
-        given: list[dict[str, np.ndarray] | None]
+        x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may become none
+        posteriors: list[dict[str, np.ndarray]] = [{} for _ in x]
         if labels is None:
-            posteriors = self.tag(x)
-            given = [{name: table[i] for name, table in posteriors.items()} for i in range(len(x))]
-            votes = [self.vote(one, self.labels, self.n_slots) for one in given if one is not None]
+            for name, table in self.tag(x).items():
+                for one, posterior in zip(posteriors, table, strict=True):
+                    one[name] = posterior
+            votes = [self.vote(one, self.labels, self.n_slots) for one in posteriors]
         else:
-            given = [None] * len(x)
-            votes = [Vote(names, [1.0] * len(names), given=True) for names in (self._known(row) for row in labels)]
+            votes = [Vote(self._known(names), [1.0] * len(names), given=True) for names in labels]
         active = [i for i, vote in enumerate(votes) if vote.labels]
         found = self.separate(x[active], [votes[i].labels for i in active]) if active else {}
-        place = {i: n for n, i in enumerate(active)}
-        outputs = [
-            {name: table[place[i]] for name, table in found.items()} if i in place else {} for i in range(len(x))
-        ]
-        results = self.finish_all(list(zip(x, votes, outputs, given, strict=True)))
+        outputs: list[dict[str, np.ndarray]] = [{} for _ in x]
+        for name, table in found.items():
+            for i, sources in zip(active, table, strict=True):
+                outputs[i][name] = sources
+        results = self.finish_all(list(zip(x, votes, outputs, posteriors, strict=True)))
         return [self._sources(result, fs, length) for result in results]
 
     def _long(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None) -> list[Source]:
-        """The sources of a recording that are followed through windows."""
+        """Separates a recording window by window, and follows its sources through the windows."""
         from s5.separation.windows import Track, separate_windows
 
         decode, windows = self.decode, Windows(self, fs, labels)
@@ -527,7 +498,7 @@ class S5System:
         return [Source(track.label, windows.best[track.label], waveform) for track, waveform in found.items()]
 
     def _checked(self, mixtures: Sequence[np.ndarray] | np.ndarray, fs: int) -> np.ndarray:
-        """[B, M, samples] float32, or a complaint."""
+        """Checks recordings and returns them as [B, M, samples] float32. Raises InputError."""
         if not 0 < fs < float("inf"):
             raise InputError("fs", fs, "a sampling rate in Hz")
         shapes = {np.shape(mixture) for mixture in mixtures}
@@ -548,21 +519,21 @@ class S5System:
         return x
 
     def _known(self, names: Sequence[str]) -> list[str]:
-        """Labels that somebody gives, or a complaint."""
+        """Checks labels given by the user. Raises InputError."""
         for i in self.labels.indices(names, self.n_slots, "labels")[: len(names)]:
             if i == self.labels.silence_index:
                 raise InputError("labels", "silence", "labels of active sources")
         return list(names)
 
     def _sources(self, result: Result, fs: int, length: int) -> list[Source]:
-        """Sources at the recording's own sampling rate and length."""
+        """Sources at the recording's sampling rate and length."""
         waveforms = _resample(result.sources, self.sampling_rate, fs) if len(result.sources) else result.sources
         waveforms = np.pad(waveforms, ((0, 0), (0, max(0, length - waveforms.shape[1]))))[:, :length]
         return [Source(*parts) for parts in zip(result.labels, result.probabilities, waveforms, strict=True)]
 
 
 def _groups(items: Iterable[int], key: Callable[[int], tuple[int, ...]], size: int) -> Iterator[list[int]]:
-    """Items of equal key, so many at once at most."""
+    """Groups of at most ``size`` items with equal keys."""
     by_key: dict[tuple[int, ...], list[int]] = {}
     for item in items:
         by_key.setdefault(key(item), []).append(item)
@@ -571,18 +542,18 @@ def _groups(items: Iterable[int], key: Callable[[int], tuple[int, ...]], size: i
 
 
 class Windows:
-    """Separates windows of one recording: what :func:`s5.separation.windows.separate_windows` calls.
+    """Separates windows of one recording, for :func:`s5.separation.windows.separate_windows`.
 
     Args:
         system: the system.
-        fs: sampling rate of the recording.
-        labels: of the sources, the same ones in every window; by default each window is tagged.
+        fs: sampling rate of the recording in Hz.
+        labels: labels of the sources in every window; by default each window is tagged.
     """
 
     def __init__(self, system: S5System, fs: int, labels: Sequence[str] | None = None) -> None:
         self.system, self.fs, self.labels = system, fs, labels
         self.best: dict[str, float] = {}
-        """The highest probability of each label in any window so far."""
+        """Highest probability of each label in the windows so far."""
 
     def __call__(self, windows: Sequence[np.ndarray]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
         """Labels and waveforms of each window [M, samples]."""
@@ -594,7 +565,7 @@ class Windows:
 
 
 def _resample(x: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """[n, samples] at another sampling rate, soxr high quality."""
+    """Resamples [n, samples] with soxr at high quality."""
     if rate == new_rate:
         return x
     import soxr

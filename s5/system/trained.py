@@ -1,4 +1,4 @@
-"""What an experiment folder holds, known without loading the model. Needs no torch."""
+"""Reads an experiment folder's configuration and finds its best checkpoint. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from s5.utils.errors import InputError, one_of
 
 
 class ModelMeta(NamedTuple):
-    """What a model was trained for."""
+    """Label set, number of slots and sampling rate (Hz) of a trained model."""
 
     labels: LabelSet
     n_slots: int
@@ -22,16 +22,16 @@ class ModelMeta(NamedTuple):
 
 @dataclass
 class NetworkConfig:
-    """What of a trained model's config.yaml says which network it is.
+    """The keys of a trained model's config.yaml that define its network.
 
     Attributes:
-        labels: in the order of the class index.
+        labels: labels in the order of the class index.
         n_slots: K.
-        sampling_rate: Hz.
-        network: its name in :data:`s5.tagging.TAGGERS` or :data:`s5.separation.SEPARATORS`.
-        network_conf: its arguments.
-        best_model_criterion: phase, figure and ``min`` or ``max``, the first of which decides; none: a model from
-            elsewhere, which was not trained here.
+        sampling_rate: sampling rate in Hz.
+        network: name in :data:`s5.tagging.TAGGERS` or :data:`s5.separation.SEPARATORS`.
+        network_conf: arguments of the network.
+        best_model_criterion: lists of phase, figure and ``min`` or ``max``, of which the first decides; empty for a
+            model that was not trained here.
     """
 
     labels: list[str]
@@ -49,7 +49,7 @@ class NetworkConfig:
 
 
 def read_config(folder: str | Path) -> NetworkConfig:
-    """What the config.yaml of a trained model says. Raises InputError if there is none, or naming the wrong key."""
+    """Reads the config.yaml of a trained model. Raises InputError if it is missing, or naming a wrong key."""
     path = Path(folder, "config.yaml")
     if not path.is_file():
         raise InputError(folder, "no config.yaml", "a trained model (stages 3 to 6)")
@@ -58,22 +58,22 @@ def read_config(folder: str | Path) -> NetworkConfig:
 
 
 def read_meta(folder: str | Path) -> ModelMeta:
-    """The facts of a trained model. Raises InputError if there is none."""
+    """Reads labels, K and sampling rate of a trained model. Raises InputError as :func:`read_config`."""
     config = read_config(folder)
     return ModelMeta(LabelSet(tuple(config.labels)), config.n_slots, config.sampling_rate)
 
 
 def best_checkpoint(folder: str | Path, name: str | None = None) -> Path:
-    """The checkpoint to decode with: the n-best average if there is one, else the best epoch, by the first criterion.
+    """The checkpoint to decode with: the n-best average or, without one, the best epoch by the first criterion.
 
-    A model from elsewhere, which was not trained here, has one alone: :data:`WEIGHTS`.
+    A model that was not trained here has only :data:`WEIGHTS`.
 
     Args:
         folder: experiment folder.
-        name: a file in it to take instead.
+        name: file in the folder to use instead.
 
     Raises:
-        InputError: no such file, or the training has not finished an epoch.
+        InputError: the file does not exist, or the training has not finished an epoch.
     """
     folder = Path(folder)
     if name is not None:

@@ -1,10 +1,10 @@
-"""The training log of an experiment: one JSON object a line for each epoch, in ``exp/<name>/epochs.jsonl``.
+"""Writes and reads the training log of an experiment, ``exp/<name>/epochs.jsonl``: one JSON object per epoch and line.
 
     {"epoch": 3, "parameters": 1132435, "trainable_parameters": 1132435,
      "train": {"loss": -4.1, "optim0_lr0": 0.001, "seconds": 38.2}, "valid": {"loss": -3.9, "seconds": 2.0}}
 
-The trainer rewrites the file after every epoch, and when it resumes, from what its checkpoint knows. So an epoch that
-was interrupted and run again stands there once.
+The trainer rewrites the file from its checkpoint after every epoch and when it resumes. So an epoch that was
+interrupted and repeated is in the file once.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Epoch:
 
     Attributes:
         epoch: number, from 1.
-        parameters: of the network.
-        trainable_parameters: those that are not frozen.
-        train: figures of the training pass by name; ``seconds`` is its time.
+        parameters: number of parameters of the network.
+        trainable_parameters: number of parameters that are not frozen.
+        train: figures of the training pass by name; ``seconds`` is its duration.
         valid: figures of the validation pass.
     """
 
@@ -45,21 +45,21 @@ class Epoch:
 
     @property
     def time(self) -> timedelta:
-        """Time of training and validation together, without interruptions."""
+        """Duration of training and validation together, without interruptions."""
         return timedelta(seconds=self.train.get("seconds", 0.0) + self.valid.get("seconds", 0.0))
 
 
 def write_epochs(
     folder: str | Path, stats: Mapping[int, Mapping[str, Mapping[str, Any]]], parameters: int, trainable: int
 ) -> None:
-    """Writes the log, under a temporary name first.
+    """Writes the log atomically.
 
     Args:
         folder: experiment folder.
         stats: epoch -> ``train`` or ``valid`` -> name -> value, as ESPnet's reporter keeps them; ``time`` is a
             timedelta.
-        parameters: number of the network's parameters.
-        trainable: number of those that are not frozen.
+        parameters: number of parameters of the network.
+        trainable: number of parameters that are not frozen.
     """
     lines = []
     for number, parts in sorted(stats.items()):
@@ -70,16 +70,16 @@ def write_epochs(
 
 
 def read_epochs(folder: str | Path) -> list[Epoch]:
-    """The epochs of an experiment folder in order; none where nothing was trained.
+    """Reads the epochs of an experiment folder, in order; an empty list without a log.
 
     Raises:
-        InputError: a line that is no epoch.
+        InputError: a line is no epoch.
     """
     file = Path(folder, FILE)
     if not file.is_file():
         return []
     epochs = []
-    for number, line in enumerate(read_text(file, "a line an epoch").splitlines(), 1):
+    for number, line in enumerate(read_text(file, "a JSON object for each epoch").splitlines(), 1):
         try:
             fields = json.loads(line)
             for part in ("train", "valid"):
@@ -91,7 +91,7 @@ def read_epochs(folder: str | Path) -> list[Epoch]:
 
 
 def _figures(part: Mapping[str, Any]) -> dict[str, float | None]:
-    """Plain numbers; null for NaN and infinity, which JSON does not have."""
+    """Plain numbers; None for NaN and infinity, which JSON lacks."""
     found = {name: float(value) for name, value in part.items() if isinstance(value, Real)}
     if isinstance(part.get("time"), timedelta):
         found["seconds"] = part["time"].total_seconds()

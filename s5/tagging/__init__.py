@@ -1,6 +1,6 @@
-"""Audio taggers: encoders, auxiliary features, heads, losses and decisions.
+"""Tags recordings: encoders, auxiliary features, heads, losses and decisions.
 
-The public names are imported on first use, so that decisions on posteriors need no torch.
+The public names are imported on first use, so decisions on posteriors need no torch.
 """
 
 from __future__ import annotations

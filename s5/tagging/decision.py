@@ -1,4 +1,4 @@
-"""From posteriors to labels: one label a track, or a threshold on independent classes. NumPy only."""
+"""Turns multi-hot posteriors into labels by a threshold. Needs only NumPy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from s5.utils.errors import InputError
 
 @dataclass(frozen=True)
 class MultiHotDecision:
-    """How a multi-hot posterior becomes labels; the defaults are those of the DCASE 2025 baseline.
+    """Rule that turns a multi-hot posterior into labels; the defaults are those of the DCASE 2025 baseline.
 
     Attributes:
-        threshold: a class at or above it is present.
-        n_min: classes that are taken at least, below the threshold if need be.
-        n_max: classes that are taken at most.
+        threshold: a class at or above this probability is present.
+        n_min: least number of classes; the most probable ones below the threshold complete it.
+        n_max: greatest number of classes.
     """
 
     threshold: float = 0.5
@@ -27,36 +27,14 @@ class MultiHotDecision:
         _check(self.n_min, self.n_max)
 
 
-def decide_tracks(posterior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The top class of each track (of tied classes the one with the lower index).
-
-    Args:
-        posterior: [K, C + 1], rows sum to 1, silence last.
-
-    Returns:
-        Class indices [K] int64 (C is silence) and their probabilities [K] float64.
-
-    Example:
-        >>> index, probability = decide_tracks(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]))
-        >>> index.tolist(), probability.tolist()
-        ([0, 2], [0.7, 0.8])
-    """
-    if posterior.ndim != 2:
-        raise ValueError(f"posterior of shape {posterior.shape}, expected [K, C + 1]")
-    index = posterior.argmax(axis=1).astype(np.int64)
-    return index, posterior[np.arange(len(index)), index].astype(np.float64)
-
-
 def decide_multihot(
     posterior: np.ndarray, threshold: float = 0.5, n_min: int = 1, n_max: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The classes at or above a threshold, by falling probability: at least ``n_min``, at most ``n_max`` of them.
+    """Selects the classes at or above a threshold, by falling probability, at least ``n_min`` and at most ``n_max``.
 
     Args:
-        posterior: [C] or [1, C], a probability a class; no silence.
-        threshold: a class at or above it is present.
-        n_min: number of classes to take where fewer reach the threshold.
-        n_max: number of classes to take where more do.
+        posterior: [C] or [1, C], one probability per class, without silence.
+        threshold, n_min, n_max: as in :class:`MultiHotDecision`.
 
     Returns:
         Class indices [n] int64 and their probabilities [n] float64; of tied classes the lower index comes first.

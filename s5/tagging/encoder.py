@@ -1,4 +1,4 @@
-"""What every encoder of a tagger is: channels of a mixture to one sequence of features."""
+"""Defines the interface of encoders, which turn the channels of a mixture into one sequence of features."""
 
 from __future__ import annotations
 
@@ -11,25 +11,19 @@ from s5.utils.errors import InputError
 
 
 class Encoder(nn.Module, ABC):
-    """A network that turns waveforms into features, each channel by itself.
+    """Network that turns each channel of a waveform into features.
 
-    The channels go through the network as a batch; their features are concatenated, so that one frame has
-    ``n_channels * feature_dim`` values, channel after channel (the official 4-channel baseline).
+    The channels are a batch for the network. Their features are concatenated channel after channel, so one frame has
+    ``n_channels * feature_dim`` values (the official 4-channel baseline).
 
     Args:
-        sampling_rate: of the mixture in Hz. An encoder with another rate of its own resamples inside.
-        n_channels: channels that are encoded, the first ones of the mixture (1: the reference channel).
-        feature_dim: features of one frame of one channel.
+        sampling_rate: sampling rate of the mixture in Hz. An encoder with another rate resamples inside.
+        n_channels: number of channels to encode, from the first of the mixture on (1: the reference channel).
+        feature_dim: number of features per frame and channel.
         weights: file or folder of pretrained weights; see :meth:`load_weights`.
     """
 
-    def __init__(
-        self,
-        sampling_rate: int,
-        n_channels: int,
-        feature_dim: int,
-        weights: str | None = None,
-    ) -> None:
+    def __init__(self, sampling_rate: int, n_channels: int, feature_dim: int, weights: str | None = None) -> None:
         super().__init__()
         if n_channels < 1:
             raise InputError("encoder: n_channels", n_channels, "1 or more")
@@ -38,17 +32,17 @@ class Encoder(nn.Module, ABC):
 
     @property
     def dim(self) -> int:
-        """Features of one frame: all channels."""
+        """Number of features per frame, over all channels."""
         return self.n_channels * self.feature_dim
 
     @property
     @abstractmethod
     def n_layers(self) -> int:
-        """Number of layers that :meth:`top_layers` can give."""
+        """Greatest number of layers for :meth:`top_layers`."""
 
     @abstractmethod
     def top_layers(self, n: int) -> list[nn.Module]:
-        """Modules that a fine-tuning of the last ``n`` layers trains: these layers and all that follows them.
+        """Modules to train in a fine-tuning of the last ``n`` layers: these layers and all modules after them.
 
         Raises:
             InputError: ``n`` is not within 0 .. ``n_layers``.
@@ -56,33 +50,33 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, waveform: Tensor) -> Tensor:
-        """Single-channel waveforms [N, T] -> [N, frames, feature_dim]."""
+        """Encodes single-channel waveforms: [N, T] -> [N, frames, feature_dim]."""
 
     @abstractmethod
     def load_weights(self) -> None:
-        """Loads ``weights`` if there are any. For the start of a training: a trained model brings its own.
+        """Loads ``weights``, if there are any, at the start of a training. Trained models have weights of their own.
 
         Raises:
-            InputError: not readable, or of another model (the keys that differ are named).
+            InputError: the file is unreadable or belongs to another model; the message names keys that differ.
         """
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """Encodes.
+        """Encodes mixtures.
 
         Args:
-            mixture: [B, M, T] waveforms with at least ``n_channels`` channels; [B, T]: one channel, encoded by itself.
+            mixture: [B, M, T] waveforms with at least ``n_channels`` channels, or [B, T], a single channel.
 
         Returns:
             [B, frames, dim]; [B, frames, feature_dim] for [B, T].
 
         Raises:
-            InputError: too few channels, samples that are not finite, or less audio than one frame.
+            InputError: there are too few channels, samples are not finite, or the audio is shorter than one frame.
         """
         if mixture.shape[-2] < self.n_channels and mixture.dim() == 3:
             raise InputError("mixture", f"{mixture.shape[-2]} channels", f"at least {self.n_channels} for this encoder")
         if mixture.dim() == 3:
             mixture = mixture[:, : self.n_channels]
-        # One pass: a sum is finite only if its terms are (float32 samples do not overflow it).
+        # One pass suffices: a sum is finite only if its terms are (float32 samples do not overflow it).
         if not torch.isfinite(mixture.detach().sum()):
             raise InputError("mixture", "NaN or infinite samples", "finite ones")
         features = self.encode(mixture.flatten(0, -2))

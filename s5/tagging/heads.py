@@ -1,8 +1,8 @@
-"""Classification heads over an encoder's feature sequence and the embeddings of auxiliary features.
+"""Classifies an encoder's feature sequence, together with embeddings of auxiliary features.
 
-Every head is called with the features [B, frames, feature_dim] and, where there are auxiliary features, with their
-embeddings [B, auxiliary_dim], which already are averages over time. Track-based heads give logits [B, K, C + 1] (one
-softmax a track, silence last), multi-hot heads [B, C] (one sigmoid a class).
+The input of a head is the features [B, frames, feature_dim] and, with auxiliary features, their embeddings
+[B, auxiliary_dim], which are averages over time. Track-based heads return logits [B, K, C + 1] (one softmax per track,
+silence last), multi-hot heads [B, C] (one sigmoid per class).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 
 class Head(nn.Module):
-    """What all heads have in common.
+    """Base class of all heads.
 
     Args:
         feature_dim: width of the encoder's features.
-        n_slots: tracks K.
-        n_classes: classes a track, silence included (C + 1).
-        auxiliary_dim: width of the auxiliary features' embeddings, 0 without.
+        n_slots: number of tracks K; unused in multi-hot heads.
+        n_classes: number of classes per track with silence, C + 1; multi-hot heads have no output for silence.
+        auxiliary_dim: width of the auxiliary features' embeddings, which are appended to the average over time.
     """
 
     multi_hot = False
-    """Whether the output is one sigmoid a class instead of one softmax a track."""
+    """Whether the output is one sigmoid per class instead of one softmax per track."""
     official_names: dict[str, str] = {}
-    """Prefixes of the official checkpoints, and ours."""
+    """Prefixes of keys in official checkpoints, and those here."""
 
     def __init__(self, feature_dim: int, n_slots: int, n_classes: int, auxiliary_dim: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Head(nn.Module):
 
 
 class _Tracks(Head):
-    """The end of track-based heads: a shared projection of one vector an item, then one MLP a track."""
+    """Last layers of track-based heads: a shared projection of one vector per item, then one MLP per track."""
 
     def _add_tracks(self, dim: int, track_dim: int, hidden_dim: int) -> None:
         width = track_dim * self.n_slots
@@ -57,18 +57,15 @@ class _Tracks(Head):
 
 
 class TrackHead(_Tracks):
-    """The baseline's track-based head: time average, BatchNorm without affine, a shared projection, one MLP a track.
+    """Track-based head of the baseline: time average, BatchNorm without affine, shared projection, one MLP per track.
 
-    Nguyen et al., section 3.1: several one-hot outputs instead of one multi-hot vector, so that a label can repeat.
+    Nguyen et al., section 3.1: several one-hot outputs instead of one multi-hot vector, so a label can repeat.
 
     Args:
-        feature_dim: width of the features.
-        n_slots: tracks K.
-        n_classes: classes a track, silence included (C + 1).
-        track_dim: width of the projection a track.
+        feature_dim, n_slots, n_classes, auxiliary_dim: as in :class:`Head`.
+        track_dim: width of the projection per track.
         hidden_dim: width of each track's hidden layer.
-        dropout: before the projection, in training.
-        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the average.
+        dropout: dropout before the projection in training.
     """
 
     def __init__(
@@ -93,21 +90,18 @@ class TrackHead(_Tracks):
 
 
 class BiGRUHead(_Tracks):
-    """Track-based head that reads the features in time: BatchNorm without affine, a projection, a bidirectional GRU.
+    """Track-based head with memory: BatchNorm without affine, a projection, a bidirectional GRU.
 
-    The first M2D-AT variant of Deng et al. (section 2.1: "a BiGRU-based classification head"), which gives no sizes;
-    our reading: the GRU's outputs are averaged over time and classified as in the baseline's head.
+    The first M2D-AT variant of Deng et al. (section 2.1: "a BiGRU-based classification head"). The report has no sizes.
+    Our reading: the GRU's outputs are averaged over time and classified as in the baseline's head.
 
     Args:
-        feature_dim: width of the features.
-        n_slots: tracks K.
-        n_classes: classes a track, silence included (C + 1).
+        feature_dim, n_slots, n_classes, auxiliary_dim: as in :class:`Head`.
         rnn_dim: width of the projection, and of the GRU in each direction.
-        n_layers: layers of the GRU.
-        track_dim: width of the projection a track.
+        n_layers: number of layers of the GRU.
+        track_dim: width of the projection per track.
         hidden_dim: width of each track's hidden layer.
-        dropout: before the projection and on the GRU's output, in training.
-        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the GRU's average.
+        dropout: dropout before the projection and after the GRU in training.
     """
 
     def __init__(
@@ -137,14 +131,11 @@ class BiGRUHead(_Tracks):
 
 
 class MultiHotHead(Head):
-    """The head of the 2025 baseline: time average, BatchNorm without affine, one linear layer; a sigmoid a class.
+    """Head of the 2025 baseline: time average, BatchNorm without affine, one linear layer; one sigmoid per class.
 
     Args:
-        feature_dim: width of the features.
-        n_slots: unused: the number of events is a matter of the decision.
-        n_classes: C + 1; there is no output for silence.
-        dropout: before the linear layer, in training.
-        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the average.
+        feature_dim, n_slots, n_classes, auxiliary_dim: as in :class:`Head`.
+        dropout: dropout before the linear layer in training.
     """
 
     multi_hot = True
@@ -166,17 +157,15 @@ class MultiHotHead(Head):
 
 
 class DualPathHead(Head):
-    """Park et al.'s head (section 4.1.1, Fig. 3): the encoder's embedding through a two-layer MLP, auxiliary features
-    beside it, one linear classifier. Without auxiliary features it is the report's "Baseline_retrained".
+    """Head of Park et al. (section 4.1.1, Fig. 3): a two-layer MLP, auxiliary features and one linear classifier.
+
+    Without auxiliary features it is the report's "Baseline_retrained".
 
     Args:
-        feature_dim: width of the features.
-        n_slots: tracks K.
-        n_classes: classes a track, silence included (C + 1).
-        width: of the MLP's two layers.
-        output: ``multi_hot`` (the report: C sigmoids) or ``tracks`` (K x (C + 1), so that a label can repeat).
-        dropout: before the classifier, in training.
-        auxiliary_dim: width of the auxiliary features' embeddings; they are appended to the MLP's output.
+        feature_dim, n_slots, n_classes, auxiliary_dim: as in :class:`Head`.
+        width: width of the MLP's two layers.
+        output: ``multi_hot`` (C sigmoids, as in the report) or ``tracks`` (K x (C + 1), so a label can repeat).
+        dropout: dropout before the classifier in training.
     """
 
     def __init__(
@@ -210,7 +199,7 @@ HEADS: dict[str, type[Head]] = {
     "multihot": MultiHotHead,
     "dual_path": DualPathHead,
 }
-"""Heads by the ``kind`` that a configuration uses."""
+"""Heads by the ``kind`` in configurations."""
 
 
 def _append(x: Tensor, auxiliary: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
-"""HTS-AT, CLAP's audio encoder, through ``transformers``: a Swin transformer over a folded log-mel spectrogram.
+"""Builds HTS-AT, CLAP's audio encoder, from ``transformers``: a Swin transformer over a folded log-mel spectrogram.
 
-Two releases differ in what they hear: LAION's (Wu et al., ICASSP 2023; ``laion/clap-htsat-unfused``) and Microsoft's
-(Elizalde et al.; ``CLAP_weights_2023.pth``). Sampling rate, mel settings and input length are inside the encoder.
+Two releases differ in their front ends: LAION's (Wu et al., ICASSP 2023; ``laion/clap-htsat-unfused``) and Microsoft's
+(Elizalde et al.; ``CLAP_weights_2023.pth``). The encoder itself handles sampling rate, mel settings and input length.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from s5.utils.errors import InputError, one_of
 
 @dataclass
 class FrontEnd:
-    """What a release hears: input length and mel settings."""
+    """Input length and mel settings of a release."""
 
     sampling_rate: int = 48000
-    """In Hz; the mixture is resampled to it."""
+    """Sampling rate in Hz, to which the mixture is resampled."""
     seconds: float = 10.0
-    """Length of one input."""
+    """Length of one input in seconds."""
     n_fft: int = 1024
-    """Samples of the analysis window (Hann) and of the transform."""
+    """Window (Hann) and transform length in samples."""
     hop_length: int = 480
-    """Samples from frame to frame."""
+    """Hop in samples."""
     n_mels: int = 64
-    """Mel bands (Slaney scale and normalisation)."""
+    """Number of mel bands (Slaney scale and normalisation)."""
     f_min: float = 50.0
-    """Lower edge in Hz."""
+    """Lower edge of the lowest band in Hz."""
     f_max: float = 14000.0
-    """Upper edge in Hz."""
+    """Upper edge of the highest band in Hz."""
     filter_rate: int | None = None
-    """Sampling rate that the mel filters were computed for, where it is not that of the audio."""
+    """Sampling rate of the mel filters in Hz; by default that of the audio."""
     padding: Literal["repeatpad", "repeat"] = "repeatpad"
-    """A shorter input is repeated as often as it fits and padded with zeros, or repeated until the input is full."""
+    """Treatment of a shorter input: whole repetitions and zeros, or repetition until the input is full."""
 
 
 RELEASES = {
     "laion": FrontEnd(),
-    # Microsoft's code builds HTS-AT with AudioSet's settings for 32 kHz and feeds it 44.1 kHz: its filters lie higher.
+    # Microsoft's code combines AudioSet's filters for 32 kHz with audio at 44.1 kHz, so the filters are shifted up.
     "microsoft": FrontEnd(sampling_rate=44100, seconds=7.0, hop_length=320, filter_rate=32000, padding="repeat"),
 }
 """Front ends by release."""
 
 _PATCH = 4
-"""Bands and frames of a patch, in every release."""
+"""Number of bands and frames of a patch in all releases."""
 
 
 def log_mel_of(front_end: FrontEnd) -> LogMel:
-    """Its spectrogram in dB. The filters are saved with the model, because released files bring their own."""
+    """Spectrogram of a front end in dB. The model saves the filters, because released files have their own."""
     return LogMel(
         front_end.sampling_rate,
         front_end.n_mels,
@@ -72,11 +72,11 @@ def log_mel_of(front_end: FrontEnd) -> LogMel:
 
 
 def input_windows(waveform: Tensor, front_end: FrontEnd) -> Tensor:
-    """Cuts or fills waveforms to the network's inputs; see :class:`HTSATEncoder`.
+    """Cuts waveforms into the network's inputs, or fills one; see :class:`HTSATEncoder`.
 
     Args:
         waveform: [N, T] at the front end's sampling rate, T at least 1.
-        front_end: length of an input, and how a shorter waveform fills it.
+        front_end: length of an input, and the padding of shorter waveforms.
 
     Returns:
         [N, windows, samples of an input].
@@ -87,30 +87,30 @@ def input_windows(waveform: Tensor, front_end: FrontEnd) -> Tensor:
         times = -(-size // length) if front_end.padding == "repeat" else size // length
         repeated = waveform.repeat(1, times)[:, :size]
         return nn.functional.pad(repeated, (0, size - repeated.shape[-1])).unsqueeze(1)
-    # Less than a frame too long (a rounding of lengths) is no further window.
+    # An excess of less than a frame (rounding of lengths) needs no further window.
     count = max(1, -(-(length - front_end.hop_length + 1) // size))
     starts = [round(i * (length - size) / max(1, count - 1)) for i in range(count)]
     return torch.stack([waveform[:, start : start + size] for start in starts], dim=1)
 
 
 class HTSATEncoder(Encoder):
-    """Waveform to a sequence of features, 32 an input window (312 ms each with LAION's 10 s).
+    """Encodes a waveform as a sequence of features, 32 per input window (312 ms each with LAION's 10 s).
 
-    An input shorter than a window is repeated as the release's own code does it; the features' average over time is
-    CLAP's embedding before its projection. A longer input is cut into the fewest windows that cover it, evenly spread,
-    whose features follow each other: the average over time is the windows' average.
+    A shorter input is repeated as in the release's code; the average of its features over time is CLAP's embedding
+    before the projection. A longer input is cut into the fewest evenly spread windows that cover it, and their features
+    are concatenated, so the average over time is the average of the windows.
 
     Args:
-        sampling_rate: of the mixture in Hz.
-        n_channels: channels that are encoded; see :class:`s5.tagging.encoder.Encoder`.
-        release: ``laion`` or ``microsoft``: whose front end.
+        sampling_rate: sampling rate of the mixture in Hz.
+        n_channels: number of channels to encode; see :class:`s5.tagging.encoder.Encoder`.
+        release: front end, ``laion`` or ``microsoft``.
         front_end: keys of :class:`FrontEnd` to replace, for other sizes.
-        image_size: edge of the square that the spectrogram is folded to; ``image_size / n_mels`` pieces in time.
-        dim: width of the first stage; each following one has twice the width on half the resolution.
+        image_size: edge of the square to which the spectrogram is folded, in ``image_size / n_mels`` pieces.
+        dim: width of the first stage; each further stage has twice the width and half the resolution.
         depths: Swin blocks of each stage.
         heads: attention heads of each stage.
         window_size: edge of the attention windows, in patches of 4 x 4.
-        dropout: of the residual branches' outputs in training.
+        dropout: dropout of the residual branches' outputs in training.
         weights: a folder or file with the weights of ``transformers``' ClapModel or ClapAudioModel, a file of LAION's
             or Microsoft's own code, or the name of a model on the hub (``laion/clap-htsat-unfused``).
     """
@@ -154,7 +154,7 @@ class HTSATEncoder(Encoder):
 
     @property
     def n_layers(self) -> int:
-        """Swin stages."""
+        """Number of Swin stages."""
         return len(self._stages)
 
     def top_layers(self, n: int) -> list[nn.Module]:
@@ -167,7 +167,7 @@ class HTSATEncoder(Encoder):
         return list(self.network.get_submodule("audio_encoder.layers").children())
 
     def load_weights(self) -> None:
-        """Loads ``weights``: see the class. Nothing is fetched unless they are the name of a model on the hub."""
+        """Loads ``weights``, see the class. Only a name of a model on the hub is downloaded."""
         if not self.weights:
             return
         tensors = read_tensors(_weights_file(self.weights))
@@ -177,7 +177,7 @@ class HTSATEncoder(Encoder):
                 self._replace_filters(filters)
         elif any(key.startswith("audio_model.") for key in tensors):
             tensors = {k.removeprefix("audio_model."): v for k, v in tensors.items() if k.startswith("audio_model.")}
-        # Buffers that follow from the sizes are in some files only.
+        # Only some files have the buffers that follow from the sizes.
         for key, value in self.network.named_buffers():
             if key.endswith(("relative_position_index", "num_batches_tracked")):
                 tensors.setdefault(key, value)
@@ -203,7 +203,7 @@ class HTSATEncoder(Encoder):
         return maps.mean(2).mT.unflatten(0, (len(waveform), -1)).flatten(1, 2)
 
     def resample(self, waveform: Tensor) -> Tensor:
-        """[N, T] at the mixture's sampling rate -> float32 at the front end's (windowed sinc)."""
+        """Resamples [N, T] from the mixture's rate to the front end's, as float32 (windowed sinc)."""
         if self.sampling_rate == self.front_end.sampling_rate:
             return waveform.float()
         from torchaudio.functional import resample
@@ -219,14 +219,14 @@ class HTSATEncoder(Encoder):
 
 
 def _keep_positions(encoder: nn.Module, tensors: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Keeps the indices of positions, which follow from the sizes: ESPnet's average of checkpoints is their sum."""
+    """Keeps the position indices, which follow from the sizes: ESPnet's average of checkpoints sums integers."""
     for key, value in encoder.named_buffers():
         if key.endswith("relative_position_index") and prefix + key in tensors:
             tensors[prefix + key] = value
 
 
 def _clap_audio_model(**sizes: Any) -> nn.Module:
-    """``transformers``' ClapAudioModel with random weights. The library is imported here: it takes seconds."""
+    """Builds a ClapAudioModel of ``transformers``, whose import takes seconds, with random weights."""
     from transformers import ClapAudioConfig, ClapAudioModel
 
     return ClapAudioModel(ClapAudioConfig(enable_fusion=False, **sizes))
@@ -235,7 +235,7 @@ def _clap_audio_model(**sizes: Any) -> nn.Module:
 def _check_sizes(
     front_end: FrontEnd, image_size: int, dim: int, depths: Sequence[int], heads: Sequence[int], window_size: int
 ) -> None:
-    """Refuses sizes that do not fit each other."""
+    """Checks that sizes fit each other. Raises InputError."""
     n_mels, stages = front_end.n_mels, len(depths)
     frames = round(front_end.seconds * front_end.sampling_rate) // front_end.hop_length + 1
     shrink = _PATCH * 2 ** (stages - 1)
@@ -255,7 +255,7 @@ def _check_sizes(
 
 
 def _weights_file(weights: str) -> Path:
-    """The file of weights that a path or the name of a model on the hub means."""
+    """Finds the weights file of a path or of a model on the hub."""
     path = resolve(weights)
     names = ("model.safetensors", "pytorch_model.bin")
     if path.is_dir():
@@ -268,17 +268,16 @@ def _weights_file(weights: str) -> Path:
 
 
 def _from_hub(name: str, files: Sequence[str]) -> Path:
-    """Downloads the first of ``files`` that a model on the hub has, or takes it from the hub's local cache."""
+    """Downloads the first of ``files`` that a model on the hub has, or finds it in the hub's cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    why = ""
     for file in files:
         try:
             return Path(hf_hub_download(name, file))
-        except EntryNotFoundError as e:
-            reason: Exception = e
         except Exception as e:
-            reason = e
-            break
-    why = f"{type(reason).__name__}: {reason}".split("\n")[0]
+            why = f"{type(e).__name__}: {e}".split("\n")[0]
+            if not isinstance(e, EntryNotFoundError):
+                break
     raise InputError(f"weights: {name}", f"no such path, and none from the hub ({why})", "a file, a folder or a model")

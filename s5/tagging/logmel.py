@@ -1,4 +1,4 @@
-"""The log-mel spectrogram: what encoders see of a waveform, and what figures show of it."""
+"""Computes log-mel spectrograms for encoders and figures."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class LogMel(nn.Module):
     Hann windows, centred on their frames (reflected edges); Slaney's mel scale, areas of one; power 2.
 
     Args:
-        sampling_rate: in Hz.
-        n_mels: mel bands.
-        n_fft: samples of the window and of the transform; None: 25 ms.
-        hop_length: samples from frame to frame; None: 10 ms.
+        sampling_rate: sampling rate in Hz.
+        n_mels: number of mel bands.
+        n_fft: window and transform length in samples; None: 25 ms.
+        hop_length: hop in samples; None: 10 ms.
         f_min: lower edge of the lowest band in Hz.
-        f_max: upper edge of the highest band; None: half the sampling rate.
-        filter_rate: sampling rate that the filters are computed for, where it is not that of the audio.
-        decibel: ``10 log10(max(power, 1e-10))``; otherwise the natural logarithm of power + float32's epsilon.
-        save_filters: keep the filters in the state dict, for models whose checkpoints bring their own.
+        f_max: upper edge of the highest band in Hz; None: half the sampling rate.
+        filter_rate: sampling rate of the filters in Hz; None: that of the audio.
+        decibel: return ``10 log10(max(power, 1e-10))`` instead of the natural logarithm of power + float32's epsilon.
+        save_filters: keep the filters in the state dict, for models whose checkpoints have their own.
     """
 
     filters: Tensor
@@ -49,7 +49,7 @@ class LogMel(nn.Module):
         self.hop_length = hop_length or round(0.01 * sampling_rate)
         self.decibel = decibel
         rate, f_max = filter_rate or sampling_rate, f_max or sampling_rate / 2
-        with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
+        with torch.device("cpu"):  # even if the model is built on the meta device to check its configuration
             filters = melscale_fbanks(
                 self.n_fft // 2 + 1, f_min, f_max, n_mels, rate, norm="slaney", mel_scale="slaney"
             )
@@ -78,11 +78,11 @@ def mel_level(waveform: np.ndarray, fs: int, n_mels: int) -> tuple[np.ndarray, n
 
     Args:
         waveform: [T].
-        fs: its sampling rate in Hz.
-        n_mels: mel bands.
+        fs: sampling rate in Hz.
+        n_mels: number of mel bands.
 
     Returns:
-        In dB relative to the loudest [n_mels, frames], and the centre frequency of each band in Hz [n_mels].
+        Level in dB relative to the greatest [n_mels, frames], and the centre frequencies of the bands in Hz [n_mels].
     """
     log_mel = LogMel(fs, n_mels)
     level = 10 / math.log(10) * log_mel(torch.from_numpy(np.asarray(waveform, np.float32))[None])[0].numpy()

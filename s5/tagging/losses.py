@@ -1,4 +1,4 @@
-"""Losses of the tagging models: permutation-invariant cross entropy (track-based) and multi-hot cross entropy."""
+"""Computes the losses of taggers: permutation-invariant cross entropy (tracks) and binary cross entropy (multi-hot)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ def pit_cross_entropy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy under the best assignment of tracks to labels (CA-PI-SDR, section 3.1; PIT).
 
+        L = min_p sum_k -log softmax(logits_p(k))[label_k] / K, over all permutations p
+
     Args:
-        logits: one row of class scores a track [batch, K, C + 1], silence last.
+        logits: one row of class scores per track [batch, K, C + 1], silence last.
         label_index: class index of each slot [batch, K], C for silence; in any order.
         class_weight: weight of each class [C + 1]; an item's loss is then the weighted mean over its slots.
 
@@ -47,7 +49,9 @@ def pit_cross_entropy(
 
 
 def multi_hot_bce(logits: torch.Tensor, label_index: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy of a multi-hot tagger (2025: distinct labels, a sigmoid a class).
+    """Binary cross entropy of a multi-hot tagger (2025: distinct labels, one sigmoid per class).
+
+        L = -sum_c (y_c log sigmoid(z_c) + (1 - y_c) log(1 - sigmoid(z_c))) / C
 
     Args:
         logits: class scores before the sigmoid [batch, C].

@@ -1,7 +1,7 @@
-"""M2D encoder: a vision transformer over patches of a log-mel spectrogram, as the official baselines use it.
+"""Builds the M2D encoder of the official baselines: a vision transformer over patches of a log-mel spectrogram.
 
-With the default arguments it is the backbone of ``m2d_as_vit_base-80x1001p16x16p32k``: same parameters, same features.
-Smaller sizes are built from random weights.
+The default arguments build the backbone of ``m2d_as_vit_base-80x1001p16x16p32k``: same parameters, same features.
+Smaller sizes start from random weights.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from s5.utils.config import check_arguments, resolve
 from s5.utils.errors import InputError
 
 _RELEASE_PREFIX = "module.ar.runtime.backbone."
-"""Of the encoder's keys in files that M2D's fine-tuning saved."""
+"""Prefix of the encoder's keys in files of M2D's fine-tuning."""
 
 
 class ReleaseSizes(NamedTuple):
-    """What the name of an M2D release says."""
+    """Sizes in the name of an M2D release."""
 
     input_size: tuple[int, int]
     patch_size: tuple[int, int]
@@ -35,7 +35,7 @@ class ReleaseSizes(NamedTuple):
 
 
 def release_sizes(path: str | Path) -> ReleaseSizes | None:
-    """Sizes from the name of a release's folder, or else of its file; None if neither tells.
+    """Reads the sizes in the name of a release's folder or file; None if neither has them.
 
     Example:
         >>> release_sizes("m2d_as_vit_base-80x1001p16x16p32k-240413_AS-FT_enconly/weights_ep69it3124-0.47998.pth")
@@ -51,7 +51,7 @@ def release_sizes(path: str | Path) -> ReleaseSizes | None:
 
 
 class _PatchEmbedding(nn.Module):
-    """[B, planes, n_mels, frames] -> [B, dim, rows, steps]: a projection a patch, after convolutions if asked for."""
+    """Projects each patch after optional convolutions: [B, planes, n_mels, frames] -> [B, dim, rows, steps]."""
 
     def __init__(self, planes: int, dim: int, patch_size: tuple[int, int], stem: Sequence[int]) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(planes, dim, kernel_size=size, stride=size)
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(self.stem):  # a quarter less time for a training step
+        if len(self.stem):  # saves a quarter of a training step's time
             x = x.contiguous(memory_format=torch.channels_last)
         return self.proj(self.stem(x))
 
@@ -113,27 +113,27 @@ class Block(nn.Module):
 
 
 class M2DEncoder(Encoder):
-    """Waveform to a sequence of features, one a patch column (160 ms with 16-frame patches).
+    """Encodes a waveform as a sequence of features, one per patch column (160 ms with 16-frame patches).
 
-    Inputs longer than a window are encoded window by window, a last one of less than a patch is dropped; shorter inputs
-    take the first columns of the position embedding.
+    Inputs longer than a window are encoded window by window; a last window shorter than a patch is dropped. Shorter
+    inputs use the first columns of the position embedding.
 
     Args:
-        sampling_rate: in Hz, of the mixture and of the encoder; by default what the name of ``weights`` says, or 32000.
-        input_size: (mel bands, frames) of one window; by default what the name of ``weights`` says, or (80, 1001).
-        patch_size: (mel bands, frames) of one patch; by default what the name of ``weights`` says, or (16, 16).
+        sampling_rate: sampling rate of mixture and encoder in Hz; by default that in the name of ``weights``, or 32000.
+        input_size: (mel bands, frames) of one window; by default that in the name of ``weights``, or (80, 1001).
+        patch_size: (mel bands, frames) of one patch; by default that in the name of ``weights``, or (16, 16).
         dim: width of the transformer.
         depth: number of blocks.
-        heads: attention heads.
-        norm_stats: mean and standard deviation of the log-mel values; a loaded checkpoint brings its own.
-        dropout: of the residual branches in training.
-        contrast: adds a second input plane, each band less its mean over time: what stands out of a steady background.
-            For small encoders that learn from few recordings; the released weights know nothing of it.
+        heads: number of attention heads.
+        norm_stats: mean and standard deviation of the log-mel values; checkpoints have their own.
+        dropout: dropout of the residual branches in training.
+        contrast: add a second input plane, each band minus its mean over time, which shows events over a steady
+            background. Use it for small encoders with few recordings; the released weights do not have it.
         stem: widths of 3x3 convolutions with stride 2, batch norm and ReLU before the patches' projection (Xiao et al.,
-            NeurIPS 2021: early convolutions make a transformer learn sooner). None in the released weights.
+            NeurIPS 2021: early convolutions make a transformer learn sooner). The released weights have none.
         augment: arguments of :class:`s5.tagging.augment.LogMelAugment`; by default none.
-        n_channels: channels that are encoded; see :class:`s5.tagging.encoder.Encoder`.
-        weights: a file of the M2D release, e.g.
+        n_channels: number of channels to encode; see :class:`s5.tagging.encoder.Encoder`.
+        weights: file of the M2D release, e.g.
             ``m2d_as_vit_base-80x1001p16x16p32k-240413_AS-FT_enconly/weights_ep69it3124-0.47998.pth``.
     """
 
@@ -177,18 +177,18 @@ class M2DEncoder(Encoder):
 
     @property
     def n_layers(self) -> int:
-        """Transformer blocks."""
+        """Number of transformer blocks."""
         return len(self.blocks)
 
     def top_layers(self, n: int) -> list[nn.Module]:
-        """The last ``n`` blocks and the final norm, as the official fine-tuning ``<n>_blocks``."""
+        """The last ``n`` blocks and the final norm, as in the official fine-tuning ``<n>_blocks``."""
         self._check_layers(n)
         return [*self.blocks[len(self.blocks) - n :], self.norm]
 
     def load_weights(self) -> None:
-        """Loads ``weights``: encoder-only files of the M2D release, or fine-tuned ones with a head, which is left out.
+        """Loads ``weights``: encoder-only files of the M2D release, or fine-tuned ones, whose head is dropped.
 
-        ``norm_stats`` come from the file; files of 2022 lack them and keep those given.
+        ``norm_stats`` come from the file, or from the argument for files of 2022, which lack them.
         """
         if self.weights:
             tensors = read_tensors(resolve(self.weights))
@@ -203,12 +203,12 @@ class M2DEncoder(Encoder):
             waveform: [N, T] at the encoder's sampling rate.
 
         Returns:
-            [N, steps, rows * dim]: the patches of one time step side by side.
+            [N, steps, rows * dim]: the concatenated patches of each time step.
 
         Raises:
-            InputError: less audio than half an analysis window.
+            InputError: the audio is shorter than half an analysis window.
         """
-        shortest = self.log_mel.n_fft // 2 + 1  # what the reflected edges of the first frame need
+        shortest = self.log_mel.n_fft // 2 + 1  # for the reflected edges of the first frame
         if waveform.shape[-1] < shortest:
             raise InputError("mixture", f"{waveform.shape[-1]} samples", f"at least {shortest}")
         mel = self.augment((self.log_mel(waveform) - self.norm_stats[0]) / self.norm_stats[1], self.norm_stats[1])
@@ -217,14 +217,14 @@ class M2DEncoder(Encoder):
         width = self.patch_size[1]
         mel = F.pad(mel, (0, -mel.shape[-1] % width))
         windows = mel.split(self.window_frames, dim=-1)
-        # A last window shorter than a patch holds next to nothing (the official encoder fails on it): it is dropped.
+        # The official encoder fails on a last window shorter than a patch; it holds almost nothing and is dropped.
         features = [self._encode(window) for window in windows if window.shape[-1] >= width]
         return torch.cat(features, dim=1) if len(features) > 1 else features[0]
 
     def _encode(self, mel: Tensor) -> Tensor:
         """[B, planes, n_mels, frames] of at most one window -> [B, steps, rows * dim]."""
         width = self.patch_size[1]
-        x = self.patch_embed(mel[..., : mel.shape[-1] // width * width])  # a stem's padding would add a patch
+        x = self.patch_embed(mel[..., : mel.shape[-1] // width * width])  # the stem's padding would add a patch
         steps = x.shape[-1]
         position = self.pos_embed[:, 1:].unflatten(1, (self.rows, -1))[:, :, :steps].flatten(1, 2)
         x = x.flatten(2).mT + position

@@ -1,4 +1,4 @@
-"""Taggers: an encoder, auxiliary features and a head, combined by name; what is frozen stays frozen."""
+"""Builds taggers from an encoder, auxiliary features and a head by name, and keeps frozen parts frozen."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from s5.utils.config import build
 from s5.utils.errors import InputError, one_of
 
 ENCODERS = {"m2d": "s5.tagging.m2d.M2DEncoder", "htsat": "s5.tagging.htsat.HTSATEncoder"}
-"""Encoders by the ``kind`` that a configuration uses; imported on use, because their libraries take seconds."""
+"""Encoders by the ``kind`` in configurations; imported on use, because their libraries take seconds."""
 
 M = TypeVar("M", bound=nn.Module)
 
 
 class Tagger(nn.Module):
-    """A tagger put together from parts, each ``{kind: name, argument: value, ...}``.
+    """Tagger of configured parts, each ``{kind: name, argument: value, ...}``.
 
     Args:
         n_labels: number of labels C (without silence).
-        n_slots: K, tracks.
+        n_slots: K, number of tracks.
         encoder: a kind of :data:`ENCODERS` and its arguments.
-        features: kinds of :data:`s5.tagging.features.FEATURES` and their arguments: auxiliary features of the reference
-            channel. By default none.
+        features: kinds of :data:`s5.tagging.features.FEATURES` with their arguments, auxiliary features of the
+            reference channel; by default none.
         head: a kind of :data:`s5.tagging.heads.HEADS` and its arguments.
         trainable: ``head`` (with the auxiliary features' networks), ``<n>_blocks`` (also the encoder's last n layers
-            and what follows them), or ``all``. What is not trained gets no gradient, keeps no graph, and its dropout
-            and batch statistics stay as in evaluation.
+            and the modules after them), or ``all``. Frozen parts have no gradient and no graph, and their dropout and
+            batch statistics stay in evaluation mode.
 
     Raises:
-        InputError: an unknown kind or argument; in the forward pass, a mixture that the encoder refuses.
+        InputError: an unknown kind or argument; in the forward pass, a mixture that does not fit the encoder.
     """
 
     def __init__(
@@ -66,29 +66,22 @@ class Tagger(nn.Module):
             n_classes=n_labels + 1,
             auxiliary_dim=sum(feature.width for feature in self.features),
         )
-        # By name: a module may be exchanged for another of its kind (batch norms that several processes share).
+        # Names survive the exchange of modules (batch norms that several processes share).
         names = {module: name for name, module in self.encoder.named_modules()}
         self._frozen = {names[module] for module in freeze_encoder(self.encoder, trainable)}
 
     @property
     def multi_hot(self) -> bool:
-        """Whether the output is one sigmoid a class [B, C] instead of one softmax a track [B, K, C + 1]."""
+        """Whether the output is one sigmoid per class [B, C] instead of one softmax per track [B, K, C + 1]."""
         return self.head.multi_hot
 
     @property
     def official_names(self) -> dict[str, str]:
-        """Prefixes of the official checkpoints, and ours."""
+        """Prefixes of keys in official checkpoints, and those here."""
         return {"m2d.backbone.": "encoder.", "backbone.": "encoder.", **self.head.official_names}
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """Tags.
-
-        Args:
-            mixture: [B, M, T] waveforms, M at least as many channels as the encoder takes.
-
-        Returns:
-            logits [B, K, C + 1], class C is silence; of a multi-hot head [B, C].
-        """
+        """Waveforms [B, M, T] -> logits [B, K, C + 1], silence last; of a multi-hot head [B, C]."""
         whole = "" in self._frozen
         with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
             features = self.encoder(mixture)
@@ -111,9 +104,9 @@ class M2DTagger(Tagger):
 
     Args:
         n_labels: number of labels C (without silence).
-        n_slots: K, tracks.
-        n_channels: channels that enter the encoder: 1 takes the mixture's reference channel (channel 0), more take that
-            many channels as a batch and concatenate their features.
+        n_slots: K, number of tracks.
+        n_channels: number of channels to encode: 1 for the reference channel (channel 0); features of several channels
+            are concatenated.
         encoder: arguments of :class:`s5.tagging.m2d.M2DEncoder`.
         head: arguments of :class:`s5.tagging.heads.TrackHead`.
         trainable: see :class:`Tagger`.
@@ -141,16 +134,16 @@ class M2DTagger(Tagger):
 
 
 def freeze_encoder(encoder: Encoder, trainable: str) -> list[nn.Module]:
-    """Clears requires_grad of what is not trained, and returns the modules that have to stay in evaluation.
+    """Clears ``requires_grad`` of frozen parameters, and returns the modules that must stay in evaluation mode.
 
-    Augmentation is no part of what is trained: it follows the tagger's own mode.
+    Augmentation follows the tagger's own mode.
 
     Args:
         encoder: changed in place.
         trainable: ``head``, ``<n>_blocks`` or ``all``.
 
     Raises:
-        InputError: another word, or more blocks than the encoder has.
+        InputError: another value, or more blocks than the encoder has.
     """
     if trainable == "all":
         return []
@@ -172,7 +165,7 @@ def _build_encoder(conf: Mapping[str, Any]) -> Encoder:
 
 
 def _build(table: Mapping[str, type[M]], conf: Mapping[str, Any], where: str, **given: Any) -> M:
-    """The module that ``{kind: name, argument: value, ...}`` describes; ``given`` are arguments that no YAML sets."""
+    """Builds the module of ``{kind: name, argument: value, ...}``; ``given`` are arguments outside the YAML."""
     kind = _kind(table, conf, where)
     arguments = {key: value for key, value in conf.items() if key != "kind"}
     return build(table[kind], arguments, where, **given)
@@ -186,4 +179,4 @@ def _kind(table: Mapping[str, Any], conf: Mapping[str, Any], where: str) -> str:
 
 
 TAGGERS: dict[str, type[Tagger]] = {"m2d": M2DTagger, "tagger": Tagger}
-"""Taggers by the name that ``network`` takes."""
+"""Taggers by the name under ``network``."""

@@ -13,14 +13,16 @@ import yaml
 
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
+from s5.system.derived import with_derived
 from s5.system.origins import describe, write_origins
+from s5.system.sizes import Keys, resolve_training
 from s5.tasks.distributed import ProcessGroup, remove_stale_inits, report_lost_workers, slurm_init_method
 from s5.tasks.espnet_patches import import_without_transformers, load_only_weights
 from s5.tasks.init_checks import check_start
 from s5.tasks.logging.boards import check_wandb
 from s5.tasks.preemption import handle_signals
 from s5.tasks.resolved import Phase, check_goes_on, check_same, phase_of, resolved, start_options, write_resolved
-from s5.utils.config import check_arguments, load_inherited, load_yaml, origins, parse
+from s5.utils.config import check_arguments, load_yaml, parse
 from s5.utils.errors import InputError, one_of
 from s5.utils.files import write_text
 
@@ -83,12 +85,12 @@ def train(
         output_dir: folder of the experiment. InputError if it holds a model of another training.
         phase: the training of a system; by default the YAML alone describes it.
     """
-    keys = load_inherited(config_path) if phase is None else phase.config
-    files = origins(config_path) if phase is None else phase.origins
     for data in (train_data, valid_data):
         if not Path(data).is_dir():
             raise InputError(data, "no such folder", "a data directory (stages 1 and 2)")
     sampler = _sampler(train_data)
+    found = resolve_training([str(config_path)]) if phase is None else Keys(phase.config, phase.origins)
+    keys, files = with_derived(found, train_data)
     labels = sampler.labels if isinstance(sampler.labels, list) else list(LabelSet.load(sampler.labels).names)
     config = {**keys, "labels": labels, "n_slots": sampler.n_slots, "sampling_rate": sampler.sampling_rate}
     config |= {"train_data": str(train_data), "valid_data": str(valid_data), "output_dir": str(output_dir)}

@@ -17,7 +17,7 @@ import yaml
 
 from s5.data import data_content
 from s5.system.config import SystemConfig
-from s5.system.sizes import split_size, training_keys, training_origins
+from s5.system.sizes import resolve_training, split_size
 from s5.system.trained import best_checkpoint
 from s5.utils.config import load_yaml, merge, parse_value
 from s5.utils.errors import InputError, one_of
@@ -76,8 +76,7 @@ def phase_of(system: str | Path, name: str, phase: str) -> Phase:
     return Phase(
         kind,
         phases[phase],
-        training_keys(files, size),
-        training_origins(files, size),
+        *resolve_training(files, size),
         model.folder(phase),
         model.folder(before) if before else None,
         model.checkpoint,

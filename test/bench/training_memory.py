@@ -26,8 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s5.labels import DCASE_LABELS
 from s5.separation import SEPARATORS
+from s5.system.derived import derived_sizes
 from s5.tagging import TAGGERS
-from s5.utils.config import load_inherited, load_yaml
+from s5.utils.config import load_inherited, load_yaml, merge
 
 N_LABELS, N_SLOTS = len(DCASE_LABELS), 3
 
@@ -161,6 +162,7 @@ def main() -> None:
     print(f"|{' --- |' * len(head)}")
     for path in args.configs:
         conf = load_inherited(path)
+        conf = merge(conf, derived_sizes(conf, args.sampling_rate, args.duration))
         network = build(conf)
         n_queries = 1 if conf.get("queries") == "one" else N_SLOTS
         scene = kept_bytes(network, samples, args.channels, n_queries)

@@ -17,7 +17,7 @@ from s5.utils.errors import InputError
 def shown(capsys, monkeypatch):
     def of(*arguments):
         monkeypatch.chdir(ROOT)
-        main(["--system", *arguments])
+        main(["--train", "none", "--system", *arguments])
         return capsys.readouterr().out
 
     return of

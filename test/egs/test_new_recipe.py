@@ -12,6 +12,7 @@ import soundfile
 import yaml
 
 from s5.data import DataDir, audio_info
+from s5.system.derived import derived_sizes
 from s5.utils.config import ROOT, load_inherited
 
 FS, CHANNELS, LABELS = 24000, 2, ("Bell", "Dog", "Voice")
@@ -92,9 +93,9 @@ def test_every_value_comes_from_the_options(repository):
         assert scenes["n_events"] == [1, 4] and scenes["max_event_duration"] == 2.5
         assert scenes["max_event_overlap"] == 4 and "max_same_class" not in scenes
     tagger, separator = (load_inherited(conf / f"tuning/{name}.yaml") for name in ("tagger", "separator"))
-    assert tagger["network_conf"]["encoder"]["input_size"] == [80, 251]
-    assert tagger["network_conf"]["encoder"]["sampling_rate"] == 8000
-    assert (separator["network_conf"]["n_fft"], separator["network_conf"]["hop_length"]) == (256, 128)
+    sizes = [derived_sizes(keys, 8000, 2.5)["network_conf"] for keys in (tagger, separator)]
+    assert sizes[0] == {"encoder": {"sampling_rate": 8000, "input_size": [80, 251]}}
+    assert sizes[1] == {"n_fft": 256, "hop_length": 128}
     assert separator["network_conf"]["intensity"] is True and separator["scene_conf"]["n_events"] == [1, 4]
     assert (conf / "labels.txt").read_text() == "A\nB\n"
 

@@ -32,7 +32,7 @@ def test_levels_are_of_the_mean_square_in_db():
 
 def test_multi_hot_taggers_have_no_silence_to_gate_by():
     assert gate(GateConfig(margin=30), None, LEVELS, -18.0).tolist() == [True, True, False]
-    with pytest.raises(InputError, match="know no silence"):
+    with pytest.raises(InputError, match="have no silence posterior"):
         gate(GateConfig(silence=0.5), None, LEVELS, -18.0)
 
 

@@ -6,7 +6,7 @@ Classes 0 to 3; a separated source is a waveform of constant value: the class th
 import numpy as np
 import pytest
 
-from s5.fusion import CandidateConfig, RefineConfig, refine
+from s5.fusion import CandidateConfig, RefineConfig, refinement
 from s5.utils.errors import InputError
 
 SILENCE = 4
@@ -34,7 +34,13 @@ class World:
 def run(world, labels, scores, **config):
     distinct = config.pop("distinct", False)
     scores = np.array([*scores, 0.0])
-    return refine(labels, scores, world.separate, world.rescore, RefineConfig(**config), K, distinct)
+    steps, answer = refinement(labels, scores, RefineConfig(**config), K, distinct), None
+    while True:
+        try:
+            request = steps.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = world.separate(request) if isinstance(request, tuple) else world.rescore(request)
 
 
 FLAT = [0.6, 0.5, 0.4, 0.3]

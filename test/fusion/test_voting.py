@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from s5.fusion import VoteConfig, align_slots, average, class_scores, decide, vote
+from s5.fusion import VoteConfig, align_all, align_slots, average, class_scores, decide, vote
 from s5.utils.errors import InputError
 
 A, B, SILENCE = 0, 1, 2
@@ -25,9 +25,9 @@ def test_points_follow_equation_1():
 def test_slots_in_another_order_vote_together_only_when_aligned():
     first = posterior([0.9, 0.05, 0.05], [0.05, 0.9, 0.05])
     weights = [0.4, 0.6]
-    assert vote([first, first[::-1]], weights)[0].tolist() == [A, B]
-    assert vote([first, first[::-1]], weights, align=False)[0].tolist() == [B, A]
-    shares = vote([first, first[::-1]], weights)[1]
+    labels, shares = vote(align_all([first, first[::-1]]), weights)
+    assert labels.tolist() == [A, B]
+    assert vote([first, first[::-1]], weights)[0].tolist() == [B, A]
     np.testing.assert_allclose(shares, 1)
 
 
@@ -38,11 +38,11 @@ def test_the_yaml_can_ask_for_the_literal_reading():
         assert decide([first, first[::-1]], [0.4, 0.6], config, 2, 2).index.tolist() == expected
 
 
-def test_repeated_labels_survive_and_active_slots_come_first():
+def test_repeated_labels_survive_and_silent_slots_are_left_out():
     one = posterior([0.1, 0.1, 0.8], [0.7, 0.2, 0.1], [0.6, 0.3, 0.1])
     for found in (vote([one], [1.0]), average([one], [1.0])):
-        assert found[0].tolist() == [A, A, SILENCE]
-        np.testing.assert_allclose(found[1], [0.7, 0.6, 0.8], rtol=1e-6)
+        assert found[0].tolist() == [SILENCE, A, A]
+        np.testing.assert_allclose(found[1], [0.8, 0.7, 0.6], rtol=1e-6)
     decision = decide([one, one[[1, 2, 0]]], [1, 1], VoteConfig(), 2, 3)
     assert decision.index.tolist() == [A, A]
     np.testing.assert_allclose(decision.silence, [[0.1, 0.1], [0.1, 0.1]], rtol=1e-6)
@@ -72,7 +72,7 @@ def test_ties_go_to_the_lower_index_so_silence_wins_none():
 def test_a_slot_without_any_point_is_silent():
     empty = posterior([0.0, 0.0, 0.0], [0.6, 0.3, 0.1])
     for found in (vote([empty, empty], [1, 1]), average([empty, empty], [1, 1])):
-        assert found[0].tolist() == [A, SILENCE] and found[1][1] == 0
+        assert found[0].tolist() == [SILENCE, A] and found[1][0] == 0
     only_silent = posterior([0.1, 0.1, 0.8], [0.0, 0.1, 0.9])
     assert decide([only_silent], [1], VoteConfig(), 2, 2).index.tolist() == []
 

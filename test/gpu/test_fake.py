@@ -42,7 +42,7 @@ HTSAT = {
     **{"sampling_rate": 8000},
     "front_end": {"sampling_rate": 8000, "seconds": 2, "hop_length": 64, "n_mels": 16, "n_fft": 256, "f_max": 4000},
 }
-AUGMENT = {"filter_db": 6.0, "mel_shift": 2, "freq_mask": 4, "time_mask": 8}
+AUGMENT = {"filter_db": 6.0, "mel_shift": 2}
 TRACK = {"kind": "track", "track_dim": 8, "hidden_dim": 8}
 BOTH = [{"kind": "rolloff", "width": 8}, {"kind": "chroma", "width": 8}]
 TAGGING = {

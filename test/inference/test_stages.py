@@ -256,7 +256,7 @@ def test_wrong_rate_and_missing_stages_are_named(system, data, tmp_path):
         ("labels", b"\xff\xfe", "labels: found no text in UTF-8"),
         ("probabilities", b"{utt} loud\n", "{utt}: found loud, expected a probability from 0 to 1"),
         ("probabilities", b"{utt} nan\n", "{utt}: found nan, expected a probability from 0 to 1"),
-        ("probabilities", b"{utt} 0.5 0.5\n", "{utt}: found 2 probabilities, expected 1, one a label"),
+        ("probabilities", b"{utt} 0.5 0.5\n", "{utt}: found 2 probabilities, expected 1, one per label"),
         ("probabilities", b"other 0.5\n", "probabilities: found no {utt}, expected all utterances of the data set"),
         ("separated/separator/{utt}.npy", b"", "{utt}.npy: found nothing that can be read"),
         (
@@ -271,14 +271,14 @@ def test_a_results_folder_that_is_damaged_is_named(system, data, tmp_path, file,
     stages.copy_oracle_labels(data, tmp_path)
     (tmp_path / "labels").write_text(f"{utt} Speech\n")
     (tmp_path / "probabilities").write_text(f"{utt} 1.000000\n")
-    stages.separate(system, data, tmp_path, [utt])
+    stages.separate(system, dataclasses.replace(data, utts=[utt]), tmp_path)
     path = tmp_path / file.replace("{utt}", utt)
     if content is None:
         np.save(path, np.zeros((3, 7), np.float32))
     else:
         path.write_bytes(content.replace(b"{utt}", utt.encode()))
     with pytest.raises(InputError, match=message.replace("{utt}", utt)) as error:
-        stages.fuse(system, data, tmp_path, [utt])
+        stages.fuse(system, dataclasses.replace(data, utts=[utt]), tmp_path)
     assert "\n" not in str(error.value) and not (tmp_path / "estimates").exists()
 
 

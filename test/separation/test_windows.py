@@ -229,7 +229,7 @@ def test_bad_input_is_named(tmp_path):
         list(separate_windows([noise(1, 200)], each(lambda x: (["Cough"], x)), 100, 60))
     with pytest.raises(InputError, match="found no sample"):
         list(separate_windows([], two_speakers, 100, 20))
-    with pytest.raises(InputError, match="a waveform of 100 samples a label"):
+    with pytest.raises(InputError, match="a waveform of 100 samples per label"):
         list(separate_windows([noise(1, 200)], each(lambda x: (["Cough"], x[:, 1:])), 100, 20))
     x = noise(1, 2000)
     x[0, 1500] = np.nan

@@ -8,7 +8,7 @@ import pytest
 from s5 import DecodeConfig, S5System
 from s5.bin.command import add_decoding, decode_config
 from s5.system.config import SystemConfig
-from s5.system.sizes import system_origins
+from s5.system.sizes import resolve_system
 from s5.utils.errors import InputError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def test_a_system_says_its_precision_and_older_ones_are_read(tmp_path):
         path.write_text(SYSTEM + line)
         assert SystemConfig.load(path).precision == precision
         assert S5System.from_yaml(path).precision == precision
-        assert ("precision" in system_origins(path)) == bool(line)
+        assert ("precision" in resolve_system(path).files) == bool(line)
         for asked in ("fp32", "bf16"):
             assert S5System.from_yaml(path, decode=DecodeConfig(precision=asked)).precision == asked
 

@@ -8,8 +8,9 @@ import pytest
 
 from s5.labels import DCASE_LABELS
 from s5.system.config import SystemConfig, system_name
+from s5.system.derived import derived_sizes
 from s5.system.sizes import KINDS, split_size, training_keys, with_size
-from s5.utils.config import ROOT, load_inherited, load_yaml
+from s5.utils.config import ROOT, load_inherited, load_yaml, merge
 from s5.utils.errors import InputError
 
 SYSTEMS = ROOT / "conf/systems"
@@ -31,7 +32,10 @@ def trainings(system):
     """Keys of each training of a system by its experiment folder."""
     config, size = SystemConfig.load(system), split_size(system)[1]
     models = [*config.taggers, *config.separators]
-    return {m.folder(phase): training_keys(m.files(phase), size) for m in models for phase in m.phases()}
+    made = {m.folder(phase): training_keys(m.files(phase), size) for m in models for phase in m.phases()}
+    small = {folder: bool(re.search("tiny|smoke", folder)) for folder in made}
+    scenes = {True: (16000, 4.0), False: (32000, 10.0)}
+    return {folder: merge(keys, derived_sizes(keys, *scenes[small[folder]])) for folder, keys in made.items()}
 
 
 def said(value):

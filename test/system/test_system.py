@@ -231,7 +231,7 @@ def test_the_clap_gate_asks_one_tagger_alone(system):
     gated = loud(system, gate=GateConfig(silence=0.2, taggers=["tagger"])).finish(*finish)
     assert (gated.labels, gated.gated) == ([], 2)
     assert loud(system, gate=GateConfig(silence=0.4)).finish(*finish).labels == ["Cough", "Cough"]
-    with pytest.raises(InputError, match="key silence: found multi-hot taggers, which know no silence"):
+    with pytest.raises(InputError, match="key silence: found multi-hot taggers, which have no silence posterior"):
         loud(system, gate=GateConfig(silence=0.4)).finish(finish[0], Vote(["Speech"], [0.5]), outputs)
     given = Vote(["Cough", "Cough"], [1.0, 1.0], given=True)
     given = loud(system, gate=GateConfig(silence=0.2)).finish(finish[0], given, outputs)

@@ -12,7 +12,7 @@ STD = torch.tensor(2.0)
 
 def test_nothing_changes_outside_training():
     mel = torch.randn(2, 80, 50)
-    assert LogMelAugment(6, mel_shift=3, freq_mask=8, time_mask=9).eval()(mel, STD) is mel
+    assert LogMelAugment(6, mel_shift=3).eval()(mel, STD) is mel
 
 
 def test_the_equaliser_is_constant_in_time_smooth_and_bounded():
@@ -33,14 +33,6 @@ def test_a_shift_moves_bands_as_a_whole():
     shifts = (mel - shifted)[:, 10:70]
     assert (shifts == shifts[:, :1]).all() and set(shifts[:, 0, 0].tolist()) <= set(range(-4, 5))
     assert len(set(shifts[:, 0, 0].tolist())) > 3
-
-
-def test_masks_are_stripes_of_at_most_the_width():
-    torch.manual_seed(0)
-    mel = torch.ones(64, 80, 50)
-    masked = LogMelAugment(freq_mask=8, time_mask=5).train()(mel, STD) == 0
-    assert masked.all(2).sum(1).max() <= 16 and masked.all(1).sum(1).max() <= 10
-    assert masked.all(2).any() and masked.all(1).any()
 
 
 def test_contrast_bands_ignore_a_steady_filter():

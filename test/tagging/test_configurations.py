@@ -8,13 +8,18 @@ import torch
 
 from s5.labels import DCASE_LABELS
 from s5.system.config import SystemConfig
+from s5.system.derived import derived_sizes
 from s5.system.sizes import training_keys
 from s5.tasks.launch import _task
-from s5.utils.config import ROOT, yaml_chain
+from s5.utils.config import ROOT, merge, yaml_chain
 
 SYSTEMS = ROOT / "conf/systems"
 MINI = ("deng2026", "nguyen2026", "park2025", "taggers", "taggers_multihot")
 EIGHT = list(DCASE_LABELS[:8])
+
+
+def small(name):
+    return name.removesuffix("_ft").removesuffix("_long").endswith(("_tiny", "_smoke"))
 
 
 def taggers():
@@ -26,7 +31,8 @@ def taggers():
         for size in ("full", "mini")[: 1 + bool({path.stem, path.parent.name} & set(MINI))]:
             for model in SystemConfig.load(f"{path}:{size}").taggers:
                 found |= {model.folder(phase): training_keys(model.files(phase), size) for phase in model.phases()}
-    return found
+    scenes = {name: (16000, 4.0) if small(name) else (32000, 10.0) for name in found}
+    return {name: merge(keys, derived_sizes(keys, *scenes[name])) for name, keys in found.items()}
 
 
 TRAININGS = taggers()
@@ -36,10 +42,6 @@ NAMES = sorted(TRAININGS)
 @pytest.fixture(scope="module")
 def task():
     return _task("tagging")
-
-
-def small(name):
-    return name.removesuffix("_ft").removesuffix("_long").endswith(("_tiny", "_smoke"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""Decisions on posteriors: the rules of the 2025 and the 2026 baseline."""
+"""Decisions on multi-hot posteriors: the rules of the 2025 baseline."""
 
 import subprocess
 import sys
@@ -6,14 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from s5.tagging.decision import MultiHotDecision, decide_multihot, decide_tracks
+from s5.tagging.decision import MultiHotDecision, decide_multihot
 from s5.utils.errors import InputError
-
-
-def test_a_label_may_win_several_tracks():
-    posterior = np.array([[0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.0, 0.2, 0.8]])
-    index, probability = decide_tracks(posterior)
-    assert index.tolist() == [1, 1, 2] and probability.tolist() == [0.7, 0.8, 0.8]
 
 
 @pytest.mark.parametrize(
@@ -51,8 +45,6 @@ def test_impossible_limits_are_refused(limits):
 def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match=r"expected \[C\] or \[1, C\]"):
         decide_multihot(np.zeros((3, 19)))
-    with pytest.raises(ValueError, match=r"expected \[K, C \+ 1\]"):
-        decide_tracks(np.zeros(19))
 
 
 def test_decisions_need_no_torch():

@@ -25,7 +25,7 @@ def signals(rate):
 def test_equal_to_librosa(rate, n_fft, hop):
     """Roll-off to the bin in all but one frame of a thousand (sums in another order), chroma to 1e-5."""
     waves = signals(rate)
-    rolloff = SpectralRolloff(rate, n_fft, hop).extract(torch.from_numpy(waves)).numpy()
+    rolloff = SpectralRolloff(rate).extract(torch.from_numpy(waves)).numpy()  # 25 and 10 ms by default
     chroma = Chroma(rate, n_fft, hop).extract(torch.from_numpy(waves)).numpy()
     for wave, ours, classes in zip(waves, rolloff, chroma, strict=True):
         theirs = librosa.feature.spectral_rolloff(y=wave, sr=rate, n_fft=n_fft, hop_length=hop, roll_percent=0.85)[0]

@@ -32,6 +32,20 @@ def test_average_of_the_best_is_their_plain_mean(trained, model, figure):
     assert best_checkpoint(folder) == folder / f"valid.{figure}.ave.pth"
 
 
+def test_sizes_that_the_yaml_leaves_out_follow_from_the_scenes(recipe, tmp_path):
+    config = load_inherited("separator.yaml")
+    config["network_conf"] = {key: v for key, v in config["network_conf"].items() if key not in ("n_fft", "hop_length")}
+    (tmp_path / "separator.yaml").write_text(yaml.safe_dump(config))
+    options = ["--max_epoch", "1", "--num_scenes", "2", "--num_workers", "0"]
+    train("separation", tmp_path / "separator.yaml", "data/train", "data/valid", tmp_path / "exp", 0, options)
+    for name in ("config.yaml", "train.yaml"):
+        network = load_inherited(tmp_path / "exp" / name)["network_conf"]
+        assert (network["n_fft"], network["hop_length"]) == (256, 128)  # at 8 kHz
+    assert load_inherited(tmp_path / "exp/resolved.yaml")["config"]["network_conf"]["n_fft"] == 256
+    assert "n_fft: 256" in (tmp_path / "exp/origins.yaml").read_text()
+    load_model(tmp_path / "exp", None, "separator")
+
+
 def test_resumed_training_equals_an_uninterrupted_one(trained, recipe, tmp_path):
     run(recipe, "separator", tmp_path, "--max_epoch", "1")
     run(recipe, "separator", tmp_path)
