@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import yaml
 from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_content, write_data_dir
 from s5.data.names import source_name
 from s5.labels import LabelSet
-from s5.scene.backends import Simulated, simulator
+from s5.scene.backends import simulator
 from s5.scene.bad_audio import (
     REPORT,
     Finding,
@@ -41,8 +40,8 @@ from s5.scene.bad_audio import (
     write_report,
 )
 from s5.scene.config import SamplerConfig
-from s5.scene.formats.lists import MetadataList, load_scenes
-from s5.scene.prepare import of_sampler, of_scenes, prepare
+from s5.scene.formats.lists import load_scenes
+from s5.scene.prepare import Wanted, of_sampler, of_scenes, prepare
 from s5.scene.ready import folder_of
 from s5.scene.rendering.cpu import render
 from s5.scene.sampler import Sampler
@@ -99,67 +98,57 @@ class SamplerScenes:
     """The scenes 0 .. N-1 (of epoch 0) of a sampler, by a simulator."""
 
     sampler: Sampler
-    simulator: str = "native"
-    data: str = ""
-    """Folder of the data directories, below which material is prepared; nothing: nowhere."""
+    simulator: str
 
-    def prepare(self, mapping: Map) -> None:
-        """Writes what the scenes read in the form that they read."""
-        prepare(of_sampler(self.sampler), self.sampler.config.sampling_rate, self.data, mapping)
+    def material(self, items: Iterable[int]) -> dict[int, set[Wanted]]:
+        """What the scenes read, by their sampling rate."""
+        return {self.sampler.config.sampling_rate: set(of_sampler(self.sampler))}
 
     def __len__(self) -> int:
         return self.sampler.config.num_scenes
+
+    @property
+    def root(self) -> str:
+        """Folder that the paths in the scenes start from."""
+        return self.sampler.root
 
     @property
     def n_slots(self) -> int:
         """K."""
         return self.sampler.config.n_slots
 
-    def draw(self, item: int) -> Scene | None:
-        """The scene of an item, where the simulator can say it without rendering it."""
-        draw: Callable[[Sampler, int], Scene] | None = getattr(simulator(self.simulator), "draw_scene", None)
-        return None if draw is None else draw(self.sampler, item)
-
-    def make(self, item: int, drawn: Scene | None) -> Simulated:
-        """Simulates an item, the scene of which may have been drawn."""
-        module = simulator(self.simulator)
-        if drawn is None or not hasattr(module, "render_scene"):
-            return module.simulate_scene(self.sampler, item)
-        ready = folder_of(self.data, drawn.config.sr)
-        return Simulated(drawn, module.render_scene(drawn, self.sampler.root, ready))
+    def draw(self, item: int) -> Scene:
+        """The scene of an item."""
+        return simulator(self.simulator).draw_scene(self.sampler, item)
 
 
-@dataclass
 class ListedScenes:
-    """The scenes of a metadata list (or one scene), paths in them starting from ``root``."""
+    """The scenes of a metadata list, or one scene.
 
-    path: str
-    root: str = "."
-    num_scenes: int | None = None
-    data: str = ""
-    """Folder of the data directories."""
-    simulator: str = field(default="native", init=False)
+    Args:
+        path: of the list or the scene.
+        root: folder that the paths in the scenes start from.
+        num_scenes: the first so many; None: all.
+    """
 
-    def prepare(self, mapping: Map, items: Iterable[int]) -> None:
-        """Writes what the scenes of entries read in the form that they read."""
-        for rate, wanted in of_scenes((self.draw(item) for item in items), self.root).items():
-            prepare(wanted, rate, self.data, mapping)
+    simulator = "native"
 
-    @cached_property
-    def scenes(self) -> MetadataList | list[Scene]:
-        """Of the whole list."""
-        return load_scenes(self.path)
+    def __init__(self, path: str, root: str, num_scenes: int | None) -> None:
+        self.path, self.root = path, root
+        self.scenes = load_scenes(path)
+        self.num_scenes = len(self.scenes) if num_scenes is None else min(num_scenes, len(self.scenes))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "scenes"}
+    def material(self, items: Iterable[int]) -> dict[int, set[Wanted]]:
+        """What the scenes of some entries read, by their sampling rate."""
+        return of_scenes(map(self.draw, items), self.root)
 
     def __len__(self) -> int:
-        return len(self.scenes) if self.num_scenes is None else min(self.num_scenes, len(self.scenes))
+        return self.num_scenes
 
-    @cached_property
+    @property
     def n_slots(self) -> int:
         """Most sources of a scene; 3 at least."""
-        return max([3, *(len(self.scenes[i].fg_events) for i in range(len(self)))])
+        return max([3, *(len(self.draw(item).fg_events) for item in range(len(self)))])
 
     def draw(self, item: int) -> Scene:
         """The scene of an entry."""
@@ -168,11 +157,6 @@ class ListedScenes:
     def silent_cuts(self, item: int) -> list[Finding]:
         """Targets of an entry that would be silent."""
         return silent_cuts(self.draw(item), self.root)
-
-    def make(self, item: int, drawn: Scene | None) -> Simulated:
-        """Renders an entry."""
-        scene = drawn or self.draw(item)
-        return Simulated(scene, render(scene, self.root, ready=folder_of(self.data, scene.config.sr)))
 
 
 @dataclass
@@ -186,30 +170,25 @@ class _Work:
 
     def make(self, item: int) -> tuple[Row, Clipped]:
         """Makes one item, unless it is there and is of the same scene; its row, and what was clipped."""
-        utt, suffix = self.utts[item], self.form.suffix
-        wav, path = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
         scene = self.scenes.draw(item)
-        there = _load(path)
-        if there is not None and (scene is None or there == scene):
-            row = self._row(utt, wav, there, path)
-            if wav.exists() and all(map(os.path.exists, row.sources)):
-                return row, Clipped()
+        row = self._row(self.utts[item], scene)
+        path = Path(str(row.scene))
+        if _load(path) == scene and all(map(os.path.exists, (row.wav, *row.sources))):
+            return row, Clipped()
         path.unlink(missing_ok=True)
-        made = self.scenes.make(item, scene)
-        row = self._row(utt, wav, made.scene, path)
-        subtype, rate = SUBTYPES[self.form.subtype], made.scene.config.sr
+        ready = folder_of(self.out.parent, scene.config.sr)
+        rendered = simulator(self.scenes.simulator).render_scene(scene, self.scenes.root, ready)
         clipped = Clipped()
-        for name, dry in zip(row.sources, made.rendered.dry, strict=True):
-            clipped = clipped.joined(write_audio(name, dry, rate, subtype))
-        clipped = clipped.joined(write_audio(wav, made.rendered.mixture, rate, subtype))
-        made.scene.save(path)
+        for name, audio in zip((*row.sources, row.wav), (*rendered.dry, rendered.mixture), strict=True):
+            clipped = clipped.joined(write_audio(name, audio, scene.config.sr, SUBTYPES[self.form.subtype]))
+        scene.save(path)
         return row, clipped
 
-    def _row(self, utt: str, wav: Path, scene: Scene, path: Path) -> Row:
-        labels = tuple(scene.labels)
-        names = (source_name(utt, k, label, self.form.suffix) for k, label in enumerate(labels))
-        sources = (self.out / "source" / name for name in names)
-        return Row(utt, str(wav), labels, tuple(map(str, sources)), str(path))
+    def _row(self, utt: str, scene: Scene) -> Row:
+        suffix, labels = self.form.suffix, tuple(scene.labels)
+        sources = (self.out / "source" / source_name(utt, k, label, suffix) for k, label in enumerate(labels))
+        wav, document = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
+        return Row(utt, str(wav), labels, tuple(map(str, sources)), str(document))
 
 
 @dataclass
@@ -275,13 +254,12 @@ def simulate(
     if scenes is None and config is not None and (listed := _list_config(config)) is not None:
         scenes, root, num_scenes = listed.scenes, listed.root, num_scenes or listed.num_scenes
     found: SamplerScenes | ListedScenes
+    excluded: list[str] = []
     if scenes is not None:
         if simulator_name != "native":
             raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the events are placed already")
-        found = ListedScenes(str(scenes), root, num_scenes, str(out.parent))
+        found = ListedScenes(str(scenes), root, num_scenes)
         items = known["items"] if known else _check_listed(found, out, on_bad_audio, mapping)
-        if not known:
-            found.prepare(mapping, items)
     else:
         assert config is not None
         simulator(simulator_name)
@@ -289,16 +267,15 @@ def simulate(
             sampler = _sampler(config, num_scenes, known["excluded"])
         else:
             sampler = _checked_sampler(config, out, on_bad_audio, mapping, num_scenes)
-        found = SamplerScenes(sampler, simulator_name, str(out.parent))
-        if not known:
-            found.prepare(mapping)
-        items = list(range(len(found)))
+        found = SamplerScenes(sampler, simulator_name)
+        items, excluded = list(range(len(found))), sorted(sampler.excluded)
     digits = max(4, len(str(len(found) - 1)))
     work = _Work(found, out, {item: f"{out.name}_{item:0{digits}d}" for item in items}, form)
     if not known:
-        _prepare(work)
+        for rate, wanted in found.material(items).items():
+            prepare(wanted, rate, out.parent, mapping)
+        _make_folders(work)
     if shards and shards.index == 0:
-        excluded = sorted(found.sampler.excluded) if isinstance(found, SamplerScenes) else []
         shards.prepare({"items": items, "excluded": excluded})
         return []
     made = results(
@@ -340,9 +317,8 @@ def make_virtual(
         raise InputError(out, "wav.scp (a fixed set)", "a folder for a virtual set")
     sampler = _checked_sampler(config, out, on_bad_audio, _spread(nj), num_scenes)
     sampler.check_requests()
-    scenes = SamplerScenes(sampler, data=str(out.parent))
-    scenes.prepare(_spread(nj))
-    scenes.make(0, scenes.draw(0))
+    ready = prepare(of_sampler(sampler), sampler.config.sampling_rate, out.parent, _spread(nj))
+    render(sampler.scene(0, 0), sampler.root, ready=ready)
     out.mkdir(parents=True, exist_ok=True)
     write_excluded(sorted(sampler.excluded), out)
     write_text(out / "sampler.yaml", yaml.safe_dump(sampler.to_dict(), sort_keys=False))
@@ -406,7 +382,7 @@ def _decide(findings: Sequence[Finding], out: Path, on_bad_audio: str) -> list[F
     return []
 
 
-def _prepare(work: _Work) -> None:
+def _make_folders(work: _Work) -> None:
     """Makes the folders; removes what an interrupted run left half written, and what was made otherwise."""
     for name in ("wav", "source", "scene"):
         folder = work.out / name
@@ -418,19 +394,14 @@ def _prepare(work: _Work) -> None:
             partial.unlink()
     made_with = {"simulator": work.scenes.simulator, **asdict(work.form)}
     path = work.out / "simulate.json"
-    if _made_with(path) != made_with:
+    try:
+        same = read_json(path, "what a set was made with") == made_with
+    except InputError:
+        same = False
+    if not same:
         for scene in (work.out / "scene").glob(f"{work.out.name}_*.json"):
             scene.unlink()
         write_json(path, made_with)
-
-
-def _made_with(path: Path) -> Mapping[str, str]:
-    if not path.exists():  # of sets that are older than this file
-        return {"simulator": "native", **asdict(AudioForm())}
-    try:
-        return read_json(path, "what a set was made with")
-    except InputError:
-        return {}
 
 
 def _remove_others(out: Path, rows: Iterable[Row]) -> None:

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from s5.scene import audio as recordings
-from s5.scene.backends import Simulated
 from s5.scene.rendering.cpu import Rendered, direct_part, full_length, load_response, render_plan
 from s5.scene.rendering.motion import HOP, fade_frames
 from s5.scene.rendering.plan import Plan, PlannedEvent, event_path, plan
@@ -54,12 +53,6 @@ class _Impossible(Exception):
 def check() -> None:
     """Raises InputError where SpatialScaper cannot be imported; it says what to do."""
     _library()
-
-
-def simulate_scene(sampler: Sampler, item: int) -> Simulated:
-    """Places and renders scene ``item`` of epoch 0. Raises InputError as the two functions that it calls."""
-    scene = draw_scene(sampler, item)
-    return Simulated(scene, render_scene(scene, sampler.root))
 
 
 def draw_scene(sampler: Sampler, item: int) -> Scene:
