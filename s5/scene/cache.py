@@ -18,8 +18,8 @@ class ByteCache(Generic[T]):
 
     Example:
         >>> cache = ByteCache(10, len)
-        >>> cache.get("a", lambda: "12345678"), cache.get("b", lambda: "123"), list(cache.keys())
-        ('12345678', '123', ['b'])
+        >>> cache.get("a", lambda: "12345678"), cache.get("b", lambda: "123"), "a" in cache, "b" in cache
+        ('12345678', '123', False, True)
     """
 
     def __init__(self, budget: int, size: Callable[[T], int]) -> None:
@@ -45,10 +45,6 @@ class ByteCache(Generic[T]):
     def __contains__(self, key: Hashable) -> bool:
         """Whether the entry of a key is there."""
         return key in self._entries
-
-    def keys(self) -> list[Hashable]:
-        """Keys, least recently used first."""
-        return list(self._entries)
 
     def resize(self, budget: int) -> None:
         """Sets another budget; what no longer fits leaves."""

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from s5.scene import audio as recordings
-from s5.scene.rendering.cpu import Rendered, direct_part, full_length, load_response, render_plan
+from s5.scene.rendering.cpu import Rendered, add_at, direct_part, full_length, gain, load_response, render_plan
 from s5.scene.rendering.motion import HOP, fade_frames
 from s5.scene.rendering.plan import Plan, PlannedEvent, event_path, plan
 from s5.scene.rendering.room import SofaRoom, open_room
@@ -100,10 +100,10 @@ def render_scene(scene: Scene, root: str | Path = ".", ready: str = "") -> Rende
     wet = np.zeros_like(dry)
     for event in planned.events:
         signal = _event(event, planned)
-        _add(mixture, signal[:-1], event.onset)
+        add_at(mixture, signal[:-1], event.onset)
         if event.slot is not None:
-            _add(wet[event.slot], signal[planned.rules.reference_channel], event.onset)
-            _add(dry[event.slot], signal[-1], event.onset)
+            add_at(wet[event.slot], signal[planned.rules.reference_channel], event.onset)
+            add_at(dry[event.slot], signal[-1], event.onset)
     return Rendered(mixture.astype(np.float32), dry, wet, list(planned.labels))
 
 
@@ -302,12 +302,6 @@ def _describe(old: Room, path: str, room: SofaRoom) -> Room:
     return replace(old, sofa_path=path, sr=rate, nchan=room.n_channels, nrir=room.n_positions, rir_len=room.rir_length)
 
 
-def _add(target: np.ndarray, signal: np.ndarray, start: int) -> None:
-    n = min(signal.shape[-1], target.shape[-1] - start)
-    if n > 0:
-        target[..., start : start + n] += signal[..., :n]
-
-
 def _event(event: PlannedEvent, planned: Plan) -> np.ndarray:
     """The scaled event [M + 1, n]: its wet channels and its dry target."""
     source = recordings.source(event.clip, planned.rate)[: event.length]
@@ -323,8 +317,7 @@ def _event(event: PlannedEvent, planned: Plan) -> np.ndarray:
             direct = direct_part(response, reference, planned.rules, planned.direct_range_ms)
             responses[-1, k, : len(reference)][direct] = reference[direct]
     signal = spatialize(source, responses)
-    power = np.mean(np.square(signal[:-1]))
-    return signal * 10 ** ((event.level - 10 * np.log10(power)) / 20) if power > 0 else signal
+    return signal * gain(event.level, np.mean(np.square(signal[:-1])))
 
 
 def spatialize(source: np.ndarray, responses: np.ndarray) -> np.ndarray:

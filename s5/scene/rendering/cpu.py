@@ -15,10 +15,11 @@ of an impulse response, of a wet event and of the background.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.fft
@@ -26,7 +27,7 @@ import scipy.fft
 from s5.scene import audio as recordings
 from s5.scene.cache import ByteCache
 from s5.scene.ready import file_of, read
-from s5.scene.rendering.motion import fade_weights
+from s5.scene.rendering.motion import fade_parts
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response, plan
 from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
@@ -42,6 +43,8 @@ LARGEST_TRANSFORM = 409_600
 SIZES = sorted(2**a * 5**b for a in range(5, 22) for b in (1, 2, 3) if 2000 <= 2**a * 5**b <= 1 << 24)
 """Transform lengths, at most 28 % apart: few, so that the library keeps their twiddle factors. Powers of two alone are
 slower, as the channels of a batch then meet in the same lines of the processor's cache."""
+
+Samples = TypeVar("Samples", bound=Any)
 
 
 @dataclass
@@ -124,13 +127,13 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
     for event in planned.events:
         source = recordings.source(event.clip, planned.rate)[: event.length]
         signal, n_wet, energy = _through_room(source, event, wanted if wanted < planned.n_channels else None)
-        scale = _scale(event.level, energy / (planned.n_channels * n_wet))
+        scale = gain(event.level, energy / (planned.n_channels * n_wet))
         visible = signal[:, : max(0, planned.n_samples - event.onset)]
         visible *= scale
-        _add(mixture, visible, event.onset)
+        add_at(mixture, visible, event.onset)
         if sources and event.slot is not None:
             channel = planned.rules.reference_channel
-            _add(wet[event.slot], visible[channel], event.onset)
+            add_at(wet[event.slot], visible[channel], event.onset)
             _add_direct(dry[event.slot], source * scale, event, planned)
     return Rendered(mixture, dry, wet, list(planned.labels))
 
@@ -189,8 +192,6 @@ def _prepared_length(response: Response) -> int | None:
 
 def resampled_length(room: SofaRoom, rate: int) -> int:
     """Samples of a room's impulse responses at a rate, trailing zeros included."""
-    if room.sampling_rate == rate:
-        return room.rir_length
     return recordings.resampled(room.rir_length, room.sampling_rate, rate)
 
 
@@ -217,12 +218,13 @@ def _length(response: Response) -> int:
     return _prepared_length(response) or load_response(response).shape[1]
 
 
-def _scale(level: float, mean_square: float) -> np.float32:
+def gain(level: float, mean_square: float) -> np.float32:
     """Factor that brings a signal to a level in dB; 1 for one of only zeros."""
     return np.float32(10 ** ((level - 10 * np.log10(mean_square)) / 20) if mean_square > 0 else 1)
 
 
-def _add(target: np.ndarray, signal: np.ndarray, start: int) -> None:
+def add_at(target: np.ndarray, signal: np.ndarray, start: int) -> None:
+    """Adds a signal [..., n] to a target [..., T] from sample ``start`` on, as far as the target goes."""
     n = min(signal.shape[-1], target.shape[-1] - start)
     if n > 0:
         target[..., start : start + n] += signal[..., :n]
@@ -235,7 +237,7 @@ def _add_background(mixture: np.ndarray, background: PlannedBackground, planned:
     # Fewer by one sample, where times were truncated twice; more, where the file is resampled.
     frames = np.ascontiguousarray(frames[: planned.n_samples], dtype=np.float32)
     mean_square = _energy(frames.reshape(1, -1)) / (planned.n_samples * frames.shape[1])
-    frames *= _scale(background.level, mean_square)
+    frames *= gain(background.level, mean_square)
     mixture[:, : len(frames)] += frames.T[: len(mixture)]
 
 
@@ -249,31 +251,38 @@ def _through_room(source: np.ndarray, event: PlannedEvent, n_channels: int | Non
             return signal, n_wet, energy
         signal = _convolve(source, response)
     else:
-        parts = [(start, _convolve(part, _room_filter(r, len(part)))) for r, start, part in _parts(source, event)]
-        signal = np.zeros((len(parts[0][1]), n_wet), dtype=np.float32)
-        for start, part in parts:
-            _add(signal, part, start)
+        wet = [(start, _convolve(part, _room_filter(r, len(part)))) for r, start, part in split_source(source, event)]
+        signal = np.zeros((len(wet[0][1]), n_wet), dtype=np.float32)
+        for start, part in wet:
+            add_at(signal, part, start)
     return signal[:n_channels], n_wet, _energy(signal)
 
 
 def _add_direct(target: np.ndarray, source: np.ndarray, event: PlannedEvent, planned: Plan) -> None:
     """Adds the dry target of a scaled source."""
-    for response, start, part in _parts(source, event):
+    for response, start, part in split_source(source, event):
         direct = _direct_filter(response, planned.rules, planned.direct_range_ms)
-        _add(target, _convolve(part, direct)[0], event.onset + start + direct.start)
+        add_at(target, _convolve(part, direct)[0], event.onset + start + direct.start)
 
 
-def _parts(source: np.ndarray, event: PlannedEvent) -> Iterable[tuple[Response, int, np.ndarray]]:
-    """What goes through which impulse response: (response, first sample, samples); one part, unless it moves."""
+def split_source(
+    source: Samples, event: PlannedEvent, convert: Callable[[np.ndarray], Any] = lambda weights: weights
+) -> Iterator[tuple[Response, int, Samples]]:
+    """Splits a source [n] by the impulse responses that it goes through; one part, unless the event moves.
+
+    Args:
+        source: array or tensor.
+        event: of which it is the source.
+        convert: makes what the source can be multiplied with of float32 weights.
+
+    Yields:
+        Impulse response, first sample of the part, and the weighted samples.
+    """
     if len(event.responses) == 1:
         yield event.responses[0], 0, source
         return
-    weights = fade_weights(len(source), len(event.responses), event.clip.path)
-    for response, weight in zip(event.responses, weights, strict=True):
-        sounding = np.flatnonzero(weight)
-        if len(sounding):
-            first, last = sounding[0], sounding[-1] + 1
-            yield response, int(first), source[first:last] * weight[first:last].astype(np.float32)
+    for position, first, weights in fade_parts(len(source), len(event.responses), event.clip.path):
+        yield event.responses[position], first, source[first : first + len(weights)] * convert(weights)
 
 
 def _room_filter(response: Response, n_source: int, n_channels: int | None = None) -> _Filter:
@@ -284,7 +293,7 @@ def _room_filter(response: Response, n_source: int, n_channels: int | None = Non
         n_channels = None
 
     def make() -> _Filter:
-        spectra = _forward(load_response(response), n_fft)
+        spectra = scipy.fft.rfft(load_response(response), n_fft)
         if n_channels is None:
             return _Filter(spectra, n_fft, length)
         return _Filter(spectra[:n_channels].copy(), n_fft, length, power=_power(spectra).sum(axis=0))
@@ -298,7 +307,7 @@ def _direct_filter(response: Response, rules: RenderRules, range_ms: Sequence[fl
         window = direct_part(response, rir, rules, range_ms)
         part = rir[None, window]
         n_fft = transform_length(0, 8 * part.shape[1])
-        return _Filter(_forward(part, n_fft), n_fft, part.shape[1], window.start)
+        return _Filter(scipy.fft.rfft(part, n_fft), n_fft, part.shape[1], window.start)
 
     return spectra.get((response, rules, *range_ms), make)
 
@@ -321,11 +330,13 @@ def _convolve(source: np.ndarray, response: _Filter) -> np.ndarray:
     n, n_fft, tail = len(source), response.n_fft, response.length - 1
     block = n_fft - tail
     if n <= block:
-        return _inverse(_multiply(response.spectra, _forward(source[None], n_fft)), n_fft)[:, : n + tail]
+        return scipy.fft.irfft(response.spectra * scipy.fft.rfft(source[None], n_fft), n_fft, overwrite_x=True)[
+            :, : n + tail
+        ]
     n_blocks = -(-n // block)
     blocks = np.zeros((n_blocks, block), dtype=np.float32)
     blocks.reshape(-1)[:n] = source
-    out = _inverse(_multiply(response.spectra[:, None], _forward(blocks, n_fft)), n_fft)
+    out = scipy.fft.irfft(response.spectra[:, None] * scipy.fft.rfft(blocks, n_fft), n_fft, overwrite_x=True)
     whole = np.zeros((len(response.spectra), n_blocks * block + tail), dtype=np.float32)
     for i in range(n_blocks):
         whole[:, i * block : i * block + n_fft] += out[:, i]
@@ -335,13 +346,13 @@ def _convolve(source: np.ndarray, response: _Filter) -> np.ndarray:
 def _convolve_some(source: np.ndarray, response: _Filter) -> tuple[np.ndarray, float]:
     """Full convolution [C, n + L - 1] with the filter of some channels, and the energy of that with all of them."""
     assert response.power is not None
-    spectrum = _forward(source[None], response.n_fft)
+    spectrum = scipy.fft.rfft(source[None], response.n_fft)
     power = _power(spectrum[0])
     power *= response.power
     # Every bin stands for two, but for the first and, of an even length, the last.
     ends = power[0] + (power[-1] if response.n_fft % 2 == 0 else 0)
     energy = (2 * power.sum(dtype=np.float64) - float(ends)) / response.n_fft
-    out = _inverse(_multiply(response.spectra, spectrum), response.n_fft)
+    out = scipy.fft.irfft(response.spectra * spectrum, response.n_fft, overwrite_x=True)
     return out[:, : len(source) + response.length - 1], energy
 
 
@@ -349,18 +360,6 @@ def _power(spectra: np.ndarray) -> np.ndarray:
     power: np.ndarray = np.square(spectra.real)
     power += np.square(spectra.imag)
     return power
-
-
-def _forward(signal: np.ndarray, n_fft: int) -> np.ndarray:
-    return scipy.fft.rfft(signal, n_fft)
-
-
-def _multiply(spectra: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
-    return spectra * spectrum
-
-
-def _inverse(spectra: np.ndarray, n_fft: int) -> np.ndarray:
-    return scipy.fft.irfft(spectra, n_fft, overwrite_x=True)
 
 
 def _energy(signal: np.ndarray) -> float:

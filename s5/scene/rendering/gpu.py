@@ -2,7 +2,7 @@
 
 The same samples as :func:`s5.scene.render` up to rounding, from the same plans (:mod:`s5.scene.rendering.plan`), in
 one set of transforms a batch. Sources, backgrounds and impulse responses are kept on the device as far as a budget
-goes, so that after a while nothing but plans crosses from the host. torch is imported when a renderer is made.
+goes, so that after a while nothing but plans crosses from the host.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import scipy.fft
+import torch
+from torch import Tensor
 
 from s5.scene import audio
 from s5.scene.cache import ByteCache
-from s5.scene.rendering.cpu import direct_part, full_length, load_response
-from s5.scene.rendering.motion import fade_weights
+from s5.scene.rendering.cpu import direct_part, full_length, load_response, split_source
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 LARGEST = 16
 """A file is kept whole where it takes at most this part (1 / LARGEST) of the cache; else only its clips are."""
@@ -78,8 +76,6 @@ class DeviceRenderer:
     """
 
     def __init__(self, device: str | torch.device, cache_mb: int = 2048, workspace_mb: int = WORKSPACE_MB) -> None:
-        import torch
-
         self.device = torch.device(device)
         self.cache: ByteCache[Tensor] = ByteCache(cache_mb << 20, lambda x: x.nbytes)
         self.workspace = workspace_mb << 20
@@ -113,8 +109,6 @@ class DeviceRenderer:
         Raises:
             InputError: as :func:`s5.scene.rendering.cpu`.
         """
-        import torch
-
         shapes = {(p.n_channels, p.n_samples, p.rate) for p in plans}
         if len(shapes) != 1:
             raise ValueError(f"scenes of {sorted(shapes)} (channels, samples, Hz) in one batch")
@@ -154,30 +148,21 @@ class DeviceRenderer:
         """Everything that a batch needs, on the device. It is held for the batch, whatever leaves the cache."""
         arrays = self.load(plans) if loaded is None else loaded
         tensors: dict[Hashable, Tensor] = {}
-        missing: list[Plan] = []
-        for planned in plans:
-            for key, _ in self._needs([planned]):
-                if key in tensors:
-                    continue
-                if key in arrays:
-                    tensors[key] = self.cache.get(key, partial(self._upload, arrays[key]))
-                elif key in self.cache:
-                    tensors[key] = self.cache.get(key, _never)
-                else:
-                    missing.append(planned)  # has left the cache since it was found there
-        if missing:
-            arrays = {**self.load(missing), **arrays}
-            return self._tensors(plans, arrays)
+        for key, read in self._needs(plans):
+            if key not in tensors:
+                tensors[key] = self.cache.get(key, partial(self._make, arrays, key, read))
         return tensors
 
-    def _zeros(self, *shape: int) -> Tensor:
-        import torch
+    def _make(self, arrays: Arrays, key: Hashable, read: Callable[[], np.ndarray]) -> Tensor:
+        if key in arrays:
+            return self._upload(arrays[key])
+        with self._reading:  # it has left the cache since it was found there
+            return self._upload(read())
 
+    def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(shape, device=self.device)
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        import torch
-
         # A copy also where the device is the CPU: the array may be one of the host's cache.
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.to(self.device, copy=True)
@@ -209,27 +194,15 @@ class DeviceRenderer:
             for event in planned.events:
                 source = self._cut(tensors, "source", event.clip, planned.rate)[: event.length]
                 n_wet = len(source) + max(self._lengths[r] for r in event.responses) - 1
-                weights: Sequence[np.ndarray | None] = [None]
-                if len(event.responses) > 1:
-                    weights = list(fade_weights(len(source), len(event.responses), event.clip.path))
-                for response, weight in zip(event.responses, weights, strict=True):
-                    part, shift = source, 0
-                    if weight is not None:
-                        sounding = np.flatnonzero(weight)
-                        if not len(sounding):
-                            continue
-                        shift, last = int(sounding[0]), int(sounding[-1]) + 1
-                        part = source[shift:last] * self._upload(weight[shift:last].astype(np.float32))
+                for response, shift, part in split_source(source, event, self._upload):
                     yield _Part(scene, event, part, response, n_wet, shift, group)
                 group += 1
 
     def _steps(self, parts: list[_Part], n_channels: int) -> Iterator[list[_Part]]:
         """Parts of similar length together, as many as the workspace holds; all parts of an event in one step."""
-        events: dict[int, list[_Part]] = {}
-        for part in parts:
-            events.setdefault(part.group, []).append(part)
+        events = [list(event) for _, event in groupby(parts, lambda part: part.group)]
         step: list[_Part] = []
-        for event in sorted(events.values(), key=lambda event: event[0].n_wet):
+        for event in sorted(events, key=lambda event: event[0].n_wet):
             # Source, spectra of impulse responses, products and results; 8 bytes a sample and channel, or about.
             n_bytes = (len(step) + len(event)) * event[0].n_wet * (2 + 3 * n_channels) * 8
             if step and n_bytes > self.workspace:
@@ -251,7 +224,7 @@ class DeviceRenderer:
         sources = self._zeros(len(parts), n_fft)
         for i, part in enumerate(parts):
             sources[i, part.shift : part.shift + len(part.source)] = part.source
-        sources = _forward(sources)
+        sources = torch.fft.rfft(sources)
         used = {part.response: i for i, part in reversed(list(enumerate(parts)))}
         place = {response: i for i, response in enumerate(used)}
         which = [place[part.response] for part in parts]
@@ -312,33 +285,17 @@ class DeviceRenderer:
         padded = self._zeros(len(responses), len(responses[0]), n_fft)
         for i, response in enumerate(responses):
             padded[i, :, : response.shape[1]] = response
-        spectra = _forward(padded)
+        spectra = torch.fft.rfft(padded)
         del padded
         if which != list(range(len(spectra))):
             spectra = spectra[which]
-        return _inverse(spectra * sources[:, None], n_fft)
+        return torch.fft.irfft(spectra * sources[:, None], n_fft)
 
 
 def _read_source(clip: audio.Clip, rate: int) -> np.ndarray:
     if clip.info.rate == rate and clip.info.channels == 1:
         return audio.read(clip)[:, 0]  # as the file holds it: half the bytes where that is 16 bit
     return audio.source(clip, rate)
-
-
-def _never() -> Tensor:
-    raise KeyError("a cache entry that was there")
-
-
-def _forward(signals: Tensor) -> Tensor:
-    from torch import fft
-
-    return fft.rfft(signals)
-
-
-def _inverse(spectra: Tensor, n_fft: int) -> Tensor:
-    from torch import fft
-
-    return fft.irfft(spectra, n_fft)
 
 
 def _energy(signal: Tensor) -> Tensor:

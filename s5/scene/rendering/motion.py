@@ -9,6 +9,8 @@ frame to frame), so that both give the same samples.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from s5.utils.errors import InputError
@@ -57,3 +59,15 @@ def fade_weights(n_samples: int, n_positions: int, where: object = "event_positi
     frame, phase = np.divmod(np.arange(n_samples), HOP)
     rise = np.sin(np.pi / 2 * phase / HOP) ** 2
     return at_frames[:, frame] * (1 - rise) + at_frames[:, frame + 1] * rise
+
+
+def fade_parts(n_samples: int, n_positions: int, where: object) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Position, first sample and weights [n] float32 of each stretch of a source that sounds from one position.
+
+    Args, Raises: as :func:`fade_weights`.
+    """
+    for position, weights in enumerate(fade_weights(n_samples, n_positions, where)):
+        sounding = np.flatnonzero(weights)
+        if len(sounding):
+            first, last = int(sounding[0]), int(sounding[-1]) + 1
+            yield position, first, weights[first:last].astype(np.float32)

@@ -97,4 +97,3 @@ class RenderRules:
 
 DCASE2026 = RenderRules()
 DCASE2025 = RenderRules("dcase2025", "signed", False, "nearest", "stretch", cut_source=True)
-RULES = {rules.name: rules for rules in (DCASE2026, DCASE2025)}
