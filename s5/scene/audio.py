@@ -6,25 +6,24 @@ a level anyway. What was prepared (:mod:`s5.scene.ready`) is read in that form; 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import soundfile
 import soxr
 
 from s5.data import next_frames, open_audio
 from s5.data.header import COMPRESSED
-from s5.scene.ready import file_of
+from s5.scene.ready import Stamp, file_of, stamp_of
 from s5.scene.ready import read as read_array
 from s5.utils.errors import InputError
 
 STEPS = {"PCM_16": 1.0, "PCM_S8": 2.0**-7, "PCM_U8": 2.0**-7, "PCM_24": 2.0**-23}
 """Format of whole numbers -> its step, in the unit of what is read: 16 bits as they are, others of full scale 1."""
 
-Stamp = tuple[int, int]
+BLOCK = 1 << 22
+"""Frames that are in memory at a time where whole files are read."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def clip(path: str, start_time: float = 0.0, duration: float | None = None, read
     Raises:
         InputError: a file that is missing or unreadable, or has no sample there.
     """
-    stamp = _stamp(path)
+    stamp = stamp_of(path, "an audio file")
     info = _header(path, stamp)
     start = min(int(start_time * info.rate), info.n_frames)
     n = info.n_frames - start
@@ -173,22 +172,10 @@ def mono(frames: np.ndarray) -> np.ndarray:
     return frames.mean(axis=1, dtype=np.float32)
 
 
-def _stamp(path: str) -> Stamp:
-    try:
-        stat = os.stat(path)
-    except OSError as e:
-        raise InputError(path, e.strerror or "no file", "an audio file") from e
-    return stat.st_mtime_ns, stat.st_size
-
-
 @lru_cache(50_000)
 def _header(path: str, stamp: Stamp) -> AudioInfo:
     with open_audio(path) as sound:
-        return header(sound)
-
-
-def header(sound: soundfile.SoundFile) -> AudioInfo:
-    """What an open file's header says."""
-    kind = "int16" if sound.subtype == "PCM_16" else "float32"
-    quietest = max(2 * STEPS.get(sound.subtype, 0.0), 0.0 if kind == "int16" else 1e-6)
-    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format not in COMPRESSED, quietest)
+        kind = "int16" if sound.subtype == "PCM_16" else "float32"
+        quietest = max(2 * STEPS.get(sound.subtype, 0.0), 0.0 if kind == "int16" else 1e-6)
+        uncompressed = sound.format not in COMPRESSED
+        return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, uncompressed, quietest)

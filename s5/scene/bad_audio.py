@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from s5.data import next_frames, open_audio
 from s5.scene import audio
 from s5.scene.config import SamplerConfig
-from s5.scene.pool import AUDIO, SOFA, room_names
+from s5.scene.pool import SOFA, audio_names, room_names
 from s5.scene.rendering.plan import event_path
 from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.silence import STRETCH, is_silent, sounds
@@ -40,9 +39,6 @@ ALL_ZERO = "only zeros"
 FAINT = "no sound above the rounding of its samples"
 CANCELLED = "channels that cancel each other when they are mixed down"
 SILENT = (ALL_ZERO, FAINT, CANCELLED)
-
-BLOCK = 1 << 22
-"""Frames that are in memory at a time."""
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """``map``, in the order of the items; possibly in several processes."""
@@ -108,13 +104,15 @@ def material_files(config: SamplerConfig, labels: Sequence[str], root: str = "."
     dirs = config.dirs
     rooms = _rooms(root, dirs.room_ir)
     files = dict.fromkeys(rooms, Use("room"))
-    for label in labels:
-        files |= dict.fromkeys(_below(root, dirs.sound_event, label), Use("source"))
-    if dirs.interference is not None:
-        files |= dict.fromkeys(_below(root, dirs.interference), Use("source"))
-    if dirs.noise is not None:
-        channels = frozenset(filter(None, map(_channels, rooms))) or None
-        files |= dict.fromkeys(_below(root, dirs.noise), Use("background", channels))
+    background = Use("background", frozenset(filter(None, map(_channels, rooms))) or None)
+    for folder, label, use in (
+        *((dirs.sound_event, label, Use("source")) for label in labels),
+        (dirs.interference, "", Use("source")),
+        (dirs.noise, "", background),
+    ):
+        if folder is not None:
+            base = os.path.join(root, folder)
+            files |= {os.path.join(base, name): use for name in audio_names(base, label)}
     return files
 
 
@@ -187,19 +185,16 @@ def examine(path: str) -> Examined:
 
 def _examine_audio(path: str) -> Examined:
     """Decodes a recording as the renderer does: so what passes here is not refused there."""
-    with open_audio(path) as sound:
-        info = audio.header(sound)
-        if not info.n_frames:
-            return Examined(bad="no sample")
-        loud = mixed = some = False
-        for start in range(0, info.n_frames, BLOCK):
-            frames = next_frames(sound, min(BLOCK, info.n_frames - start), path, info.kind)
-            for first in range(0, 0 if mixed else len(frames), STRETCH):
-                as_it_is, as_source = sounds(frames[first : first + STRETCH], info.quietest)
-                loud, mixed = loud or as_it_is, mixed or as_source
-                if mixed:
-                    break
-            some = some or loud or bool(frames.any())
+    recording = audio.clip(path)
+    info = recording.info
+    loud = mixed = some = False
+    for _, frames in audio.blocks(recording, info.n_frames, audio.BLOCK):
+        for first in range(0, 0 if mixed else len(frames), STRETCH):
+            as_it_is, as_source = sounds(frames[first : first + STRETCH], info.quietest)
+            loud, mixed = loud or as_it_is, mixed or as_source
+            if mixed:
+                break
+        some = some or loud or bool(frames.any())
     if not loud:
         return Examined(info.channels, bad=FAINT if some else ALL_ZERO)
     return Examined(info.channels, silent_source="" if mixed else CANCELLED)
@@ -224,22 +219,21 @@ def _examine_room(path: str) -> Examined:
 
 def write_report(findings: Sequence[Finding], out: Path) -> Path:
     """Writes the list of bad files into a data directory; removes an older one where there are none."""
-    report = out / REPORT
-    if findings:
-        out.mkdir(parents=True, exist_ok=True)
-        write_bytes(report, os.fsencode("".join(f"{f.name}\t{f.reason}\n" for f in findings)))
-    else:
-        report.unlink(missing_ok=True)
-    return report
+    return _write_lines(out / REPORT, [f"{finding.name}\t{finding.reason}" for finding in findings])
 
 
 def write_excluded(paths: Sequence[str], out: Path) -> None:
     """Writes down what a virtual set does without; removes an older list where it is nothing."""
-    if paths:
-        out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / EXCLUDED, os.fsencode("".join(f"{path}\n" for path in paths)))
+    _write_lines(out / EXCLUDED, paths)
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> Path:
+    if lines:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, os.fsencode("".join(f"{line}\n" for line in lines)))
     else:
-        (out / EXCLUDED).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    return path
 
 
 def read_excluded(out: Path) -> list[str]:
@@ -248,15 +242,6 @@ def read_excluded(out: Path) -> list[str]:
         return os.fsdecode((out / EXCLUDED).read_bytes()).splitlines()
     except FileNotFoundError:
         return []
-
-
-def _below(root: str, folder: str, label: str = "") -> Iterator[str]:
-    """Paths of audio files as :meth:`s5.scene.Sampler.files` gives them."""
-    base = os.path.join(root, folder)
-    for parent, _, names in os.walk(os.path.join(base, label), followlinks=True):
-        for name in names:
-            if name.lower().endswith(AUDIO) and name[0] != ".":
-                yield os.path.join(base, os.path.relpath(os.path.join(parent, name), base))
 
 
 def _rooms(root: str, folder: str) -> list[str]:

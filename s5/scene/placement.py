@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from s5.scene.formats import scaper2025
 from s5.scene.pool import AudioFile, RoomInfo, SourcePool
+from s5.scene.rendering.room import SofaRoom
 from s5.scene.silence import cut_with_sound
 from s5.scene.spec import ROOM_MODULE, Event, Room, Scene, SceneConfig
 from s5.utils.errors import InputError
@@ -122,13 +124,10 @@ class PlacementRules2026:
 
     def _apart(self, rng: np.random.Generator, info: RoomInfo, events: Sequence[Event]) -> np.ndarray:
         """A position whose direction differs from all those of the events by more than the minimum angle."""
-        taken = np.array([event.event_position[0] for event in events if event.event_position])
-        distance = np.linalg.norm(taken, axis=1, keepdims=True)
-        cosine = info.directions @ (taken / np.where(distance > 0, distance, np.inf)).T
-        angle = np.arccos(np.clip(cosine, -1, 1))
+        taken = [event.event_position[0] for event in events if event.event_position]
         # Further apart, not equally: rounding must not let in a neighbour at exactly the angle (on one machine only).
         least = math.radians(self.config.same_class_min_angle) + 1e-9
-        free = np.flatnonzero((angle > least).all(axis=1))
+        free = np.flatnonzero((angles(info.room.positions, taken) > least).all(axis=1))
         if not len(free):
             raise RejectedDraw(f"{info.path}: no position {self.config.same_class_min_angle:g} degrees away")
         return info.room.positions[free[rng.integers(len(free))]]
@@ -151,7 +150,7 @@ class PlacementRules2026:
         )
 
     def _scene(self, info: RoomInfo, events: list[Event], backgrounds: list[Event], others: list[Event]) -> Scene:
-        config, room = self.config, info.room
+        config = self.config
         window = list(config.direct_range_ms)
         return Scene(
             config=SceneConfig(
@@ -172,14 +171,7 @@ class PlacementRules2026:
             fg_events=sorted(events, key=lambda event: event.event_time),
             bg_events=backgrounds,
             int_events=sorted(others, key=lambda event: event.event_time),
-            room=Room(
-                sofa_path=info.path,
-                sr=int(room.sampling_rate) if room.sampling_rate.is_integer() else room.sampling_rate,
-                nchan=room.n_channels,
-                nrir=room.n_positions,
-                rir_len=room.rir_length,
-                direct_range_ms=window,
-            ),
+            room=describe_room(info.path, info.room, window),
         )
 
 
@@ -222,6 +214,26 @@ class PlacementRules2025(PlacementRules2026):
             others,
             sorted((str(event.label) for event in events), key=config.labels.index),
         )
+
+
+def describe_room(path: str, room: SofaRoom, direct_range_ms: list[float]) -> Room:
+    """The room of a scene: the file's path as the scene names it, and what the file holds."""
+    rate = int(room.sampling_rate) if room.sampling_rate.is_integer() else room.sampling_rate
+    return Room(path, rate, room.n_channels, room.n_positions, room.rir_length, direct_range_ms)
+
+
+def angles(points: ArrayLike, others: ArrayLike) -> np.ndarray:
+    """Angles [P, Q] in radians between points [P, 3] and others [Q, 3], seen from the microphone.
+
+    A point at the microphone has no direction; its angle to any other is a right one.
+
+    Example:
+        >>> np.degrees(angles([[1, 0, 0], [1, 1, 0]], [[0, 2, 0], [0, 0, 0]])).round().tolist()
+        [[90.0, 90.0], [45.0, 90.0]]
+    """
+    distances = [np.linalg.norm(x, axis=1, keepdims=True) for x in (points, others)]
+    a, b = (x / np.where(d > 0, d, np.inf) for x, d in zip((points, others), distances, strict=True))
+    return np.arccos(np.clip(a @ b.T, -1, 1))
 
 
 def choose(rng: np.random.Generator, items: Sequence[Any]) -> Any:

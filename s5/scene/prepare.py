@@ -33,9 +33,6 @@ KEPT_FREE = 1 << 30
 ABANDONED = 3600.0
 """Seconds after which a half-written file is one of a run that was killed."""
 
-BLOCK = 1 << 22
-"""Frames that are in memory at a time."""
-
 
 @dataclass(frozen=True, order=True)
 class Wanted:
@@ -48,11 +45,11 @@ class Wanted:
 def of_sampler(sampler: Sampler) -> Iterator[Wanted]:
     """What the scenes of a sampler read."""
     config = sampler.config
-    for path in sampler.backgrounds():
+    for path in sampler.material.backgrounds():
         yield from _recording(path, config.sampling_rate, background=True)
-    for path, duration in sampler.sources():
+    for path, duration in sampler.material.sources():
         yield from _recording(path, config.sampling_rate, cut=duration > config.max_event_duration)
-    for path in sampler.rooms():
+    for path in sampler.material.room_paths():
         yield Wanted(path, "room")
 
 
@@ -149,7 +146,7 @@ class _Work:
                 audio.source(audio.clip(wanted.path), self.rate).tofile(out)
             else:
                 clip = audio.clip(wanted.path)
-                for _, frames in audio.blocks(clip, clip.n_frames, BLOCK):
+                for _, frames in audio.blocks(clip, clip.n_frames, audio.BLOCK):
                     frames.tofile(out)
             for old in file.parent.glob(f"{file.name.split('.')[0]}.*.{wanted.form}"):
                 old.unlink(missing_ok=True)

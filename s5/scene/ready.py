@@ -23,9 +23,23 @@ from typing import Literal
 
 import numpy as np
 
+from s5.utils.errors import InputError
+
 FOLDER = ".material"
 
+Stamp = tuple[int, int]
+"""Time of a file's last change (ns) and its size."""
+
 Form = Literal["frames", "source", "room"]
+
+
+def stamp_of(path: str, expected: str) -> Stamp:
+    """A file's stamp. Raises InputError where there is no file; ``expected`` says what it should be."""
+    try:
+        stat = os.stat(path)
+    except OSError as e:
+        raise InputError(path, "no file" if isinstance(e, FileNotFoundError) else e.strerror, expected) from e
+    return stat.st_mtime_ns, stat.st_size
 
 
 def folder_of(data: str | Path, rate: int) -> str:
@@ -33,8 +47,8 @@ def folder_of(data: str | Path, rate: int) -> str:
     return os.path.join(data, FOLDER, str(rate))
 
 
-def file_of(folder: str, form: Form, path: str, stamp: tuple[int, int]) -> str:
-    """Where a file's content lies in a form; ``stamp``: time of its last change (ns) and its size."""
+def file_of(folder: str, form: Form, path: str, stamp: Stamp) -> str:
+    """Where a file's content lies in a form."""
     return f"{_stem(folder, os.path.abspath(path))}.{stamp[0]}.{stamp[1]}.{form}"
 
 

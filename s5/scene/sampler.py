@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,12 @@ class Sampler:
         config: a :class:`SamplerConfig`, or its keys as a mapping.
         root: folder that the configuration's relative paths start from (and that its scenes are rendered from).
         where: what complaints name, e.g. the YAML file.
-        exclude: paths of files, as :meth:`files` and :meth:`rooms` give them, that no scene may use.
+        exclude: paths of files, as ``material`` gives them, that no scene may use.
 
     Attributes:
         config: with ``labels`` as a list.
         excluded: the paths of ``exclude``.
+        material: the files and rooms that scenes may use.
         fingerprint: hash of the rules: of the configuration without ``seed``, ``num_scenes`` and ``spatialscaper``,
             wherever its folders lie (of a folder, the last two names count).
 
@@ -89,8 +91,8 @@ class Sampler:
         _check(self.config, where)
         self.excluded = frozenset(exclude)
         nested = self.config.rules != "dcase2025"
-        self._material = SourcePool(self.config.dirs, self.config.labels, self.root, nested, self.excluded)
-        self._draw = (PlacementRules2026 if nested else PlacementRules2025)(self.config, self._material)
+        self.material = SourcePool(self.config.dirs, self.config.labels, self.root, nested, self.excluded)
+        self._draw = (PlacementRules2026 if nested else PlacementRules2025)(self.config, self.material)
 
     @classmethod
     def from_yaml(cls, path: str | Path, root: str | Path = ".", exclude: Iterable[str] = ()) -> Sampler:
@@ -105,23 +107,6 @@ class Sampler:
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration as plain data: what a virtual data directory's ``sampler.yaml`` holds."""
         return json.loads(json.dumps(asdict(self.config)))
-
-    def files(self) -> Iterator[str]:
-        """Paths of all audio files that scenes may use: backgrounds, events, interference."""
-        yield from self.backgrounds()
-        yield from (path for path, _ in self.sources())
-
-    def sources(self) -> Iterator[tuple[str, float]]:
-        """Paths and durations (s) of the recordings of events and interference."""
-        return self._material.sources()
-
-    def backgrounds(self) -> list[str]:
-        """Paths of the backgrounds."""
-        return self._material.backgrounds()
-
-    def rooms(self) -> list[str]:
-        """Paths of the SOFA files."""
-        return self._material.room_paths()
 
     def scene(self, epoch: int, item: int | str) -> Scene:
         """The scene of an item in an epoch, under the configuration's seed; of the subset that the item lies in."""
@@ -160,7 +145,7 @@ class Sampler:
             n_repeats = int(rng.integers(1, most + 1)) if most else 0
         n_repeats = max(n_repeats, self._least_repeats(of, n_events))
         n_interferers = 0
-        if self._material.interference:
+        if self.material.interference:
             n_interferers = int(rng.integers(config.interference[0], config.interference[1] + 1))
         return self._complete(rng, n_events, n_repeats, n_interferers)
 
@@ -171,7 +156,7 @@ class Sampler:
             InputError: there is one that no draw completes.
         """
         rng, config = np.random.default_rng(0), self.config
-        n_interferers = config.interference[1] if self._material.interference else 0
+        n_interferers = config.interference[1] if self.material.interference else 0
         parts: Sequence[SamplerConfig | Subset] = config.subsets or [config]
         for of in parts:
             for n_events in range(of.n_events[0], of.n_events[1] + 1):
@@ -233,8 +218,11 @@ def _shares(counts: list[int], total: int) -> list[int]:
 def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
     """Values that no scene can be made of."""
 
-    def refuse(key: str, found: object, expected: str) -> None:
-        raise InputError(f"{where}: key {prefix}{key}", found, expected)
+    def check(key: str, good: bool, expected: str) -> None:
+        if not good:
+            found = attrgetter(key)(config)
+            found = list(found) if isinstance(found, tuple) else "null" if found is None else found
+            raise InputError(f"{where}: key {prefix}{key}", found, expected)
 
     for key in ("event_snr", "interference_snr", "ref_db", "direct_range_ms"):
         value, most = getattr(config, key), LARGEST if key == "direct_range_ms" else LOUDEST
@@ -242,34 +230,24 @@ def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
             check_number(number, f"{where}: key {prefix}{key}", most)
     for key in ("n_events", "interference", "event_snr", "interference_snr"):
         low, high = getattr(config, key)
-        if low > high or (key in ("n_events", "interference") and low < 0):
-            refuse(key, [low, high], "[least, most]")
+        check(key, low <= high and (low >= 0 or key.endswith("snr")), "[least, most]")
     for key in ("num_scenes", "sampling_rate", "duration", "max_event_duration", "max_event_overlap", "n_slots"):
-        if getattr(config, key) <= 0:
-            refuse(key, getattr(config, key), "more than 0")
+        check(key, getattr(config, key) > 0, "more than 0")
     check_length(config.duration, config.sampling_rate, f"{where}: key {prefix}", ("duration", "sampling_rate"))
-    if config.n_events[1] > config.n_slots:
-        refuse("n_events", list(config.n_events), f"at most n_slots ({config.n_slots})")
-    if config.max_event_duration > config.duration:
-        refuse("max_event_duration", config.max_event_duration, f"at most duration ({config.duration})")
-    if not 0 <= config.same_class_probability <= 1:
-        refuse("same_class_probability", config.same_class_probability, "0 to 1")
-    if not 0 <= config.same_class_min_angle < 180:
-        refuse("same_class_min_angle", config.same_class_min_angle, "0 to below 180 degrees")
-    if not 0 <= config.spatialscaper.moving_probability <= 1:
-        refuse("spatialscaper.moving_probability", config.spatialscaper.moving_probability, "0 to 1")
-    if config.spatialscaper.speed_limit <= 0:
-        refuse("spatialscaper.speed_limit", config.spatialscaper.speed_limit, "more than 0 m/s")
-    if min(config.direct_range_ms) < 0:
-        refuse("direct_range_ms", list(config.direct_range_ms), "two numbers of ms from 0")
-    if config.interference[0] > 0 and config.dirs.interference is None:
-        refuse("dirs.interference", "null", f"a folder, as interference starts from {config.interference[0]}")
-    if config.same_class_folder_depth < 0:
-        refuse("same_class_folder_depth", config.same_class_folder_depth, "0 or more")
-    if config.rules == "dcase2025" and config.same_class_probability > 0 and not config.subsets:
-        refuse("same_class_probability", config.same_class_probability, "0, as rules is dcase2025: its labels differ")
-    if config.subsets is not None and not config.subsets:
-        refuse("subsets", "none", "one or more")
+    check("n_events", config.n_events[1] <= config.n_slots, f"at most n_slots ({config.n_slots})")
+    check("max_event_duration", config.max_event_duration <= config.duration, f"at most duration ({config.duration})")
+    check("same_class_probability", 0 <= config.same_class_probability <= 1, "0 to 1")
+    check("same_class_min_angle", 0 <= config.same_class_min_angle < 180, "0 to below 180 degrees")
+    check("spatialscaper.moving_probability", 0 <= config.spatialscaper.moving_probability <= 1, "0 to 1")
+    check("spatialscaper.speed_limit", config.spatialscaper.speed_limit > 0, "more than 0 m/s")
+    check("direct_range_ms", min(config.direct_range_ms) >= 0, "two numbers of ms from 0")
+    least = config.interference[0]
+    none_needed = config.dirs.interference is not None or least == 0
+    check("dirs.interference", none_needed, f"a folder, as interference starts from {least}")
+    check("same_class_folder_depth", config.same_class_folder_depth >= 0, "0 or more")
+    distinct = config.rules != "dcase2025" or config.same_class_probability == 0 or bool(config.subsets)
+    check("same_class_probability", distinct, "0, as rules is dcase2025: its labels differ")
+    check("subsets", config.subsets != [], "one or more")
     for i, subset in enumerate(config.subsets or ()):
         keys = {key: value for key, value in vars(subset).items() if key != "name"}
         _check(replace(config, subsets=None, **keys), where, f"subsets[{i}].")

@@ -29,12 +29,13 @@ from typing import Any
 import numpy as np
 
 from s5.scene import audio as recordings
+from s5.scene.placement import angles, describe_room
 from s5.scene.rendering.cpu import Rendered, add_at, direct_part, full_length, gain, load_response, render_plan
 from s5.scene.rendering.motion import HOP, fade_frames
 from s5.scene.rendering.plan import Plan, PlannedEvent, event_path, plan
 from s5.scene.rendering.room import SofaRoom, open_room
 from s5.scene.sampler import MAX_TRIES, Sampler, scene_seed
-from s5.scene.spec import Event, Room, Scene
+from s5.scene.spec import Event, Scene
 from s5.utils.errors import InputError
 
 INSTALLER = "tools/installers/install_spatialscaper.sh"
@@ -71,13 +72,13 @@ def draw_scene(sampler: Sampler, item: int) -> Scene:
         room = open_room(os.path.join(sampler.root, path))
         config, angle = sampler.config, sampler.config.same_class_min_angle
         foreground = _Placement(sampler, scene, room, config.dirs.sound_event, config.event_snr, angle)
-        interference = _Placement(sampler, scene, room, config.dirs.interference, config.interference_snr, None)
+        interference = _Placement(sampler, scene, room, config.dirs.interference, config.interference_snr, 0)
         events, others = foreground.place(scene.fg_events), interference.place(scene.int_events)
     return replace(
         scene,
         fg_events=events,
         int_events=others,
-        room=_describe(scene.room, path, room),
+        room=scene.room if path == scene.room.sofa_path else describe_room(path, room, scene.room.direct_range_ms),
         extra=scene.extra | {"simulator": {"name": "spatialscaper", "version": _library().version.version}},
     )
 
@@ -137,7 +138,9 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _choose_room(sampler: Sampler, drawn: str) -> str:
     """The drawn room's file or, if that is one of Scaper's in another format, another room."""
-    wanted = [path for path in sampler.rooms() if _format(path) in (None, sampler.config.spatialscaper.format)]
+    wanted = [
+        path for path in sampler.material.room_paths() if _format(path) in (None, sampler.config.spatialscaper.format)
+    ]
     if not wanted:
         where = os.path.join(sampler.root, sampler.config.dirs.room_ir)
         raise InputError(where, "no room", f"files <room>_{sampler.config.spatialscaper.format}.sofa")
@@ -200,8 +203,8 @@ class _Placement:
     folder: str | None
     """Of the labels' folders."""
     snr: tuple[float, float]
-    angle: float | None
-    """Events of a label lie further apart than this, all the way, in degrees."""
+    angle: float
+    """Events of a label lie further apart than this, all the way, in degrees; 0: wherever they lie."""
 
     def place(self, events: Sequence[Event]) -> list[Event]:
         """The events with onset, position and SNR from Scaper, in onset order."""
@@ -253,7 +256,8 @@ class _Placement:
         others = [point for other in placed if other.label == event.label for point in other.event_position or []]
         for _ in range(MAX_TRIES):
             new = self._one(scaper, event)
-            if self.angle is None or not others or _angle(new.event_position or [], others) > self.angle:
+            near = self.angle and others and np.degrees(angles(new.event_position or [], others)).min() <= self.angle
+            if not near:
                 return new
             scaper.fg_events.pop()
         raise _Impossible(f"no place {self.angle:g} degrees from the other events of {event.label}")
@@ -279,27 +283,6 @@ class _Placement:
         indices = indices[utils.find_indices_of_change(room.positions[indices])]
         positions = room.positions if self.scene.rules.position == "equal" else room.own_positions
         return replace(event, event_time=drawn.event_time, event_position=positions[indices].tolist(), snr=drawn.snr)
-
-
-def _angle(points: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> float:
-    """The least angle between any two points of both lists, seen from the microphone, in degrees.
-
-    Example:
-        >>> round(_angle([[1, 0, 0], [1, 1, 0]], [[0, 2, 0]]))
-        45
-    """
-    a, b = (np.asarray(x, dtype=float) for x in (points, others))
-    norms = [np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b)]
-    cosine = (a / norms[0]) @ (b / norms[1]).T
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).min())
-
-
-def _describe(old: Room, path: str, room: SofaRoom) -> Room:
-    """The scene's room, for another file where that changed."""
-    if path == old.sofa_path:
-        return old
-    rate = int(room.sampling_rate) if room.sampling_rate.is_integer() else room.sampling_rate
-    return replace(old, sofa_path=path, sr=rate, nchan=room.n_channels, nrir=room.n_positions, rir_len=room.rir_length)
 
 
 def _event(event: PlannedEvent, planned: Plan) -> np.ndarray:

@@ -229,5 +229,5 @@ def test_rooms_and_recordings_are_found_in_upper_case(recipe):
     for name in ("a", "b"):
         Path(f"raw/sound_event/Bell/{name}.wav").rename(f"raw/sound_event/Bell/{name.upper()}.WAV")
     sampler = Sampler.from_yaml("a.yaml")
-    assert sampler.rooms() == ["./raw/room_ir/A.SOFA"]
+    assert sampler.material.room_paths() == ["./raw/room_ir/A.SOFA"]
     assert simulate("--num_scenes", "2").utts == ["test_0000", "test_0001"]

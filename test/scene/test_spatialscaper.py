@@ -22,6 +22,7 @@ from s5.data import DataDir
 from s5.scene import Sampler, Scene, open_room, render
 from s5.scene import spatialscaper as backend
 from s5.scene.backends import simulator
+from s5.scene.placement import angles
 from s5.scene.rendering.motion import fade_weights
 from s5.scene.rendering.room import SofaRoom
 from s5.utils.errors import InputError
@@ -199,7 +200,7 @@ def test_scaper_places_the_events_by_the_rules(sampler):
         for a in scene.fg_events:
             for b in scene.fg_events:
                 if a is not b and a.label == b.label:
-                    assert backend._angle(a.event_position, b.event_position) > 60
+                    assert np.degrees(angles(a.event_position, b.event_position)).min() > 60
         assert scene.bg_events == native.bg_events
         assert scene.extra["simulator"]["name"] == "spatialscaper"
     assert rooms == (

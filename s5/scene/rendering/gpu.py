@@ -213,12 +213,7 @@ class DeviceRenderer:
             yield step
 
     def _add_events(
-        self,
-        mixture: Tensor,
-        dry: Tensor,
-        parts: list[_Part],
-        plans: Sequence[Plan],
-        tensors: dict[Hashable, Tensor],
+        self, mixture: Tensor, dry: Tensor, parts: list[_Part], plans: Sequence[Plan], tensors: dict[Hashable, Tensor]
     ) -> None:
         n_fft = scipy.fft.next_fast_len(max(part.n_wet for part in parts), real=True)
         sources = self._zeros(len(parts), n_fft)

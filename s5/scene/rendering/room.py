@@ -21,6 +21,7 @@ import numpy as np
 
 from s5.data.header import RATES
 from s5.scene.limits import MAX_SAMPLES
+from s5.scene.ready import stamp_of
 from s5.utils.errors import InputError
 
 MAX_OPEN = 64
@@ -63,8 +64,7 @@ class SofaRoom:
         self._file: Any = None
         self._pid = -1
         data = self._open()
-        stat = os.stat(self.path)
-        self.stamp = (stat.st_mtime_ns, stat.st_size)
+        self.stamp = stamp_of(self.path, "a SOFA file")
         try:
             shape, chunks = data["Data.IR"].shape, data["Data.IR"].chunks
             self._axes = _axes(data["Data.IR"])
@@ -273,12 +273,8 @@ def open_room(path: str | Path) -> SofaRoom:
         InputError: as :class:`SofaRoom`.
     """
     key = str(path)
-    try:
-        stat = os.stat(key)
-    except OSError as e:
-        raise InputError(key, e.strerror or "no file", "a SOFA file") from e
-    kept = _rooms.get(key)
-    if kept is None or kept.stamp != (stat.st_mtime_ns, stat.st_size):
+    stamp, kept = stamp_of(key, "a SOFA file"), _rooms.get(key)
+    if kept is None or kept.stamp != stamp:
         if kept is not None:
             kept.close()  # HDF5 would hand out the old file again
         kept = _rooms[key] = SofaRoom(key)
@@ -335,11 +331,5 @@ def _to_cartesian(spherical: np.ndarray, radian: bool) -> np.ndarray:
     azimuth, elevation, distance = np.moveaxis(spherical, -1, 0)
     if not radian:
         azimuth, elevation = np.deg2rad(azimuth), np.deg2rad(elevation)
-    return np.stack(
-        [
-            distance * np.cos(elevation) * np.cos(azimuth),
-            distance * np.cos(elevation) * np.sin(azimuth),
-            distance * np.sin(elevation),
-        ],
-        axis=-1,
-    )
+    level = distance * np.cos(elevation)
+    return np.stack([level * np.cos(azimuth), level * np.sin(azimuth), distance * np.sin(elevation)], axis=-1)
