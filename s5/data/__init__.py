@@ -1,4 +1,4 @@
-"""Kaldi data directories and audio files <-> arrays, with checks. Needs no torch."""
+"""Reads, checks and writes Kaldi data directories and audio files. Needs no torch."""
 
 from __future__ import annotations
 
