@@ -22,17 +22,7 @@ PIPES = frozenset((0x7F000008, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0x80000000, *
 PADDING = 1 << 16
 """Most zero bytes that may follow the samples; some recorders fill up the last block of a card."""
 
-WIDTHS = {
-    "PCM_U8": 1,
-    "PCM_S8": 1,
-    "ULAW": 1,
-    "ALAW": 1,
-    "PCM_16": 2,
-    "PCM_24": 3,
-    "PCM_32": 4,
-    "FLOAT": 4,
-    "DOUBLE": 8,
-}
+BYTES = {"PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 """Bytes per sample of libsndfile's subtypes of fixed width."""
 
 RATES = (100, 1_000_000)
@@ -125,7 +115,7 @@ def _check_uncompressed(content: BinaryIO, size: int, sound: soundfile.SoundFile
         raise InputError(where, f"{sound.format} without a length that can be held against the file", known)
     holds = max(size - samples.start, 0)
     says = holds if samples.says is None else samples.says
-    width = WIDTHS.get(sound.subtype, 0) * sound.channels
+    width = BYTES.get(sound.subtype, 0) * sound.channels
     # An odd number of bytes, made even by a pad byte that is counted but not there.
     padded = says - holds == 1 and width % 2 == 1 and holds % width == 0
     if says > holds and not padded:
