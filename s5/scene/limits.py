@@ -1,14 +1,12 @@
-"""Largest and least numbers that a scene may have."""
+"""Limits of the numbers in a scene."""
 
 from __future__ import annotations
 
 LARGEST = 1e9
-"""Times, positions and the like are at most so large."""
-
+"""Largest magnitude of times, positions and the like."""
 
 LOUDEST = 200.0
-"""dB: levels are between it and its negative."""
-
+"""Largest magnitude of a level in dB."""
 
 MAX_SAMPLES = 1 << 27
-"""Of a scene, and of an event at its rate: 70 minutes at 32 kHz."""
+"""Most samples of a scene, or of an event at its rate: 70 minutes at 32 kHz."""
