@@ -1,4 +1,4 @@
-"""What scenes are made of: the files and rooms in a sampler's folders, measured once."""
+"""The files and rooms in a sampler's folders, measured once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 AUDIO = (".flac", ".ogg", ".wav")
 SOFA = ".sofa"
-"""Suffixes of files; upper case counts as lower case."""
+"""Suffixes of recordings and rooms, in lower or upper case."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class AudioFile:
     """An audio file of a folder."""
 
     name: str
-    """Relative to its directory."""
+    """Path relative to its directory."""
     duration: float
-    """Seconds."""
+    """Duration in seconds."""
     channels: int
 
     def source_folder(self, depth: int) -> str | None:
-        """The folder ``depth`` levels below its label that the file lies in; None for one that lies above that.
+        """Folder of the file ``depth`` levels below its label; None for a file above that level.
 
         Example:
             >>> AudioFile("Speech/spk1/day2/a.wav", 1, 1).source_folder(1)
@@ -44,10 +44,10 @@ class AudioFile:
 
 @dataclass
 class RoomInfo:
-    """A room to choose."""
+    """A room that scenes may use."""
 
     path: str
-    """As the scenes name it."""
+    """Path in the scenes."""
     room: SofaRoom
 
 
@@ -56,18 +56,18 @@ class SourcePool:
 
     Args:
         dirs: the folders.
-        labels: folders of ``dirs.sound_event`` that count.
+        labels: names of the folders of ``dirs.sound_event`` that are used.
         root: folder that relative paths start from.
-        nested: whether files count that lie deeper than directly in a label's folder (or in that of the backgrounds).
-        excluded: paths, as :meth:`sources`, :meth:`backgrounds` and :meth:`room_paths` give them, that are left out.
+        nested: whether to use files in folders below that of a label (or of the backgrounds).
+        excluded: paths, as :meth:`sources`, :meth:`backgrounds` and :meth:`room_paths` return them, that are left out.
 
     Attributes:
-        events, interference: files by label; ``interference`` is empty where there is no folder.
+        events, interference: files by label; ``interference`` is empty without a folder.
         noise: backgrounds.
-        rooms: in the order of their names.
+        rooms: rooms in the order of their names.
 
     Raises:
-        InputError: a folder that is missing or holds nothing usable.
+        InputError: a folder is missing or holds nothing usable.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class SourcePool:
         self.rooms = self._find_rooms(dirs.room_ir)
 
     def sources(self) -> Iterator[tuple[str, float]]:
-        """Paths and durations (s) of events and interference."""
+        """Yields path and duration (s) of each recording of events and interference."""
         for folder, kinds in ((self.dirs.sound_event, self.events), (self.dirs.interference, self.interference)):
             for file in (file for files in kinds.values() for file in files):
                 yield os.path.join(self.root, str(folder), file.name), file.duration
@@ -135,12 +135,9 @@ class SourcePool:
 
 
 def audio_names(base: str, label: str = "", nested: bool = True) -> list[str]:
-    """Names of the audio files in a label's folder below ``base``, sorted and relative to ``base``.
+    """Paths, relative to ``base``, of the audio files in its folder ``label`` (empty: in ``base`` itself), sorted.
 
-    Args:
-        base: a folder.
-        label: the folder below it that is searched; nothing: ``base`` itself.
-        nested: whether files count that lie deeper than directly in the folder.
+    ``nested`` says whether to search the folders below, too.
     """
     top = os.path.join(base, label)
     return sorted(
@@ -152,7 +149,7 @@ def audio_names(base: str, label: str = "", nested: bool = True) -> list[str]:
 
 
 def room_names(root: str, folder: str) -> list[str]:
-    """Names of a folder's SOFA files, sorted, with the folder in front; the name itself where it is that of a file."""
+    """Paths, relative to ``root``, of the SOFA files in a folder, sorted; ``folder`` itself if it is a file."""
     path = os.path.join(root, folder)
     if not os.path.isdir(path):
         return [folder]

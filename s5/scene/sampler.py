@@ -1,8 +1,7 @@
-"""Random scenes: the rules of DCASE 2026 and 2025 Task 4 as a configuration, and their seeds.
+"""Draws random scenes by the rules of DCASE 2026 or 2025 Task 4, from a configuration and a seed.
 
-A sampler knows the folders (files with their durations, rooms with their positions) and draws scenes; rendering is
-apart.
-A scene depends on the configuration, the folders' content and one seed, on nothing else.
+A scene depends on the configuration, the content of the folders and one seed, on nothing else. Rendering is separate
+(:mod:`s5.scene.rendering`).
 """
 
 from __future__ import annotations
@@ -27,18 +26,17 @@ from s5.utils.config import load_inherited, parse, resolve
 from s5.utils.errors import InputError
 
 MAX_TRIES = 100
-"""Draws of a scene's events before its request is refused."""
-
+"""Number of draws for a scene before its request is refused."""
 
 NOT_RULES = ("seed", "num_scenes", "spatialscaper")
-"""Keys that do not count for a sampler's fingerprint."""
+"""Keys that do not enter a sampler's fingerprint."""
 
 LATER_RULES: dict[str, Any] = {"rules": "dcase2026", "same_class_folder_depth": 1, "subsets": None}
-"""Keys that came later, with their defaults, which leave the fingerprint (so the scenes) of older configurations."""
+"""Keys that were added later. Their defaults do not enter the fingerprint, so scenes of older configurations stay."""
 
 
 def scene_seed(config_hash: str, seed: int, epoch: int, item: int | str) -> int:
-    """Seed of one scene, the same on any machine and for any number of workers.
+    """Seed of a scene, the same on any machine and for any number of workers.
 
     Example:
         >>> scene_seed("abc", 0, 1, 2) == scene_seed("abc", 0, 1, 2) != scene_seed("abc", 0, 2, 2)
@@ -53,19 +51,19 @@ class Sampler:
 
     Args:
         config: a :class:`SamplerConfig`, or its keys as a mapping.
-        root: folder that the configuration's relative paths start from (and that its scenes are rendered from).
-        where: what complaints name, e.g. the YAML file.
-        exclude: paths of files, as ``material`` gives them, that no scene may use.
+        root: folder that the configuration's relative paths start from, and that its scenes are rendered from.
+        where: the name in errors, e.g. the YAML file.
+        exclude: paths of files, as ``material`` returns them, that no scene may use.
 
     Attributes:
-        config: with ``labels`` as a list.
+        config: the configuration, with ``labels`` as a list.
         excluded: the paths of ``exclude``.
         material: the files and rooms that scenes may use.
-        fingerprint: hash of the rules: of the configuration without ``seed``, ``num_scenes`` and ``spatialscaper``,
-            wherever its folders lie (of a folder, the last two names count).
+        fingerprint: hash of the rules: the configuration without ``seed``, ``num_scenes`` and ``spatialscaper``, and
+            with only the last two names of each folder.
 
     Raises:
-        InputError: unknown key, impossible value, a folder that is missing or holds nothing usable.
+        InputError: a key is unknown, a value is impossible, or a folder is missing or holds nothing usable.
 
     Example:
         sampler = Sampler.from_yaml("conf/scenes/train.yaml")
@@ -79,7 +77,7 @@ class Sampler:
         where: object = "sampler",
         exclude: Iterable[str] = (),
     ) -> None:
-        # A configuration made in Python is parsed too: 5 and 5.0 have to give one fingerprint.
+        # A configuration made in Python is parsed too, so that 5 and 5.0 have the same fingerprint.
         config = parse(SamplerConfig, asdict(config) if isinstance(config, SamplerConfig) else config, where)
         self.root = str(root)
         self.where = where
@@ -96,7 +94,7 @@ class Sampler:
 
     @classmethod
     def from_yaml(cls, path: str | Path, root: str | Path = ".", exclude: Iterable[str] = ()) -> Sampler:
-        """Reads a sampler's YAML file, with what it inherits. Raises InputError naming the file and the key."""
+        """Reads a sampler's YAML file and those it inherits from. Raises InputError naming the file and the key."""
         return cls(load_inherited(path), root, resolve(path), exclude)
 
     @property
@@ -105,16 +103,16 @@ class Sampler:
         return fingerprint(self.config)
 
     def to_dict(self) -> dict[str, Any]:
-        """The resolved configuration as plain data: what a virtual data directory's ``sampler.yaml`` holds."""
+        """The resolved configuration as plain data, for the ``sampler.yaml`` of a virtual set."""
         return json.loads(json.dumps(asdict(self.config)))
 
     def scene(self, epoch: int, item: int | str) -> Scene:
-        """The scene of an item in an epoch, under the configuration's seed; of the subset that the item lies in."""
+        """Scene of an item in an epoch, with the configuration's seed and the subset of the item."""
         subset = self.subset(item) if isinstance(item, int) else None
         return self.sample(scene_seed(self.fingerprint, self.config.seed, epoch, item), subset)
 
     def subset(self, item: int) -> Subset | None:
-        """The subset that an item (from 0, modulo ``num_scenes``) lies in; None where there are none."""
+        """Subset of an item (from 0, modulo ``num_scenes``); None without subsets."""
         if self.config.subsets is None:
             return None
         ends = np.cumsum(_shares([subset.num_scenes for subset in self.config.subsets], self.config.num_scenes))
@@ -123,15 +121,15 @@ class Sampler:
     def sample(self, seed: int, subset: Subset | None = None) -> Scene:
         """Draws the scene of a seed.
 
-        How many events, repeats and interferers there are is drawn once; what they are, where and when is drawn again
-        where a draw cannot be completed (no source folder left, no position far enough, no room in time).
+        The numbers of events, repeats and interferers are drawn once. Files, positions and onsets are drawn again if a
+        draw cannot be completed (no source folder left, no position far enough, no time left).
 
         Args:
-            seed: e.g. of :func:`scene_seed`.
-            subset: of the configuration's; None: drawn, as often as its share in the set.
+            seed: e.g. from :func:`scene_seed`.
+            subset: one of the configuration's subsets; None: drawn by their shares in the set.
 
         Raises:
-            InputError: no draw succeeded; the last reason is given.
+            InputError: no draw succeeded; the error names the last reason.
         """
         rng, config = np.random.default_rng(seed), self.config
         if subset is None and config.subsets is not None:
@@ -150,10 +148,9 @@ class Sampler:
         return self._complete(rng, n_events, n_repeats, n_interferers)
 
     def check_requests(self) -> None:
-        """Draws a scene of every number of events, of every number of repeats of a class, with most interferers.
+        """Draws a scene for each number of events and of repeats of a class, with the most interferers.
 
-        Raises:
-            InputError: there is one that no draw completes.
+        Raises InputError if no draw completes one of them.
         """
         rng, config = np.random.default_rng(0), self.config
         n_interferers = config.interference[1] if self.material.interference else 0
@@ -166,7 +163,7 @@ class Sampler:
                     self._complete(rng, n_events, n_repeats, n_interferers)
 
     def _least_repeats(self, of: SamplerConfig | Subset, n_events: int) -> int:
-        """Repeats without which the labels run out; none beyond the limits, so that the request is refused."""
+        """Least repeats for which the labels suffice; 0 if the limits forbid them, so that the request is refused."""
         missing = max(0, n_events - len(self.config.labels))
         return missing if of.same_class_probability > 0 and missing <= self.config.max_same_class else 0
 
@@ -186,7 +183,7 @@ class Sampler:
 
 
 def fingerprint(config: SamplerConfig) -> str:
-    """Hash of a configuration's rules, its labels being a list; see :class:`Sampler`."""
+    """Hash of a configuration's rules, with its labels as a list; see :class:`Sampler`."""
     rules = asdict(config)
     for key in NOT_RULES:
         rules.pop(key)
@@ -201,7 +198,7 @@ def fingerprint(config: SamplerConfig) -> str:
 
 
 def _shares(counts: list[int], total: int) -> list[int]:
-    """Counts scaled to a total, those with the largest remainders rounded up.
+    """Scales counts to a total; those with the largest remainders are rounded up.
 
     Example:
         >>> _shares([600, 600, 1800], 10), _shares([600, 600], 1200)
@@ -216,7 +213,7 @@ def _shares(counts: list[int], total: int) -> list[int]:
 
 
 def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
-    """Values that no scene can be made of."""
+    """Raises InputError for values that allow no scene."""
 
     def check(key: str, good: bool, expected: str) -> None:
         if not good:

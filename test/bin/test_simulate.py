@@ -17,7 +17,6 @@ from s5.bin.simulate import main
 from s5.data import DataDir
 from s5.labels import LabelSet
 from s5.scene import Sampler, Scene, render
-from s5.scene.formats.lists import Entry, MetadataList
 from s5.tasks.data import VirtualScenes
 from s5.utils.errors import InputError
 
@@ -273,7 +272,8 @@ def listed(scenes: list[Scene], folder: str = "list") -> str:
     (Path(folder) / "valid").mkdir(parents=True)
     for i, scene in enumerate(scenes):
         scene.save(f"{folder}/valid/{i}.json")
-    MetadataList(folder, [Entry(f"valid/{i}.json") for i in range(len(scenes))]).save(f"{folder}/valid.json")
+    entries = [{"metadata_path": f"valid/{i}.json"} for i in range(len(scenes))]
+    Path(folder, "valid.json").write_text(json.dumps(entries))
     return f"{folder}/valid.json"
 
 

@@ -1,4 +1,4 @@
-"""Formats in which scenes are written down, and lists of scenes. Importing this package makes all formats known."""
+"""File formats of scenes, and lists of scenes. Importing this package registers all formats."""
 
 from s5.scene.formats import scaper2025, spaudsyn
 
