@@ -176,7 +176,7 @@ class PlacementRules2026:
 
 
 class PlacementRules2025(PlacementRules2026):
-    """Draws scenes by the rules of DCASE 2025: distinct labels in class order, positions in the SOFA file's own form."""
+    """Draws scenes by the rules of DCASE 2025: distinct labels in class order, positions as in the SOFA file."""
 
     def _position(self, rng: np.random.Generator, info: RoomInfo) -> np.ndarray:
         return info.room.own_positions[rng.integers(info.room.n_positions)]
