@@ -1,9 +1,9 @@
-"""Material that no scene should be made of, found before one is: audio without samples or sound, NaN, wrong channels;
-rooms with impulse responses of zeros or NaN.
+"""Finds audio and rooms that no scene should use, before one is made.
 
-All files that a sampler's folders hold, or a list of scenes names, are read once, in parallel. What a file was found to
-be is remembered by its time and size, so a second look is quick. So what a set consists of does not depend on which
-scene met a bad file first.
+Bad audio has no samples, no sound, NaN or the wrong channels; bad rooms have impulse responses of zeros or NaN. The
+files below a sampler's folders, or in a list of scenes, are read once, in parallel. The results are kept with the time
+and size of each file, so the next check is quick. The content of a set therefore does not depend on which scene met a
+bad file first.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from s5.utils.progress import progress
 from s5.utils.text import read_json
 
 REPORT = "bad_audio.tsv"
-"""In a data directory: a bad file and what is wrong with it, tab between them, a line."""
+"""File in a data directory that lists each bad file and the reason, separated by a tab."""
 
 EXCLUDED = "excluded.txt"
-"""In a virtual data directory: paths of audio that its scenes are drawn without."""
+"""File in a virtual data directory that lists the audio that its scenes do not use."""
 
 ALL_ZERO = "only zeros"
 FAINT = "no sound above the rounding of its samples"
@@ -41,34 +41,34 @@ CANCELLED = "channels that cancel each other when they are mixed down"
 SILENT = (ALL_ZERO, FAINT, CANCELLED)
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""``map``, in the order of the items; possibly in several processes."""
+"""Type of ``map``; results are in the order of the items, possibly from several processes."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """What scenes use a file for."""
+    """The use of a file by scenes."""
 
     kind: Literal["source", "background", "room"]
     channels: frozenset[int] | None = None
-    """Numbers of channels that it may have; None: any."""
+    """Allowed numbers of channels; None: any."""
     reference: int = 0
-    """Of a room: the channel of the targets."""
+    """Reference channel of the targets, for a room."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What a file was found to be."""
+    """Result of reading a file."""
 
     channels: int = 0
     bad: str = ""
-    """What is wrong with it, in words."""
+    """Defect of the file in words, if any."""
     silent_source: str = ""
-    """What is wrong with it as a source, which is mixed down."""
+    """Defect of the file as a source, which is mixed down."""
     zeros: dict[str, int] = field(default_factory=dict)
-    """Of a room: channels that are zero in a response -> the first such response."""
+    """First response of a room in which a channel is zero, by the number of the channel."""
 
     def complaint(self, use: Use) -> str:
-        """What is wrong with it for a use; nothing if it is sound."""
+        """Defect of the file for a use; empty if it is good."""
         if self.bad:
             return self.bad
         if use.channels is not None and self.channels not in use.channels:
@@ -85,21 +85,19 @@ class Finding:
     path: str
     reason: str
     silent: bool = False
-    """Whether it can be read, but would be a silent event."""
+    """Whether the file can be read but would be a silent event."""
 
     @property
     def name(self) -> str:
-        """The path as a person would write it."""
+        """The path in its short form."""
         return os.path.normpath(self.path)
 
 
 def material_files(config: SamplerConfig, labels: Sequence[str], root: str = ".") -> dict[str, Use]:
-    """All audio files below a sampler's folders and its rooms, by their paths as the sampler names them.
+    """All audio files and rooms in a sampler's folders, by their paths as the sampler returns them.
 
-    Args:
-        config: of the sampler, which cannot be made where a file is bad.
-        labels: the folders of events that count.
-        root: folder that its paths start from.
+    Takes the configuration, because a sampler cannot be made while a file is bad. ``labels`` are the folders of events
+    that are used; relative paths start from ``root``.
     """
     dirs = config.dirs
     rooms = _rooms(root, dirs.room_ir)
@@ -117,7 +115,7 @@ def material_files(config: SamplerConfig, labels: Sequence[str], root: str = "."
 
 
 def scene_files(scene: Scene, root: str | Path = ".") -> dict[str, Use]:
-    """The files that a scene names. Backgrounds may have one channel, too."""
+    """The files that a scene uses. Its backgrounds may also have one channel."""
     config = scene.config
     room = os.path.join(root, scene.room.sofa_path)
     files = {room: Use("room", reference=scene.rules.reference_channel)}
@@ -129,10 +127,9 @@ def scene_files(scene: Scene, root: str | Path = ".") -> dict[str, Use]:
 
 
 def silent_cuts(scene: Scene, root: str | Path = ".") -> list[Finding]:
-    """Targets of a scene whose file sounds, but not in the stretch that the scene takes.
+    """Targets of a scene that are silent in the stretch of the file that the scene uses.
 
-    Raises:
-        InputError: a file that cannot be read.
+    Raises InputError if a file cannot be read.
     """
     found = []
     for event in scene.fg_events:
@@ -145,12 +142,12 @@ def silent_cuts(scene: Scene, root: str | Path = ".") -> list[Finding]:
 
 
 def find_bad_audio(files: Mapping[str, Use], memory: Path | None = None, mapping: Map = map) -> list[Finding]:
-    """Reads all files and lists the bad ones, by path.
+    """Reads all files and returns the bad ones, sorted by path.
 
     Args:
-        files: path -> what it is used for.
-        memory: a JSON file with earlier results, which is written anew; None: nothing is remembered.
-        mapping: how the work is spread.
+        files: use of each file by its path.
+        memory: JSON file with earlier results, which is updated; None: no results are kept.
+        mapping: ``map``, possibly in several processes.
     """
     known = _remembered(memory)
     stamps = {path: _stamp(path) for path in sorted(files)}
@@ -184,7 +181,7 @@ def examine(path: str) -> Examined:
 
 
 def _examine_audio(path: str) -> Examined:
-    """Decodes a recording as the renderer does: so what passes here is not refused there."""
+    """Decodes a recording as the renderer does, so the renderer accepts every file that passes."""
     recording = audio.clip(path)
     info = recording.info
     loud = mixed = some = False
@@ -218,12 +215,12 @@ def _examine_room(path: str) -> Examined:
 
 
 def write_report(findings: Sequence[Finding], out: Path) -> Path:
-    """Writes the list of bad files into a data directory; removes an older one where there are none."""
+    """Writes the list of bad files into a data directory, or removes it if there are none."""
     return _write_lines(out / REPORT, [f"{finding.name}\t{finding.reason}" for finding in findings])
 
 
 def write_excluded(paths: Sequence[str], out: Path) -> None:
-    """Writes down what a virtual set does without; removes an older list where it is nothing."""
+    """Writes the list of files that a virtual set excludes, or removes it if there are none."""
     _write_lines(out / EXCLUDED, paths)
 
 
@@ -237,7 +234,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> Path:
 
 
 def read_excluded(out: Path) -> list[str]:
-    """What a virtual set does without."""
+    """Files that a virtual set excludes."""
     try:
         return os.fsdecode((out / EXCLUDED).read_bytes()).splitlines()
     except FileNotFoundError:
@@ -245,13 +242,13 @@ def read_excluded(out: Path) -> list[str]:
 
 
 def _rooms(root: str, folder: str) -> list[str]:
-    """Paths of SOFA files as :meth:`s5.scene.Sampler.rooms` gives them; none where the folder is missing."""
+    """Paths of the SOFA files as :meth:`SourcePool.room_paths` returns them; none if the folder is missing."""
     paths = (os.path.join(root, name) for name in room_names(root, folder))
     return [path for path in paths if os.path.exists(path)]
 
 
 def _channels(room: str) -> int:
-    """Channels of a room; 0 where it cannot be opened."""
+    """Channels of a room; 0 if it cannot be opened."""
     try:
         return open_room(room).n_channels
     except InputError:
@@ -267,7 +264,7 @@ def _stamp(path: str) -> str:
 
 
 def _remembered(memory: Path | None) -> dict[str, tuple[str, Examined]]:
-    """Earlier results; none where the file is missing or not ours, which costs time only."""
+    """Earlier results; none if the file is missing or damaged, which only costs time."""
     try:
         data = read_json(memory, "earlier results") if memory is not None else {}
         return {path: (str(stamp), Examined(**found)) for path, (stamp, found) in data.items()}

@@ -1,15 +1,15 @@
-"""Fixed sets: scenes drawn or read from a list, rendered and written once, with their data directory.
+"""Makes fixed sets: draws or lists scenes, renders each once and writes a data directory.
 
-<out>/wav/<utt>.wav                     mixture (.flac if so asked)
+<out>/wav/<utt>.wav                     mixture (.flac on request)
 <out>/source/<utt>_<slot>_<Label>.wav   dry targets in the order of the slots, slot from 0
-<out>/scene/<utt>.json                  the scene, written last: with it the item is complete
-<out>/simulate.json                     what the items were made with; others are made anew
-<out>/bad_audio.tsv                     bad files and what is wrong with them, if there are any
+<out>/scene/<utt>.json                  scene, written last: the item is complete once it exists
+<out>/simulate.json                     simulator and audio format; if they change, all items are made again
+<out>/bad_audio.tsv                     bad files and their defects, if any
 <out>/summary.json, summary.png         counts of classes, histogram of SNRs
 <out>/wav.scp, labels, source<k>.scp, scene.scp
 
-Each item has its own files, and a run makes those that are not complete: several processes never write the same one,
-and a run that was killed goes on where it stopped.
+Each item has its own files, and a run makes only incomplete items. So several processes never write the same file, and
+a run resumes where a killed one stopped. :func:`make_virtual` writes virtual sets, whose scenes are drawn in training.
 """
 
 from __future__ import annotations
@@ -57,51 +57,45 @@ from s5.utils.text import read_json
 
 SUBTYPES = {"float": "FLOAT", "16": "PCM_16", "24": "PCM_24"}
 FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}
-"""Format -> subtypes; the first is the default."""
+"""Subtypes of each format; the first is the default."""
 
 ON_BAD_AUDIO = ("stop", "skip", "keep")
-"""``keep``: silent files stay, as SpAudSyn has it; on others the run stops."""
+"""Actions on bad audio. ``keep`` keeps silent files, as SpAudSyn does, and stops on other bad files."""
 
 MEMORY = ".audio_check.json"
-"""Beside the data directories: which audio was found to be sound."""
+"""File beside the data directories that lists the audio files already checked."""
 
 
 @dataclass(frozen=True)
 class AudioForm:
-    """How waveforms are written."""
+    """File format of waveforms."""
 
     format: str = "wav"
     subtype: str = "float"
 
     @classmethod
     def of(cls, format: str = "wav", subtype: str | None = None) -> AudioForm:
-        """A form, checked; without a subtype that which the format has by default.
-
-        Raises:
-            InputError: FLAC holds whole numbers only.
-        """
-        if format not in FORMATS:
-            raise InputError("--format", format, " or ".join(FORMATS))
+        """Format with a subtype, by default its first one. Raises InputError for a subtype that the format lacks."""
         subtype = FORMATS[format][0] if subtype is None else subtype
         if subtype not in FORMATS[format]:
-            raise InputError("--subtype", f"{subtype} with {format}", f"{' or '.join(FORMATS[format])}")
+            raise InputError("--subtype", f"{subtype} with {format}", " or ".join(FORMATS[format]))
         return cls(format, subtype)
 
     @property
     def suffix(self) -> str:
-        """Of the files."""
+        """Suffix of the files."""
         return f".{self.format}"
 
 
 @dataclass
 class SamplerScenes:
-    """The scenes 0 .. N-1 (of epoch 0) of a sampler, by a simulator."""
+    """The scenes 0 .. N-1 (of epoch 0) of a sampler, drawn by a simulator."""
 
     sampler: Sampler
     simulator: str
 
     def material(self, items: Iterable[int]) -> dict[int, set[Wanted]]:
-        """What the scenes read, by their sampling rate."""
+        """Files that the scenes read, by sampling rate."""
         return {self.sampler.config.sampling_rate: set(of_sampler(self.sampler))}
 
     def __len__(self) -> int:
@@ -114,11 +108,11 @@ class SamplerScenes:
 
     @property
     def n_slots(self) -> int:
-        """K."""
+        """K, the most sources of a scene."""
         return self.sampler.config.n_slots
 
     def draw(self, item: int) -> Scene:
-        """The scene of an item."""
+        """Scene of an item."""
         return simulator(self.simulator).draw_scene(self.sampler, item)
 
 
@@ -126,9 +120,9 @@ class ListedScenes:
     """The scenes of a metadata list, or one scene.
 
     Args:
-        path: of the list or the scene.
+        path: path of the list or the scene.
         root: folder that the paths in the scenes start from.
-        num_scenes: the first so many; None: all.
+        num_scenes: number of leading scenes to use; None: all.
     """
 
     simulator = "native"
@@ -139,7 +133,7 @@ class ListedScenes:
         self.num_scenes = len(self.scenes) if num_scenes is None else min(num_scenes, len(self.scenes))
 
     def material(self, items: Iterable[int]) -> dict[int, set[Wanted]]:
-        """What the scenes of some entries read, by their sampling rate."""
+        """Files that the scenes of some entries read, by sampling rate."""
         return of_scenes(map(self.draw, items), self.root)
 
     def __len__(self) -> int:
@@ -147,11 +141,11 @@ class ListedScenes:
 
     @property
     def n_slots(self) -> int:
-        """Most sources of a scene; 3 at least."""
+        """K, the most sources of a scene; at least 3."""
         return max([3, *(len(self.draw(item).fg_events) for item in range(len(self)))])
 
     def draw(self, item: int) -> Scene:
-        """The scene of an entry."""
+        """Scene of an entry."""
         return self.scenes[item]
 
     def silent_cuts(self, item: int) -> list[Finding]:
@@ -161,7 +155,7 @@ class ListedScenes:
 
 @dataclass
 class _Work:
-    """What a process has to know to make an item."""
+    """The work of a process; it is pickled."""
 
     scenes: SamplerScenes | ListedScenes
     out: Path
@@ -169,7 +163,7 @@ class _Work:
     form: AudioForm
 
     def make(self, item: int) -> tuple[Row, Clipped]:
-        """Makes one item, unless it is there and is of the same scene; its row, and what was clipped."""
+        """Makes one item, unless it is complete with the same scene. Returns its row and the clipped samples."""
         scene = self.scenes.draw(item)
         row = self._row(self.utts[item], scene)
         path = Path(str(row.scene))
@@ -193,14 +187,14 @@ class _Work:
 
 @dataclass
 class ListConfig:
-    """Keys of a YAML that names a list of scenes, in place of the rules to draw them by."""
+    """Keys of a YAML that names a list of scenes instead of the rules to draw them."""
 
     scenes: str
-    """Metadata list of either challenge; the path starts from the recipe folder."""
+    """Path of a metadata list of either challenge, from the recipe folder."""
     root: str = "."
-    """Folder that the paths in its scenes start from."""
+    """Folder that the paths in the scenes start from."""
     num_scenes: int | None = None
-    """The first so many; null: all."""
+    """Number of leading scenes to use; null: all."""
 
 
 def _list_config(config: str | Path) -> ListConfig | None:
@@ -220,34 +214,34 @@ def simulate(
     root: str = ".",
     shards: Shards | None = None,
 ) -> list[Row]:
-    """Makes a fixed set, or what is missing of it.
+    """Makes a fixed set, or its missing items.
 
     Args:
-        config: sampler YAML, or one of :class:`ListConfig`; its paths and ``out`` start from the working directory.
-        out: the data directory; its name starts the utterances' (``test_0000``).
-        scenes: instead of ``config``: a metadata list of either challenge, or one scene.
-        num_scenes: instead of the configuration's, or the first of the list.
-        nj: processes; the files do not depend on it.
-        simulator_name: of :data:`s5.scene.backends.SIMULATORS`.
-        form: of the audio.
-        on_bad_audio: one of :data:`ON_BAD_AUDIO`. ``skip``: scenes are drawn as if bad files were not there; those of a
-            list that need one are left out.
+        config: sampler YAML, or YAML of a :class:`ListConfig`; its paths and ``out`` start from the working directory.
+        out: the data directory; its name begins the utterances' names (``test_0000``).
+        scenes: metadata list of either challenge, or one scene; replaces ``config``.
+        num_scenes: number of scenes instead of the configuration's; of a list the first ones.
+        nj: number of processes; the files do not depend on it.
+        simulator_name: name of a simulator in :data:`s5.scene.backends.SIMULATORS`.
+        form: file format of the audio.
+        on_bad_audio: one of :data:`ON_BAD_AUDIO`. ``skip`` draws scenes without the bad files, and leaves out a list's
+            entries that need one.
         root: folder that the paths in listed scenes start from.
-        shards: what to do of it, if several jobs share the work: first to check the audio and prepare the folder, then
-            the items of each shard, then the rest.
+        shards: part of the work, if several jobs share it: first checking the audio and preparing the folder, then the
+            items of each shard, then joining them.
 
     Returns:
-        The rows of the data directory; none before all items are there.
+        The rows of the data directory; none before all items are complete.
 
     Raises:
-        InputError: bad material, or a configuration that allows no scene.
+        InputError: the material is bad, or the configuration allows no scene.
     """
     out = Path(out)
     if any(c.isspace() for c in str(out)):
         raise InputError("--out", repr(str(out)), "a path without space")
     if (out / "sampler.yaml").exists():
         raise InputError(out, "sampler.yaml (a virtual set)", "a folder for a fixed set")
-    # Until the last item is there, nothing shall pass for a complete set.
+    # Until the last item is complete, the folder must not look like a complete set.
     remove_data_dir_files(out)
     mapping = _spread(nj)
     known = shards.prepared() if shards and shards.index != 0 else None
@@ -305,12 +299,12 @@ def make_virtual(
 ) -> Path:
     """Writes a virtual set: ``sampler.yaml`` with the resolved configuration.
 
-    Before, all audio is checked and prepared as for a fixed set, a scene with each possible number of events is drawn,
-    and one scene is rendered: so a training does not stop on the way. With ``skip``, bad files are listed in
-    ``excluded.txt`` too, and the training draws without them.
+    First all audio is checked and prepared as for a fixed set, a scene with each possible number of events is drawn,
+    and one scene is rendered, so that no training stops later. With ``on_bad_audio="skip"``, ``excluded.txt`` lists the
+    bad files, and the training does not use them.
 
     Raises:
-        InputError: bad material, a configuration that allows no scene, or a folder that holds a fixed set.
+        InputError: the material is bad, the configuration allows no scene, or the folder holds a fixed set.
     """
     out = Path(out)
     if (out / "wav.scp").exists():
@@ -327,7 +321,7 @@ def make_virtual(
 
 
 def _checked_sampler(config: str | Path, out: Path, on_bad_audio: str, mapping: Map, num_scenes: int | None) -> Sampler:
-    """The sampler of a configuration, without the bad files in its folders."""
+    """Sampler of a configuration without the bad files in its folders."""
     where = resolve(config)
     parsed: SamplerConfig = parse(SamplerConfig, load_inherited(config), where)
     labels = parsed.labels
@@ -367,7 +361,7 @@ def _check_listed(listed: ListedScenes, out: Path, on_bad_audio: str, mapping: M
 
 
 def _decide(findings: Sequence[Finding], out: Path, on_bad_audio: str) -> list[Finding]:
-    """Writes the report. Returns the files to do without, or stops."""
+    """Writes the report and returns the files to exclude. Raises InputError if the run has to stop."""
     report = write_report(findings, out)
     if on_bad_audio == "skip":
         if findings:
@@ -376,14 +370,14 @@ def _decide(findings: Sequence[Finding], out: Path, on_bad_audio: str) -> list[F
     fatal = [f for f in findings if on_bad_audio == "stop" or not f.silent]
     if fatal:
         where = fatal[0].name if len(fatal) == 1 else f"{fatal[0].name} and {len(fatal) - 1} more in {report}"
-        raise InputError(where, fatal[0].reason, "audio (--on_bad_audio skip does without such files)")
+        raise InputError(where, fatal[0].reason, "audio (--on_bad_audio skip leaves such files out)")
     if findings:
         logging.warning("%d silent audio files are kept, see %s", len(findings), report)
     return []
 
 
 def _make_folders(work: _Work) -> None:
-    """Makes the folders; removes what an interrupted run left half written, and what was made otherwise."""
+    """Makes the folders; removes half-written files of a killed run, and all items of another simulator or format."""
     for name in ("wav", "source", "scene"):
         folder = work.out / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -405,7 +399,7 @@ def _make_folders(work: _Work) -> None:
 
 
 def _remove_others(out: Path, rows: Iterable[Row]) -> None:
-    """Removes files of items that the set no longer has, or that it has in another format."""
+    """Removes files of items that the set no longer has, or has in another format."""
     kept = {Path(name) for row in rows for name in (row.wav, *row.sources, str(row.scene))}
     for name in ("wav", "source", "scene"):
         for path in (out / name).glob(f"{out.name}_*"):
@@ -421,7 +415,7 @@ def _load(path: Path) -> Scene | None:
 
 
 def _spread(nj: int) -> Map:
-    """A ``map`` that works in ``nj`` processes, at most one a core, and gives results in order."""
+    """A ``map`` with ``nj`` processes, at most one per core, and results in order."""
     nj = min(nj, len(os.sched_getaffinity(0)))
 
     def mapping(job: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:

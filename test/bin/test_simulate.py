@@ -81,7 +81,7 @@ def test_a_fixed_set_is_a_data_directory_whose_scenes_render_again(recipe, caplo
     n_sources = sum(map(len, data.labels.values()))
     assert len(list(Path("data/test/source").iterdir())) == n_sources > 5
     speech = sum(labels.count("Speech") for labels in data.labels.values())
-    assert "12 scenes; sources a scene: " in caplog.text and f"Speech {speech}" in caplog.text
+    assert "12 scenes; sources per scene: " in caplog.text and f"Speech {speech}" in caplog.text
 
 
 def test_the_number_of_processes_changes_nothing(recipe):

@@ -50,8 +50,11 @@ SCAPER_DEFAULTS: dict[str, Any] = {
 DIRECT_RANGE_MS = [6, 50]
 """Default direct part of the dry target."""
 
-EVENT_KEYS = ("label", "source_file", "source_time", "event_time", "event_duration", "snr", "role")
-EVENT_KEYS += ("pitch_shift", "time_stretch", "event_position")
+NOT_APPLIED = ("pitch_shift", "time_stretch")
+"""Keys of an event that the synthesiser of 2025 ignores."""
+
+_FIRST = ("label", "source_file", "source_time", "event_time", "event_duration", "snr", "role")
+KEYS = (*_FIRST, *NOT_APPLIED, "event_position")
 """Keys of an event, in the order of the Scaper's records."""
 
 _LISTS = ("fg_events", "bg_events", "int_events")
@@ -139,9 +142,9 @@ def _events(records: Any, where: str) -> list[Event]:
     events = []
     for i, record in enumerate(records):
         here = f"{where}[{i}]"
-        pop_fields(record, here, {"pitch_shift": (int, float, _NULL), "time_stretch": (int, float, _NULL)})
+        pop_fields(record, here, dict.fromkeys(NOT_APPLIED, (int, float, _NULL)))
         event = Event.from_dict(record, here)
-        for key in ("pitch_shift", "time_stretch"):
+        for key in NOT_APPLIED:
             if record[key] is not None:
                 logging.warning("%s.%s is %s: not applied, as in the 2025 synthesiser", here, key, record[key])
         events.append(event)
@@ -150,7 +153,7 @@ def _events(records: Any, where: str) -> list[Event]:
 
 def _record(event: Event) -> dict[str, Any]:
     values = event.to_dict()
-    return {key: values.pop(key, None) for key in EVENT_KEYS} | values
+    return {key: values.pop(key, None) for key in KEYS} | values
 
 
 def _channel(config: dict[str, Any], where: str) -> int:

@@ -1,8 +1,8 @@
-"""A batch of scenes -> samples, on the device that trains: the renderer of ``renderer: device``.
+"""Renders batches of scenes on the device that trains (``renderer: device``).
 
-The same samples as :func:`s5.scene.render` up to rounding, from the same plans (:mod:`s5.scene.rendering.plan`), in
-one set of transforms a batch. Sources, backgrounds and impulse responses are kept on the device as far as a budget
-goes, so that after a while nothing but plans crosses from the host.
+The samples are those of :func:`s5.scene.render` up to rounding, from the same plans (:mod:`s5.scene.rendering.plan`),
+with one set of transforms per batch. Sources, backgrounds and impulse responses stay on the device within a budget, so
+after a while only plans are copied from the host.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from s5.scene.rendering.cpu import direct_part, full_length, load_response, spli
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response
 
 LARGEST = 16
-"""A file is kept whole where it takes at most this part (1 / LARGEST) of the cache; else only its clips are."""
+"""A file is cached whole if it takes at most 1 / LARGEST of the cache; otherwise its clips are cached."""
 
 WORKSPACE_MB = 1024
-"""Memory that the transforms of one step may take, roughly, beside the cache and the batch itself."""
+"""Approximate memory for the transforms of one step in MB, besides the cache and the batch itself."""
 
 Arrays = dict[Hashable, np.ndarray]
 
 
 @dataclass
 class RenderedBatch:
-    """What B scenes sound like.
+    """B rendered scenes.
 
     Attributes:
         mixture: [B, M, T] float32.
-        dry: [B, K, T] float32, targets by slot, zeros where a scene has fewer than K; [B, 0, T] if not wanted.
+        dry: [B, K, T] float32, targets by slot, zeros in unused slots; [B, 0, T] without targets.
     """
 
     mixture: Tensor
@@ -48,16 +48,16 @@ class RenderedBatch:
 
 @dataclass
 class _Part:
-    """What goes through one impulse response: the source of an event or, if that moves, of a stretch of it."""
+    """Input of one impulse response: the source of an event or, if the event moves, a stretch of it."""
 
     scene: int
     event: PlannedEvent
     source: Tensor
     response: Response
     n_wet: int
-    """Samples of the wet event, all its parts and the impulse response's trailing zeros included."""
+    """Length of the wet event in samples, with all its parts and the impulse response's trailing zeros."""
     shift: int
-    """Of a moving event: the part's first sample in it."""
+    """First sample of the part in a moving event."""
     group: int
     """Number of the event in the batch."""
 
@@ -67,8 +67,8 @@ class DeviceRenderer:
 
     Args:
         device: e.g. ``cuda`` or ``cpu``.
-        cache_mb: how much of the device's memory recordings and impulse responses may take.
-        workspace_mb: how much of it the transforms may take at a time.
+        cache_mb: memory of the device for recordings and impulse responses in MB.
+        workspace_mb: memory of the device for transforms in MB.
 
     Example:
         renderer = DeviceRenderer("cuda", cache_mb=4096)
@@ -84,13 +84,12 @@ class DeviceRenderer:
         self._windows: dict[Hashable, slice] = {}
 
     def load(self, plans: Iterable[Plan]) -> Arrays:
-        """Reads what plans need and the device does not hold, into the host's memory; may run in another thread.
+        """Reads the data that plans need and the device lacks into the host's memory; may run in another thread.
 
-        Raises:
-            InputError: as :func:`s5.scene.rendering.cpu`.
+        Raises InputError as :func:`s5.scene.render`.
         """
         arrays: Arrays = {}
-        with self._reading:  # the readers' caches are of one process, not of several threads
+        with self._reading:  # the readers' caches are not thread-safe
             for key, read in self._needs(plans):
                 if key not in arrays and key not in self.cache:
                     arrays[key] = read()
@@ -102,12 +101,12 @@ class DeviceRenderer:
         """Renders scenes of one length, rate and number of channels.
 
         Args:
-            plans: B of them.
-            n_slots: K; 0: no targets; None: as many as the fullest scene has.
-            loaded: of :meth:`load`; what is not in it is read now.
+            plans: B plans.
+            n_slots: K; 0: no targets; None: the most targets of a scene.
+            loaded: result of :meth:`load`; any other data are read now.
 
         Raises:
-            InputError: as :func:`s5.scene.rendering.cpu`.
+            InputError: as :func:`s5.scene.render`.
         """
         shapes = {(p.n_channels, p.n_samples, p.rate) for p in plans}
         if len(shapes) != 1:
@@ -126,7 +125,7 @@ class DeviceRenderer:
         return RenderedBatch(mixture, dry)
 
     def _needs(self, plans: Iterable[Plan]) -> Iterator[tuple[Hashable, Callable[[], np.ndarray]]]:
-        """Keys of what plans are made of, and how each is read."""
+        """Yields the cache's key and a reader of each recording and impulse response of the plans."""
         for planned in plans:
             rate = planned.rate
             for background in planned.backgrounds:
@@ -139,13 +138,13 @@ class DeviceRenderer:
                     yield response, partial(load_response, response)
 
     def _key(self, clip: audio.Clip, rate: int) -> tuple[tuple[Any, ...], audio.Clip]:
-        """What stands for a clip in the cache, and what is read for it: the whole file, if it may be kept so."""
+        """Key of a clip in the cache and the clip to read: the whole file, if it may be cached whole."""
         if clip.info.rate == rate and clip.nbytes_of_file * LARGEST <= self.cache.budget:
             return (clip.path, clip.stamp), clip.whole_file
         return (clip.path, clip.stamp, clip.start, clip.n_frames, rate), clip
 
     def _tensors(self, plans: Sequence[Plan], loaded: Arrays | None) -> dict[Hashable, Tensor]:
-        """Everything that a batch needs, on the device. It is held for the batch, whatever leaves the cache."""
+        """All data of a batch on the device. They are held for the batch, even if they leave the cache."""
         arrays = self.load(plans) if loaded is None else loaded
         tensors: dict[Hashable, Tensor] = {}
         for key, read in self._needs(plans):
@@ -156,19 +155,18 @@ class DeviceRenderer:
     def _make(self, arrays: Arrays, key: Hashable, read: Callable[[], np.ndarray]) -> Tensor:
         if key in arrays:
             return self._upload(arrays[key])
-        with self._reading:  # it has left the cache since it was found there
+        with self._reading:  # it left the cache after load() found it there
             return self._upload(read())
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(shape, device=self.device)
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        # A copy also where the device is the CPU: the array may be one of the host's cache.
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.to(self.device, copy=True)
+        # A copy on the CPU too, because the array may be one of the host's cache.
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, copy=True)
 
     def _cut(self, tensors: dict[Hashable, Tensor], kind: str, clip: audio.Clip, rate: int) -> Tensor:
-        """The clip's samples as float32."""
+        """Samples of a clip as float32."""
         key, held = self._key(clip, rate)
         whole = tensors[(kind, *key)]
         if held != clip:
@@ -199,11 +197,11 @@ class DeviceRenderer:
                 group += 1
 
     def _steps(self, parts: list[_Part], n_channels: int) -> Iterator[list[_Part]]:
-        """Parts of similar length together, as many as the workspace holds; all parts of an event in one step."""
+        """Groups parts of similar length, as many as the workspace holds, with all parts of an event in one step."""
         events = [list(event) for _, event in groupby(parts, lambda part: part.group)]
         step: list[_Part] = []
         for event in sorted(events, key=lambda event: event[0].n_wet):
-            # Source, spectra of impulse responses, products and results; 8 bytes a sample and channel, or about.
+            # Source, spectra of impulse responses, products and results: about 8 bytes per sample and channel.
             n_bytes = (len(step) + len(event)) * event[0].n_wet * (2 + 3 * n_channels) * 8
             if step and n_bytes > self.workspace:
                 yield step
@@ -226,7 +224,7 @@ class DeviceRenderer:
         wet = self._convolved(sources, [tensors[response] for response in used], which, n_fft)  # [E, M, n]
         groups = list(dict.fromkeys(part.group for part in parts))
         first = {part.group: part for part in reversed(parts)}
-        if len(groups) < len(parts):  # some move: their parts add up
+        if len(groups) < len(parts):  # the parts of a moving event are added
             index = self._upload(np.array([groups.index(part.group) for part in parts]))
             wet = self._zeros(len(groups), *wet.shape[1:]).index_add_(0, index, wet)
         events = [first[group] for group in groups]
@@ -250,7 +248,7 @@ class DeviceRenderer:
         plans: Sequence[Plan],
         tensors: dict[Hashable, Tensor],
     ) -> None:
-        """Adds the dry targets; ``sources`` are the parts' spectra."""
+        """Adds the dry targets; ``sources`` are the spectra of the parts."""
         targets = [i for i, part in enumerate(parts) if part.event.slot is not None]
         if not targets:
             return
@@ -268,7 +266,7 @@ class DeviceRenderer:
             _add(dry[part.scene, part.event.slot][None], signal, scale[part.group], part.event.onset, part.n_wet)
 
     def _window(self, response: Response, rir: Tensor, planned: Plan) -> slice:
-        """The direct part of the reference channel [1, L]; found once, so that the device need not wait."""
+        """Direct part of the reference channel [1, L]; kept, because finding it waits for the device."""
         key = (response, planned.rules, planned.direct_range_ms)
         if key not in self._windows:
             host = rir[0].cpu().numpy()
@@ -276,7 +274,7 @@ class DeviceRenderer:
         return self._windows[key]
 
     def _convolved(self, sources: Tensor, responses: list[Tensor], which: list[int], n_fft: int) -> Tensor:
-        """Sources' spectra [E, F] through the responses [C, L] that ``which`` says: [E, C, n_fft]."""
+        """Convolves sources, given by their spectra [E, F], with ``responses[which]`` [C, L]: [E, C, n_fft]."""
         padded = self._zeros(len(responses), len(responses[0]), n_fft)
         for i, response in enumerate(responses):
             padded[i, :, : response.shape[1]] = response
@@ -289,19 +287,19 @@ class DeviceRenderer:
 
 def _read_source(clip: audio.Clip, rate: int) -> np.ndarray:
     if clip.info.rate == rate and clip.info.channels == 1:
-        return audio.read(clip)[:, 0]  # as the file holds it: half the bytes where that is 16 bit
+        return audio.read(clip)[:, 0]  # in the file's own type: 16 bits take half the bytes
     return audio.source(clip, rate)
 
 
 def _energy(signal: Tensor) -> Tensor:
-    """Sums of squares [E] float64 of signals [E, C, n]: short stretches in float32, their sum in float64."""
+    """Sums of squares [E] float64 of signals [E, C, n]: in float32 over short stretches, in float64 over their sums."""
     n = signal.shape[-1] // 1024 * 1024
     stretches = signal[..., :n].unflatten(-1, (-1, 1024)).square().sum(-1).double().sum((-2, -1))
     return stretches + signal[..., n:].square().sum(-1).double().sum(-1)
 
 
 def _scale(level: float | Tensor, mean_square: Tensor) -> Tensor:
-    """Factors that bring signals to levels in dB; 1 for one of only zeros."""
+    """Factors that bring signals to levels in dB; 1 for an all-zero signal."""
     some = mean_square > 0
     scale = 10 ** ((level - 10 * mean_square.where(some, mean_square.new_ones(())).log10()) / 20)
     return scale.where(some, scale.new_ones(())).float()
