@@ -100,7 +100,7 @@ def material_files(config: SamplerConfig, labels: Sequence[str], root: str = "."
     that are used; relative paths start from ``root``.
     """
     dirs = config.dirs
-    rooms = _rooms(root, dirs.room_ir)
+    rooms = [path for name in room_names(root, dirs.room_ir) if os.path.exists(path := os.path.join(root, name))]
     files = dict.fromkeys(rooms, Use("room"))
     background = Use("background", frozenset(filter(None, map(_channels, rooms))) or None)
     for folder, label, use in (
@@ -239,12 +239,6 @@ def read_excluded(out: Path) -> list[str]:
         return os.fsdecode((out / EXCLUDED).read_bytes()).splitlines()
     except FileNotFoundError:
         return []
-
-
-def _rooms(root: str, folder: str) -> list[str]:
-    """Paths of the SOFA files as :meth:`SourcePool.room_paths` returns them; none if the folder is missing."""
-    paths = (os.path.join(root, name) for name in room_names(root, folder))
-    return [path for path in paths if os.path.exists(path)]
 
 
 def _channels(room: str) -> int:

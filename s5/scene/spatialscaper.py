@@ -128,12 +128,11 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _choose_room(sampler: Sampler, drawn: str) -> str:
     """Path of the drawn room; of another room if the drawn one is in Scaper's layout and in another format."""
-    wanted = [
-        path for path in sampler.material.room_paths() if _format(path) in (None, sampler.config.spatialscaper.format)
-    ]
+    form = sampler.config.spatialscaper.format
+    wanted = [path for path in sampler.material.room_paths() if (_name(path) or ("", form))[1] == form]
     if not wanted:
         where = os.path.join(sampler.root, sampler.config.dirs.room_ir)
-        raise InputError(where, "no room", f"files <room>_{sampler.config.spatialscaper.format}.sofa")
+        raise InputError(where, "no room", f"files <room>_{form}.sofa")
     if os.path.join(sampler.root, drawn) in wanted:
         return drawn
     other = random.choice(wanted)
@@ -149,11 +148,6 @@ def _name(path: str) -> tuple[str, str] | None:
             if Path(path).name == template.format(fmt=form):
                 return room, form
     return None
-
-
-def _format(path: str) -> str | None:
-    name = _name(path)
-    return name[1] if name else None
 
 
 @cache

@@ -22,8 +22,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from s5.data.header import RATES
 from s5.scene.limits import LARGEST, LOUDEST, MAX_SAMPLES
@@ -78,36 +80,13 @@ def _is_point(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
 
 
-_EVENT_KEYS: dict[str, tuple[type, ...]] = {
-    "label": (str, _NULL),
-    "source_file": (str,),
-    "source_time": (int, float, _NULL),
-    "event_time": _NUMBER,
-    "event_duration": _NUMBER,
-    "event_position": (list, _NULL),
-    "snr": _NUMBER,
-    "role": (str,),
-}
-_CONFIG_KEYS: dict[str, tuple[type, ...]] = {
-    "duration": _NUMBER,
-    "sr": (int,),
-    "max_event_overlap": _NUMBER,
-    "max_event_dur": _NUMBER,
-    "ref_db": _NUMBER,
-    "foreground_dir": (str,),
-    "background_dir": (str, _NULL),
-    "interference_dir": (str, _NULL),
-    "room_config": (dict, _NULL),
-    "verbose": (bool,),
-}
-_ROOM_KEYS: dict[str, tuple[type, ...]] = {
-    "sofa_path": (str,),
-    "sr": _NUMBER,
-    "nchan": (int,),
-    "nrir": (int,),
-    "rir_len": (int,),
-    "direct_range_ms": (list,),
-}
+@cache
+def _kinds(cls: type) -> dict[str, tuple[type, ...]]:
+    """JSON types of a dataclass's fields except ``extra``, from the type hints; whole numbers are numbers."""
+    hints = {key: hint for key, hint in get_type_hints(cls).items() if key != "extra"}
+    options = {key: get_args(hint) if isinstance(hint, UnionType) else (hint,) for key, hint in hints.items()}
+    plain = {key: tuple(get_origin(option) or option for option in some) for key, some in options.items()}
+    return {key: (int, *some) if float in some else some for key, some in plain.items()}
 
 
 @dataclass
@@ -131,7 +110,7 @@ class Event:
     @classmethod
     def from_dict(cls, data: Any, where: str = "event") -> Event:
         """Reads an event's JSON object. Raises InputError naming ``where`` and the key."""
-        known, extra = pop_fields(data, where, _EVENT_KEYS)
+        known, extra = pop_fields(data, where, _kinds(Event))
         event = cls(**known, extra=extra)
         check_number(event.snr, f"{where}.snr", LOUDEST)
         if event.event_duration <= 0 or event.event_time < 0 or (event.source_time or 0) < 0:
@@ -147,7 +126,7 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """The event's JSON object."""
-        return {key: getattr(self, key) for key in _EVENT_KEYS} | self.extra
+        return {key: getattr(self, key) for key in _kinds(Event)} | self.extra
 
 
 @dataclass
@@ -172,7 +151,7 @@ class SceneConfig:
     @classmethod
     def from_dict(cls, data: Any, where: str = "config") -> SceneConfig:
         """Reads the JSON object ``config``. Raises InputError naming ``where`` and the key."""
-        known, extra = pop_fields(data, where, _CONFIG_KEYS)
+        known, extra = pop_fields(data, where, _kinds(SceneConfig))
         config = cls(**known, extra=extra)
         check_number(config.ref_db, f"{where}.ref_db", LOUDEST)
         check_length(config.duration, config.sr, where)
@@ -180,7 +159,7 @@ class SceneConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object ``config``."""
-        return {key: getattr(self, key) for key in _CONFIG_KEYS} | self.extra
+        return {key: getattr(self, key) for key in _kinds(SceneConfig)} | self.extra
 
     @property
     def n_samples(self) -> int:
@@ -210,14 +189,20 @@ class Room:
         """Reads the JSON object ``room``. Raises InputError naming ``where`` and the key."""
         outer, extra = pop_fields(data, where, {"module": (str,), "main": (str,), "args": (dict,)})
         args, extra_args = pop_fields(outer["args"], f"{where}.args", {"metadata": (dict,)})
-        known, extra_metadata = pop_fields(args["metadata"], f"{where}.args.metadata", _ROOM_KEYS)
+        known, extra_metadata = pop_fields(args["metadata"], f"{where}.args.metadata", cls._metadata())
         check_range_ms(known["direct_range_ms"], f"{where}.args.metadata.direct_range_ms")
         others = {"room": extra, "args": extra_args, "metadata": extra_metadata}
         return cls(**known, module=outer["module"], main=outer["main"], extra={k: v for k, v in others.items() if v})
 
+    @staticmethod
+    def _metadata() -> dict[str, tuple[type, ...]]:
+        """JSON types of ``args.metadata``, which SpAudSyn always fills."""
+        kinds = {key: some for key, some in _kinds(Room).items() if key not in ("module", "main")}
+        return {key: tuple(kind for kind in some if kind is not _NULL) for key, some in kinds.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON object ``room``."""
-        metadata = {key: getattr(self, key) for key in _ROOM_KEYS} | self.extra.get("metadata", {})
+        metadata = {key: getattr(self, key) for key in self._metadata()} | self.extra.get("metadata", {})
         args = {"metadata": metadata} | self.extra.get("args", {})
         return {"module": self.module, "main": self.main, "args": args} | self.extra.get("room", {})
 
