@@ -81,11 +81,6 @@ class AudioForm:
             raise InputError("--subtype", f"{subtype} with {format}", " or ".join(FORMATS[format]))
         return cls(format, subtype)
 
-    @property
-    def suffix(self) -> str:
-        """Suffix of the files."""
-        return f".{self.format}"
-
 
 @dataclass
 class SamplerScenes:
@@ -179,7 +174,7 @@ class _Work:
         return row, clipped
 
     def _row(self, utt: str, scene: Scene) -> Row:
-        suffix, labels = self.form.suffix, tuple(scene.labels)
+        suffix, labels = f".{self.form.format}", tuple(scene.labels)
         sources = (self.out / "source" / source_name(utt, k, label, suffix) for k, label in enumerate(labels))
         wav, document = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
         return Row(utt, str(wav), labels, tuple(map(str, sources)), str(document))
@@ -195,11 +190,6 @@ class ListConfig:
     """Folder that the paths in the scenes start from."""
     num_scenes: int | None = None
     """Number of leading scenes to use; null: all."""
-
-
-def _list_config(config: str | Path) -> ListConfig | None:
-    keys = load_inherited(config)
-    return parse(ListConfig, keys, resolve(config)) if "scenes" in keys else None
 
 
 def simulate(
@@ -245,7 +235,8 @@ def simulate(
     remove_data_dir_files(out)
     mapping = _spread(nj)
     known = shards.prepared() if shards and shards.index != 0 else None
-    if scenes is None and config is not None and (listed := _list_config(config)) is not None:
+    if scenes is None and config is not None and "scenes" in (keys := load_inherited(config)):
+        listed: ListConfig = parse(ListConfig, keys, resolve(config))
         scenes, root, num_scenes = listed.scenes, listed.root, num_scenes or listed.num_scenes
     found: SamplerScenes | ListedScenes
     excluded: list[str] = []
