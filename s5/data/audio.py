@@ -88,7 +88,7 @@ def next_frames(
     Raises:
         InputError: the audio is damaged, ends before ``n_frames``, or has samples that are not finite.
     """
-    # The header of a compressed file may promise too much, so memory is asked for block by block.
+    # The header of a compressed file may promise too much, so memory is allocated block by block.
     step = min(n_frames, BLOCK) if sound.format in COMPRESSED else n_frames
     pieces: list[np.ndarray] = []
     n = 0
@@ -103,7 +103,7 @@ def next_frames(
     if n < n_frames and sound.format == "MP3" and n_frames - n <= MP3_SLACK:
         pieces.append(np.zeros((n_frames - n, sound.channels), kind))
     elif n < n_frames:
-        raise InputError(path, f"{n} of {n_frames} frames", "all (a truncated file?)")
+        raise InputError(path, f"{n} of {n_frames} frames", "all of them (is the file truncated?)")
     frames = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     if kind == "float32" and not np.isfinite(frames).all():
         raise InputError(path, "samples that are not finite", "audio")

@@ -224,10 +224,11 @@ def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = N_SLOTS
             raise InputError(path, f"utterance {row.utt!r}", "a name without space")
         if i and rows[i - 1].utt == row.utt:
             raise InputError(path, f"utterance {row.utt} twice", "each once")
-        if row.sources and len(row.sources) != len(row.labels or ()):
-            raise InputError(path, f"{len(row.sources)} sources for {row.utt}", f"{len(row.labels or ())}, one a label")
-        if len(row.sources) > n_slots:
-            raise InputError(path, f"{len(row.sources)} sources for {row.utt}", f"at most {n_slots}")
+        n_sources, n_labels = len(row.sources), len(row.labels or ())
+        if row.sources and n_sources != n_labels:
+            raise InputError(path, f"{n_sources} sources for {row.utt}", f"{n_labels}, one per label")
+        if n_sources > n_slots:
+            raise InputError(path, f"{n_sources} sources for {row.utt}", f"at most {n_slots}")
     path.mkdir(parents=True, exist_ok=True)
     files: dict[str, list[str]] = {}
     if any(row.scene is not None for row in rows):

@@ -112,19 +112,20 @@ def _check_uncompressed(content: BinaryIO, size: int, sound: soundfile.SoundFile
     samples = _samples(content, head, form, size)
     if samples is None:
         known = "WAV, RF64, W64, AIFF, AU, CAF, NIST, FLAC, Ogg or MP3"
-        raise InputError(where, f"{sound.format} without a length that can be held against the file", known)
+        raise InputError(where, f"a {sound.format} file, whose length cannot be checked", known)
     holds = max(size - samples.start, 0)
     says = holds if samples.says is None else samples.says
     width = BYTES.get(sound.subtype, 0) * sound.channels
     # An odd number of bytes, made even by a pad byte that is counted but not there.
     padded = says - holds == 1 and width % 2 == 1 and holds % width == 0
+    found = f"{holds} bytes of samples where its header says {says}"
     if says > holds and not padded:
-        raise InputError(where, f"{holds} bytes of samples where its header says {says}", "as many (a truncated file?)")
+        raise InputError(where, found, "equal lengths (a truncated file?)")
     if says < holds and not _explained(content, form, samples.start + says, size):
-        why = "one that was never finished, or cannot count so many? sox --ignore-length reads all"
-        raise InputError(where, f"{holds} bytes of samples where its header says {says}", f"as many ({why})")
+        why = "was the recording never finished, or is it too long for its format? sox --ignore-length reads all of it"
+        raise InputError(where, found, f"equal lengths ({why})")
     if width and sound.frames != min(says, holds) // width:
-        raise InputError(where, f"{sound.frames} frames where its header says {says // width}", "as many")
+        raise InputError(where, f"{sound.frames} frames where its header says {says // width}", "equal lengths")
 
 
 def _form(head: bytes) -> _Form | None:
@@ -235,8 +236,8 @@ def _check_flac(content: BinaryIO, size: int, where: object) -> None:
     info = content.read(34)
     longest, total = int.from_bytes(info[2:4], "big"), int.from_bytes(info[13:18], "big") & ((1 << 36) - 1)
     if not total:
-        why = "one with it: made as a file, not through a pipe (flac, sox or ffmpeg mend it)"
-        raise InputError(where, "a FLAC file that does not say how long it is", why)
+        expected = "one written to a file, not to a pipe (flac, sox or ffmpeg repair it)"
+        raise InputError(where, "a FLAC file without its length in the header", expected)
     tail = b""
     for window in ((int.from_bytes(info[7:10], "big") or 1 << 15) + 256, 1 << 22):
         content.seek(max(size - window, begin))
@@ -244,7 +245,7 @@ def _check_flac(content: BinaryIO, size: int, where: object) -> None:
         if total in _frame_ends(tail, longest, total):
             return
     found = f"about {max(_frame_ends(tail, longest), default=0)} samples"
-    raise InputError(where, f"{found} where its header says {total}", "as many (a truncated file?)")
+    raise InputError(where, f"{found} where its header says {total}", "equal lengths (a truncated file?)")
 
 
 def _frame_ends(tail: bytes, longest: int, wanted: int | None = None) -> Iterator[int]:
@@ -293,7 +294,7 @@ def _check_ogg(content: BinaryIO, size: int, frames: int, where: object) -> None
     whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
     if not whole or not page[5] & 4:
         found = f"{size} bytes without the end of the stream"
-        raise InputError(where, found, "an Ogg file with it (a truncated file?)")
+        raise InputError(where, found, "a complete Ogg file (is it truncated?)")
     if frames > size * DENSEST:
         raise InputError(where, f"{size} bytes where its last page says {frames} samples", "more (a damaged file?)")
 
@@ -327,7 +328,7 @@ def _check_mp3(content: BinaryIO, frames: int, where: object) -> None:
             samples += length
         at += size
     if abs(samples - frames) > MP3_SLACK:
-        raise InputError(where, f"about {samples} samples where its header says {frames}", "as many")
+        raise InputError(where, f"about {samples} samples where its header says {frames}", "equal lengths")
 
 
 def _mp3_frame(head: bytes) -> tuple[int, int]:

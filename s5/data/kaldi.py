@@ -68,7 +68,7 @@ def _matrix(ark: IO[bytes]) -> np.ndarray:
     from kaldiio.matio import read_matrix_or_vector
 
     if ark.read(len(BEGIN)) != BEGIN:
-        raise ValueError("another beginning")
+        raise ValueError("no binary matrix begins there")
     ark.seek(-len(BEGIN), 1)
     try:
         return read_matrix_or_vector(ark)

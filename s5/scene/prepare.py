@@ -104,9 +104,9 @@ def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map)
         if time.time() - partial.stat().st_mtime > ABANDONED:
             partial.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
-    what = f"{len(missing)} recordings and rooms as scenes at {rate} Hz read them, {_amount(size)}"
+    what = f"{len(missing)} prepared recordings and rooms for scenes at {rate} Hz ({_amount(size)})"
     if size + KEPT_FREE > free:
-        logging.warning("%s: no room for %s (%s free): scenes take longer", folder, what, _amount(free))
+        logging.warning("%s: no disk space for %s, %s free: scenes take longer", folder, what, _amount(free))
         return folder
     logging.info("%s: writing %s", folder, what)
     for _ in progress(mapping(work.make, missing), len(missing), "prepare material"):

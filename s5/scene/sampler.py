@@ -178,7 +178,7 @@ class Sampler:
             self.where,
             f"no scene of {n_events} events ({n_repeats} of a repeated class) and {n_interferers} interferers "
             f"in {MAX_TRIES} tries ({reason})",
-            "material and limits that allow one",
+            "material and limits that allow such a scene",
         )
 
 

@@ -242,7 +242,7 @@ def simulate(
     excluded: list[str] = []
     if scenes is not None:
         if simulator_name != "native":
-            raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the events are placed already")
+            raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the scenes place the events")
         found = ListedScenes(str(scenes), root, num_scenes)
         items = known["items"] if known else _check_listed(found, out, on_bad_audio, mapping)
     else:

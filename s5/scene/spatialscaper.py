@@ -11,7 +11,7 @@ The parts of a scene come from
 * the rules of a scene (:func:`s5.scene.render`): levels, onsets and the dry target. ``Scaper.generate`` differs: it
   cuts the reverberation at the source's end and sets levels by mean magnitude.
 
-The native renderer therefore gives the same samples for the same scene.
+The native renderer therefore makes the same samples for the same scene.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class _Placement:
             except RejectedDraw as e:
                 reason = str(e)
         found = f"no placement of {len(events)} events in {self.room.path} in {MAX_PLACEMENTS} tries ({reason})"
-        raise InputError(f"{self.sampler.where}: simulator spatialscaper", found, "limits that allow one")
+        raise InputError(f"{self.sampler.where}: simulator spatialscaper", found, "limits that allow a placement")
 
     def _scaper(self) -> Any:
         """A Scaper for the room and the folder.

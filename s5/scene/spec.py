@@ -118,7 +118,7 @@ class Event:
             raise InputError(where, times, "no negative time and a positive duration")
         if event.role != "background":
             if event.label is None or event.source_time is None:
-                raise InputError(where, "a null label or source_time", "null only in the background")
+                raise InputError(where, "a null label or source_time", "values (only a background may have null)")
             points = event.event_position
             if not points or not all(_is_point(point) for point in points):
                 raise InputError(f"{where}.event_position", ascii(points)[:80], "[[x, y, z]], several if it moves")

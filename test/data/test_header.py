@@ -124,7 +124,7 @@ WRONG = {
     "a size of 0 and a chunk behind the samples": (wav(says=0, after=LIST), MORE),
     "a truncated file of more than 2 GiB": (wav(says=0x90000000, riff=0x90000024), LESS),
     "junk behind": (wav(after=PCM[:2000]), MORE),
-    "FLAC through a pipe": (total_samples(written("FLAC"), 0), "does not say how long"),
+    "FLAC through a pipe": (total_samples(written("FLAC"), 0), "without its length in the header"),
     "no samples, then a chunk": (wav(b"", after=LIST), "no sample"),
 }
 

@@ -95,9 +95,8 @@ def test_a_set_prepares_its_material_and_says_how_much_it_is(recipe, monkeypatch
     monkeypatch.setenv("HOME", str(home))
     main(["--config", "a.yaml", "--out", "data/test"])
     main(["--config", "a.yaml", "--out", "data/train", "--virtual"])
-    assert (
-        caplog.text.count("data/.material/8000: writing 21 recordings and rooms as scenes at 8000 Hz read them, ") == 1
-    )
+    written = "data/.material/8000: writing 21 prepared recordings and rooms for scenes at 8000 Hz ("
+    assert caplog.text.count(written) == 1
     assert not list(home.iterdir())
     nothing_decoded(monkeypatch)
     items = [VirtualScenes("data/train")[1, item] for item in range(6)]
@@ -126,7 +125,7 @@ def test_a_moved_recipe_keeps_its_material_and_a_changed_file_is_prepared_again(
 def test_without_room_on_the_disk_scenes_take_longer(recipe, monkeypatch, caplog):
     monkeypatch.setattr(module, "KEPT_FREE", 1 << 60)
     main(["--config", "a.yaml", "--out", "data/test"])
-    assert "data/.material/8000: no room for 21 recordings and rooms" in caplog.text
+    assert "data/.material/8000: no disk space for 21 prepared recordings and rooms" in caplog.text
     assert not list(Path("data/.material/8000").iterdir()) and Path("data/test/wav.scp").exists()
 
 

@@ -350,7 +350,10 @@ def test_what_scaper_cannot_place_is_refused_in_one_line(material, config, monke
     # Drawn under the rules above: what Scaper places, the native sampler mostly can too.
     monkeypatch.setattr(Sampler, "scene", lambda *_: scene)
     said = refusal(backend.draw_scene, apart, 0)
-    assert f"(no place 179 degrees from the other events of {scene.labels[0]}), expected limits that allow one" in said
+    assert (
+        f"(no place 179 degrees from the other events of {scene.labels[0]}), expected limits that allow a placement"
+        in said
+    )
     assert "(no onset under the overlap limit)" in refusal(backend.draw_scene, crowded, 0)
 
 

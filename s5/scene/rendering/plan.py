@@ -181,5 +181,5 @@ def _background(event: Event, scene: Scene, n_channels: int, root: str | Path, r
     # Truncating times twice may lose one sample.
     if not fill and found.n_frames * config.sr / found.info.rate + 1 < config.n_samples:
         reached = int((event.source_time or 0) * found.info.rate) + int(event.event_duration * found.info.rate)
-        raise InputError(path, f"{found.info.n_frames} frames", f"{reached}, which the scene's background reaches")
+        raise InputError(path, f"{found.info.n_frames} frames", f"at least {reached} for the scene's background")
     return PlannedBackground(found, fill, config.ref_db + event.snr)
