@@ -91,7 +91,7 @@ def _kinds(cls: type) -> dict[str, tuple[type, ...]]:
 
 @dataclass
 class Event:
-    """One foreground, interference or background event; see the module's docstring for the fields.
+    """One foreground, interference or background event; :mod:`s5.scene.spec` explains the fields.
 
     A background has neither label nor position; its ``source_time`` is null if the file is repeated to the scene's
     length. A moving event (simulator spatialscaper) has several positions and passes them at equal intervals.
