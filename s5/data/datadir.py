@@ -83,7 +83,7 @@ class DataDir:
                 correspond. The error names the file and the utterance.
         """
         path = Path(path)
-        wavs = _read_scp(path / "wav.scp")
+        wavs = _read_scp(path / "wav.scp", required=True)
         if not wavs:
             raise InputError(path / "wav.scp", "no utterance", "at least one")
         if n_slots is None:
@@ -91,13 +91,13 @@ class DataDir:
             n_slots = read_n_slots(file, "the number of slots") if file.exists() else N_SLOTS
         found = cls._read_labels(path, wavs, labels, n_slots)
         beyond = path / f"source{n_slots + 1}.scp"
-        for utt in _read_scp(beyond) if beyond.exists() else {}:
+        for utt in _read_scp(beyond):
             raise InputError(beyond, f"a source for {utt}", f"at most {n_slots}")
         names = [path / f"source{k + 1}.scp" for k in range(n_slots)]
-        sources = [_read_scp(name) if name.exists() else {} for name in names]
+        sources = [_read_scp(name) for name in names]
         if any(name.exists() for name in names):
             _check_sources(names, sources, found, wavs)
-        scenes = _read_scp(path / "scene.scp") if (path / "scene.scp").exists() else {}
+        scenes = _read_scp(path / "scene.scp")
         if scenes:
             _same_utterances(path / "scene.scp", scenes, wavs)
         return cls(path, list(wavs), found, n_slots, wavs, sources, scenes)
@@ -280,9 +280,11 @@ def _same_utterances(file: Path, lines: Iterable[str], wavs: dict[str, str]) -> 
         raise InputError(file, f"no line for {utt}", "one, as wav.scp has it")
 
 
-def _read_scp(file: Path) -> dict[str, str]:
-    """Path of each utterance, from ``<utt> <path>`` lines."""
-    out = {}
+def _read_scp(file: Path, required: bool = False) -> dict[str, str]:
+    """Path of each utterance, from ``<utt> <path>`` lines; none without the file, unless it is required."""
+    out: dict[str, str] = {}
+    if not (required or file.exists()):
+        return out
     for utt, (path, number) in _read_lines(file).items():
         if not path or path.endswith("|"):
             raise InputError(f"{file}:{number}", f"{path or 'nothing'} after {utt}", "a path")

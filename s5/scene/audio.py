@@ -108,13 +108,13 @@ def decode(wanted: Clip) -> np.ndarray:
         return next_frames(sound, wanted.n_frames, wanted.path, wanted.info.kind, wanted.start)
 
 
-def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields first frame and frames [size or fewer, C] of a clip's first ``n_frames``. Raises as :func:`read`."""
+def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[np.ndarray]:
+    """Yields the first ``n_frames`` of a clip in blocks [size or fewer, C]. Raises as :func:`read`."""
     with open_audio(wanted.path) as sound:
         for start in range(0, n_frames, size):
             # After the first block the decoder is at the right position.
             first = None if start else wanted.start
-            yield start, next_frames(sound, min(size, n_frames - start), wanted.path, wanted.info.kind, first)
+            yield next_frames(sound, min(size, n_frames - start), wanted.path, wanted.info.kind, first)
 
 
 def source(wanted: Clip, rate: int) -> np.ndarray:

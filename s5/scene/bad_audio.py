@@ -185,7 +185,7 @@ def _examine_audio(path: str) -> Examined:
     recording = audio.clip(path)
     info = recording.info
     loud = mixed = some = False
-    for _, frames in audio.blocks(recording, info.n_frames, audio.BLOCK):
+    for frames in audio.blocks(recording, info.n_frames, audio.BLOCK):
         for first in range(0, 0 if mixed else len(frames), STRETCH):
             as_it_is, as_source = sounds(frames[first : first + STRETCH], info.quietest)
             loud, mixed = loud or as_it_is, mixed or as_source

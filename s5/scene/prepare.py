@@ -146,7 +146,7 @@ class _Work:
                 audio.source(audio.clip(wanted.path), self.rate).tofile(out)
             else:
                 clip = audio.clip(wanted.path)
-                for _, frames in audio.blocks(clip, clip.n_frames, audio.BLOCK):
+                for frames in audio.blocks(clip, clip.n_frames, audio.BLOCK):
                     frames.tofile(out)
             for old in file.parent.glob(f"{file.name.split('.')[0]}.*.{wanted.form}"):
                 old.unlink(missing_ok=True)

@@ -55,7 +55,7 @@ def is_silent(cut: Clip) -> bool:
     Raises InputError for damaged or truncated audio and for samples that are not finite.
     """
     reach = min(int(REACH * cut.info.rate), cut.n_frames // 2)
-    return not any(sounding for _, sounding in _stretches(cut, cut.n_frames - reach))
+    return not any(_sounding(cut, cut.n_frames - reach))
 
 
 def cut_with_sound(rng: np.random.Generator, path: str, duration: float, start: float) -> float:
@@ -76,7 +76,8 @@ def cut_with_sound(rng: np.random.Generator, path: str, duration: float, start: 
     other, whole = rng.spawn(1)[0], clip(path)
     rate = whole.info.rate
     latest = whole.n_frames / rate - duration
-    first = np.flatnonzero(_maps.get((path, whole.stamp), lambda: _map(whole))) * STRETCH / rate
+    sounding = _maps.get((path, whole.stamp), lambda: np.fromiter(_sounding(whole, whole.n_frames), bool))
+    first = np.flatnonzero(sounding) * STRETCH / rate
     # For each stretch that sounds: the starts of cuts that contain it before their end.
     reach = min(REACH, duration / 2)
     low, high = np.clip(first + STRETCH / rate - (duration - reach), 0, latest), np.clip(first, 0, latest)
@@ -91,15 +92,10 @@ def cut_with_sound(rng: np.random.Generator, path: str, duration: float, start: 
     return start
 
 
-def _map(whole: Clip) -> np.ndarray:
-    """Whether each stretch of a file sounds, [n] bool."""
-    return np.array([sounding for _, sounding in _stretches(whole, whole.n_frames)])
-
-
-def _stretches(cut: Clip, n_frames: int) -> Iterator[tuple[int, bool]]:
-    """Yields, for each stretch of a clip's first frames, its first frame and whether it sounds mixed down."""
-    for start, frames in audio.blocks(cut, n_frames, STRETCH):
-        yield start, sounds(frames, cut.info.quietest)[1]
+def _sounding(cut: Clip, n_frames: int) -> Iterator[bool]:
+    """Yields, for each stretch of a clip's first frames, whether it sounds mixed down."""
+    for frames in audio.blocks(cut, n_frames, STRETCH):
+        yield sounds(frames, cut.info.quietest)[1]
 
 
 def _union(low: np.ndarray, high: np.ndarray) -> list[tuple[float, float]]:

@@ -51,6 +51,7 @@ class _Part:
     """Input of one impulse response: the source of an event or, if the event moves, a stretch of it."""
 
     scene: int
+    planned: Plan
     event: PlannedEvent
     source: Tensor
     response: Response
@@ -121,7 +122,7 @@ class DeviceRenderer:
                 for background in planned.backgrounds:
                     self._add_background(mixture[scene], background, planned, tensors)
             for parts in self._steps(list(self._parts(plans, tensors)), n_channels):
-                self._add_events(mixture, dry, parts, plans, tensors)
+                self._add_events(mixture, dry, parts, tensors)
         return RenderedBatch(mixture, dry)
 
     def _needs(self, plans: Iterable[Plan]) -> Iterator[tuple[Hashable, Callable[[], np.ndarray]]]:
@@ -193,7 +194,7 @@ class DeviceRenderer:
                 source = self._cut(tensors, "source", event.clip, planned.rate)[: event.length]
                 n_wet = len(source) + max(self._lengths[r] for r in event.responses) - 1
                 for response, shift, part in split_source(source, event, self._upload):
-                    yield _Part(scene, event, part, response, n_wet, shift, group)
+                    yield _Part(scene, planned, event, part, response, n_wet, shift, group)
                 group += 1
 
     def _steps(self, parts: list[_Part], n_channels: int) -> Iterator[list[_Part]]:
@@ -210,9 +211,7 @@ class DeviceRenderer:
         if step:
             yield step
 
-    def _add_events(
-        self, mixture: Tensor, dry: Tensor, parts: list[_Part], plans: Sequence[Plan], tensors: dict[Hashable, Tensor]
-    ) -> None:
+    def _add_events(self, mixture: Tensor, dry: Tensor, parts: list[_Part], tensors: dict[Hashable, Tensor]) -> None:
         n_fft = scipy.fft.next_fast_len(max(part.n_wet for part in parts), real=True)
         sources = self._zeros(len(parts), n_fft)
         for i, part in enumerate(parts):
@@ -236,7 +235,7 @@ class DeviceRenderer:
         del wet
         if dry.shape[1]:
             of = {group: scale[i] for i, group in enumerate(groups)}
-            self._add_direct(dry, parts, of, sources, n_fft, plans, tensors)
+            self._add_direct(dry, parts, of, sources, n_fft, tensors)
 
     def _add_direct(
         self,
@@ -245,7 +244,6 @@ class DeviceRenderer:
         scale: dict[int, Tensor],
         sources: Tensor,
         n_fft: int,
-        plans: Sequence[Plan],
         tensors: dict[Hashable, Tensor],
     ) -> None:
         """Adds the dry targets; ``sources`` are the spectra of the parts."""
@@ -254,9 +252,10 @@ class DeviceRenderer:
             return
         direct = []
         for i in targets:
-            planned = plans[parts[i].scene]
-            rir = tensors[parts[i].response][planned.rules.reference_channel : planned.rules.reference_channel + 1]
-            window = self._window(parts[i].response, rir, planned)
+            planned, response = parts[i].planned, parts[i].response
+            channel = planned.rules.reference_channel
+            rir = tensors[response][channel : channel + 1]
+            window = self._window(response, rir, planned)
             only = rir[:, : window.stop].clone()
             only[:, : window.start] = 0
             direct.append(only)

@@ -48,7 +48,8 @@ class SofaRoom:
     Attributes:
         path: path of the file.
         sampling_rate: Hz.
-        n_positions, n_channels, rir_length: M (with emitters M * E, the emitter running fastest), R and N.
+        n_positions: M; with emitters M * E, the emitter running fastest.
+        n_channels, rir_length: R and N.
         positions: [n_positions, 3] float64, cartesian, metres.
         own_positions: [n_positions, 3] float64, ``SourcePosition`` in the file's own coordinates, possibly spherical;
             the cartesian positions if it does not distinguish the responses.

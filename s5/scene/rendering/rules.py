@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RenderRules:
-    """Rules of rendering a scene; the module's docstring lists them. Hashable, as part of a cache's key.
+    """Rules of rendering a scene; :mod:`s5.scene.rendering.rules` lists them. Hashable, as part of a cache's key.
 
     Attributes:
         name: name of the rules, as in a sampler's key ``rules``; it also decides the format of a scene's file.
