@@ -1,4 +1,4 @@
-"""Prepared material: the same samples, read without decoding; below the data folder, made once."""
+"""Prepared material gives the same samples without decoding; it is made once, below the data folder."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ from s5.tasks.data import VirtualScenes
 
 @pytest.fixture
 def compressed(material, tmp_path):
-    """The material, its rooms in compressed chunks of 5 positions, one response ending in zeros."""
+    """The material with rooms in compressed chunks of 5 positions; one response ends in zeros."""
     shutil.copytree(material / "raw", tmp_path / "data/raw")
     for path in (tmp_path / "data/raw/room_ir").iterdir():
         with h5py.File(path, "r+") as file:
@@ -46,7 +46,7 @@ def recipe(compressed, config, monkeypatch):
 
 
 def nothing_decoded(monkeypatch):
-    """Fails where a compressed file or a room is read itself."""
+    """Makes every read of a compressed file or a room fail."""
     real = audio.decode
 
     def plain(wanted):

@@ -370,7 +370,7 @@ def test_a_configuration_inherits(material, config, tmp_path):
 
 
 def test_the_fingerprint_of_older_configurations_stays():
-    """With it their scenes stay, and so do results: a key that comes later must not count at its default."""
+    """A key that was added later does not enter the fingerprint at its default, so older scenes and results stay."""
     dirs = {kind: f"data/raw/{kind}/train" for kind in ("sound_event", "interference", "noise", "room_ir")}
     labels = ["Clapping", "Cough"]
     config = parse(SamplerConfig, {"labels": labels, "sampling_rate": 16000, "duration": 4.0, "dirs": dirs}, "x")

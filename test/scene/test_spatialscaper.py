@@ -1,4 +1,4 @@
-"""The simulator spatialscaper. What needs the library runs where it is importable, with the real one.
+"""The simulator spatialscaper. Tests of the library run with the real one, if it is importable.
 
 Tolerances: the library convolves in double precision, the native renderer in single, so the two agree to some 1e-7 of
 the peak; 1e-6 is asked for.
@@ -241,7 +241,7 @@ def test_a_scene_depends_on_its_item_alone_and_leaves_the_global_generators_alon
 
 @needs_library
 def test_the_library_itself_makes_the_same_of_an_event(layout, material, config):
-    """Scaper.synthesize_events_and_labels on the events of our scene, with a Scaper as the library has it.
+    """An unchanged Scaper's synthesize_events_and_labels makes the same of a scene's event.
 
     It sets another level and ends with the source: up to one gain, it is our event until then. Its labels say where the
     event is: our positions.
