@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from s5.scene.silence import STRETCH, is_silent, sounds
 from s5.scene.spec import Scene
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes, write_text
-from s5.utils.progress import progress
+from s5.utils.parallel import run_jobs
 from s5.utils.text import read_json
 
 REPORT = "bad_audio.tsv"
@@ -39,9 +39,6 @@ ALL_ZERO = "only zeros"
 FAINT = "no sound above the rounding of its samples"
 CANCELLED = "channels that cancel each other when they are mixed down"
 SILENT = (ALL_ZERO, FAINT, CANCELLED)
-
-Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Type of ``map``; results are in the order of the items, possibly from several processes."""
 
 
 @dataclass(frozen=True)
@@ -141,20 +138,19 @@ def silent_cuts(scene: Scene, root: str | Path = ".") -> list[Finding]:
     return found
 
 
-def find_bad_audio(files: Mapping[str, Use], memory: Path | None = None, mapping: Map = map) -> list[Finding]:
+def find_bad_audio(files: Mapping[str, Use], memory: Path | None = None, nj: int = 1) -> list[Finding]:
     """Reads all files and returns the bad ones, sorted by path.
 
     Args:
         files: use of each file by its path.
         memory: JSON file with earlier results, which is updated; None: no results are kept.
-        mapping: ``map``, possibly in several processes.
+        nj: number of processes.
     """
     known = _remembered(memory)
     stamps = {path: _stamp(path) for path in sorted(files)}
     keys = {path: os.path.abspath(path) for path in stamps}
     unknown = [path for path, stamp in stamps.items() if known.get(keys[path], ("", None))[0] != stamp]
-    results = progress(mapping(examine, unknown), len(unknown), "check audio")
-    for path, found in zip(unknown, results, strict=True):
+    for path, found in zip(unknown, run_jobs(examine, unknown, nj, "check audio"), strict=True):
         known[keys[path]] = (stamps[path], found)
     if memory is not None and unknown:
         memory.parent.mkdir(parents=True, exist_ok=True)

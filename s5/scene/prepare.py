@@ -17,7 +17,6 @@ from typing import IO
 import numpy as np
 
 from s5.scene import audio
-from s5.scene.bad_audio import Map
 from s5.scene.ready import Form, file_of, folder_of
 from s5.scene.rendering.cpu import normalised, resampled_length
 from s5.scene.rendering.plan import event_path
@@ -25,7 +24,7 @@ from s5.scene.rendering.room import open_room
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
 from s5.utils.files import atomic_write, leftovers
-from s5.utils.progress import progress
+from s5.utils.parallel import run_jobs
 
 KEPT_FREE = 1 << 30
 """Bytes of the disk that stay free."""
@@ -78,14 +77,14 @@ def _recording(path: str, rate: int, cut: bool = False, background: bool = False
         yield Wanted(path, "frames")
 
 
-def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map) -> str:
+def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, nj: int = 1) -> str:
     """Writes the material that is missing and logs its size; if the disk is too small, only warns.
 
     Args:
         wanted: the files, already checked (:mod:`s5.scene.bad_audio`).
         rate: sampling rate of the scenes in Hz.
         data: folder of the data directories.
-        mapping: ``map``, possibly in several processes.
+        nj: number of processes.
 
     Returns:
         The folder of the material, for :func:`s5.scene.rendering.plan.plan`.
@@ -109,7 +108,7 @@ def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map)
         logging.warning("%s: no disk space for %s, %s free: scenes take longer", folder, what, _amount(free))
         return folder
     logging.info("%s: writing %s", folder, what)
-    for _ in progress(mapping(work.make, missing), len(missing), "prepare material"):
+    for _ in run_jobs(work.make, missing, nj, "prepare material"):
         pass
     return folder
 

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -30,7 +29,6 @@ from s5.scene.backends import simulator
 from s5.scene.bad_audio import (
     REPORT,
     Finding,
-    Map,
     Use,
     find_bad_audio,
     material_files,
@@ -50,8 +48,7 @@ from s5.scene.summary import in_one_line, summarise, write_summary
 from s5.utils.config import load_inherited, parse, resolve
 from s5.utils.errors import InputError
 from s5.utils.files import leftovers, write_json, write_text
-from s5.utils.parallel import in_processes
-from s5.utils.progress import progress
+from s5.utils.parallel import run_jobs
 from s5.utils.shards import Shards, results
 from s5.utils.text import read_json
 
@@ -233,7 +230,7 @@ def simulate(
         raise InputError(out, "sampler.yaml (a virtual set)", "a folder for a fixed set")
     # Until the last item is complete, the folder must not look like a complete set.
     remove_data_dir_files(out)
-    mapping = _spread(nj)
+    nj = min(nj, len(os.sched_getaffinity(0)))
     known = shards.prepared() if shards and shards.index != 0 else None
     if scenes is None and config is not None and "scenes" in (keys := load_inherited(config)):
         listed: ListConfig = parse(ListConfig, keys, resolve(config))
@@ -244,21 +241,21 @@ def simulate(
         if simulator_name != "native":
             raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the scenes place the events")
         found = ListedScenes(str(scenes), root, num_scenes)
-        items = known["items"] if known else _check_listed(found, out, on_bad_audio, mapping)
+        items = known["items"] if known else _check_listed(found, out, on_bad_audio, nj)
     else:
         assert config is not None
         simulator(simulator_name)
         if known:
             sampler = _sampler(config, num_scenes, known["excluded"])
         else:
-            sampler = _checked_sampler(config, out, on_bad_audio, mapping, num_scenes)
+            sampler = _checked_sampler(config, out, on_bad_audio, nj, num_scenes)
         found = SamplerScenes(sampler, simulator_name)
         items, excluded = list(range(len(found))), sorted(sampler.excluded)
     digits = max(4, len(str(len(found) - 1)))
     work = _Work(found, out, {item: f"{out.name}_{item:0{digits}d}" for item in items}, form)
     if not known:
         for rate, wanted in found.material(items).items():
-            prepare(wanted, rate, out.parent, mapping)
+            prepare(wanted, rate, out.parent, nj)
         _make_folders(work)
     if shards and shards.index == 0:
         shards.prepare({"items": items, "excluded": excluded})
@@ -266,7 +263,7 @@ def simulate(
     made = results(
         shards,
         items,
-        lambda part: ((vars(row), c) for row, c in progress(mapping(work.make, part), len(part), "simulate")),
+        lambda part: ((vars(row), clipped) for row, clipped in run_jobs(work.make, part, nj, "simulate")),
     )
     if made is None:
         return []
@@ -300,9 +297,10 @@ def make_virtual(
     out = Path(out)
     if (out / "wav.scp").exists():
         raise InputError(out, "wav.scp (a fixed set)", "a folder for a virtual set")
-    sampler = _checked_sampler(config, out, on_bad_audio, _spread(nj), num_scenes)
+    nj = min(nj, len(os.sched_getaffinity(0)))
+    sampler = _checked_sampler(config, out, on_bad_audio, nj, num_scenes)
     sampler.check_requests()
-    ready = prepare(of_sampler(sampler), sampler.config.sampling_rate, out.parent, _spread(nj))
+    ready = prepare(of_sampler(sampler), sampler.config.sampling_rate, out.parent, nj)
     render(sampler.scene(0, 0), sampler.root, ready=ready)
     out.mkdir(parents=True, exist_ok=True)
     write_excluded(sorted(sampler.excluded), out)
@@ -311,14 +309,14 @@ def make_virtual(
     return out / "sampler.yaml"
 
 
-def _checked_sampler(config: str | Path, out: Path, on_bad_audio: str, mapping: Map, num_scenes: int | None) -> Sampler:
+def _checked_sampler(config: str | Path, out: Path, on_bad_audio: str, nj: int, num_scenes: int | None) -> Sampler:
     """Sampler of a configuration without the bad files in its folders."""
     where = resolve(config)
     parsed: SamplerConfig = parse(SamplerConfig, load_inherited(config), where)
     labels = parsed.labels
     if isinstance(labels, str):
         labels = list(LabelSet.load(resolve(labels)).names)
-    findings = find_bad_audio(material_files(parsed, labels), out.parent / MEMORY, mapping)
+    findings = find_bad_audio(material_files(parsed, labels), out.parent / MEMORY, nj)
     bad = _decide(findings, out, on_bad_audio)
     return _sampler(config, num_scenes, [finding.path for finding in bad])
 
@@ -330,19 +328,19 @@ def _sampler(config: str | Path, num_scenes: int | None, exclude: Sequence[str] 
     return sampler
 
 
-def _check_listed(listed: ListedScenes, out: Path, on_bad_audio: str, mapping: Map) -> list[int]:
+def _check_listed(listed: ListedScenes, out: Path, on_bad_audio: str, nj: int) -> list[int]:
     """Items of a list whose audio is good."""
     needed = [scene_files(listed.draw(item), listed.root) for item in range(len(listed))]
     files: dict[str, Use] = {}
     for of_scene in needed:
         files |= of_scene
-    findings = find_bad_audio(files, out.parent / MEMORY, mapping)
+    findings = find_bad_audio(files, out.parent / MEMORY, nj)
     bad = {finding.path for finding in findings}
     items = [item for item, of_scene in enumerate(needed) if not bad & of_scene.keys()]
-    cuts = dict(zip(items, progress(mapping(listed.silent_cuts, items), len(items), "check events"), strict=True))
+    cuts = dict(zip(items, run_jobs(listed.silent_cuts, items, nj, "check events"), strict=True))
     findings = sorted({*findings, *(finding for found in cuts.values() for finding in found)}, key=astuple)
     bad = {finding.path for finding in _decide(findings, out, on_bad_audio)}
-    items = [item for item, of_scene in enumerate(needed) if not (bad & of_scene.keys() and cuts.get(item, True))]
+    items = [item for item, of_scene in enumerate(needed) if not (bad & of_scene.keys() and cuts.get(item) != [])]
     if len(items) < len(needed):
         left_out = [str(item) for item in range(len(needed)) if item not in set(items)]
         logging.warning("%s: entries left out for bad audio: %s", listed.path, ", ".join(left_out))
@@ -403,17 +401,3 @@ def _load(path: Path) -> Scene | None:
         return Scene.load(path)
     except InputError:
         return None
-
-
-def _spread(nj: int) -> Map:
-    """A ``map`` with ``nj`` processes, at most one per core, and results in order."""
-    nj = min(nj, len(os.sched_getaffinity(0)))
-
-    def mapping(job: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        if nj <= 1 or len(items) < 2:
-            yield from map(job, items)
-            return
-        chunk = max(1, min(16, len(items) // (4 * nj)))
-        yield from in_processes(job, items, nj, "simulate", chunk=chunk)
-
-    return mapping

@@ -63,7 +63,7 @@ def test_scenes_sound_the_same(recipe, rate, monkeypatch):
     sampler = Sampler(config)
     scenes = [sampler.scene(0, item) for item in range(12)]
     before = [render(scene) for scene in scenes]
-    ready = prepare(of_sampler(sampler), rate, "data", map)
+    ready = prepare(of_sampler(sampler), rate, "data")
     assert ready == folder_of("data", rate) == f"data/.material/{rate}"
     if rate == 8000:
         nothing_decoded(monkeypatch)  # of another rate, cuts and backgrounds are resampled when they are drawn
@@ -107,17 +107,17 @@ def test_a_set_prepares_its_material_and_says_how_much_it_is(recipe, monkeypatch
 
 def test_a_moved_recipe_keeps_its_material_and_a_changed_file_is_prepared_again(recipe, tmp_path, monkeypatch):
     sampler = Sampler.from_yaml("a.yaml")
-    prepare(of_sampler(sampler), 8000, "data", map)
+    prepare(of_sampler(sampler), 8000, "data")
     names = {path.name: path.stat().st_mtime_ns for path in Path("data/.material/8000").iterdir()}
     shutil.move("data", tmp_path / "moved/data")
     monkeypatch.chdir(tmp_path / "moved")
-    prepare(of_sampler(sampler), 8000, "data", map)
+    prepare(of_sampler(sampler), 8000, "data")
     folder = Path("data/.material/8000")
     assert names == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     changed = Path("data/raw/sound_event/Speech/voice0/0.flac")
     soundfile.write(changed, 0.1 * np.ones(2000), 8000)
     os.utime(changed, ns=(1, 1))
-    prepare(of_sampler(sampler), 8000, "data", map)
+    prepare(of_sampler(sampler), 8000, "data")
     after = {path.name for path in folder.iterdir()}
     assert len(after - names.keys()) == len(names.keys() - after) == 1
 
@@ -131,7 +131,7 @@ def test_without_room_on_the_disk_scenes_take_longer(recipe, monkeypatch, caplog
 
 def test_what_was_cut_off_is_read_from_the_file(recipe):
     sampler = Sampler.from_yaml("a.yaml")
-    ready = prepare(of_sampler(sampler), 8000, "data", map)
+    ready = prepare(of_sampler(sampler), 8000, "data")
     before = [render(sampler.scene(0, item)).mixture for item in range(6)]
     for path in Path(ready).iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -123,13 +123,8 @@ def new_scene(
 ) -> Scene:
     """New scene with the rules of 2025.
 
-    Args:
-        config: arguments of the Scaper.
-        room: name of the SOFA file in ``rir_dir`` of ``config``.
-        fg_events: targets, in any order.
-        bg_events: backgrounds.
-        int_events: interference.
-        slots: labels in the order of the slots.
+    ``config`` holds the arguments of the Scaper, ``room`` is the name of a SOFA file in its ``rir_dir``, and ``slots``
+    are the labels in the order of the slots.
     """
     events = {"fg_events": fg_events, "bg_events": bg_events, "int_events": int_events}
     records = {key: [_record(event) for event in some] for key, some in events.items()}
