@@ -174,30 +174,12 @@ class DataDir:
             InputError: a file is missing or damaged, or has another sampling rate, channel count or length.
         """
         for utt in self.utts:
-            shape = self._check_file(self._wavs[utt], fs, channels, None, decode)
-            channels, fs = shape[0], shape[2]
+            channels, n_samples, fs = _check_file(self._wavs[utt], channels, None, fs, decode)
             for path in self._source_paths(utt) if self.has_sources else []:
-                self._check_file(path, fs, 1, shape[1], decode)
+                _check_file(path, 1, n_samples, fs, decode)
             scene = self.scene_path(utt)
             if scene is not None and not scene.is_file():
                 raise InputError(scene, "no file", f"the scene of {utt}")
-
-    @staticmethod
-    def _check_file(
-        path: str, fs: int | None, channels: int | None, n_samples: int | None, decode: bool
-    ) -> tuple[int, int, int]:
-        found = audio_info(path)
-        if decode:
-            read_audio(path)
-        if fs is not None and found[2] != fs:
-            raise InputError(path, f"{found[2]} Hz", f"{fs} Hz")
-        if channels is not None and found[0] != channels:
-            raise InputError(path, f"{found[0]} channels", channels)
-        if n_samples is not None and found[1] != n_samples:
-            raise InputError(path, f"{found[1]} samples", f"{n_samples}, as the mixture has")
-        if not found[1]:
-            raise InputError(path, "no sample", "audio")
-        return found
 
     def _source_paths(self, utt: str) -> list[str]:
         if not self.has_sources:
@@ -255,6 +237,22 @@ def remove_data_dir_files(path: str | Path) -> None:
     names = ("wav.scp", CONTENT, "labels", "scene.scp", "n_slots")
     for file in [*map(path.joinpath, names), *path.glob("source[0-9]*.scp")]:
         file.unlink(missing_ok=True)
+
+
+def _check_file(
+    path: str, channels: int | None, n_samples: int | None, fs: int | None, decode: bool
+) -> tuple[int, int, int]:
+    """Channels, samples and sampling rate (Hz) of an audio file. Raises InputError unless they are as required."""
+    found = audio_info(path)
+    if decode:
+        read_audio(path)
+    units = ("channels", "samples, as the mixture has", "Hz")
+    for value, wanted, unit in zip(found, (channels, n_samples, fs), units, strict=True):
+        if wanted not in (None, value):
+            raise InputError(path, f"{value} {unit.split(',')[0]}", f"{wanted} {unit}")
+    if not found[1]:
+        raise InputError(path, "no sample", "audio")
+    return found
 
 
 def _check_sources(

@@ -79,12 +79,12 @@ class AudioForm:
         return cls(format, subtype)
 
 
-@dataclass
 class SamplerScenes:
     """The scenes 0 .. N-1 (of epoch 0) of a sampler, drawn by a simulator."""
 
-    sampler: Sampler
-    simulator: str
+    def __init__(self, sampler: Sampler, simulator: str) -> None:
+        self.sampler, self.simulator = sampler, simulator
+        self.root, self.n_slots = sampler.root, sampler.config.n_slots
 
     def material(self, items: Iterable[int]) -> dict[int, set[Wanted]]:
         """Files that the scenes read, by sampling rate."""
@@ -92,16 +92,6 @@ class SamplerScenes:
 
     def __len__(self) -> int:
         return self.sampler.config.num_scenes
-
-    @property
-    def root(self) -> str:
-        """Folder that the paths in the scenes start from."""
-        return self.sampler.root
-
-    @property
-    def n_slots(self) -> int:
-        """K, the most sources of a scene."""
-        return self.sampler.config.n_slots
 
     def draw(self, item: int) -> Scene:
         """Scene of an item."""

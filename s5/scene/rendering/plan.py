@@ -156,12 +156,10 @@ def _event(event: Event, scene: Scene, room: SofaRoom, path: str, slot: int | No
     rate = scene.config.sr
     points = event.event_position or []
     found = _held(clip(path, event.source_time or 0, event.event_duration, ready), rate)
-    length = None
-    if found.info.rate != rate:
-        length = scene.rules.source_length(event.event_duration, rate)
+    cut = scene.rules.cut_source and found.info.rate != rate
     return PlannedEvent(
         clip=found,
-        length=length,
+        length=int(event.event_duration * rate) if cut else None,
         responses=tuple(Response(room.path, room.stamp, scene.rules.find(room, p), rate, ready) for p in points),
         onset=int(event.event_time * rate),
         level=scene.config.ref_db + event.snr,

@@ -87,10 +87,6 @@ class RenderRules:
         tile = self.short_background == "tile"
         return (np.tile(background, times) if tile else background.repeat(times, axis=1))[:, :n_samples]
 
-    def source_length(self, event_duration: float, rate: int) -> int | None:
-        """Length in samples to which a resampled source is cut; None: it is not cut."""
-        return int(event_duration * rate) if self.cut_source else None
-
 
 DCASE2026 = RenderRules()
 DCASE2025 = RenderRules("dcase2025", "signed", False, "nearest", "stretch", cut_source=True)
