@@ -1,9 +1,18 @@
-"""Configuration of a sampler of scenes."""
+"""Configuration of a sampler of scenes, and the limits of the numbers in a scene."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+LARGEST = 1e9
+"""Largest magnitude of times, positions and the like."""
+
+LOUDEST = 200.0
+"""Largest magnitude of a level in dB."""
+
+MAX_SAMPLES = 1 << 27
+"""Most samples of a scene, or of an event at its rate: 70 minutes at 32 kHz."""
 
 NUM_SCENES = 1000
 """Default number of scenes."""

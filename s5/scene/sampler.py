@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from s5.labels import LabelSet
-from s5.scene.config import SamplerConfig, Subset
-from s5.scene.limits import LARGEST, LOUDEST
+from s5.scene.config import LARGEST, LOUDEST, SamplerConfig, Subset
 from s5.scene.placement import PlacementRules2025, PlacementRules2026, RejectedDraw
 from s5.scene.pool import SourcePool
 from s5.scene.spec import Scene, check_length, check_number

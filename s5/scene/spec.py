@@ -28,7 +28,7 @@ from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from s5.data.header import RATES
-from s5.scene.limits import LARGEST, LOUDEST, MAX_SAMPLES
+from s5.scene.config import LARGEST, LOUDEST, MAX_SAMPLES
 from s5.scene.rendering.rules import DCASE2026, RenderRules
 from s5.utils.errors import InputError
 from s5.utils.files import write_text

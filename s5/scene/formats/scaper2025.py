@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from s5.scene.limits import LARGEST
+from s5.scene.config import LARGEST
 from s5.scene.rendering.rules import DCASE2025
 from s5.scene.spec import FORMATS, Event, Room, Scene, SceneConfig, SceneFormat, check_range_ms, pop_fields
 from s5.utils.errors import InputError

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s5.scene.audio import Clip, clip
-from s5.scene.limits import MAX_SAMPLES
+from s5.scene.config import MAX_SAMPLES
 from s5.scene.rendering.room import SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
 from s5.scene.spec import Event, Scene

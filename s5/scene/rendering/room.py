@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from s5.data.header import RATES
-from s5.scene.limits import MAX_SAMPLES
+from s5.scene.config import MAX_SAMPLES
 from s5.scene.ready import stamp_of
 from s5.utils.errors import InputError
 
