@@ -68,14 +68,6 @@ _CAF = _Form("big", size=8, align=1, first=8, skip=4)
 _W64 = _Form("little", name=16, size=8, with_head=True, align=8, first=40)
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Position of the samples and their bytes by the header; None: up to the end."""
-
-    start: int
-    says: int | None
-
-
 def check_length(content: BinaryIO, sound: soundfile.SoundFile, where: object) -> None:
     """Refuses a file whose header does not match its content.
 
@@ -113,15 +105,16 @@ def _check_uncompressed(content: BinaryIO, size: int, sound: soundfile.SoundFile
     if samples is None:
         known = "WAV, RF64, W64, AIFF, AU, CAF, NIST, FLAC, Ogg or MP3"
         raise InputError(where, f"a {sound.format} file, whose length cannot be checked", known)
-    holds = max(size - samples.start, 0)
-    says = holds if samples.says is None else samples.says
+    start, length = samples
+    holds = max(size - start, 0)
+    says = holds if length is None else length
     width = BYTES.get(sound.subtype, 0) * sound.channels
     # An odd number of bytes, made even by a pad byte that is counted but not there.
     padded = says - holds == 1 and width % 2 == 1 and holds % width == 0
     found = f"{holds} bytes of samples where its header says {says}"
     if says > holds and not padded:
         raise InputError(where, found, "equal lengths (a truncated file?)")
-    if says < holds and not _explained(content, form, samples.start + says, size):
+    if says < holds and not _explained(content, form, start + says, size):
         why = "was the recording never finished, or is it too long for its format? sox --ignore-length reads all of it"
         raise InputError(where, found, f"equal lengths ({why})")
     if width and sound.frames != min(says, holds) // width:
@@ -136,8 +129,8 @@ def _form(head: bytes) -> _Form | None:
     return _LITTLE if head[:4] in (b"RIFF", b"RF64", b"BW64") else None
 
 
-def _samples(content: BinaryIO, head: bytes, form: _Form | None, size: int) -> _Samples | None:
-    """Position and length of the samples; None if unknown."""
+def _samples(content: BinaryIO, head: bytes, form: _Form | None, size: int) -> tuple[int, int | None] | None:
+    """Position of the samples and their bytes by the header (None: up to the end); None if unknown."""
     if form is None:
         return _headers_of_fields(head)
     large = 0
@@ -149,26 +142,26 @@ def _samples(content: BinaryIO, head: bytes, form: _Form | None, size: int) -> _
             continue
         start, length = start + form.skip, length - form.skip
         if head[:4] in (b"RF64", b"BW64") and length == 0xFFFFFFFF:
-            return _Samples(start, large)
+            return start, large
         unknown = length + form.skip in PIPES if form.size == 4 else length >= 1 << 62
         if (form is _AIFF and length <= 0) or (unknown and start + length > size):
-            return _Samples(start, None)
-        return _Samples(start, max(length, 0))
+            return start, None
+        return start, max(length, 0)
     return None
 
 
-def _headers_of_fields(head: bytes) -> _Samples | None:
-    """Position and length of the samples in AU and NIST files."""
+def _headers_of_fields(head: bytes) -> tuple[int, int | None] | None:
+    """The same for AU and NIST files, whose headers are no chunks."""
     if head[:4] in (b".snd", b"dns."):
         order: Literal["big", "little"] = "big" if head[:4] == b".snd" else "little"
         start, length = (int.from_bytes(head[i : i + 4], order) for i in (4, 8))
-        return _Samples(start, None if length == 0xFFFFFFFF else length)
+        return start, None if length == 0xFFFFFFFF else length
     if head.startswith(b"NIST_1A"):
         words = [line.split() for line in head.decode("latin-1").split("\n")]
         fields = {line[0]: line[2] for line in words if len(line) == 3}
         try:
             sizes = [int(fields[key]) for key in ("sample_count", "channel_count", "sample_n_bytes")]
-            return _Samples(int(words[1][0]), sizes[0] * sizes[1] * sizes[2])
+            return int(words[1][0]), sizes[0] * sizes[1] * sizes[2]
         except (KeyError, ValueError, IndexError):
             return None
     return None

@@ -20,12 +20,12 @@ with unknown keys. :meth:`Scene.load` also reads the format of 2025 (:mod:`s5.sc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from types import ModuleType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from s5.data.header import RATES
 from s5.scene.config import LARGEST, LOUDEST, MAX_SAMPLES
@@ -288,19 +288,10 @@ class Scene:
         return replace(self, slots=list(slots))
 
 
-class SceneFormat(NamedTuple):
-    """A format of scene files, a module of :mod:`s5.scene.formats`.
+FORMATS: dict[str, ModuleType] = {}
+"""Formats of scene files: modules of :mod:`s5.scene.formats`, by the name of their scenes' rendering rules.
 
-    Attributes:
-        matches: whether a JSON document is of this format; exactly one format matches each document.
-        read: returns the scene of a document; takes the name for errors, too, and raises InputError.
-        write: returns the document of a scene.
-    """
-
-    matches: Callable[[Any], bool]
-    read: Callable[[Any, str], Scene]
-    write: Callable[[Scene], dict[str, Any]]
-
-
-FORMATS: dict[str, SceneFormat] = {}
-"""Formats by the name of their scenes' rendering rules; :mod:`s5.scene.formats` registers them."""
+Each has ``matches(document)``, which says whether a JSON document is of this format (exactly one format matches each
+document), ``read(document, where)``, which returns its scene or raises InputError, and ``write(scene)``, which returns
+the document of a scene.
+"""

@@ -33,7 +33,7 @@ from typing import Any
 
 from s5.scene.config import LARGEST
 from s5.scene.rendering.rules import DCASE2025
-from s5.scene.spec import FORMATS, Event, Room, Scene, SceneConfig, SceneFormat, check_range_ms, pop_fields
+from s5.scene.spec import Event, Room, Scene, SceneConfig, check_range_ms, pop_fields
 from s5.utils.errors import InputError
 
 SCAPER_DEFAULTS: dict[str, Any] = {
@@ -156,6 +156,3 @@ def _channel(config: dict[str, Any], where: str) -> int:
     if not isinstance(channel, int) or isinstance(channel, bool) or not 0 <= channel <= LARGEST:
         raise InputError(f"{where}.ref_channel", ascii(channel)[:80], "a channel's number, from 0")
     return channel
-
-
-FORMATS[DCASE2025.name] = SceneFormat(matches, read, write)

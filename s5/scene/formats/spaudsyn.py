@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from s5.scene.formats import scaper2025
-from s5.scene.rendering.rules import DCASE2026
-from s5.scene.spec import FORMATS, Event, Room, Scene, SceneConfig, SceneFormat, pop_fields
+from s5.scene.spec import Event, Room, Scene, SceneConfig, pop_fields
 
 _LISTS = ("fg_events", "bg_events", "int_events")
 
@@ -34,6 +33,3 @@ def write(scene: Scene) -> dict[str, Any]:
         **{key: [event.to_dict() for event in getattr(scene, key)] for key in _LISTS},
         "room": scene.room.to_dict(),
     } | scene.extra
-
-
-FORMATS[DCASE2026.name] = SceneFormat(matches, read, write)

@@ -72,7 +72,9 @@ class SofaRoom:
             units = _text(data["Data.SamplingRate"].attrs.get("Units", b""))
             raw = np.asarray(data["SourcePosition"][()], dtype=np.float64)
         except (KeyError, OSError, IndexError, ValueError, TypeError, AttributeError) as e:
-            raise InputError(self.path, f"no readable {_field(e)}", "a SOFA file with FIR data") from e
+            names = ("Data.IR", "Data.SamplingRate", "SourcePosition")
+            unreadable = next((name for name in names if name in str(e)), "data")
+            raise InputError(self.path, f"no readable {unreadable}", "a SOFA file with FIR data") from e
         if data["Data.IR"].dtype.kind not in "fiu":
             raise InputError(f"{self.path}: Data.IR", f"values of type {data['Data.IR'].dtype}", "numbers")
         if len(shape) not in (3, 4) or 0 in shape:
@@ -269,13 +271,6 @@ def _text(value: Any) -> str:
         value = value.ravel()[0]
     found = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
     return found.decode(errors="replace").strip().lower()
-
-
-def _field(error: Exception) -> str:
-    for name in ("Data.IR", "Data.SamplingRate", "SourcePosition"):
-        if name in str(error):
-            return name
-    return "data"
 
 
 def _axes(data: Any) -> tuple[int, ...]:
