@@ -1,4 +1,4 @@
-"""Audio files in and out, with complaints of one line."""
+"""Reads and writes audio files; bad ones are refused with one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s5.utils.errors import InputError
 from s5.utils.files import write_bytes
 
 BLOCK = 1 << 24
-"""Frames of a compressed file that are decoded at once."""
+"""Most frames of a compressed file that are decoded at once."""
 
 
 def read_audio(path: str | Path, fs: int | None = None) -> tuple[np.ndarray, int]:
@@ -23,14 +23,14 @@ def read_audio(path: str | Path, fs: int | None = None) -> tuple[np.ndarray, int
 
     Args:
         path: WAV, FLAC or Ogg.
-        fs: sampling rate that it has to have, Hz; None takes any.
+        fs: required sampling rate in Hz; None accepts any.
 
     Returns:
         Samples [M channels, T] float32 (full scale 1) and the sampling rate.
 
     Raises:
-        InputError: missing, damaged or empty file, one that holds more or less than its header says, another sampling
-            rate, samples that are not finite.
+        InputError: the file is missing, damaged or empty, holds more or less than its header says, has another
+            sampling rate, or has samples that are not finite.
     """
     with open_audio(path) as sound:
         rate = sound.samplerate
@@ -43,24 +43,20 @@ def read_audio(path: str | Path, fs: int | None = None) -> tuple[np.ndarray, int
 
 
 def audio_info(path: str | Path) -> tuple[int, int, int]:
-    """Channels, samples and sampling rate (Hz) of an audio file, from its header.
-
-    Raises:
-        InputError: missing or damaged file, or one that holds more or less than its header says.
-    """
+    """Channels, samples and sampling rate (Hz) of an audio file, from its header. Raises as :func:`open_audio`."""
     with open_audio(path) as sound:
         return sound.channels, sound.frames, sound.samplerate
 
 
 def open_audio(path: str | Path, content: bytes | None = None) -> soundfile.SoundFile:
-    """Opens a file for reading; whatever reads audio that others made opens it here.
+    """Opens an audio file for reading. All code that reads users' audio opens it with this function.
 
     Args:
         path: WAV, FLAC, Ogg or another container that :mod:`s5.data.header` knows.
-        content: what it holds, where it is part of another file; ``path`` is then only what complaints name.
+        content: the file's bytes, if it is part of another file; ``path`` then only names it in errors.
 
     Raises:
-        InputError: missing or damaged file, or one that holds more or less than its header says.
+        InputError: the file is missing or damaged, or holds more or less than its header says.
     """
     if content is None and not os.path.isfile(path):
         raise InputError(path, "no file", "an audio file")
@@ -72,7 +68,7 @@ def open_audio(path: str | Path, content: bytes | None = None) -> soundfile.Soun
             except BaseException:
                 sound.close()
                 raise
-    except (soundfile.LibsndfileError, OSError, UnicodeError) as e:  # UnicodeError: a name that is no UTF-8
+    except (soundfile.LibsndfileError, OSError, UnicodeError) as e:  # UnicodeError: the name is not UTF-8
         raise InputError(path, "a file that libsndfile cannot read", "an audio file") from e
     return sound
 
@@ -80,22 +76,19 @@ def open_audio(path: str | Path, content: bytes | None = None) -> soundfile.Soun
 def next_frames(
     sound: soundfile.SoundFile, n_frames: int, path: str | Path, kind: str = "float32", start: int | None = None
 ) -> np.ndarray:
-    """The next frames of an open file.
+    """Reads the next frames [n_frames, C] of an open file.
 
     Args:
         sound: the file.
-        n_frames: how many, at most those that are left.
-        path: what complaints name.
+        n_frames: number of frames.
+        path: the name in errors.
         kind: numpy's name of the samples' type, ``float32`` or ``int16``.
-        start: frame to go to first; None: on from where it is.
-
-    Returns:
-        [n_frames, C].
+        start: frame to seek first; None continues at the present position.
 
     Raises:
-        InputError: damaged audio, fewer frames than that, samples that are not finite.
+        InputError: the audio is damaged, ends before ``n_frames``, or has samples that are not finite.
     """
-    # What the header of a compressed file says is no reason to ask for memory: it grows with what is there.
+    # The header of a compressed file may promise too much, so memory is allocated block by block.
     step = min(n_frames, BLOCK) if sound.format in COMPRESSED else n_frames
     pieces: list[np.ndarray] = []
     n = 0
@@ -110,7 +103,7 @@ def next_frames(
     if n < n_frames and sound.format == "MP3" and n_frames - n <= MP3_SLACK:
         pieces.append(np.zeros((n_frames - n, sound.channels), kind))
     elif n < n_frames:
-        raise InputError(path, f"{n} of {n_frames} frames", "all (a truncated file?)")
+        raise InputError(path, f"{n} of {n_frames} frames", "all of them (is the file truncated?)")
     frames = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     if kind == "float32" and not np.isfinite(frames).all():
         raise InputError(path, "samples that are not finite", "audio")
@@ -118,10 +111,10 @@ def next_frames(
 
 
 class Clipped(NamedTuple):
-    """What whole numbers cannot hold of some audio: what lies beyond full scale."""
+    """Samples that were clipped when audio was converted to whole numbers."""
 
     samples: int = 0
-    """So many lie beyond full scale, and were clipped."""
+    """Number of samples beyond full scale."""
     peak: float = 0.0
     """Greatest magnitude of all samples; full scale is 1."""
 
@@ -129,12 +122,12 @@ class Clipped(NamedTuple):
         return f"{self.samples} samples beyond full scale were clipped (peak {self.peak:.3g}, full scale is 1)"
 
     def joined(self, other: Clipped) -> Clipped:
-        """Of two pieces of audio together."""
+        """The same for two pieces of audio together."""
         return Clipped(self.samples + other.samples, max(self.peak, other.peak))
 
 
 def whole_numbers(audio: np.ndarray, bits: int) -> tuple[np.ndarray, Clipped]:
-    """Samples of full scale 1 as whole numbers of so many bits, int32; those beyond full scale are clipped."""
+    """Converts samples of full scale 1 to int32 whole numbers of ``bits`` bits; clips those beyond full scale."""
     full = 2 ** (bits - 1)
     whole = np.clip(np.round(np.asarray(audio, np.float64) * full), -full, full - 1).astype(np.int32)
     magnitude = np.abs(audio)
@@ -149,13 +142,13 @@ def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FL
     Args:
         path: the file; its folder has to exist.
         audio: [M channels, T] or [T].
-        fs: sampling rate, Hz.
+        fs: sampling rate in Hz.
         subtype: ``FLOAT`` (32 bit, not FLAC), ``PCM_16`` or ``PCM_24`` (clipped to full scale).
 
     Returns:
-        What was clipped, for the caller to say; nothing of ``FLOAT``.
+        The clipped samples, for the caller to report; none for ``FLOAT``.
     """
-    import scipy.io.wavfile  # a quarter of a second, which commands that only read need not wait
+    import scipy.io.wavfile  # its import takes a quarter of a second, which commands that only read are spared
 
     path = Path(path)
     flac = path.suffix == ".flac"
@@ -165,7 +158,7 @@ def write_audio(path: str | Path, audio: np.ndarray, fs: int, subtype: str = "FL
     content = io.BytesIO()
     clipped = Clipped()
     if subtype == "FLOAT":
-        # Not libsndfile: it writes the time of day into float files.
+        # Not with libsndfile, which writes the time of day into float files.
         scipy.io.wavfile.write(content, fs, np.ascontiguousarray(samples.astype("<f4")))
     else:
         bits = int(subtype.removeprefix("PCM_"))

@@ -1,4 +1,7 @@
-"""What a data directory holds, as a few sums: sets that were made of the same are alike, whenever they were made."""
+"""Checksums of a data directory's content, by which a training notices that its data changed.
+
+Two directories made of the same data have the same content, whenever they were made.
+"""
 
 from __future__ import annotations
 
@@ -15,53 +18,53 @@ from s5.utils.files import write_json
 from s5.utils.text import read_json
 
 FILES = ".files"
-"""In data/raw: names, sizes and times of all recordings, written by run.sh."""
+"""File in data/raw with names, sizes and times of all recordings, written by run.sh."""
 
 
 def data_content(path: str | Path) -> dict[str, Any]:
-    """What a data directory holds.
+    """Content of a data directory.
 
     Args:
         path: a virtual set (``sampler.yaml``) or a fixed one.
 
     Returns:
-        Of a virtual set the sampler's keys and the files that it leaves out, of a fixed one sums over its labels, its
-        scene documents and the names of its files; of both a sum over the recordings that they are made of.
+        For a virtual set the sampler's keys and a checksum of its list of excluded files; for a fixed set checksums of
+        its labels, its scene documents and the names of its files; for both a checksum of the underlying recordings.
 
     Raises:
         InputError: no data directory.
     """
     path = Path(path)
-    sampler = path / "sampler.yaml"
-    if sampler.is_file():
-        keys = load_yaml(sampler)
+    folders: list[str] = []
+    if (path / "sampler.yaml").is_file():
+        keys = load_yaml(path / "sampler.yaml")
         content: dict[str, Any] = {"sampler": keys, "excluded": _sum_of_files([path / "excluded.txt"])}
         folders = [str(folder) for folder in (keys.get("dirs") or {}).values() if folder]
     elif (path / "wav.scp").is_file():
         scenes = list(_paths(path / "scene.scp"))
-        names = ["wav.scp", "n_slots", *sorted(p.name for p in path.glob("source[0-9]*.scp"))]
+        scps = ["wav.scp", *sorted(p.name for p in path.glob("source[0-9]*.scp"))]
         content = {
             "labels": _sum_of_files([path / "labels"]),
             "scenes": _sum_of_files(scenes),
-            "files": _sum_of_files(path / name for name in names),
+            "files": _sum_of_files(path / name for name in (scps[0], "n_slots", *scps[1:])),
         }
         if not scenes:
-            content["sizes"] = _sum(_sizes(p for name in names if name != "n_slots" for p in _paths(path / name)))
-        folders = []
+            files = (file for name in scps for file in _paths(path / name))
+            content["sizes"] = _sum(f"{file}\t{file.stat().st_size if file.exists() else '-'}" for file in files)
     else:
         raise InputError(path, "no wav.scp and no sampler.yaml", "a data directory (stages 1 and 2)")
     return content | {"recordings": _recorded(path) or _recordings(path, folders)}
 
 
 def write_content(path: str | Path) -> None:
-    """Writes a data directory's content into it, as the last of its files."""
+    """Writes the content of a data directory into it, as the last of its files."""
     path = Path(path)
     (path / CONTENT).unlink(missing_ok=True)
     write_json(path / CONTENT, data_content(path), indent=1, sort_keys=True)
 
 
 def _recorded(path: Path) -> str | None:
-    """The sum over recordings that was noted when the set was made."""
+    """Checksum of the recordings that was written when the set was made."""
     try:
         return str(read_json(path / CONTENT, "the content of a data directory")["recordings"])
     except (InputError, KeyError, TypeError):
@@ -69,7 +72,7 @@ def _recorded(path: Path) -> str | None:
 
 
 def _recordings(path: Path, folders: Iterable[str]) -> str:
-    """The sum that stage 1 left beside the set; of recordings elsewhere names, sizes and times."""
+    """Checksum of the file that stage 1 left beside the set; without one, of names, sizes and times in ``folders``."""
     for name in (CONTENT, FILES):
         if (path.parent / "raw" / name).is_file():
             return _sum_of_files([path.parent / "raw" / name])
@@ -86,16 +89,11 @@ def _listing(folders: Iterable[str]) -> Iterator[str]:
 
 
 def _paths(scp: Path) -> Iterator[Path]:
-    """The files that a ``.scp`` names, in its order; none where there is no such file."""
+    """Files that a ``.scp`` names, in its order; none if it does not exist."""
     if scp.is_file():
         for line in scp.read_text(encoding="utf-8").splitlines():
             if len(words := line.split(maxsplit=1)) == 2:
                 yield Path(words[1])
-
-
-def _sizes(paths: Iterable[Path]) -> Iterator[str]:
-    for path in paths:
-        yield f"{path}\t{path.stat().st_size if path.exists() else '-'}"
 
 
 def _sum_of_files(paths: Iterable[Path]) -> str:

@@ -1,13 +1,13 @@
-"""Kaldi data directories.
+"""Kaldi data directories: reads, checks and writes them.
 
     wav.scp                    <utt> <path>                   mixtures
-    labels                     <utt> <Label> <Label> ...      of the active sources, possibly none
+    labels                     <utt> <Label> <Label> ...      labels of the active sources, possibly none
     source1.scp source2.scp .. <utt> <path>                   dry targets in the order of the labels
-    scene.scp                  <utt> <path>                   the scene's JSON
-    n_slots                    <K>                            sources of an utterance at most; absent: 3
+    scene.scp                  <utt> <path>                   the scene's JSON file
+    n_slots                    <K>                            most sources of an utterance; without the file: 3
 
-Every file is sorted by utterance, paths start from the working directory (the recipe folder). ``wav.scp`` alone makes
-an unlabelled set; sources and scenes may be left out as a whole.
+Every file is sorted by utterance. Paths start from the working directory (the recipe folder). A set with ``wav.scp``
+alone is unlabelled; all sources or all scenes may be missing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from s5.data.audio import audio_info, read_audio
+from s5.data.kaldi import read_n_slots
 from s5.labels import LabelSet
 from s5.utils.errors import InputError
 from s5.utils.files import write_text
 from s5.utils.text import read_text
 
 N_SLOTS = 3
-"""K, of a directory that does not say it."""
+"""Default number of slots, K."""
 
 
 @dataclass
@@ -36,21 +37,21 @@ class Row:
     utt: str
     wav: str
     labels: tuple[str, ...] | None = None
-    """None in a set without labels."""
+    """Labels in slot order; None in a set without labels."""
     sources: tuple[str, ...] = ()
-    """Paths of the dry targets, one a label, or none at all."""
+    """Paths of the dry targets, one per label, or none at all."""
     scene: str | None = None
 
 
 @dataclass
 class DataDir:
-    """A data directory that has been read and found consistent. Audio is opened only when it is asked for.
+    """A data directory whose files agree with each other. Audio is opened only on request.
 
     Attributes:
         path: the directory.
         utts: utterances, sorted.
-        labels: labels of an utterance in slot order; empty for an unlabelled set.
-        n_slots: K.
+        labels: labels of each utterance in slot order; empty for an unlabelled set.
+        n_slots: K, the most sources of an utterance.
 
     Example:
         data = DataDir.load("data/test", LabelSet.load("conf/labels.txt"))
@@ -74,27 +75,29 @@ class DataDir:
         Args:
             path: the directory.
             labels: the labels that may occur; None allows any.
-            n_slots: K, the most sources of an utterance; by default what the directory says.
+            n_slots: K, the most sources of an utterance; by default the directory's own.
 
         Raises:
-            InputError: a file is missing or malformed, not sorted, names an utterance twice, or disagrees with another
-                one (the file and the utterance are named); an unknown label; more labels than slots; a source without
-                label or a label without source.
+            InputError: a file is missing, malformed or not sorted, names an utterance twice or disagrees with another
+                file; a label is unknown; an utterance has more labels than slots, or labels and sources that do not
+                correspond. The error names the file and the utterance.
         """
         path = Path(path)
-        wavs = _read_scp(path / "wav.scp")
+        wavs = _read_scp(path / "wav.scp", required=True)
         if not wavs:
             raise InputError(path / "wav.scp", "no utterance", "at least one")
-        n_slots = n_slots or _read_n_slots(path / "n_slots")
+        if n_slots is None:
+            file = path / "n_slots"
+            n_slots = read_n_slots(file, "the number of slots") if file.exists() else N_SLOTS
         found = cls._read_labels(path, wavs, labels, n_slots)
         beyond = path / f"source{n_slots + 1}.scp"
-        for utt in _read_scp(beyond) if beyond.exists() else {}:
+        for utt in _read_scp(beyond):
             raise InputError(beyond, f"a source for {utt}", f"at most {n_slots}")
         names = [path / f"source{k + 1}.scp" for k in range(n_slots)]
-        sources = [_read_scp(name) if name.exists() else {} for name in names]
+        sources = [_read_scp(name) for name in names]
         if any(name.exists() for name in names):
             _check_sources(names, sources, found, wavs)
-        scenes = _read_scp(path / "scene.scp") if (path / "scene.scp").exists() else {}
+        scenes = _read_scp(path / "scene.scp")
         if scenes:
             _same_utterances(path / "scene.scp", scenes, wavs)
         return cls(path, list(wavs), found, n_slots, wavs, sources, scenes)
@@ -121,101 +124,80 @@ class DataDir:
 
     def mixture(self, utt: str, fs: int | None = None) -> tuple[np.ndarray, int]:
         """Mixture [M, T] float32 and its sampling rate. Raises InputError as :func:`s5.data.read_audio`."""
-        return read_audio(self._path_of(utt), fs)
+        return read_audio(self.mixture_path(utt), fs)
 
     def mixture_path(self, utt: str) -> Path:
-        """Path of the mixture."""
-        return Path(self._path_of(utt))
+        """Path of the mixture. Raises InputError for an unknown utterance."""
+        if utt not in self._wavs:
+            raise InputError(self.path / "wav.scp", f"no utterance {utt}", "one")
+        return Path(self._wavs[utt])
 
     def sources(self, utt: str, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """Dry targets [n_slots, T] float32 in the order of the labels; zeros where there is none.
+        """Dry targets [n_slots, T] float32 in the order of the labels; unused slots are zero.
 
         Args:
             utt: the utterance.
-            shape: samples and sampling rate of its mixture, if they are known: else its header is read.
+            shape: samples and sampling rate of its mixture; by default read from its header.
 
         Raises:
-            InputError: the set has no sources, or a file is bad or unlike its mixture in length or sampling rate.
+            InputError: the set has no sources, or a file is bad or differs from its mixture in length or sampling rate.
         """
-        n_samples, rate = shape or audio_info(self._path_of(utt))[1:]
+        n_samples, rate = shape or audio_info(self.mixture_path(utt))[1:]
         out = np.zeros((self.n_slots, n_samples), dtype=np.float32)
         for slot, path in enumerate(self._source_paths(utt)):
             audio, _ = read_audio(path, rate)
             if audio.shape != (1, n_samples):
-                raise InputError(
-                    path, f"{audio.shape[0]} x {audio.shape[1]} samples", f"1 x {n_samples}, as the mixture"
-                )
+                found = f"{audio.shape[0]} x {audio.shape[1]} samples"
+                raise InputError(path, found, f"1 x {n_samples}, as the mixture")
             out[slot] = audio[0]
         return out
 
     def scene_path(self, utt: str) -> Path | None:
         """Path of the scene's JSON file; None if the set has no scenes."""
-        self._path_of(utt)
+        self.mixture_path(utt)  # refuses an unknown utterance
         return Path(self._scenes[utt]) if utt in self._scenes else None
 
     @property
     def has_sources(self) -> bool:
-        """Whether the set has dry targets (a set whose utterances are all empty has)."""
+        """Whether the set has dry targets; true for a labelled set without any active source."""
         return bool(self.labels) and (any(self._sources) or not any(self.labels.values()))
 
     def check(self, fs: int | None = None, channels: int | None = None, decode: bool = False) -> None:
         """Opens every file that the directory names.
 
         Args:
-            fs: the sampling rate that all have to have, Hz; None: that of the first mixture.
-            channels: the same for the channels of mixtures.
-            decode: read all samples instead of headers (finds damaged and truncated files).
+            fs: required sampling rate in Hz; None: that of the first mixture.
+            channels: required channels of the mixtures; None: those of the first mixture.
+            decode: whether to read all samples instead of headers, which finds damaged audio.
 
         Raises:
-            InputError: a missing or damaged file, a wrong sampling rate, channel count or length, a missing scene.
+            InputError: a file is missing or damaged, or has another sampling rate, channel count or length.
         """
         for utt in self.utts:
-            shape = self._check_file(self._wavs[utt], fs, channels, None, decode)
-            channels, fs = shape[0], shape[2]
+            channels, n_samples, fs = _check_file(self._wavs[utt], channels, None, fs, decode)
             for path in self._source_paths(utt) if self.has_sources else []:
-                self._check_file(path, fs, 1, shape[1], decode)
+                _check_file(path, 1, n_samples, fs, decode)
             scene = self.scene_path(utt)
             if scene is not None and not scene.is_file():
                 raise InputError(scene, "no file", f"the scene of {utt}")
 
-    @staticmethod
-    def _check_file(
-        path: str, fs: int | None, channels: int | None, n_samples: int | None, decode: bool
-    ) -> tuple[int, int, int]:
-        found = audio_info(path)
-        if decode:
-            read_audio(path)
-        if fs is not None and found[2] != fs:
-            raise InputError(path, f"{found[2]} Hz", f"{fs} Hz")
-        if channels is not None and found[0] != channels:
-            raise InputError(path, f"{found[0]} channels", channels)
-        if n_samples is not None and found[1] != n_samples:
-            raise InputError(path, f"{found[1]} samples", f"{n_samples}, as the mixture has")
-        if not found[1]:
-            raise InputError(path, "no sample", "audio")
-        return found
-
-    def _path_of(self, utt: str) -> str:
-        if utt not in self._wavs:
-            raise InputError(self.path / "wav.scp", f"no utterance {utt}", "one")
-        return self._wavs[utt]
-
     def _source_paths(self, utt: str) -> list[str]:
         if not self.has_sources:
-            raise InputError(self.path, "no source1.scp", f"dry targets (asked for {utt})")
+            raise InputError(self.path, "no source1.scp", f"dry targets (requested for {utt})")
         return [self._sources[slot][utt] for slot in range(len(self.labels[utt]))]
 
 
-def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = 3) -> None:
+def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = N_SLOTS) -> None:
     """Writes a data directory: each file under a temporary name, then renamed, ``wav.scp`` last.
 
     Args:
         path: the directory; made if it does not exist.
         rows: its utterances in any order.
-        n_slots: number of ``source<k>.scp``.
+        n_slots: number of ``source<k>.scp`` files, K.
 
     Raises:
-        InputError: an utterance twice, a name or path that the form cannot hold, sources unlike labels in number.
+        InputError: an utterance occurs twice, has a space in its name, or has more sources than slots or other than
+            one per label.
     """
     path = Path(path)
     rows = sorted(rows, key=lambda row: row.utt)
@@ -224,10 +206,11 @@ def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = 3) -> N
             raise InputError(path, f"utterance {row.utt!r}", "a name without space")
         if i and rows[i - 1].utt == row.utt:
             raise InputError(path, f"utterance {row.utt} twice", "each once")
-        if row.sources and len(row.sources) != len(row.labels or ()):
-            raise InputError(path, f"{len(row.sources)} sources for {row.utt}", f"{len(row.labels or ())}, one a label")
-        if len(row.sources) > n_slots:
-            raise InputError(path, f"{len(row.sources)} sources for {row.utt}", f"at most {n_slots}")
+        n_sources, n_labels = len(row.sources), len(row.labels or ())
+        if row.sources and n_sources != n_labels:
+            raise InputError(path, f"{n_sources} sources for {row.utt}", f"{n_labels}, one per label")
+        if n_sources > n_slots:
+            raise InputError(path, f"{n_sources} sources for {row.utt}", f"at most {n_slots}")
     path.mkdir(parents=True, exist_ok=True)
     files: dict[str, list[str]] = {}
     if any(row.scene is not None for row in rows):
@@ -244,34 +227,38 @@ def write_data_dir(path: str | Path, rows: Iterable[Row], n_slots: int = 3) -> N
         write_text(path / name, "".join(f"{line}\n" for line in lines))
 
 
-def _read_n_slots(file: Path) -> int:
-    """K from its file, if there is one."""
-    if not file.exists():
-        return N_SLOTS
-    text = read_text(file, "the number of sources of an utterance at most").strip()
-    if not re.fullmatch(r"[1-9][0-9]?", text):
-        raise InputError(file, repr(text[:20]), "the number of sources of an utterance at most")
-    return int(text)
-
-
 CONTENT = ".content"
-"""In a data directory: what it holds, as JSON (s5.data.content). In data/raw: what stage 1 knows its recordings by."""
+"""File with the content of a data directory (:mod:`s5.data.content`), or in data/raw with stage 1's own checksum."""
 
 
 def remove_data_dir_files(path: str | Path) -> None:
     """Removes the files that make a folder a data directory (not the audio below it); ``wav.scp`` first."""
     path = Path(path)
-    for file in [
-        *(path / name for name in ("wav.scp", CONTENT, "labels", "scene.scp", "n_slots")),
-        *path.glob("source[0-9]*.scp"),
-    ]:
+    names = ("wav.scp", CONTENT, "labels", "scene.scp", "n_slots")
+    for file in [*map(path.joinpath, names), *path.glob("source[0-9]*.scp")]:
         file.unlink(missing_ok=True)
+
+
+def _check_file(
+    path: str, channels: int | None, n_samples: int | None, fs: int | None, decode: bool
+) -> tuple[int, int, int]:
+    """Channels, samples and sampling rate (Hz) of an audio file. Raises InputError unless they are as required."""
+    found = audio_info(path)
+    if decode:
+        read_audio(path)
+    units = ("channels", "samples, as the mixture has", "Hz")
+    for value, wanted, unit in zip(found, (channels, n_samples, fs), units, strict=True):
+        if wanted not in (None, value):
+            raise InputError(path, f"{value} {unit.split(',')[0]}", f"{wanted} {unit}")
+    if not found[1]:
+        raise InputError(path, "no sample", "audio")
+    return found
 
 
 def _check_sources(
     names: list[Path], sources: list[dict[str, str]], labels: dict[str, tuple[str, ...]], wavs: dict[str, str]
 ) -> None:
-    """Every label has its source and every source its label."""
+    """Raises InputError unless every label has its source and every source its label."""
     for slot, (name, lines) in enumerate(zip(names, sources, strict=True)):
         for utt in lines:
             if utt not in wavs:
@@ -291,9 +278,11 @@ def _same_utterances(file: Path, lines: Iterable[str], wavs: dict[str, str]) -> 
         raise InputError(file, f"no line for {utt}", "one, as wav.scp has it")
 
 
-def _read_scp(file: Path) -> dict[str, str]:
-    """``<utt> <path>`` lines."""
-    out = {}
+def _read_scp(file: Path, required: bool = False) -> dict[str, str]:
+    """Path of each utterance, from ``<utt> <path>`` lines; none without the file, unless it is required."""
+    out: dict[str, str] = {}
+    if not (required or file.exists()):
+        return out
     for utt, (path, number) in _read_lines(file).items():
         if not path or path.endswith("|"):
             raise InputError(f"{file}:{number}", f"{path or 'nothing'} after {utt}", "a path")
@@ -302,7 +291,7 @@ def _read_scp(file: Path) -> dict[str, str]:
 
 
 def _read_lines(file: Path) -> dict[str, tuple[str, int]]:
-    """Utterance -> rest of the line and line number; refuses lines that are not sorted."""
+    """Rest of the line and line number by utterance. Raises InputError for lines that are not sorted."""
     text = read_text(file, "a file of a data directory")
     out: dict[str, tuple[str, int]] = {}
     last = ""

@@ -1,6 +1,6 @@
-"""Kaldi's matrices in: binary ones alone, of files.
+"""Reads Kaldi's binary matrices from files, safely.
 
-kaldiio's own readers run the commands and unpickle the objects that they find, and trust every length.
+kaldiio's own readers run commands and unpickle objects that a file names, and trust every length in it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from s5.utils.errors import InputError
 from s5.utils.text import read_text
 
 BEGIN = b"\0B"
-"""What a binary matrix begins with."""
+"""First bytes of a binary matrix."""
 
 
 def read_scp(path: str | Path, expected: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Matrices by utterance of a file of ``<utt> <file>:<offset>`` lines.
+    """Yields utterance and matrix for each line ``<utt> <file>:<offset>`` of a file.
 
     Args:
         path: the scp file; its paths start from the working directory.
-        expected: what complaints say that it should hold.
+        expected: the content that errors name as expected.
 
     Raises:
-        InputError: another kind of line, an utterance twice, none at all, or no matrix where a line says.
+        InputError: a line has another form, an utterance occurs twice or never, or there is no matrix at an offset.
     """
     seen: set[str] = set()
     for number, line in enumerate(read_text(path, expected).splitlines(), 1):
@@ -50,7 +50,7 @@ def read_scp(path: str | Path, expected: str) -> Iterator[tuple[str, np.ndarray]
 
 
 def read_ark(path: str | Path, expected: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Matrices by utterance of an ark file. Raises InputError where it is damaged or holds something else."""
+    """Yields utterance and matrix of an ark file. Raises InputError if it is damaged or holds something else."""
     from kaldiio.matio import read_token
 
     utt = None
@@ -64,22 +64,20 @@ def read_ark(path: str | Path, expected: str) -> Iterator[tuple[str, np.ndarray]
 
 
 def _matrix(ark: IO[bytes]) -> np.ndarray:
-    """The matrix that begins here. Raises ValueError if none does."""
+    """Reads the matrix at the present position. Raises ValueError if there is none."""
     from kaldiio.matio import read_matrix_or_vector
 
-    begin = ark.read(len(BEGIN))
-    if begin != BEGIN:
-        raise ValueError("another beginning")
+    if ark.read(len(BEGIN)) != BEGIN:
+        raise ValueError("no binary matrix begins there")
     ark.seek(-len(BEGIN), 1)
     try:
         return read_matrix_or_vector(ark)
-    except Exception as e:  # it trusts what it reads, and fails in any way
+    except Exception as e:  # kaldiio trusts the content, so damaged content fails in any way
         raise ValueError(str(e) or type(e).__name__) from e
 
 
-def read_n_slots(path: str | Path) -> int:
-    """K, as stage 7 writes it beside posteriors. Raises InputError for a file that does not say it."""
-    expected = "the number of slots (stage 7)"
+def read_n_slots(path: str | Path, expected: str = "the number of slots (stage 7)") -> int:
+    """Reads the number of slots, K, from a file that holds nothing else. Raises InputError for any other content."""
     text = read_text(path, expected).strip()
     if not re.fullmatch("[1-9][0-9]?", text):
         raise InputError(path, repr(text[:20]), expected)
@@ -87,22 +85,13 @@ def read_n_slots(path: str | Path) -> int:
 
 
 def check_posterior(found: Any, n_labels: int, where: object) -> None:
-    """Refuses what is no posterior: [K, C + 1] or [1, C] of probabilities.
-
-    Raises:
-        InputError: naming ``where``.
-    """
-    wrong = _unlike_posterior(found, n_labels)
+    """Raises InputError, naming ``where``, unless ``found`` holds probabilities [K, C + 1] or [1, C] (C labels)."""
+    wrong = None
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or not len(found):
+        wrong = "no matrix"
+    elif found.shape[1] not in (n_labels, n_labels + 1) or (found.shape[1] == n_labels and len(found) > 1):
+        wrong = f"a matrix of shape {list(found.shape)}"
+    elif found.dtype.kind != "f" or not (np.isfinite(found).all() and (found >= 0).all() and (found <= 1.001).all()):
+        wrong = "numbers that are no probabilities"
     if wrong:
         raise InputError(where, wrong, f"probabilities of {n_labels} labels (stage 7)")
-
-
-def _unlike_posterior(found: Any, n_labels: int) -> str | None:
-    """What is wrong with it, if anything is."""
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or not len(found):
-        return "no matrix"
-    if found.shape[1] not in (n_labels, n_labels + 1) or (found.shape[1] == n_labels and len(found) > 1):
-        return f"a matrix of shape {list(found.shape)}"
-    if found.dtype.kind != "f" or not (np.isfinite(found).all() and (found >= 0).all() and (found <= 1.001).all()):
-        return "numbers that are no probabilities"
-    return None

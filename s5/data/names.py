@@ -1,6 +1,6 @@
-"""Names of single sources as files, ``<utt>_<slot>_<Label>.wav`` (2025: ``<utt>_<Label>.wav``): written and read here.
+"""File names of single sources, ``<utt>_<slot>_<Label>.wav`` (2025: ``<utt>_<Label>.wav``): writes and parses them.
 
-Data sets, estimates and submissions have them.
+Data sets, estimates and submissions use these names.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ FORM = "<utt>_<slot>_<Label>.wav"
 FORM_2025 = "<utt>_<Label>.wav"
 
 READ = (".wav", ".flac")
-"""Suffixes of the files that are read, in small letters or capitals."""
+"""Suffixes of the files that are read, in lower or upper case."""
 
 AUDIO = (*READ, ".aac", ".aif", ".aiff", ".au", ".caf", ".m4a", ".mp3", ".ogg", ".opus", ".rf64", ".w64", ".wma")
-"""Suffixes by which a person may expect a file to be read."""
+"""Suffixes of audio; files whose suffix is not in ``READ`` are refused, not ignored."""
 
 _SLOT = re.compile(r"[0-9]{1,2}")
 
 
 @dataclass(frozen=True)
 class SourceName:
-    """What the name of a source's file says."""
+    """Parts of the file name of a source."""
 
     utt: str
     slot: int | None
-    """None in the naming of 2025."""
+    """Slot from 0; None in the naming of 2025."""
     label: str
 
 
@@ -44,7 +44,7 @@ class SourceFile:
 
 
 def source_name(utt: str, slot: int, label: str, suffix: str = ".wav") -> str:
-    """Name of a source's file.
+    """File name of a source.
 
     Example:
         >>> source_name("test_0001", 2, "Speech")
@@ -54,17 +54,17 @@ def source_name(utt: str, slot: int, label: str, suffix: str = ".wav") -> str:
 
 
 def parse(stem: str, utts: Collection[str], where: object) -> SourceName | None:
-    """Takes a name without suffix apart; None where it fits no mixture.
+    """Parses a name without suffix; None if it fits no mixture.
 
-    Names of mixtures may end in a number, too, so the known ones decide.
+    Names of mixtures may end in a number too, so the known ones decide.
 
     Args:
-        stem: the name.
-        utts: mixtures that there are.
-        where: what a complaint names.
+        stem: the name without suffix.
+        utts: names of all mixtures.
+        where: the place that an error names.
 
     Raises:
-        InputError: it fits two mixtures.
+        InputError: the name fits two mixtures.
 
     Example:
         >>> parse("test_0001_2_Speech", {"test_0001"}, "")
@@ -84,10 +84,10 @@ def parse(stem: str, utts: Collection[str], where: object) -> SourceName | None:
 
 
 def audio_files(folder: str | Path) -> dict[str, Path]:
-    """Audio files of a folder by their names without suffix, sorted by name; hidden ones (macOS's ``._*``) are none.
+    """Audio files of a folder by their names without suffix, sorted. Hidden ones (macOS's ``._*``) are ignored.
 
     Raises:
-        InputError: no such folder, or two files of a name.
+        InputError: the folder does not exist, or two files share a name.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -107,34 +107,34 @@ def audio_files(folder: str | Path) -> dict[str, Path]:
 
 
 def find_source_files(folder: str | Path, utts: Collection[str]) -> dict[str, dict[int, SourceFile]]:
-    """The sources of each mixture by slot, sorted; those named without a slot have the next one in order of names.
+    """Sources of each mixture by slot, sorted. Names without a slot get the next free one in alphabetical order.
 
     Raises:
-        InputError: no such folder; audio in it that is no source: in a folder of its own, of another suffix, of a name
-            that fits no mixture or more than one; two files of a slot.
+        InputError: the folder does not exist or holds two files for a slot, or audio that is no source: in a folder
+            below it, with another suffix, or with a name that fits no mixture or more than one.
     """
     found: dict[str, dict[int, SourceFile]] = {utt: {} for utt in utts}
-    strangers = []
+    unmatched = []
     for stem, path in audio_files(folder).items():
         name = parse(stem, found, path)
         if name is None:
-            strangers.append(path)
+            unmatched.append(path)
             continue
         slots = found[name.utt]
         slot = len(slots) if name.slot is None else name.slot
         if slot in slots:
             raise InputError(path, f"a second file for slot {slot} of {name.utt}", "one")
         slots[slot] = SourceFile(path, name.label)
-    if strangers:
-        others = f" (and {shortened([path.name for path in strangers[1:]])})" if strangers[1:] else ""
-        raise InputError(strangers[0], f"a name that fits no mixture of the references{others}", FORM)
+    if unmatched:
+        others = f" (and {shortened([path.name for path in unmatched[1:]])})" if unmatched[1:] else ""
+        raise InputError(unmatched[0], f"a name that fits no mixture of the references{others}", FORM)
     for path in _not_read(folder):
         raise InputError(path, "audio that is not read here", f"{FORM} or .flac in {folder} itself")
     return {utt: dict(sorted(slots.items())) for utt, slots in found.items()}
 
 
 def _not_read(folder: str | Path) -> list[Path]:
-    """Audio files that are no files of the folder itself or have other suffixes."""
+    """Audio files in folders below, or with suffixes that are not read."""
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -146,7 +146,7 @@ def _not_read(folder: str | Path) -> list[Path]:
 
 
 def shortened(names: Collection[str], most: int = 5) -> str:
-    """The first few names, and how many more there are.
+    """The first few names and the number of the others.
 
     Example:
         >>> shortened(["a", "b", "c"], 2)

@@ -1,4 +1,4 @@
-"""What a scene is and how it is made: specification (JSON), rooms (SOFA), sampler, renderer. Needs no torch."""
+"""Scenes: their specification (JSON), rooms (SOFA), sampler and renderer. Importing this package needs no torch."""
 
 from __future__ import annotations
 

@@ -1,90 +1,82 @@
-"""Recordings in: which stretch of which file, sliced, mixed down and resampled as a scene wants it.
+"""Reads recordings for scenes: slices them, mixes them down and resamples them.
 
-The scale of what is returned is arbitrary (16-bit files come as their integers): every signal of a scene is brought to
-a level anyway. What was prepared (:mod:`s5.scene.ready`) is read in that form; all else is decoded from its file.
+The scale of the samples is arbitrary (16-bit files are read as their integers), because a scene brings every signal to
+a level. Prepared recordings (:mod:`s5.scene.ready`) are read in their prepared form; others are decoded from the file.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import soundfile
 import soxr
 
 from s5.data import next_frames, open_audio
 from s5.data.header import COMPRESSED
-from s5.scene.ready import file_of
+from s5.scene.ready import Stamp, file_of, stamp_of
 from s5.scene.ready import read as read_array
 from s5.utils.errors import InputError
 
 STEPS = {"PCM_16": 1.0, "PCM_S8": 2.0**-7, "PCM_U8": 2.0**-7, "PCM_24": 2.0**-23}
-"""Format of whole numbers -> its step, in the unit of what is read: 16 bits as they are, others of full scale 1."""
+"""Quantization step of each integer format, in the unit of the samples read (see the module's docstring)."""
 
-Stamp = tuple[int, int]
+BLOCK = 1 << 22
+"""Most frames in memory when whole files are read."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says."""
+    """Facts from a file's header."""
 
     n_frames: int
     rate: int
-    """Hz."""
+    """Sampling rate in Hz."""
     channels: int
     kind: str
-    """numpy's name of the samples' type that holds what the file does: int16 or float32."""
+    """numpy's name of the type that holds the file's samples: int16 or float32."""
     uncompressed: bool
     quietest: float
-    """Largest sample of what does not sound, in the samples' unit: two steps of whole numbers, 1e-6 of full scale."""
+    """Largest magnitude that counts as silence, in the samples' unit: two quantization steps, or 1e-6 of full scale."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A stretch of a file. Two clips are equal where the same samples are meant: so it is a cache's key."""
+    """A stretch of a file. Two clips of the same samples are equal, so a clip can be a cache's key."""
 
     path: str
     stamp: Stamp
-    """Time of the file's last change (ns) and its size."""
     start: int
-    """Frame."""
+    """First frame."""
     n_frames: int
     info: AudioInfo
     ready: str = ""
-    """Folder of prepared material; nothing: there is none."""
+    """Folder of prepared material; empty if there is none."""
 
     @property
     def whole(self) -> bool:
-        """Whether it is the whole file."""
+        """Whether the clip is the whole file."""
         return self.start == 0 and self.n_frames == self.info.n_frames
 
     @property
     def whole_file(self) -> Clip:
-        """All of its file."""
+        """Clip of the whole file."""
         return replace(self, start=0, n_frames=self.info.n_frames)
 
     @property
     def nbytes_of_file(self) -> int:
-        """Bytes of the decoded file."""
+        """Size of the decoded file in bytes."""
         return self.info.n_frames * self.info.channels * np.dtype(self.info.kind).itemsize
 
 
 def clip(path: str, start_time: float = 0.0, duration: float | None = None, ready: str = "") -> Clip:
-    """A stretch of a file, in seconds; both times are truncated to frames, as SpAudSyn does.
+    """Clip of a file from ``start_time``, ``duration`` seconds long (None: to the end).
 
-    Args:
-        path: of the file.
-        start_time: s.
-        duration: s; None: to the end.
-        ready: folder of prepared material.
-
-    Raises:
-        InputError: a file that is missing or unreadable, or has no sample there.
+    Both times are truncated to frames, as in SpAudSyn. ``ready`` is the folder of prepared material. Raises InputError
+    for a file that is missing or unreadable, or has no sample there.
     """
-    stamp = _stamp(path)
+    stamp = stamp_of(path, "an audio file")
     info = _header(path, stamp)
     start = min(int(start_time * info.rate), info.n_frames)
     n = info.n_frames - start
@@ -98,8 +90,7 @@ def clip(path: str, start_time: float = 0.0, duration: float | None = None, read
 def read(wanted: Clip) -> np.ndarray:
     """Frames [n, C] of a clip, int16 or float32, as the file has them.
 
-    Raises:
-        InputError: damaged or truncated audio, samples that are not finite.
+    Raises InputError for damaged or truncated audio and for samples that are not finite.
     """
     if wanted.ready and not wanted.info.uncompressed:
         file = file_of(wanted.ready, "frames", wanted.path, wanted.stamp)
@@ -112,29 +103,24 @@ def read(wanted: Clip) -> np.ndarray:
 
 
 def decode(wanted: Clip) -> np.ndarray:
-    """Frames [n, C] of a clip from its file, whatever is prepared; see :func:`read`."""
+    """Frames [n, C] of a clip, decoded from the original file. Raises as :func:`read`."""
     with open_audio(wanted.path) as sound:
         return next_frames(sound, wanted.n_frames, wanted.path, wanted.info.kind, wanted.start)
 
 
-def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """First frame and frames [size or fewer, C] of a clip's first ``n_frames``, read when they are asked for.
-
-    Raises:
-        InputError: as :func:`read`.
-    """
+def blocks(wanted: Clip, n_frames: int, size: int) -> Iterator[np.ndarray]:
+    """Yields the first ``n_frames`` of a clip in blocks [size or fewer, C]. Raises as :func:`read`."""
     with open_audio(wanted.path) as sound:
         for start in range(0, n_frames, size):
-            # The decoder goes on where it is, but for the first block.
+            # After the first block the decoder is at the right position.
             first = None if start else wanted.start
-            yield start, next_frames(sound, min(size, n_frames - start), wanted.path, wanted.info.kind, first)
+            yield next_frames(sound, min(size, n_frames - start), wanted.path, wanted.info.kind, first)
 
 
 def source(wanted: Clip, rate: int) -> np.ndarray:
-    """A clip as a source: [n] float32, mixed down to one channel, at ``rate``. Raises InputError as :func:`read`."""
+    """Clip as a source: [n] float32, mixed down to one channel, at ``rate`` (Hz). Raises as :func:`read`."""
     if wanted.info.rate == rate:
         return mono(read(wanted))
-
     if wanted.ready and wanted.whole:
         n = resampled(wanted.n_frames, wanted.info.rate, rate)
         found = read_array(file_of(wanted.ready, "source", wanted.path, wanted.stamp), "float32", 0, (n,))
@@ -144,13 +130,13 @@ def source(wanted: Clip, rate: int) -> np.ndarray:
 
 
 def ambience(wanted: Clip, rate: int) -> np.ndarray:
-    """A clip as a background: [n, C] at ``rate``. Raises InputError as :func:`read`."""
+    """Clip as a background: [n, C] at ``rate`` (Hz). Raises as :func:`read`."""
     frames = read(wanted)
     return frames if wanted.info.rate == rate else resample(frames.astype(np.float32), wanted.info.rate, rate)
 
 
 def resample(frames: np.ndarray, rate: float, target: float) -> np.ndarray:
-    """[n, C] -> [ceil(n * target / rate), C] of the same type, soxr's high quality."""
+    """Resamples [n, C] to [ceil(n * target / rate), C] of the same type, with soxr's high quality."""
     if rate == target or not len(frames):
         return frames
     n = resampled(len(frames), rate, target)
@@ -162,33 +148,21 @@ def resample(frames: np.ndarray, rate: float, target: float) -> np.ndarray:
 
 
 def resampled(n: int, rate: float, target: float) -> int:
-    """Samples that ``n`` of them become at another rate."""
+    """Number of samples at rate ``target`` for ``n`` samples at ``rate``."""
     return int(np.ceil(n * (target / rate)))
 
 
 def mono(frames: np.ndarray) -> np.ndarray:
-    """[n, C] -> [n] float32: the mean of the channels."""
+    """Mean of the channels of [n, C]: [n] float32."""
     if frames.shape[1] == 1:
         return frames[:, 0].astype(np.float32, copy=False)
     return frames.mean(axis=1, dtype=np.float32)
 
 
-def _stamp(path: str) -> Stamp:
-    try:
-        stat = os.stat(path)
-    except OSError as e:
-        raise InputError(path, e.strerror or "no file", "an audio file") from e
-    return stat.st_mtime_ns, stat.st_size
-
-
 @lru_cache(50_000)
 def _header(path: str, stamp: Stamp) -> AudioInfo:
     with open_audio(path) as sound:
-        return header(sound)
-
-
-def header(sound: soundfile.SoundFile) -> AudioInfo:
-    """What an open file's header says."""
-    kind = "int16" if sound.subtype == "PCM_16" else "float32"
-    quietest = max(2 * STEPS.get(sound.subtype, 0.0), 0.0 if kind == "int16" else 1e-6)
-    return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, sound.format not in COMPRESSED, quietest)
+        kind = "int16" if sound.subtype == "PCM_16" else "float32"
+        quietest = max(2 * STEPS.get(sound.subtype, 0.0), 0.0 if kind == "int16" else 1e-6)
+        uncompressed = sound.format not in COMPRESSED
+        return AudioInfo(sound.frames, sound.samplerate, sound.channels, kind, uncompressed, quietest)

@@ -1,33 +1,16 @@
-"""Simulators by name: what draws the scenes of a fixed set and makes them sound (``simulate --simulator NAME``).
+"""Simulators by name: each draws the scenes of a fixed set and renders them (``simulate --simulator NAME``).
 
-A simulator is a module with two functions. Both depend on the sampler's configuration, its root, its files and the item
-alone, never on what was simulated before, in which process, or on a global random state::
-
-    def check() -> None:
-        "Raises InputError, in one line, where the simulator cannot run here (a library that is not installed)."
-
-    def simulate_scene(sampler: Sampler, item: int) -> Simulated:
-        "Draws scene ``item`` of epoch 0 by the sampler's rules, as far as the simulator knows them, and renders it."
-
-and may have two more, which together do what ``simulate_scene`` does::
-
-    def draw_scene(sampler: Sampler, item: int) -> Scene:
-        "The scene without rendering it: lets a second run see that an item is the same already."
-
-    def render_scene(scene: Scene, root: str, ready: str = "") -> Rendered:
-        "Renders it; ``ready`` is the folder of prepared material (s5.scene.ready), for what calls our planner."
-
-Randomness starts from ``scene_seed(sampler.fingerprint, sampler.config.seed, 0, item)``. Folders and rules are in
-``sampler.config`` (its ``dirs`` start from ``sampler.root``); a file of ``sampler.excluded`` must not be used. Bad
-material raises :class:`~s5.utils.errors.InputError`. The record is that of the native renderer: sources in slot order,
-``rendered.labels == scene.labels``, and ``Scene.load`` reads ``scene`` again after ``Scene.save``. What SpAudSyn's
-format has no key for (the simulator's name) goes into ``extra`` of the event or scene.
+A simulator is a module with the functions of :class:`Simulator`. Their results depend on the sampler's configuration,
+its root, its files and the item alone: not on earlier calls, the process or a global random state. Randomness starts
+from ``scene_seed(sampler.fingerprint, sampler.config.seed, 0, item)``. The rendered sources are in slot order,
+``rendered.labels == scene.labels``, and ``Scene.load`` reads what ``Scene.save`` wrote. Facts for which SpAudSyn's
+format has no key, such as the simulator's name, belong in ``extra`` of the event or scene.
 """
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
 from s5.scene.rendering.cpu import Rendered, render
@@ -36,25 +19,26 @@ from s5.scene.spec import Scene
 from s5.utils.errors import InputError, one_of
 
 SIMULATORS = {"native": "s5.scene.backends", "spatialscaper": "s5.scene.spatialscaper"}
-"""Name -> module; imported when it is asked for."""
-
-
-@dataclass
-class Simulated:
-    """A scene and what it sounds like."""
-
-    scene: Scene
-    rendered: Rendered
+"""Module of each simulator; it is imported on first use."""
 
 
 class Simulator(Protocol):
-    """What a simulator's module has; see the module's docstring for the optional ones."""
+    """Functions of a simulator's module."""
 
     def check(self) -> None:
-        """Raises InputError where the simulator cannot run."""
+        """Raises InputError where the simulator cannot run, e.g. because a library is not installed."""
 
-    def simulate_scene(self, sampler: Sampler, item: int) -> Simulated:
-        """Draws and renders one scene."""
+    def draw_scene(self, sampler: Sampler, item: int) -> Scene:
+        """Draws scene ``item`` of epoch 0 by the sampler's rules, without the files in ``sampler.excluded``.
+
+        Raises InputError for bad material, or if no scene can be drawn.
+        """
+
+    def render_scene(self, scene: Scene, root: str | Path = ".", ready: str = "") -> Rendered:
+        """Renders a scene; ``ready`` is the folder of prepared material (:mod:`s5.scene.ready`).
+
+        Raises InputError for bad material.
+        """
 
 
 def simulator(name: str) -> Simulator:
@@ -67,20 +51,14 @@ def simulator(name: str) -> Simulator:
 
 
 def check() -> None:
-    """The native simulator needs nothing that is not installed with us."""
+    """The native simulator needs no library beyond the requirements."""
 
 
 def draw_scene(sampler: Sampler, item: int) -> Scene:
-    """Scene ``item`` of epoch 0."""
+    """Scene ``item`` of epoch 0 from the sampler itself."""
     return sampler.scene(0, item)
 
 
-def render_scene(scene: Scene, root: str, ready: str = "") -> Rendered:
-    """Renders it. Raises InputError for bad material."""
+def render_scene(scene: Scene, root: str | Path = ".", ready: str = "") -> Rendered:
+    """Renders a scene with :func:`s5.scene.render`."""
     return render(scene, root, ready=ready)
-
-
-def simulate_scene(sampler: Sampler, item: int) -> Simulated:
-    """Draws scene ``item`` of epoch 0 and renders it. Raises InputError for bad material."""
-    scene = draw_scene(sampler, item)
-    return Simulated(scene, render_scene(scene, sampler.root))

@@ -1,78 +1,71 @@
-"""Material that no scene should be made of, found before one is: audio without samples or sound, NaN, wrong channels;
-rooms with impulse responses of zeros or NaN.
+"""Finds audio and rooms that no scene should use, before one is made.
 
-All files that a sampler's folders hold, or a list of scenes names, are read once, in parallel. What a file was found to
-be is remembered by its time and size, so a second look is quick. So what a set consists of does not depend on which
-scene met a bad file first.
+Bad audio has no samples, no sound, NaN or the wrong channels; bad rooms have impulse responses of zeros or NaN. The
+files below a sampler's folders, or in a list of scenes, are read once, in parallel. The results are kept with the time
+and size of each file, so the next check is quick. The content of a set therefore does not depend on which scene met a
+bad file first.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from s5.data import next_frames, open_audio
 from s5.scene import audio
 from s5.scene.config import SamplerConfig
-from s5.scene.pool import AUDIO, SOFA, room_names
+from s5.scene.pool import SOFA, audio_names, room_names
 from s5.scene.rendering.plan import event_path
 from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.silence import STRETCH, is_silent, sounds
 from s5.scene.spec import Scene
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes, write_text
-from s5.utils.progress import progress
+from s5.utils.parallel import run_jobs
 from s5.utils.text import read_json
 
 REPORT = "bad_audio.tsv"
-"""In a data directory: a bad file and what is wrong with it, tab between them, a line."""
+"""File in a data directory that lists each bad file and the reason, separated by a tab."""
 
 EXCLUDED = "excluded.txt"
-"""In a virtual data directory: paths of audio that its scenes are drawn without."""
+"""File in a virtual data directory that lists the audio that its scenes do not use."""
 
 ALL_ZERO = "only zeros"
 FAINT = "no sound above the rounding of its samples"
 CANCELLED = "channels that cancel each other when they are mixed down"
 SILENT = (ALL_ZERO, FAINT, CANCELLED)
 
-BLOCK = 1 << 22
-"""Frames that are in memory at a time."""
-
-Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""``map``, in the order of the items; possibly in several processes."""
-
 
 @dataclass(frozen=True)
 class Use:
-    """What scenes use a file for."""
+    """The use of a file by scenes."""
 
     kind: Literal["source", "background", "room"]
     channels: frozenset[int] | None = None
-    """Numbers of channels that it may have; None: any."""
+    """Allowed numbers of channels; None: any."""
     reference: int = 0
-    """Of a room: the channel of the targets."""
+    """Reference channel of the targets, for a room."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What a file was found to be."""
+    """Result of reading a file."""
 
     channels: int = 0
     bad: str = ""
-    """What is wrong with it, in words."""
+    """Defect of the file in words, if any."""
     silent_source: str = ""
-    """What is wrong with it as a source, which is mixed down."""
+    """Defect of the file as a source, which is mixed down."""
     zeros: dict[str, int] = field(default_factory=dict)
-    """Of a room: channels that are zero in a response -> the first such response."""
+    """First response of a room in which a channel is zero, by the number of the channel."""
 
     def complaint(self, use: Use) -> str:
-        """What is wrong with it for a use; nothing if it is sound."""
+        """Defect of the file for a use; empty if it is good."""
         if self.bad:
             return self.bad
         if use.channels is not None and self.channels not in use.channels:
@@ -89,37 +82,37 @@ class Finding:
     path: str
     reason: str
     silent: bool = False
-    """Whether it can be read, but would be a silent event."""
+    """Whether the file can be read but would be a silent event."""
 
     @property
     def name(self) -> str:
-        """The path as a person would write it."""
+        """The path in its short form."""
         return os.path.normpath(self.path)
 
 
 def material_files(config: SamplerConfig, labels: Sequence[str], root: str = ".") -> dict[str, Use]:
-    """All audio files below a sampler's folders and its rooms, by their paths as the sampler names them.
+    """All audio files and rooms in a sampler's folders, by their paths as the sampler returns them.
 
-    Args:
-        config: of the sampler, which cannot be made where a file is bad.
-        labels: the folders of events that count.
-        root: folder that its paths start from.
+    Takes the configuration, because a sampler cannot be made while a file is bad. ``labels`` are the folders of events
+    that are used; relative paths start from ``root``.
     """
     dirs = config.dirs
-    rooms = _rooms(root, dirs.room_ir)
+    rooms = [path for name in room_names(root, dirs.room_ir) if os.path.exists(path := os.path.join(root, name))]
     files = dict.fromkeys(rooms, Use("room"))
-    for label in labels:
-        files |= dict.fromkeys(_below(root, dirs.sound_event, label), Use("source"))
-    if dirs.interference is not None:
-        files |= dict.fromkeys(_below(root, dirs.interference), Use("source"))
-    if dirs.noise is not None:
-        channels = frozenset(filter(None, map(_channels, rooms))) or None
-        files |= dict.fromkeys(_below(root, dirs.noise), Use("background", channels))
+    background = Use("background", frozenset(filter(None, map(_channels, rooms))) or None)
+    for folder, label, use in (
+        *((dirs.sound_event, label, Use("source")) for label in labels),
+        (dirs.interference, "", Use("source")),
+        (dirs.noise, "", background),
+    ):
+        if folder is not None:
+            base = os.path.join(root, folder)
+            files |= {os.path.join(base, name): use for name in audio_names(base, label)}
     return files
 
 
 def scene_files(scene: Scene, root: str | Path = ".") -> dict[str, Use]:
-    """The files that a scene names. Backgrounds may have one channel, too."""
+    """The files that a scene uses. Its backgrounds may also have one channel."""
     config = scene.config
     room = os.path.join(root, scene.room.sofa_path)
     files = {room: Use("room", reference=scene.rules.reference_channel)}
@@ -131,10 +124,9 @@ def scene_files(scene: Scene, root: str | Path = ".") -> dict[str, Use]:
 
 
 def silent_cuts(scene: Scene, root: str | Path = ".") -> list[Finding]:
-    """Targets of a scene whose file sounds, but not in the stretch that the scene takes.
+    """Targets of a scene that are silent in the stretch of the file that the scene uses.
 
-    Raises:
-        InputError: a file that cannot be read.
+    Raises InputError if a file cannot be read.
     """
     found = []
     for event in scene.fg_events:
@@ -146,20 +138,19 @@ def silent_cuts(scene: Scene, root: str | Path = ".") -> list[Finding]:
     return found
 
 
-def find_bad_audio(files: Mapping[str, Use], memory: Path | None = None, mapping: Map = map) -> list[Finding]:
-    """Reads all files and lists the bad ones, by path.
+def find_bad_audio(files: Mapping[str, Use], memory: Path | None = None, nj: int = 1) -> list[Finding]:
+    """Reads all files and returns the bad ones, sorted by path.
 
     Args:
-        files: path -> what it is used for.
-        memory: a JSON file with earlier results, which is written anew; None: nothing is remembered.
-        mapping: how the work is spread.
+        files: use of each file by its path.
+        memory: JSON file with earlier results, which is updated; None: no results are kept.
+        nj: number of processes.
     """
     known = _remembered(memory)
     stamps = {path: _stamp(path) for path in sorted(files)}
     keys = {path: os.path.abspath(path) for path in stamps}
     unknown = [path for path, stamp in stamps.items() if known.get(keys[path], ("", None))[0] != stamp]
-    results = progress(mapping(examine, unknown), len(unknown), "check audio")
-    for path, found in zip(unknown, results, strict=True):
+    for path, found in zip(unknown, run_jobs(examine, unknown, nj, "check audio"), strict=True):
         known[keys[path]] = (stamps[path], found)
     if memory is not None and unknown:
         memory.parent.mkdir(parents=True, exist_ok=True)
@@ -186,20 +177,17 @@ def examine(path: str) -> Examined:
 
 
 def _examine_audio(path: str) -> Examined:
-    """Decodes a recording as the renderer does: so what passes here is not refused there."""
-    with open_audio(path) as sound:
-        info = audio.header(sound)
-        if not info.n_frames:
-            return Examined(bad="no sample")
-        loud = mixed = some = False
-        for start in range(0, info.n_frames, BLOCK):
-            frames = next_frames(sound, min(BLOCK, info.n_frames - start), path, info.kind)
-            for first in range(0, 0 if mixed else len(frames), STRETCH):
-                as_it_is, as_source = sounds(frames[first : first + STRETCH], info.quietest)
-                loud, mixed = loud or as_it_is, mixed or as_source
-                if mixed:
-                    break
-            some = some or loud or bool(frames.any())
+    """Decodes a recording as the renderer does, so the renderer accepts every file that passes."""
+    recording = audio.clip(path)
+    info = recording.info
+    loud = mixed = some = False
+    for frames in audio.blocks(recording, info.n_frames, audio.BLOCK):
+        for first in range(0, 0 if mixed else len(frames), STRETCH):
+            as_it_is, as_source = sounds(frames[first : first + STRETCH], info.quietest)
+            loud, mixed = loud or as_it_is, mixed or as_source
+            if mixed:
+                break
+        some = some or loud or bool(frames.any())
     if not loud:
         return Examined(info.channels, bad=FAINT if some else ALL_ZERO)
     return Examined(info.channels, silent_source="" if mixed else CANCELLED)
@@ -223,50 +211,34 @@ def _examine_room(path: str) -> Examined:
 
 
 def write_report(findings: Sequence[Finding], out: Path) -> Path:
-    """Writes the list of bad files into a data directory; removes an older one where there are none."""
-    report = out / REPORT
-    if findings:
-        out.mkdir(parents=True, exist_ok=True)
-        write_bytes(report, os.fsencode("".join(f"{f.name}\t{f.reason}\n" for f in findings)))
-    else:
-        report.unlink(missing_ok=True)
-    return report
+    """Writes the list of bad files into a data directory, or removes it if there are none."""
+    return _write_lines(out / REPORT, [f"{finding.name}\t{finding.reason}" for finding in findings])
 
 
 def write_excluded(paths: Sequence[str], out: Path) -> None:
-    """Writes down what a virtual set does without; removes an older list where it is nothing."""
-    if paths:
-        out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / EXCLUDED, os.fsencode("".join(f"{path}\n" for path in paths)))
+    """Writes the list of files that a virtual set excludes, or removes it if there are none."""
+    _write_lines(out / EXCLUDED, paths)
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> Path:
+    if lines:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, os.fsencode("".join(f"{line}\n" for line in lines)))
     else:
-        (out / EXCLUDED).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    return path
 
 
 def read_excluded(out: Path) -> list[str]:
-    """What a virtual set does without."""
+    """Files that a virtual set excludes."""
     try:
         return os.fsdecode((out / EXCLUDED).read_bytes()).splitlines()
     except FileNotFoundError:
         return []
 
 
-def _below(root: str, folder: str, label: str = "") -> Iterator[str]:
-    """Paths of audio files as :meth:`s5.scene.Sampler.files` gives them."""
-    base = os.path.join(root, folder)
-    for parent, _, names in os.walk(os.path.join(base, label), followlinks=True):
-        for name in names:
-            if name.lower().endswith(AUDIO) and name[0] != ".":
-                yield os.path.join(base, os.path.relpath(os.path.join(parent, name), base))
-
-
-def _rooms(root: str, folder: str) -> list[str]:
-    """Paths of SOFA files as :meth:`s5.scene.Sampler.rooms` gives them; none where the folder is missing."""
-    paths = (os.path.join(root, name) for name in room_names(root, folder))
-    return [path for path in paths if os.path.exists(path)]
-
-
 def _channels(room: str) -> int:
-    """Channels of a room; 0 where it cannot be opened."""
+    """Channels of a room; 0 if it cannot be opened."""
     try:
         return open_room(room).n_channels
     except InputError:
@@ -282,7 +254,7 @@ def _stamp(path: str) -> str:
 
 
 def _remembered(memory: Path | None) -> dict[str, tuple[str, Examined]]:
-    """Earlier results; none where the file is missing or not ours, which costs time only."""
+    """Earlier results; none if the file is missing or damaged, which only costs time."""
     try:
         data = read_json(memory, "earlier results") if memory is not None else {}
         return {path: (str(stamp), Examined(**found)) for path, (stamp, found) in data.items()}

@@ -1,4 +1,4 @@
-"""What is kept between scenes: a cache with a budget in bytes."""
+"""A cache with a budget in bytes, for data that several scenes use."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ T = TypeVar("T")
 
 
 class ByteCache(Generic[T]):
-    """Keeps what ``make`` returned as long as the sum of sizes stays within the budget; the least recently used leave.
+    """Keeps entries while the sum of their sizes stays within a budget; the least recently used ones leave first.
 
     Args:
-        budget: bytes.
-        size: bytes of one entry.
+        budget: size of all entries in bytes.
+        size: returns the size of an entry in bytes.
 
     Example:
         >>> cache = ByteCache(10, len)
-        >>> cache.get("a", lambda: "12345678"), cache.get("b", lambda: "123"), list(cache.keys())
-        ('12345678', '123', ['b'])
+        >>> cache.get("a", lambda: "12345678"), cache.get("b", lambda: "123"), "a" in cache, "b" in cache
+        ('12345678', '123', False, True)
     """
 
     def __init__(self, budget: int, size: Callable[[T], int]) -> None:
@@ -28,14 +28,14 @@ class ByteCache(Generic[T]):
         self._entries: OrderedDict[Hashable, T] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The entry of a key, made now if it is not there. An entry above the whole budget is not kept."""
+        """Entry of a key, made now if it is not cached. An entry larger than the whole budget is not kept."""
         if key in self._entries:
             self._entries.move_to_end(key)
             return self._entries[key]
         entry = make()
         size = self._size(entry)
         if size <= self.budget:
-            # Room first, so that no more than the budget is ever held (by two threads that make the same entry, too).
+            # Room is made first, so the budget holds even when two threads make the same entry.
             self._shrink(self.budget - size)
             if key not in self._entries:
                 self._entries[key] = entry
@@ -43,15 +43,11 @@ class ByteCache(Generic[T]):
         return entry
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether the entry of a key is there."""
+        """Whether the entry of a key is cached."""
         return key in self._entries
 
-    def keys(self) -> list[Hashable]:
-        """Keys, least recently used first."""
-        return list(self._entries)
-
     def resize(self, budget: int) -> None:
-        """Sets another budget; what no longer fits leaves."""
+        """Sets another budget; entries that no longer fit leave."""
         self.budget = budget
         self._shrink(budget)
 

@@ -1,7 +1,7 @@
-"""The random choices of a scene, by the rules of DCASE 2026 (SpAudSyn with the baseline's data set) and of 2025.
+"""Draws the contents of a scene by the rules of DCASE 2026 (SpAudSyn with the baseline's data set) and of 2025.
 
-How many events, repeats and interferers there are is given; what they are, where and when is drawn here. A draw that
-cannot be completed raises :class:`RejectedDraw` with the reason; the sampler tries again or refuses the request.
+The numbers of events, repeats and interferers are given; files, positions and onsets are drawn here. A draw that cannot
+be completed raises :class:`RejectedDraw` with the reason; the sampler tries again or refuses the request.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from s5.scene.formats import scaper2025
 from s5.scene.pool import AudioFile, RoomInfo, SourcePool
+from s5.scene.rendering.room import SofaRoom
 from s5.scene.silence import cut_with_sound
 from s5.scene.spec import ROOM_MODULE, Event, Room, Scene, SceneConfig
 from s5.utils.errors import InputError
@@ -23,32 +25,32 @@ if TYPE_CHECKING:
     from s5.scene.config import SamplerConfig
 
 INCREMENT_2025 = 0.1
-"""Step in s at which the rules of 2025 look at the overlap, and how much longer they take the other events to be."""
+"""Time step in s of the overlap test of 2025, and the margin that it adds to both ends of the other events."""
 
 TRIES_2025 = 100
-"""Onsets that the rules of 2025 try for an event."""
+"""Number of onsets that the rules of 2025 try for an event."""
 
 
 class RejectedDraw(Exception):
-    """A draw that cannot be completed; the reason in words."""
+    """A draw that cannot be completed, with the reason in words."""
 
 
 class PlacementRules2026:
-    """Scenes by the rules of DCASE 2026.
+    """Draws scenes by the rules of DCASE 2026.
 
     Args:
-        config: the sampler's, checked.
-        material: what there is to choose from.
+        config: checked configuration of the sampler.
+        material: the files and rooms to choose from.
     """
 
     def __init__(self, config: SamplerConfig, material: SourcePool) -> None:
         self.config, self.material = config, material
 
     def scene(self, rng: np.random.Generator, n_events: int, n_repeats: int, n_interferers: int) -> Scene:
-        """Draws a scene of ``n_events`` events, ``n_repeats`` of them of a label that another one has.
+        """Draws a scene with ``n_events`` events, of which ``n_repeats`` repeat a label of the others.
 
         Raises:
-            Impossible: no file, position or onset is left for an event.
+            RejectedDraw: no file, position or onset is left for an event.
             InputError: a background does not fit the rooms.
         """
         config, material = self.config, self.material
@@ -110,7 +112,7 @@ class PlacementRules2026:
         return onset_2026(rng, self.config.duration, duration, others, self.config.max_event_overlap)
 
     def _unused(self, label: str, used: Sequence[Event]) -> list[AudioFile]:
-        """Files of a label from other source folders than those used; one that lies above them excludes itself."""
+        """Files of a label outside the source folders in use. A file above such folders only excludes itself."""
         depth = self.config.same_class_folder_depth
         names = {event.source_file for event in used}
         files = self.material.events[label]
@@ -121,14 +123,11 @@ class PlacementRules2026:
         return files
 
     def _apart(self, rng: np.random.Generator, info: RoomInfo, events: Sequence[Event]) -> np.ndarray:
-        """A position whose direction differs from all those of the events by more than the minimum angle."""
-        taken = np.array([event.event_position[0] for event in events if event.event_position])
-        distance = np.linalg.norm(taken, axis=1, keepdims=True)
-        cosine = info.directions @ (taken / np.where(distance > 0, distance, np.inf)).T
-        angle = np.arccos(np.clip(cosine, -1, 1))
-        # Further apart, not equally: rounding must not let in a neighbour at exactly the angle (on one machine only).
+        """Draws a position further than the minimum angle from all events."""
+        taken = [event.event_position[0] for event in events if event.event_position]
+        # The margin keeps rounding from admitting a neighbour at exactly the angle on some machines only.
         least = math.radians(self.config.same_class_min_angle) + 1e-9
-        free = np.flatnonzero((angle > least).all(axis=1))
+        free = np.flatnonzero((angles(info.room.positions, taken) > least).all(axis=1))
         if not len(free):
             raise RejectedDraw(f"{info.path}: no position {self.config.same_class_min_angle:g} degrees away")
         return info.room.positions[free[rng.integers(len(free))]]
@@ -151,7 +150,7 @@ class PlacementRules2026:
         )
 
     def _scene(self, info: RoomInfo, events: list[Event], backgrounds: list[Event], others: list[Event]) -> Scene:
-        config, room = self.config, info.room
+        config = self.config
         window = list(config.direct_range_ms)
         return Scene(
             config=SceneConfig(
@@ -172,19 +171,12 @@ class PlacementRules2026:
             fg_events=sorted(events, key=lambda event: event.event_time),
             bg_events=backgrounds,
             int_events=sorted(others, key=lambda event: event.event_time),
-            room=Room(
-                sofa_path=info.path,
-                sr=int(room.sampling_rate) if room.sampling_rate.is_integer() else room.sampling_rate,
-                nchan=room.n_channels,
-                nrir=room.n_positions,
-                rir_len=room.rir_length,
-                direct_range_ms=window,
-            ),
+            room=describe_room(info.path, info.room, window),
         )
 
 
 class PlacementRules2025(PlacementRules2026):
-    """Scenes by the rules of DCASE 2025: distinct labels in class order, positions in the SOFA file's coordinates."""
+    """Draws scenes by the rules of DCASE 2025: distinct labels in class order, positions as in the SOFA file."""
 
     def _position(self, rng: np.random.Generator, info: RoomInfo) -> np.ndarray:
         return info.room.own_positions[rng.integers(info.room.n_positions)]
@@ -213,7 +205,7 @@ class PlacementRules2025(PlacementRules2026):
             "spatialize_direct_path_time_ms": list(config.direct_range_ms),
         }
         for event in others:
-            event.role = "foreground"  # so the Scaper calls them
+            event.role = "foreground"  # the Scaper's name for them
         return scaper2025.new_scene(
             scaper,
             os.path.basename(info.path),
@@ -224,26 +216,46 @@ class PlacementRules2025(PlacementRules2026):
         )
 
 
+def describe_room(path: str, room: SofaRoom, direct_range_ms: list[float]) -> Room:
+    """The room of a scene: the path, as the scene names it, and facts about the file."""
+    rate = int(room.sampling_rate) if room.sampling_rate.is_integer() else room.sampling_rate
+    return Room(path, rate, room.n_channels, room.n_positions, room.rir_length, direct_range_ms)
+
+
+def angles(points: ArrayLike, others: ArrayLike) -> np.ndarray:
+    """Angles [P, Q] in radians between points [P, 3] and others [Q, 3], seen from the microphone.
+
+    A point at the microphone has no direction; its angle to any other is a right one.
+
+    Example:
+        >>> np.degrees(angles([[1, 0, 0], [1, 1, 0]], [[0, 2, 0], [0, 0, 0]])).round().tolist()
+        [[90.0, 90.0], [45.0, 90.0]]
+    """
+    distances = [np.linalg.norm(x, axis=1, keepdims=True) for x in (points, others)]
+    a, b = (x / np.where(d > 0, d, np.inf) for x, d in zip((points, others), distances, strict=True))
+    return np.arccos(np.clip(a @ b.T, -1, 1))
+
+
 def choose(rng: np.random.Generator, items: Sequence[Any]) -> Any:
-    """One of the items, all equally likely."""
+    """Draws one of the items, all equally likely."""
     return items[int(rng.integers(len(items)))]
 
 
 def onset_2026(rng: np.random.Generator, length: float, duration: float, others: Sequence[Event], limit: int) -> float:
-    """An onset (s) at which at no time more than ``limit`` events sound.
+    """Draws an onset (s) such that at most ``limit`` events sound at any time.
 
-    Uniform where fewer than ``limit`` others are there. Else, as SpAudSyn does, one of the stretches of time that are
-    free is chosen, the short ones as often as the long ones, and the event is placed in it uniformly.
+    The onset is uniform if there are fewer than ``limit`` others. Otherwise, as in SpAudSyn, one of the free stretches
+    of time is chosen, all equally likely whatever their length, and the event is placed in it uniformly.
 
     Args:
         rng: source of randomness.
-        length: of the scene.
-        duration: of the event.
-        others: that are there already.
+        length: length of the scene in s.
+        duration: duration of the event in s.
+        others: events already placed.
         limit: most events that sound at once.
 
     Raises:
-        Impossible: the event fits into no free stretch.
+        RejectedDraw: the event fits into no free stretch.
     """
     if len(others) < limit:
         return float(rng.uniform(0, length - duration))
@@ -262,11 +274,9 @@ def onset_2026(rng: np.random.Generator, length: float, duration: float, others:
 
 
 def onset_2025(rng: np.random.Generator, length: float, duration: float, others: Sequence[Event], limit: int) -> float:
-    """An onset (s), uniform over those at which the rules of 2025 see no more than ``limit`` events at once.
+    """Draws an onset (s) by the rules of 2025; arguments and errors as :func:`onset_2026`.
 
-    They look every 0.1 s and take the other events to be 0.1 s longer at both ends.
-
-    Args, Raises: as :func:`onset_2026`.
+    The rules test the overlap every 0.1 s, with the other events 0.1 s longer at both ends.
     """
     for _ in range(TRIES_2025):
         onset = float(rng.uniform(0, length - duration))
@@ -281,7 +291,7 @@ def onset_2025(rng: np.random.Generator, length: float, duration: float, others:
 
 
 def _changes(events: Sequence[Event]) -> list[tuple[float, int]]:
-    """When an event starts (1) or ends (-1), in order; at one time the starts first."""
+    """Times of starts (1) and ends (-1) of events, in order; at equal times the starts come first."""
     starts = [(event.event_time, 1) for event in events]
     ends = [(event.event_time + event.event_duration, -1) for event in events]
     return sorted(starts + ends, key=lambda change: (change[0], -change[1]))

@@ -1,13 +1,11 @@
-"""What scenes are made of: the files and rooms in a sampler's folders, measured once."""
+"""The files and rooms in a sampler's folders, measured once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from s5.data import audio_info
 from s5.scene.rendering.room import SofaRoom
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 AUDIO = (".flac", ".ogg", ".wav")
 SOFA = ".sofa"
-"""Suffixes of files; upper case counts as lower case."""
+"""Suffixes of recordings and rooms, in lower or upper case."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +24,18 @@ class AudioFile:
     """An audio file of a folder."""
 
     name: str
-    """Relative to its directory."""
+    """Path relative to its directory."""
     duration: float
-    """Seconds."""
-    sampling_rate: int
+    """Duration in seconds."""
     channels: int
 
     def source_folder(self, depth: int) -> str | None:
-        """The folder ``depth`` levels below its label that the file lies in; None for one that lies above that.
+        """Folder of the file ``depth`` levels below its label; None for a file above that level.
 
         Example:
-            >>> AudioFile("Speech/spk1/day2/a.wav", 1, 8000, 1).source_folder(1)
+            >>> AudioFile("Speech/spk1/day2/a.wav", 1, 1).source_folder(1)
             'Speech/spk1'
-            >>> AudioFile("Speech/a.wav", 1, 8000, 1).source_folder(1) is None
+            >>> AudioFile("Speech/a.wav", 1, 1).source_folder(1) is None
             True
         """
         parts = self.name.split(os.sep)
@@ -47,17 +44,11 @@ class AudioFile:
 
 @dataclass
 class RoomInfo:
-    """A room with what a sampler asks of it."""
+    """A room that scenes may use."""
 
     path: str
-    """As the scenes name it."""
+    """Path in the scenes."""
     room: SofaRoom
-    directions: np.ndarray = field(init=False)
-    """[n_positions, 3] unit vectors; zero for a position at the microphone, which has no direction."""
-
-    def __post_init__(self) -> None:
-        distance = np.linalg.norm(self.room.positions, axis=1, keepdims=True)
-        self.directions = self.room.positions / np.where(distance > 0, distance, np.inf)
 
 
 class SourcePool:
@@ -65,39 +56,34 @@ class SourcePool:
 
     Args:
         dirs: the folders.
-        labels: folders of ``dirs.sound_event`` that count.
+        labels: names of the folders of ``dirs.sound_event`` that are used.
         root: folder that relative paths start from.
-        nested: whether files count that lie deeper than directly in a label's folder (or in that of the backgrounds).
-        excluded: paths, as :meth:`sources`, :meth:`backgrounds` and :meth:`room_paths` give them, that are left out.
+        nested: whether to use files in folders below that of a label (or of the backgrounds).
+        excluded: paths, as :meth:`sources`, :meth:`backgrounds` and :meth:`room_paths` return them, that are left out.
 
     Attributes:
-        events, interference: files by label; ``interference`` is empty where there is no folder.
+        events, interference: files by label; ``interference`` is empty without a folder.
         noise: backgrounds.
-        rooms: in the order of their names.
+        rooms: rooms in the order of their names.
 
     Raises:
-        InputError: a folder that is missing or holds nothing usable.
+        InputError: a folder is missing or holds nothing usable.
     """
 
     def __init__(
-        self,
-        dirs: SceneDirs,
-        labels: Sequence[str],
-        root: str,
-        nested: bool = True,
-        excluded: Collection[str] = (),
+        self, dirs: SceneDirs, labels: Sequence[str], root: str, nested: bool = True, excluded: Collection[str] = ()
     ) -> None:
         self.root, self.dirs, self.nested, self.excluded = root, dirs, nested, frozenset(excluded)
-        self.events = {label: self._files(f"{dirs.sound_event}/{label}", dirs.sound_event) for label in labels}
+        self.events = {label: self._files(dirs.sound_event, label) for label in labels}
         self.interference: dict[str, list[AudioFile]] = {}
         if dirs.interference is not None:
             kinds = self._folders(dirs.interference)
-            self.interference = {kind: self._files(f"{dirs.interference}/{kind}", dirs.interference) for kind in kinds}
-        self.noise = self._files(dirs.noise, dirs.noise) if dirs.noise is not None else []
+            self.interference = {kind: self._files(dirs.interference, kind) for kind in kinds}
+        self.noise = self._files(dirs.noise) if dirs.noise is not None else []
         self.rooms = self._find_rooms(dirs.room_ir)
 
     def sources(self) -> Iterator[tuple[str, float]]:
-        """Paths and durations (s) of events and interference."""
+        """Yields path and duration (s) of each recording of events and interference."""
         for folder, kinds in ((self.dirs.sound_event, self.events), (self.dirs.interference, self.interference)):
             for file in (file for files in kinds.values() for file in files):
                 yield os.path.join(self.root, str(folder), file.name), file.duration
@@ -121,23 +107,18 @@ class SourcePool:
             raise InputError(path, "no folder in it", "a folder for each label")
         return names
 
-    def _files(self, folder: str, base: str) -> list[AudioFile]:
-        """Audio files below a folder, sorted, named relative to ``base``."""
-        top = os.path.join(self.root, folder)
+    def _files(self, folder: str, label: str = "") -> list[AudioFile]:
+        """Audio files of a label's folder, sorted."""
+        base = os.path.join(self.root, folder)
+        top = os.path.join(base, label) if label else base
         if not os.path.isdir(top):
             raise InputError(top, "no folder", f"a folder with audio ({', '.join(AUDIO)})")
-        directory = os.path.join(self.root, base)
-        names = sorted(
-            os.path.relpath(os.path.join(parent, name), directory)
-            for parent, _, names in os.walk(top, followlinks=True)
-            for name in names
-            if name.lower().endswith(AUDIO) and name[0] != "." and (self.nested or parent == top)
-        )
-        kept = [name for name in names if os.path.join(directory, name) not in self.excluded]
+        names = audio_names(base, label, self.nested)
+        kept = [name for name in names if os.path.join(base, name) not in self.excluded]
         if not kept:
             found = f"only excluded audio ({len(names)} files)" if names else "no audio in it"
             raise InputError(top, found, f"files of {', '.join(AUDIO)}" + ("" if self.nested else ", not in folders"))
-        return [_measure(os.path.join(directory, name), name) for name in kept]
+        return [_measure(os.path.join(base, name), name) for name in kept]
 
     def _find_rooms(self, folder: str) -> list[RoomInfo]:
         path = os.path.join(self.root, folder)
@@ -153,8 +134,22 @@ class SourcePool:
         return rooms
 
 
+def audio_names(base: str, label: str = "", nested: bool = True) -> list[str]:
+    """Paths, relative to ``base``, of the audio files in its folder ``label`` (empty: in ``base`` itself), sorted.
+
+    ``nested`` says whether to search the folders below, too.
+    """
+    top = os.path.join(base, label)
+    return sorted(
+        os.path.relpath(os.path.join(parent, name), base)
+        for parent, _, names in os.walk(top, followlinks=True)
+        for name in names
+        if name.lower().endswith(AUDIO) and name[0] != "." and (nested or parent == top)
+    )
+
+
 def room_names(root: str, folder: str) -> list[str]:
-    """Names of a folder's SOFA files, sorted, with the folder in front; the name itself where it is that of a file."""
+    """Paths, relative to ``root``, of the SOFA files in a folder, sorted; ``folder`` itself if it is a file."""
     path = os.path.join(root, folder)
     if not os.path.isdir(path):
         return [folder]
@@ -166,4 +161,4 @@ def _measure(path: str, name: str) -> AudioFile:
     channels, n_frames, rate = audio_info(path)
     if not n_frames:
         raise InputError(path, "no sample", "an audio file")
-    return AudioFile(name, n_frames / rate, rate, channels)
+    return AudioFile(name, n_frames / rate, channels)

@@ -1,6 +1,6 @@
-"""Writes what scenes are made of in the form that they read (:mod:`s5.scene.ready`): once, before a set is made.
+"""Prepares recordings and rooms in the form that scenes read (:mod:`s5.scene.ready`), once before a set is made.
 
-Left out is what is read as fast where it lies: uncompressed recordings at the scenes' rate.
+Uncompressed recordings at the scenes' rate need no preparation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import IO
 import numpy as np
 
 from s5.scene import audio
-from s5.scene.bad_audio import Map
 from s5.scene.ready import Form, file_of, folder_of
 from s5.scene.rendering.cpu import normalised, resampled_length
 from s5.scene.rendering.plan import event_path
@@ -25,39 +24,36 @@ from s5.scene.rendering.room import open_room
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
 from s5.utils.files import atomic_write, leftovers
-from s5.utils.progress import progress
+from s5.utils.parallel import run_jobs
 
 KEPT_FREE = 1 << 30
-"""Bytes of the disk that are left free."""
+"""Bytes of the disk that stay free."""
 
 ABANDONED = 3600.0
-"""Seconds after which a half-written file is one of a run that was killed."""
-
-BLOCK = 1 << 22
-"""Frames that are in memory at a time."""
+"""Age in seconds of a half-written file that a killed run left."""
 
 
 @dataclass(frozen=True, order=True)
 class Wanted:
-    """A file in a form."""
+    """A file and the form to prepare."""
 
     path: str
     form: Form
 
 
 def of_sampler(sampler: Sampler) -> Iterator[Wanted]:
-    """What the scenes of a sampler read."""
+    """Yields the material that the scenes of a sampler read."""
     config = sampler.config
-    for path in sampler.backgrounds():
+    for path in sampler.material.backgrounds():
         yield from _recording(path, config.sampling_rate, background=True)
-    for path, duration in sampler.sources():
+    for path, duration in sampler.material.sources():
         yield from _recording(path, config.sampling_rate, cut=duration > config.max_event_duration)
-    for path in sampler.rooms():
+    for path in sampler.material.room_paths():
         yield Wanted(path, "room")
 
 
 def of_scenes(scenes: Iterable[Scene], root: str) -> dict[int, set[Wanted]]:
-    """What scenes of a list read, by their rates."""
+    """Material that scenes read, by their sampling rate."""
     found: dict[int, set[Wanted]] = {}
     for scene in scenes:
         config = scene.config
@@ -81,20 +77,20 @@ def _recording(path: str, rate: int, cut: bool = False, background: bool = False
         yield Wanted(path, "frames")
 
 
-def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map) -> str:
-    """Writes what is missing, after saying how much it is; where the disk is too small, a warning is all.
+def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, nj: int = 1) -> str:
+    """Writes the material that is missing and logs its size; if the disk is too small, only warns.
 
     Args:
-        wanted: the files, which are sound.
-        rate: of the scenes, Hz.
+        wanted: the files, already checked (:mod:`s5.scene.bad_audio`).
+        rate: sampling rate of the scenes in Hz.
         data: folder of the data directories.
-        mapping: how the work is spread.
+        nj: number of processes.
 
     Returns:
-        The folder, for :func:`s5.scene.rendering.plan.plan`.
+        The folder of the material, for :func:`s5.scene.rendering.plan.plan`.
 
     Raises:
-        InputError: a file that cannot be read.
+        InputError: a file cannot be read.
     """
     folder = folder_of(data, rate)
     work = _Work(folder, rate)
@@ -107,30 +103,30 @@ def prepare(wanted: Iterable[Wanted], rate: int, data: str | Path, mapping: Map)
         if time.time() - partial.stat().st_mtime > ABANDONED:
             partial.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
-    what = f"{len(missing)} recordings and rooms as scenes at {rate} Hz read them, {_amount(size)}"
+    what = f"{len(missing)} prepared recordings and rooms for scenes at {rate} Hz ({_amount(size)})"
     if size + KEPT_FREE > free:
-        logging.warning("%s: no room for %s (%s free): scenes take longer", folder, what, _amount(free))
+        logging.warning("%s: no disk space for %s, %s free: scenes take longer", folder, what, _amount(free))
         return folder
     logging.info("%s: writing %s", folder, what)
-    for _ in progress(mapping(work.make, missing), len(missing), "prepare material"):
+    for _ in run_jobs(work.make, missing, nj, "prepare material"):
         pass
     return folder
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a process has to know to write a file."""
+    """The work of a process; it is pickled."""
 
     folder: str
     rate: int
 
     def file(self, wanted: Wanted) -> str:
-        """Where it is written."""
+        """Path of a file's prepared form."""
         stamp = open_room(wanted.path).stamp if wanted.form == "room" else audio.clip(wanted.path).stamp
         return file_of(self.folder, wanted.form, wanted.path, stamp)
 
     def size(self, wanted: Wanted) -> int:
-        """Bytes of it."""
+        """Size of the prepared form in bytes."""
         if wanted.form == "room":
             room = open_room(wanted.path)
             return 4 * room.n_positions * (1 + room.n_channels * resampled_length(room, self.rate))
@@ -140,7 +136,7 @@ class _Work:
         return clip.nbytes_of_file
 
     def make(self, wanted: Wanted) -> None:
-        """Writes it; removes what an older state of the file left."""
+        """Writes the prepared form and removes that of older versions of the file."""
         file = Path(self.file(wanted))
         with atomic_write(file) as out:
             if wanted.form == "room":
@@ -149,7 +145,7 @@ class _Work:
                 audio.source(audio.clip(wanted.path), self.rate).tofile(out)
             else:
                 clip = audio.clip(wanted.path)
-                for _, frames in audio.blocks(clip, clip.n_frames, BLOCK):
+                for frames in audio.blocks(clip, clip.n_frames, audio.BLOCK):
                     frames.tofile(out)
             for old in file.parent.glob(f"{file.name.split('.')[0]}.*.{wanted.form}"):
                 old.unlink(missing_ok=True)
@@ -170,7 +166,7 @@ class _Work:
 
 
 def _amount(n_bytes: int) -> str:
-    """Bytes for people.
+    """Readable number of bytes.
 
     Example:
         >>> _amount(300_000_000), _amount(12_345_678_901)

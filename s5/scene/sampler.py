@@ -1,24 +1,23 @@
-"""Random scenes: the rules of DCASE 2026 and 2025 Task 4 as a configuration, and their seeds.
+"""Draws random scenes by the rules of DCASE 2026 or 2025 Task 4, from a configuration and a seed.
 
-A sampler knows the folders (files with their durations, rooms with their positions) and draws scenes; rendering is
-apart.
-A scene depends on the configuration, the folders' content and one seed, on nothing else.
+A scene depends on the configuration, the content of the folders and one seed, on nothing else. Rendering is separate
+(:mod:`s5.scene.rendering`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from s5.labels import LabelSet
-from s5.scene.config import SamplerConfig, Subset
-from s5.scene.limits import LARGEST, LOUDEST
+from s5.scene.config import LARGEST, LOUDEST, SamplerConfig, Subset
 from s5.scene.placement import PlacementRules2025, PlacementRules2026, RejectedDraw
 from s5.scene.pool import SourcePool
 from s5.scene.spec import Scene, check_length, check_number
@@ -26,18 +25,17 @@ from s5.utils.config import load_inherited, parse, resolve
 from s5.utils.errors import InputError
 
 MAX_TRIES = 100
-"""Draws of a scene's events before its request is refused."""
-
+"""Number of draws for a scene before its request is refused."""
 
 NOT_RULES = ("seed", "num_scenes", "spatialscaper")
-"""Keys that do not count for a sampler's fingerprint."""
+"""Keys that do not enter a sampler's fingerprint."""
 
 LATER_RULES: dict[str, Any] = {"rules": "dcase2026", "same_class_folder_depth": 1, "subsets": None}
-"""Keys that came later, with their defaults, which leave the fingerprint (so the scenes) of older configurations."""
+"""Keys that were added later. Their defaults do not enter the fingerprint, so scenes of older configurations stay."""
 
 
 def scene_seed(config_hash: str, seed: int, epoch: int, item: int | str) -> int:
-    """Seed of one scene, the same on any machine and for any number of workers.
+    """Seed of a scene, the same on any machine and for any number of workers.
 
     Example:
         >>> scene_seed("abc", 0, 1, 2) == scene_seed("abc", 0, 1, 2) != scene_seed("abc", 0, 2, 2)
@@ -52,18 +50,19 @@ class Sampler:
 
     Args:
         config: a :class:`SamplerConfig`, or its keys as a mapping.
-        root: folder that the configuration's relative paths start from (and that its scenes are rendered from).
-        where: what complaints name, e.g. the YAML file.
-        exclude: paths of files, as :meth:`files` and :meth:`rooms` give them, that no scene may use.
+        root: folder that the configuration's relative paths start from, and that its scenes are rendered from.
+        where: the name in errors, e.g. the YAML file.
+        exclude: paths of files, as ``material`` returns them, that no scene may use.
 
     Attributes:
-        config: with ``labels`` as a list.
+        config: the configuration, with ``labels`` as a list.
         excluded: the paths of ``exclude``.
-        fingerprint: hash of the rules: of the configuration without ``seed``, ``num_scenes`` and ``spatialscaper``,
-            wherever its folders lie (of a folder, the last two names count).
+        material: the files and rooms that scenes may use.
+        fingerprint: hash of the rules: the configuration without ``seed``, ``num_scenes`` and ``spatialscaper``, and
+            with only the last two names of each folder.
 
     Raises:
-        InputError: unknown key, impossible value, a folder that is missing or holds nothing usable.
+        InputError: a key is unknown, a value is impossible, or a folder is missing or holds nothing usable.
 
     Example:
         sampler = Sampler.from_yaml("conf/scenes/train.yaml")
@@ -77,7 +76,7 @@ class Sampler:
         where: object = "sampler",
         exclude: Iterable[str] = (),
     ) -> None:
-        # A configuration made in Python is parsed too: 5 and 5.0 have to give one fingerprint.
+        # A configuration made in Python is parsed too, so that 5 and 5.0 have the same fingerprint.
         config = parse(SamplerConfig, asdict(config) if isinstance(config, SamplerConfig) else config, where)
         self.root = str(root)
         self.where = where
@@ -89,12 +88,12 @@ class Sampler:
         _check(self.config, where)
         self.excluded = frozenset(exclude)
         nested = self.config.rules != "dcase2025"
-        self._material = SourcePool(self.config.dirs, self.config.labels, self.root, nested, self.excluded)
-        self._draw = (PlacementRules2026 if nested else PlacementRules2025)(self.config, self._material)
+        self.material = SourcePool(self.config.dirs, self.config.labels, self.root, nested, self.excluded)
+        self._draw = (PlacementRules2026 if nested else PlacementRules2025)(self.config, self.material)
 
     @classmethod
     def from_yaml(cls, path: str | Path, root: str | Path = ".", exclude: Iterable[str] = ()) -> Sampler:
-        """Reads a sampler's YAML file, with what it inherits. Raises InputError naming the file and the key."""
+        """Reads a sampler's YAML file and those it inherits from. Raises InputError naming the file and the key."""
         return cls(load_inherited(path), root, resolve(path), exclude)
 
     @property
@@ -103,33 +102,16 @@ class Sampler:
         return fingerprint(self.config)
 
     def to_dict(self) -> dict[str, Any]:
-        """The resolved configuration as plain data: what a virtual data directory's ``sampler.yaml`` holds."""
+        """The resolved configuration as plain data, for the ``sampler.yaml`` of a virtual set."""
         return json.loads(json.dumps(asdict(self.config)))
 
-    def files(self) -> Iterator[str]:
-        """Paths of all audio files that scenes may use: backgrounds, events, interference."""
-        yield from self.backgrounds()
-        yield from (path for path, _ in self.sources())
-
-    def sources(self) -> Iterator[tuple[str, float]]:
-        """Paths and durations (s) of the recordings of events and interference."""
-        return self._material.sources()
-
-    def backgrounds(self) -> list[str]:
-        """Paths of the backgrounds."""
-        return self._material.backgrounds()
-
-    def rooms(self) -> list[str]:
-        """Paths of the SOFA files."""
-        return self._material.room_paths()
-
     def scene(self, epoch: int, item: int | str) -> Scene:
-        """The scene of an item in an epoch, under the configuration's seed; of the subset that the item lies in."""
+        """Scene of an item in an epoch, with the configuration's seed and the subset of the item."""
         subset = self.subset(item) if isinstance(item, int) else None
         return self.sample(scene_seed(self.fingerprint, self.config.seed, epoch, item), subset)
 
     def subset(self, item: int) -> Subset | None:
-        """The subset that an item (from 0, modulo ``num_scenes``) lies in; None where there are none."""
+        """Subset of an item (from 0, modulo ``num_scenes``); None without subsets."""
         if self.config.subsets is None:
             return None
         ends = np.cumsum(_shares([subset.num_scenes for subset in self.config.subsets], self.config.num_scenes))
@@ -138,15 +120,15 @@ class Sampler:
     def sample(self, seed: int, subset: Subset | None = None) -> Scene:
         """Draws the scene of a seed.
 
-        How many events, repeats and interferers there are is drawn once; what they are, where and when is drawn again
-        where a draw cannot be completed (no source folder left, no position far enough, no room in time).
+        The numbers of events, repeats and interferers are drawn once. Files, positions and onsets are drawn again if a
+        draw cannot be completed (no source folder left, no position far enough, no time left).
 
         Args:
-            seed: e.g. of :func:`scene_seed`.
-            subset: of the configuration's; None: drawn, as often as its share in the set.
+            seed: e.g. from :func:`scene_seed`.
+            subset: one of the configuration's subsets; None: drawn by their shares in the set.
 
         Raises:
-            InputError: no draw succeeded; the last reason is given.
+            InputError: no draw succeeded; the error names the last reason.
         """
         rng, config = np.random.default_rng(seed), self.config
         if subset is None and config.subsets is not None:
@@ -160,18 +142,17 @@ class Sampler:
             n_repeats = int(rng.integers(1, most + 1)) if most else 0
         n_repeats = max(n_repeats, self._least_repeats(of, n_events))
         n_interferers = 0
-        if self._material.interference:
+        if self.material.interference:
             n_interferers = int(rng.integers(config.interference[0], config.interference[1] + 1))
         return self._complete(rng, n_events, n_repeats, n_interferers)
 
     def check_requests(self) -> None:
-        """Draws a scene of every number of events, of every number of repeats of a class, with most interferers.
+        """Draws a scene for each number of events and of repeats of a class, with the most interferers.
 
-        Raises:
-            InputError: there is one that no draw completes.
+        Raises InputError if no draw completes one of them.
         """
         rng, config = np.random.default_rng(0), self.config
-        n_interferers = config.interference[1] if self._material.interference else 0
+        n_interferers = config.interference[1] if self.material.interference else 0
         parts: Sequence[SamplerConfig | Subset] = config.subsets or [config]
         for of in parts:
             for n_events in range(of.n_events[0], of.n_events[1] + 1):
@@ -181,7 +162,7 @@ class Sampler:
                     self._complete(rng, n_events, n_repeats, n_interferers)
 
     def _least_repeats(self, of: SamplerConfig | Subset, n_events: int) -> int:
-        """Repeats without which the labels run out; none beyond the limits, so that the request is refused."""
+        """Least repeats for which the labels suffice; 0 if the limits forbid them, so that the request is refused."""
         missing = max(0, n_events - len(self.config.labels))
         return missing if of.same_class_probability > 0 and missing <= self.config.max_same_class else 0
 
@@ -196,12 +177,12 @@ class Sampler:
             self.where,
             f"no scene of {n_events} events ({n_repeats} of a repeated class) and {n_interferers} interferers "
             f"in {MAX_TRIES} tries ({reason})",
-            "material and limits that allow one",
+            "material and limits that allow such a scene",
         )
 
 
 def fingerprint(config: SamplerConfig) -> str:
-    """Hash of a configuration's rules, its labels being a list; see :class:`Sampler`."""
+    """Hash of a configuration's rules, with its labels as a list; see :class:`Sampler`."""
     rules = asdict(config)
     for key in NOT_RULES:
         rules.pop(key)
@@ -216,7 +197,7 @@ def fingerprint(config: SamplerConfig) -> str:
 
 
 def _shares(counts: list[int], total: int) -> list[int]:
-    """Counts scaled to a total, those with the largest remainders rounded up.
+    """Scales counts to a total; those with the largest remainders are rounded up.
 
     Example:
         >>> _shares([600, 600, 1800], 10), _shares([600, 600], 1200)
@@ -231,10 +212,13 @@ def _shares(counts: list[int], total: int) -> list[int]:
 
 
 def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
-    """Values that no scene can be made of."""
+    """Raises InputError for values that allow no scene."""
 
-    def refuse(key: str, found: object, expected: str) -> None:
-        raise InputError(f"{where}: key {prefix}{key}", found, expected)
+    def check(key: str, good: bool, expected: str) -> None:
+        if not good:
+            found = attrgetter(key)(config)
+            found = list(found) if isinstance(found, tuple) else "null" if found is None else found
+            raise InputError(f"{where}: key {prefix}{key}", found, expected)
 
     for key in ("event_snr", "interference_snr", "ref_db", "direct_range_ms"):
         value, most = getattr(config, key), LARGEST if key == "direct_range_ms" else LOUDEST
@@ -242,34 +226,24 @@ def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
             check_number(number, f"{where}: key {prefix}{key}", most)
     for key in ("n_events", "interference", "event_snr", "interference_snr"):
         low, high = getattr(config, key)
-        if low > high or (key in ("n_events", "interference") and low < 0):
-            refuse(key, [low, high], "[least, most]")
+        check(key, low <= high and (low >= 0 or key.endswith("snr")), "[least, most]")
     for key in ("num_scenes", "sampling_rate", "duration", "max_event_duration", "max_event_overlap", "n_slots"):
-        if getattr(config, key) <= 0:
-            refuse(key, getattr(config, key), "more than 0")
+        check(key, getattr(config, key) > 0, "more than 0")
     check_length(config.duration, config.sampling_rate, f"{where}: key {prefix}", ("duration", "sampling_rate"))
-    if config.n_events[1] > config.n_slots:
-        refuse("n_events", list(config.n_events), f"at most n_slots ({config.n_slots})")
-    if config.max_event_duration > config.duration:
-        refuse("max_event_duration", config.max_event_duration, f"at most duration ({config.duration})")
-    if not 0 <= config.same_class_probability <= 1:
-        refuse("same_class_probability", config.same_class_probability, "0 to 1")
-    if not 0 <= config.same_class_min_angle < 180:
-        refuse("same_class_min_angle", config.same_class_min_angle, "0 to below 180 degrees")
-    if not 0 <= config.spatialscaper.moving_probability <= 1:
-        refuse("spatialscaper.moving_probability", config.spatialscaper.moving_probability, "0 to 1")
-    if config.spatialscaper.speed_limit <= 0:
-        refuse("spatialscaper.speed_limit", config.spatialscaper.speed_limit, "more than 0 m/s")
-    if min(config.direct_range_ms) < 0:
-        refuse("direct_range_ms", list(config.direct_range_ms), "two numbers of ms from 0")
-    if config.interference[0] > 0 and config.dirs.interference is None:
-        refuse("dirs.interference", "null", f"a folder, as interference starts from {config.interference[0]}")
-    if config.same_class_folder_depth < 0:
-        refuse("same_class_folder_depth", config.same_class_folder_depth, "0 or more")
-    if config.rules == "dcase2025" and config.same_class_probability > 0 and not config.subsets:
-        refuse("same_class_probability", config.same_class_probability, "0, as rules is dcase2025: its labels differ")
-    if config.subsets is not None and not config.subsets:
-        refuse("subsets", "none", "one or more")
+    check("n_events", config.n_events[1] <= config.n_slots, f"at most n_slots ({config.n_slots})")
+    check("max_event_duration", config.max_event_duration <= config.duration, f"at most duration ({config.duration})")
+    check("same_class_probability", 0 <= config.same_class_probability <= 1, "0 to 1")
+    check("same_class_min_angle", 0 <= config.same_class_min_angle < 180, "0 to below 180 degrees")
+    check("spatialscaper.moving_probability", 0 <= config.spatialscaper.moving_probability <= 1, "0 to 1")
+    check("spatialscaper.speed_limit", config.spatialscaper.speed_limit > 0, "more than 0 m/s")
+    check("direct_range_ms", min(config.direct_range_ms) >= 0, "two numbers of ms from 0")
+    least = config.interference[0]
+    none_needed = config.dirs.interference is not None or least == 0
+    check("dirs.interference", none_needed, f"a folder, as interference starts from {least}")
+    check("same_class_folder_depth", config.same_class_folder_depth >= 0, "0 or more")
+    distinct = config.rules != "dcase2025" or config.same_class_probability == 0 or bool(config.subsets)
+    check("same_class_probability", distinct, "0, as rules is dcase2025: its labels differ")
+    check("subsets", config.subsets != [], "one or more")
     for i, subset in enumerate(config.subsets or ()):
         keys = {key: value for key, value in vars(subset).items() if key != "name"}
         _check(replace(config, subsets=None, **keys), where, f"subsets[{i}].")

@@ -1,37 +1,34 @@
-"""Fixed sets: scenes drawn or read from a list, rendered and written once, with their data directory.
+"""Makes fixed sets: draws or lists scenes, renders each once and writes a data directory.
 
-<out>/wav/<utt>.wav                     mixture (.flac if so asked)
+<out>/wav/<utt>.wav                     mixture (.flac on request)
 <out>/source/<utt>_<slot>_<Label>.wav   dry targets in the order of the slots, slot from 0
-<out>/scene/<utt>.json                  the scene, written last: with it the item is complete
-<out>/simulate.json                     what the items were made with; others are made anew
-<out>/bad_audio.tsv                     bad files and what is wrong with them, if there are any
+<out>/scene/<utt>.json                  scene, written last: the item is complete once it exists
+<out>/simulate.json                     simulator and audio format; if they change, all items are made again
+<out>/bad_audio.tsv                     bad files and their defects, if any
 <out>/summary.json, summary.png         counts of classes, histogram of SNRs
 <out>/wav.scp, labels, source<k>.scp, scene.scp
 
-Each item has its own files, and a run makes those that are not complete: several processes never write the same one,
-and a run that was killed goes on where it stopped.
+Each item has its own files, and a run makes only incomplete items. So several processes never write the same file, and
+a run resumes where a killed one stopped. :func:`make_virtual` writes virtual sets, whose scenes are drawn in training.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_content, write_data_dir
 from s5.data.names import source_name
 from s5.labels import LabelSet
-from s5.scene.backends import Simulated, simulator
+from s5.scene.backends import simulator
 from s5.scene.bad_audio import (
     REPORT,
     Finding,
-    Map,
     Use,
     find_bad_audio,
     material_files,
@@ -41,8 +38,8 @@ from s5.scene.bad_audio import (
     write_report,
 )
 from s5.scene.config import SamplerConfig
-from s5.scene.formats.lists import MetadataList, load_scenes
-from s5.scene.prepare import of_sampler, of_scenes, prepare
+from s5.scene.formats.lists import load_scenes
+from s5.scene.prepare import Wanted, of_sampler, of_scenes, prepare
 from s5.scene.ready import folder_of
 from s5.scene.rendering.cpu import render
 from s5.scene.sampler import Sampler
@@ -51,133 +48,96 @@ from s5.scene.summary import in_one_line, summarise, write_summary
 from s5.utils.config import load_inherited, parse, resolve
 from s5.utils.errors import InputError
 from s5.utils.files import leftovers, write_json, write_text
-from s5.utils.parallel import in_processes
-from s5.utils.progress import progress
+from s5.utils.parallel import run_jobs
 from s5.utils.shards import Shards, results
 from s5.utils.text import read_json
 
 SUBTYPES = {"float": "FLOAT", "16": "PCM_16", "24": "PCM_24"}
 FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}
-"""Format -> subtypes; the first is the default."""
+"""Subtypes of each format; the first is the default."""
 
 ON_BAD_AUDIO = ("stop", "skip", "keep")
-"""``keep``: silent files stay, as SpAudSyn has it; on others the run stops."""
+"""Actions on bad audio. ``keep`` keeps silent files, as SpAudSyn does, and stops on other bad files."""
 
 MEMORY = ".audio_check.json"
-"""Beside the data directories: which audio was found to be sound."""
+"""File beside the data directories that lists the audio files already checked."""
 
 
 @dataclass(frozen=True)
 class AudioForm:
-    """How waveforms are written."""
+    """File format of waveforms."""
 
     format: str = "wav"
     subtype: str = "float"
 
     @classmethod
     def of(cls, format: str = "wav", subtype: str | None = None) -> AudioForm:
-        """A form, checked; without a subtype that which the format has by default.
-
-        Raises:
-            InputError: FLAC holds whole numbers only.
-        """
-        if format not in FORMATS:
-            raise InputError("--format", format, " or ".join(FORMATS))
+        """Format with a subtype, by default its first one. Raises InputError for a subtype that the format lacks."""
         subtype = FORMATS[format][0] if subtype is None else subtype
         if subtype not in FORMATS[format]:
-            raise InputError("--subtype", f"{subtype} with {format}", f"{' or '.join(FORMATS[format])}")
+            raise InputError("--subtype", f"{subtype} with {format}", " or ".join(FORMATS[format]))
         return cls(format, subtype)
 
-    @property
-    def suffix(self) -> str:
-        """Of the files."""
-        return f".{self.format}"
 
-
-@dataclass
 class SamplerScenes:
-    """The scenes 0 .. N-1 (of epoch 0) of a sampler, by a simulator."""
+    """The scenes 0 .. N-1 (of epoch 0) of a sampler, drawn by a simulator."""
 
-    sampler: Sampler
-    simulator: str = "native"
-    data: str = ""
-    """Folder of the data directories, below which material is prepared; nothing: nowhere."""
+    def __init__(self, sampler: Sampler, simulator: str) -> None:
+        self.sampler, self.simulator = sampler, simulator
+        self.root, self.n_slots = sampler.root, sampler.config.n_slots
 
-    def prepare(self, mapping: Map) -> None:
-        """Writes what the scenes read in the form that they read."""
-        prepare(of_sampler(self.sampler), self.sampler.config.sampling_rate, self.data, mapping)
+    def material(self, items: Iterable[int]) -> dict[int, set[Wanted]]:
+        """Files that the scenes read, by sampling rate."""
+        return {self.sampler.config.sampling_rate: set(of_sampler(self.sampler))}
 
     def __len__(self) -> int:
         return self.sampler.config.num_scenes
 
-    @property
-    def n_slots(self) -> int:
-        """K."""
-        return self.sampler.config.n_slots
-
-    def draw(self, item: int) -> Scene | None:
-        """The scene of an item, where the simulator can say it without rendering it."""
-        draw: Callable[[Sampler, int], Scene] | None = getattr(simulator(self.simulator), "draw_scene", None)
-        return None if draw is None else draw(self.sampler, item)
-
-    def make(self, item: int, drawn: Scene | None) -> Simulated:
-        """Simulates an item, the scene of which may have been drawn."""
-        module = simulator(self.simulator)
-        if drawn is None or not hasattr(module, "render_scene"):
-            return module.simulate_scene(self.sampler, item)
-        ready = folder_of(self.data, drawn.config.sr)
-        return Simulated(drawn, module.render_scene(drawn, self.sampler.root, ready))
+    def draw(self, item: int) -> Scene:
+        """Scene of an item."""
+        return simulator(self.simulator).draw_scene(self.sampler, item)
 
 
-@dataclass
 class ListedScenes:
-    """The scenes of a metadata list (or one scene), paths in them starting from ``root``."""
+    """The scenes of a metadata list, or one scene.
 
-    path: str
-    root: str = "."
-    num_scenes: int | None = None
-    data: str = ""
-    """Folder of the data directories."""
-    simulator: str = field(default="native", init=False)
+    Args:
+        path: path of the list or the scene.
+        root: folder that the paths in the scenes start from.
+        num_scenes: number of leading scenes to use; None: all.
+    """
 
-    def prepare(self, mapping: Map, items: Iterable[int]) -> None:
-        """Writes what the scenes of entries read in the form that they read."""
-        for rate, wanted in of_scenes((self.draw(item) for item in items), self.root).items():
-            prepare(wanted, rate, self.data, mapping)
+    simulator = "native"
 
-    @cached_property
-    def scenes(self) -> MetadataList | list[Scene]:
-        """Of the whole list."""
-        return load_scenes(self.path)
+    def __init__(self, path: str, root: str, num_scenes: int | None) -> None:
+        self.path, self.root = path, root
+        self.scenes = load_scenes(path)
+        self.num_scenes = len(self.scenes) if num_scenes is None else min(num_scenes, len(self.scenes))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "scenes"}
+    def material(self, items: Iterable[int]) -> dict[int, set[Wanted]]:
+        """Files that the scenes of some entries read, by sampling rate."""
+        return of_scenes(map(self.draw, items), self.root)
 
     def __len__(self) -> int:
-        return len(self.scenes) if self.num_scenes is None else min(self.num_scenes, len(self.scenes))
+        return self.num_scenes
 
-    @cached_property
+    @property
     def n_slots(self) -> int:
-        """Most sources of a scene; 3 at least."""
-        return max([3, *(len(self.scenes[i].fg_events) for i in range(len(self)))])
+        """K, the most sources of a scene; at least 3."""
+        return max([3, *(len(self.draw(item).fg_events) for item in range(len(self)))])
 
     def draw(self, item: int) -> Scene:
-        """The scene of an entry."""
+        """Scene of an entry."""
         return self.scenes[item]
 
     def silent_cuts(self, item: int) -> list[Finding]:
         """Targets of an entry that would be silent."""
         return silent_cuts(self.draw(item), self.root)
 
-    def make(self, item: int, drawn: Scene | None) -> Simulated:
-        """Renders an entry."""
-        scene = drawn or self.draw(item)
-        return Simulated(scene, render(scene, self.root, ready=folder_of(self.data, scene.config.sr)))
-
 
 @dataclass
 class _Work:
-    """What a process has to know to make an item."""
+    """The work of a process; it is pickled."""
 
     scenes: SamplerScenes | ListedScenes
     out: Path
@@ -185,48 +145,38 @@ class _Work:
     form: AudioForm
 
     def make(self, item: int) -> tuple[Row, Clipped]:
-        """Makes one item, unless it is there and is of the same scene; its row, and what was clipped."""
-        utt, suffix = self.utts[item], self.form.suffix
-        wav, path = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
+        """Makes one item, unless it is complete with the same scene. Returns its row and the clipped samples."""
         scene = self.scenes.draw(item)
-        there = _load(path)
-        if there is not None and (scene is None or there == scene):
-            row = self._row(utt, wav, there, path)
-            if wav.exists() and all(map(os.path.exists, row.sources)):
-                return row, Clipped()
+        row = self._row(self.utts[item], scene)
+        path = Path(str(row.scene))
+        if _load(path) == scene and all(map(os.path.exists, (row.wav, *row.sources))):
+            return row, Clipped()
         path.unlink(missing_ok=True)
-        made = self.scenes.make(item, scene)
-        row = self._row(utt, wav, made.scene, path)
-        subtype, rate = SUBTYPES[self.form.subtype], made.scene.config.sr
+        ready = folder_of(self.out.parent, scene.config.sr)
+        rendered = simulator(self.scenes.simulator).render_scene(scene, self.scenes.root, ready)
         clipped = Clipped()
-        for name, dry in zip(row.sources, made.rendered.dry, strict=True):
-            clipped = clipped.joined(write_audio(name, dry, rate, subtype))
-        clipped = clipped.joined(write_audio(wav, made.rendered.mixture, rate, subtype))
-        made.scene.save(path)
+        for name, audio in zip((*row.sources, row.wav), (*rendered.dry, rendered.mixture), strict=True):
+            clipped = clipped.joined(write_audio(name, audio, scene.config.sr, SUBTYPES[self.form.subtype]))
+        scene.save(path)
         return row, clipped
 
-    def _row(self, utt: str, wav: Path, scene: Scene, path: Path) -> Row:
-        labels = tuple(scene.labels)
-        names = (source_name(utt, k, label, self.form.suffix) for k, label in enumerate(labels))
-        sources = (self.out / "source" / name for name in names)
-        return Row(utt, str(wav), labels, tuple(map(str, sources)), str(path))
+    def _row(self, utt: str, scene: Scene) -> Row:
+        suffix, labels = f".{self.form.format}", tuple(scene.labels)
+        sources = (self.out / "source" / source_name(utt, k, label, suffix) for k, label in enumerate(labels))
+        wav, document = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
+        return Row(utt, str(wav), labels, tuple(map(str, sources)), str(document))
 
 
 @dataclass
 class ListConfig:
-    """Keys of a YAML that names a list of scenes, in place of the rules to draw them by."""
+    """Keys of a YAML that names a list of scenes instead of the rules to draw them."""
 
     scenes: str
-    """Metadata list of either challenge; the path starts from the recipe folder."""
+    """Path of a metadata list of either challenge, from the recipe folder."""
     root: str = "."
-    """Folder that the paths in its scenes start from."""
+    """Folder that the paths in the scenes start from."""
     num_scenes: int | None = None
-    """The first so many; null: all."""
-
-
-def _list_config(config: str | Path) -> ListConfig | None:
-    keys = load_inherited(config)
-    return parse(ListConfig, keys, resolve(config)) if "scenes" in keys else None
+    """Number of leading scenes to use; null: all."""
 
 
 def simulate(
@@ -241,70 +191,69 @@ def simulate(
     root: str = ".",
     shards: Shards | None = None,
 ) -> list[Row]:
-    """Makes a fixed set, or what is missing of it.
+    """Makes a fixed set, or its missing items.
 
     Args:
-        config: sampler YAML, or one of :class:`ListConfig`; its paths and ``out`` start from the working directory.
-        out: the data directory; its name starts the utterances' (``test_0000``).
-        scenes: instead of ``config``: a metadata list of either challenge, or one scene.
-        num_scenes: instead of the configuration's, or the first of the list.
-        nj: processes; the files do not depend on it.
-        simulator_name: of :data:`s5.scene.backends.SIMULATORS`.
-        form: of the audio.
-        on_bad_audio: one of :data:`ON_BAD_AUDIO`. ``skip``: scenes are drawn as if bad files were not there; those of a
-            list that need one are left out.
+        config: sampler YAML, or YAML of a :class:`ListConfig`; its paths and ``out`` start from the working directory.
+        out: the data directory; its name begins the utterances' names (``test_0000``).
+        scenes: metadata list of either challenge, or one scene; replaces ``config``.
+        num_scenes: number of scenes instead of the configuration's; of a list the first ones.
+        nj: number of processes; the files do not depend on it.
+        simulator_name: name of a simulator in :data:`s5.scene.backends.SIMULATORS`.
+        form: file format of the audio.
+        on_bad_audio: one of :data:`ON_BAD_AUDIO`. ``skip`` draws scenes without the bad files, and leaves out a list's
+            entries that need one.
         root: folder that the paths in listed scenes start from.
-        shards: what to do of it, if several jobs share the work: first to check the audio and prepare the folder, then
-            the items of each shard, then the rest.
+        shards: part of the work, if several jobs share it: first checking the audio and preparing the folder, then the
+            items of each shard, then joining them.
 
     Returns:
-        The rows of the data directory; none before all items are there.
+        The rows of the data directory; none before all items are complete.
 
     Raises:
-        InputError: bad material, or a configuration that allows no scene.
+        InputError: the material is bad, or the configuration allows no scene.
     """
     out = Path(out)
     if any(c.isspace() for c in str(out)):
         raise InputError("--out", repr(str(out)), "a path without space")
     if (out / "sampler.yaml").exists():
         raise InputError(out, "sampler.yaml (a virtual set)", "a folder for a fixed set")
-    # Until the last item is there, nothing shall pass for a complete set.
+    # Until the last item is complete, the folder must not look like a complete set.
     remove_data_dir_files(out)
-    mapping = _spread(nj)
+    nj = min(nj, len(os.sched_getaffinity(0)))
     known = shards.prepared() if shards and shards.index != 0 else None
-    if scenes is None and config is not None and (listed := _list_config(config)) is not None:
+    if scenes is None and config is not None and "scenes" in (keys := load_inherited(config)):
+        listed: ListConfig = parse(ListConfig, keys, resolve(config))
         scenes, root, num_scenes = listed.scenes, listed.root, num_scenes or listed.num_scenes
     found: SamplerScenes | ListedScenes
+    excluded: list[str] = []
     if scenes is not None:
         if simulator_name != "native":
-            raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the events are placed already")
-        found = ListedScenes(str(scenes), root, num_scenes, str(out.parent))
-        items = known["items"] if known else _check_listed(found, out, on_bad_audio, mapping)
-        if not known:
-            found.prepare(mapping, items)
+            raise InputError("--simulator", f"{simulator_name} with --scenes", "native: the scenes place the events")
+        found = ListedScenes(str(scenes), root, num_scenes)
+        items = known["items"] if known else _check_listed(found, out, on_bad_audio, nj)
     else:
         assert config is not None
         simulator(simulator_name)
         if known:
             sampler = _sampler(config, num_scenes, known["excluded"])
         else:
-            sampler = _checked_sampler(config, out, on_bad_audio, mapping, num_scenes)
-        found = SamplerScenes(sampler, simulator_name, str(out.parent))
-        if not known:
-            found.prepare(mapping)
-        items = list(range(len(found)))
+            sampler = _checked_sampler(config, out, on_bad_audio, nj, num_scenes)
+        found = SamplerScenes(sampler, simulator_name)
+        items, excluded = list(range(len(found))), sorted(sampler.excluded)
     digits = max(4, len(str(len(found) - 1)))
     work = _Work(found, out, {item: f"{out.name}_{item:0{digits}d}" for item in items}, form)
     if not known:
-        _prepare(work)
+        for rate, wanted in found.material(items).items():
+            prepare(wanted, rate, out.parent, nj)
+        _make_folders(work)
     if shards and shards.index == 0:
-        excluded = sorted(found.sampler.excluded) if isinstance(found, SamplerScenes) else []
         shards.prepare({"items": items, "excluded": excluded})
         return []
     made = results(
         shards,
         items,
-        lambda part: ((vars(row), c) for row, c in progress(mapping(work.make, part), len(part), "simulate")),
+        lambda part: ((vars(row), clipped) for row, clipped in run_jobs(work.make, part, nj, "simulate")),
     )
     if made is None:
         return []
@@ -328,21 +277,21 @@ def make_virtual(
 ) -> Path:
     """Writes a virtual set: ``sampler.yaml`` with the resolved configuration.
 
-    Before, all audio is checked and prepared as for a fixed set, a scene with each possible number of events is drawn,
-    and one scene is rendered: so a training does not stop on the way. With ``skip``, bad files are listed in
-    ``excluded.txt`` too, and the training draws without them.
+    First all audio is checked and prepared as for a fixed set, a scene with each possible number of events is drawn,
+    and one scene is rendered, so that no training stops later. With ``on_bad_audio="skip"``, ``excluded.txt`` lists the
+    bad files, and the training does not use them.
 
     Raises:
-        InputError: bad material, a configuration that allows no scene, or a folder that holds a fixed set.
+        InputError: the material is bad, the configuration allows no scene, or the folder holds a fixed set.
     """
     out = Path(out)
     if (out / "wav.scp").exists():
         raise InputError(out, "wav.scp (a fixed set)", "a folder for a virtual set")
-    sampler = _checked_sampler(config, out, on_bad_audio, _spread(nj), num_scenes)
+    nj = min(nj, len(os.sched_getaffinity(0)))
+    sampler = _checked_sampler(config, out, on_bad_audio, nj, num_scenes)
     sampler.check_requests()
-    scenes = SamplerScenes(sampler, data=str(out.parent))
-    scenes.prepare(_spread(nj))
-    scenes.make(0, scenes.draw(0))
+    ready = prepare(of_sampler(sampler), sampler.config.sampling_rate, out.parent, nj)
+    render(sampler.scene(0, 0), sampler.root, ready=ready)
     out.mkdir(parents=True, exist_ok=True)
     write_excluded(sorted(sampler.excluded), out)
     write_text(out / "sampler.yaml", yaml.safe_dump(sampler.to_dict(), sort_keys=False))
@@ -350,14 +299,14 @@ def make_virtual(
     return out / "sampler.yaml"
 
 
-def _checked_sampler(config: str | Path, out: Path, on_bad_audio: str, mapping: Map, num_scenes: int | None) -> Sampler:
-    """The sampler of a configuration, without the bad files in its folders."""
+def _checked_sampler(config: str | Path, out: Path, on_bad_audio: str, nj: int, num_scenes: int | None) -> Sampler:
+    """Sampler of a configuration without the bad files in its folders."""
     where = resolve(config)
     parsed: SamplerConfig = parse(SamplerConfig, load_inherited(config), where)
     labels = parsed.labels
     if isinstance(labels, str):
         labels = list(LabelSet.load(resolve(labels)).names)
-    findings = find_bad_audio(material_files(parsed, labels), out.parent / MEMORY, mapping)
+    findings = find_bad_audio(material_files(parsed, labels), out.parent / MEMORY, nj)
     bad = _decide(findings, out, on_bad_audio)
     return _sampler(config, num_scenes, [finding.path for finding in bad])
 
@@ -369,19 +318,19 @@ def _sampler(config: str | Path, num_scenes: int | None, exclude: Sequence[str] 
     return sampler
 
 
-def _check_listed(listed: ListedScenes, out: Path, on_bad_audio: str, mapping: Map) -> list[int]:
+def _check_listed(listed: ListedScenes, out: Path, on_bad_audio: str, nj: int) -> list[int]:
     """Items of a list whose audio is good."""
     needed = [scene_files(listed.draw(item), listed.root) for item in range(len(listed))]
     files: dict[str, Use] = {}
     for of_scene in needed:
         files |= of_scene
-    findings = find_bad_audio(files, out.parent / MEMORY, mapping)
+    findings = find_bad_audio(files, out.parent / MEMORY, nj)
     bad = {finding.path for finding in findings}
     items = [item for item, of_scene in enumerate(needed) if not bad & of_scene.keys()]
-    cuts = dict(zip(items, progress(mapping(listed.silent_cuts, items), len(items), "check events"), strict=True))
+    cuts = dict(zip(items, run_jobs(listed.silent_cuts, items, nj, "check events"), strict=True))
     findings = sorted({*findings, *(finding for found in cuts.values() for finding in found)}, key=astuple)
     bad = {finding.path for finding in _decide(findings, out, on_bad_audio)}
-    items = [item for item, of_scene in enumerate(needed) if not (bad & of_scene.keys() and cuts.get(item, True))]
+    items = [item for item, of_scene in enumerate(needed) if not (bad & of_scene.keys() and cuts.get(item) != [])]
     if len(items) < len(needed):
         left_out = [str(item) for item in range(len(needed)) if item not in set(items)]
         logging.warning("%s: entries left out for bad audio: %s", listed.path, ", ".join(left_out))
@@ -391,7 +340,7 @@ def _check_listed(listed: ListedScenes, out: Path, on_bad_audio: str, mapping: M
 
 
 def _decide(findings: Sequence[Finding], out: Path, on_bad_audio: str) -> list[Finding]:
-    """Writes the report. Returns the files to do without, or stops."""
+    """Writes the report and returns the files to exclude. Raises InputError if the run has to stop."""
     report = write_report(findings, out)
     if on_bad_audio == "skip":
         if findings:
@@ -400,14 +349,14 @@ def _decide(findings: Sequence[Finding], out: Path, on_bad_audio: str) -> list[F
     fatal = [f for f in findings if on_bad_audio == "stop" or not f.silent]
     if fatal:
         where = fatal[0].name if len(fatal) == 1 else f"{fatal[0].name} and {len(fatal) - 1} more in {report}"
-        raise InputError(where, fatal[0].reason, "audio (--on_bad_audio skip does without such files)")
+        raise InputError(where, fatal[0].reason, "audio (--on_bad_audio skip leaves such files out)")
     if findings:
         logging.warning("%d silent audio files are kept, see %s", len(findings), report)
     return []
 
 
-def _prepare(work: _Work) -> None:
-    """Makes the folders; removes what an interrupted run left half written, and what was made otherwise."""
+def _make_folders(work: _Work) -> None:
+    """Makes the folders; removes half-written files of a killed run, and all items of another simulator or format."""
     for name in ("wav", "source", "scene"):
         folder = work.out / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -418,23 +367,18 @@ def _prepare(work: _Work) -> None:
             partial.unlink()
     made_with = {"simulator": work.scenes.simulator, **asdict(work.form)}
     path = work.out / "simulate.json"
-    if _made_with(path) != made_with:
+    try:
+        same = read_json(path, "what a set was made with") == made_with
+    except InputError:
+        same = False
+    if not same:
         for scene in (work.out / "scene").glob(f"{work.out.name}_*.json"):
             scene.unlink()
         write_json(path, made_with)
 
 
-def _made_with(path: Path) -> Mapping[str, str]:
-    if not path.exists():  # of sets that are older than this file
-        return {"simulator": "native", **asdict(AudioForm())}
-    try:
-        return read_json(path, "what a set was made with")
-    except InputError:
-        return {}
-
-
 def _remove_others(out: Path, rows: Iterable[Row]) -> None:
-    """Removes files of items that the set no longer has, or that it has in another format."""
+    """Removes files of items that the set no longer has, or has in another format."""
     kept = {Path(name) for row in rows for name in (row.wav, *row.sources, str(row.scene))}
     for name in ("wav", "source", "scene"):
         for path in (out / name).glob(f"{out.name}_*"):
@@ -447,17 +391,3 @@ def _load(path: Path) -> Scene | None:
         return Scene.load(path)
     except InputError:
         return None
-
-
-def _spread(nj: int) -> Map:
-    """A ``map`` that works in ``nj`` processes, at most one a core, and gives results in order."""
-    nj = min(nj, len(os.sched_getaffinity(0)))
-
-    def mapping(job: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        if nj <= 1 or len(items) < 2:
-            yield from map(job, items)
-            return
-        chunk = max(1, min(16, len(items) // (4 * nj)))
-        yield from in_processes(job, items, nj, "simulate", chunk=chunk)
-
-    return mapping

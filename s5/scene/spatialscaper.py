@@ -1,17 +1,17 @@
-"""The simulator ``spatialscaper``: SpatialScaper's ``Scaper`` places the events, its ``spatialize`` makes them sound.
+"""The simulator ``spatialscaper``: SpatialScaper's ``Scaper`` places the events, its ``spatialize`` convolves them.
 
 SpatialScaper (Roman et al., "Spatial Scaper", ICASSP 2024; https://github.com/iranroman/SpatialScaper, CC BY 4.0) is
-not installed with the recipe but by ``tools/installers/install_spatialscaper.sh``, and imported when it is asked for.
-Who decides what:
+not a requirement of the recipe. ``tools/installers/install_spatialscaper.sh`` installs it; it is imported on first use.
+The parts of a scene come from
 
-* our sampler: how many events, labels, files, excerpts, background and room: those of the native scene of this item;
+* the sampler: number of events, labels, files, excerpts, background and room, as in the native scene of the item;
 * ``Scaper``: onset (under the overlap limit), SNR, and the position or, for a moving event, the trajectory. It draws
-  points in the box around a room's positions; the nearest impulse responses count, and the scene holds their positions;
-* ``spatialize``: every convolution, for moving events the one with impulse responses that fade into each other;
-* the rules of a scene (:func:`s5.scene.render`): levels, onsets, the dry target. Where ``Scaper.generate`` differs (it
-  cuts the reverberation at the source's end and sets levels by mean magnitude), the scene's rules hold.
+  points in the box around a room's positions; the nearest impulse responses are used and the scene has their positions;
+* ``spatialize``: every convolution, for moving events with impulse responses that fade into each other;
+* the rules of a scene (:func:`s5.scene.render`): levels, onsets and the dry target. ``Scaper.generate`` differs: it
+  cuts the reverberation at the source's end and sets levels by mean magnitude.
 
-So the native renderer gives the same samples for the same scene.
+The native renderer therefore makes the same samples for the same scene.
 """
 
 from __future__ import annotations
@@ -29,47 +29,37 @@ from typing import Any
 import numpy as np
 
 from s5.scene import audio as recordings
-from s5.scene.backends import Simulated
-from s5.scene.rendering.cpu import Rendered, direct_part, full_length, load_response, render_plan
+from s5.scene.placement import RejectedDraw, angles, describe_room
+from s5.scene.rendering.cpu import Rendered, add_at, direct_part, full_length, gain, load_response, render_plan
 from s5.scene.rendering.motion import HOP, fade_frames
 from s5.scene.rendering.plan import Plan, PlannedEvent, event_path, plan
 from s5.scene.rendering.room import SofaRoom, open_room
 from s5.scene.sampler import MAX_TRIES, Sampler, scene_seed
-from s5.scene.spec import Event, Room, Scene
+from s5.scene.spec import Event, Scene
 from s5.utils.errors import InputError
 
 INSTALLER = "tools/installers/install_spatialscaper.sh"
 LAYOUT = "spatialscaper_RIRs"
-"""The folder below ``rir_dir`` that Scaper reads its rooms from."""
+"""Folder below ``rir_dir`` from which Scaper reads its rooms."""
 LABEL_RATE = 10
-"""Points of a trajectory a second, and steps a second in the test for overlap: the library's own value."""
+"""Points of a trajectory per second, and steps per second of the overlap test: the library's own value."""
 MAX_PLACEMENTS = 10
-"""Placements of a scene's events, with up to MAX_TRIES draws for each event, before they are refused."""
-
-
-class _Impossible(Exception):
-    """A placement that the rules do not allow; the reason in words."""
+"""Number of placements of a scene's events, with up to MAX_TRIES draws per event, before they are refused."""
 
 
 def check() -> None:
-    """Raises InputError where SpatialScaper cannot be imported; it says what to do."""
+    """Raises InputError, with the command that installs it, if SpatialScaper cannot be imported."""
     _library()
-
-
-def simulate_scene(sampler: Sampler, item: int) -> Simulated:
-    """Places and renders scene ``item`` of epoch 0. Raises InputError as the two functions that it calls."""
-    scene = draw_scene(sampler, item)
-    return Simulated(scene, render_scene(scene, sampler.root))
 
 
 def draw_scene(sampler: Sampler, item: int) -> Scene:
     """Scene ``item`` of epoch 0: the native scene's events, placed by ``Scaper``.
 
-    The same on any machine, however often and in whatever order: the global generators that the library draws from are
-    seeded for it and restored.
+    The scene is the same on any machine, in any order of calls: the global generators from which the library draws are
+    seeded and then restored.
 
     Raises:
-        InputError: no library, bad material, or no placement by the rules in a bounded number of tries.
+        InputError: the library is missing, the material is bad, or no placement satisfies the rules.
     """
     seed = scene_seed(sampler.fingerprint, sampler.config.seed, 0, item)
     scene = sampler.scene(0, item)
@@ -78,45 +68,39 @@ def draw_scene(sampler: Sampler, item: int) -> Scene:
         room = open_room(os.path.join(sampler.root, path))
         config, angle = sampler.config, sampler.config.same_class_min_angle
         foreground = _Placement(sampler, scene, room, config.dirs.sound_event, config.event_snr, angle)
-        interference = _Placement(sampler, scene, room, config.dirs.interference, config.interference_snr, None)
+        interference = _Placement(sampler, scene, room, config.dirs.interference, config.interference_snr, 0)
         events, others = foreground.place(scene.fg_events), interference.place(scene.int_events)
     return replace(
         scene,
         fg_events=events,
         int_events=others,
-        room=_describe(scene.room, path, room),
+        room=scene.room if path == scene.room.sofa_path else describe_room(path, room, scene.room.direct_range_ms),
         extra=scene.extra | {"simulator": {"name": "spatialscaper", "version": _library().version.version}},
     )
 
 
 def render_scene(scene: Scene, root: str | Path = ".", ready: str = "") -> Rendered:
-    """Renders a scene, static or moving, with the library's ``spatialize``.
+    """Renders any scene, static or moving, with the library's ``spatialize``; arguments as :func:`s5.scene.render`.
 
-    Args:
-        scene: of :func:`draw_scene`, or any other.
-        root: folder that the scene's relative paths start from.
-        ready: folder of prepared material (:mod:`s5.scene.ready`).
-
-    Raises:
-        InputError: no library; a file is missing or unreadable, or does not fit the scene.
+    Raises InputError if the library is missing, or a file is missing, unreadable or does not fit the scene.
     """
     planned = plan(scene, root, ready)
-    # Nothing is convolved in it: the background is the native renderer's.
+    # The background needs no convolution, so the native renderer makes it.
     mixture = render_plan(replace(planned, events=(), labels=())).mixture.astype(np.float64)
     dry = np.zeros((len(planned.labels), planned.n_samples), dtype=np.float32)
     wet = np.zeros_like(dry)
     for event in planned.events:
         signal = _event(event, planned)
-        _add(mixture, signal[:-1], event.onset)
+        add_at(mixture, signal[:-1], event.onset)
         if event.slot is not None:
-            _add(wet[event.slot], signal[planned.rules.reference_channel], event.onset)
-            _add(dry[event.slot], signal[-1], event.onset)
+            add_at(wet[event.slot], signal[planned.rules.reference_channel], event.onset)
+            add_at(dry[event.slot], signal[-1], event.onset)
     return Rendered(mixture.astype(np.float32), dry, wet, list(planned.labels))
 
 
 @cache
 def _library() -> Any:
-    """The package."""
+    """The imported package."""
     try:
         import spatialscaper
         import spatialscaper.spatialize
@@ -131,7 +115,7 @@ def _library() -> Any:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators that the library draws from; puts them back where they were."""
+    """Seeds the global generators from which the library draws, and restores them afterwards."""
     before = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -143,11 +127,12 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _choose_room(sampler: Sampler, drawn: str) -> str:
-    """The drawn room's file or, if that is one of Scaper's in another format, another room."""
-    wanted = [path for path in sampler.rooms() if _format(path) in (None, sampler.config.spatialscaper.format)]
+    """Path of the drawn room; of another room if the drawn one is in Scaper's layout and in another format."""
+    form = sampler.config.spatialscaper.format
+    wanted = [path for path in sampler.material.room_paths() if (_name(path) or ("", form))[1] == form]
     if not wanted:
         where = os.path.join(sampler.root, sampler.config.dirs.room_ir)
-        raise InputError(where, "no room", f"files <room>_{sampler.config.spatialscaper.format}.sofa")
+        raise InputError(where, "no room", f"files <room>_{form}.sofa")
     if os.path.join(sampler.root, drawn) in wanted:
         return drawn
     other = random.choice(wanted)
@@ -155,7 +140,7 @@ def _choose_room(sampler: Sampler, drawn: str) -> str:
 
 
 def _name(path: str) -> tuple[str, str] | None:
-    """(room, format) of a file in Scaper's layout; None for any other."""
+    """Room and format of a file in Scaper's layout; None for any other file."""
     if Path(path).parent.name != LAYOUT:
         return None
     for room, template in _library().core.__ROOM_RIR_FILE__.items():
@@ -165,20 +150,15 @@ def _name(path: str) -> tuple[str, str] | None:
     return None
 
 
-def _format(path: str) -> str | None:
-    name = _name(path)
-    return name[1] if name else None
-
-
 @cache
 def _placer() -> type:
-    """Scaper with the changes that placing alone needs; a class of a library that is imported late."""
+    """Scaper with the changes that placing needs; defined late, as its base class is imported late."""
 
     class Placer(_library().Scaper):  # type: ignore[misc]
         def __init__(self, positions: np.ndarray | None, **arguments: Any) -> None:
-            # The DCASE format allows the 13 classes of another task only.
+            # The DCASE format allows only the 13 classes of another task.
             super().__init__(DCASE_format=False, **arguments)
-            self.label_rate = LABEL_RATE  # which add_event reads in any format
+            self.label_rate = LABEL_RATE  # add_event reads it in any format
             self._positions = positions
 
         def get_room_irs_xyz(self) -> np.ndarray:
@@ -190,8 +170,8 @@ def _placer() -> type:
 
         def define_event_onset_time(self, *arguments: Any) -> float:
             onset = super().define_event_onset_time(*arguments)
-            if onset is None:  # add_event would call itself until it runs out of stack
-                raise _Impossible("no onset under the overlap limit")
+            if onset is None:  # otherwise add_event calls itself until the stack overflows
+                raise RejectedDraw("no onset under the overlap limit")
             return onset
 
     return Placer
@@ -205,13 +185,13 @@ class _Placement:
     scene: Scene
     room: SofaRoom
     folder: str | None
-    """Of the labels' folders."""
+    """Folder with a folder for each label."""
     snr: tuple[float, float]
-    angle: float | None
-    """Events of a label lie further apart than this, all the way, in degrees."""
+    angle: float
+    """Least angle in degrees between events of a label along their whole way; 0: any angle."""
 
     def place(self, events: Sequence[Event]) -> list[Event]:
-        """The events with onset, position and SNR from Scaper, in onset order."""
+        """Events with onset, position and SNR from Scaper, in onset order."""
         if not events:
             return []
         scaper = self._scaper()
@@ -223,15 +203,15 @@ class _Placement:
                 for event in events:
                     placed.append(self._apart(scaper, event, placed))
                 return sorted(placed, key=lambda event: event.event_time)
-            except _Impossible as e:
+            except RejectedDraw as e:
                 reason = str(e)
         found = f"no placement of {len(events)} events in {self.room.path} in {MAX_PLACEMENTS} tries ({reason})"
-        raise InputError(f"{self.sampler.where}: simulator spatialscaper", found, "limits that allow one")
+        raise InputError(f"{self.sampler.where}: simulator spatialscaper", found, "limits that allow a placement")
 
     def _scaper(self) -> Any:
         """A Scaper for the room and the folder.
 
-        A room in Scaper's own layout it reads itself; the positions of others, which its reader may refuse, are given.
+        It reads a room in its own layout itself. Its reader may refuse other rooms, so it gets their positions.
         """
         config, path = self.sampler.config, self.room.path
         name = _name(path)
@@ -252,27 +232,28 @@ class _Placement:
             found = f"a file that SpatialScaper cannot read ({str(e) or type(e).__name__})"
             raise InputError(path, found, "a valid SOFA file") from e
         if positions.shape != self.room.positions.shape or not np.allclose(positions, self.room.positions):
-            raise InputError(path, "positions that SpatialScaper reads otherwise than we do", "cartesian ones")
+            raise InputError(path, "positions that SpatialScaper reads differently", "cartesian ones")
         return scaper
 
     def _apart(self, scaper: Any, event: Event, placed: Sequence[Event]) -> Event:
-        """One more event, far enough from those of its label."""
+        """Places one more event, far enough from those of its label."""
         others = [point for other in placed if other.label == event.label for point in other.event_position or []]
         for _ in range(MAX_TRIES):
             new = self._one(scaper, event)
-            if self.angle is None or not others or _angle(new.event_position or [], others) > self.angle:
+            near = self.angle and others and np.degrees(angles(new.event_position or [], others)).min() <= self.angle
+            if not near:
                 return new
             scaper.fg_events.pop()
-        raise _Impossible(f"no place {self.angle:g} degrees from the other events of {event.label}")
+        raise RejectedDraw(f"no place {self.angle:g} degrees from the other events of {event.label}")
 
     def _one(self, scaper: Any, event: Event) -> Event:
-        """One more event, wherever Scaper puts it."""
+        """Places one more event wherever Scaper puts it."""
         config = self.sampler.config
-        # Told the excerpt's length as the longest allowed, Scaper takes it for the event's.
+        # With the excerpt's length as the longest allowed, Scaper uses it as the event's length.
         scaper.max_event_dur = event.event_duration
         moving = random.random() < config.spatialscaper.moving_probability
         if int(event.event_duration * LABEL_RATE) < 2:
-            moving = False  # its trajectory would have no second point
+            moving = False  # its trajectory has no second point
         scaper.add_event(
             label=("const", event.label),
             source_file=("choose", [event_path(self.sampler.root, self.folder, event)]),
@@ -288,38 +269,11 @@ class _Placement:
         return replace(event, event_time=drawn.event_time, event_position=positions[indices].tolist(), snr=drawn.snr)
 
 
-def _angle(points: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> float:
-    """The least angle between any two points of both lists, seen from the microphone, in degrees.
-
-    Example:
-        >>> round(_angle([[1, 0, 0], [1, 1, 0]], [[0, 2, 0]]))
-        45
-    """
-    a, b = (np.asarray(x, dtype=float) for x in (points, others))
-    norms = [np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b)]
-    cosine = (a / norms[0]) @ (b / norms[1]).T
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).min())
-
-
-def _describe(old: Room, path: str, room: SofaRoom) -> Room:
-    """The scene's room, for another file where that changed."""
-    if path == old.sofa_path:
-        return old
-    rate = int(room.sampling_rate) if room.sampling_rate.is_integer() else room.sampling_rate
-    return replace(old, sofa_path=path, sr=rate, nchan=room.n_channels, nrir=room.n_positions, rir_len=room.rir_length)
-
-
-def _add(target: np.ndarray, signal: np.ndarray, start: int) -> None:
-    n = min(signal.shape[-1], target.shape[-1] - start)
-    if n > 0:
-        target[..., start : start + n] += signal[..., :n]
-
-
 def _event(event: PlannedEvent, planned: Plan) -> np.ndarray:
     """The scaled event [M + 1, n]: its wet channels and its dry target."""
     source = recordings.source(event.clip, planned.rate)[: event.length]
     if len(event.responses) > 1:
-        fade_frames(len(source), len(event.responses), event.clip.path)  # refuses what the library would get wrong
+        fade_frames(len(source), len(event.responses), event.clip.path)  # refuses events that the library gets wrong
     length = max(map(full_length, event.responses))
     responses = np.zeros((planned.n_channels + 1, len(event.responses), length))
     for k, response in enumerate(event.responses):
@@ -330,30 +284,29 @@ def _event(event: PlannedEvent, planned: Plan) -> np.ndarray:
             direct = direct_part(response, reference, planned.rules, planned.direct_range_ms)
             responses[-1, k, : len(reference)][direct] = reference[direct]
     signal = spatialize(source, responses)
-    power = np.mean(np.square(signal[:-1]))
-    return signal * 10 ** ((event.level - 10 * np.log10(power)) / 20) if power > 0 else signal
+    return signal * gain(event.level, np.mean(np.square(signal[:-1])))
 
 
 def spatialize(source: np.ndarray, responses: np.ndarray) -> np.ndarray:
     """Full convolution with the library's ``spatialize``.
 
-    It keeps as many samples as the source has, and scales what moves by its largest sample. So the source goes in with
-    silence for the reverberation, and channels that belong together (wet and dry) in one call.
+    The library returns as many samples as the source has, and divides moving sources by their largest sample. So the
+    source is padded with silence for the reverberation, and wet and dry channels are convolved in one call.
 
     Args:
-        source: [n].
-        responses: [C, K, L], C channels at the K positions that are passed at equal intervals; each fades into the next
-            (:mod:`s5.scene.rendering.motion`).
+        source: source [n].
+        responses: impulse responses [C, K, L], C channels at K positions that are passed at equal intervals; each fades
+            into the next (:mod:`s5.scene.rendering.motion`).
 
     Returns:
-        [C, n + L - 1] float64; where K > 1, up to one scale for all channels.
+        [C, n + L - 1] float64; if K > 1, up to one scale for all channels.
     """
     module = _library().spatialize
     n_positions, tail = responses.shape[1], responses.shape[2] - 1
     if n_positions == 1:
         return module.spatialize(np.pad(source, (0, tail)), responses, np.zeros(1), sr=1).T
     padded = np.pad(source, (0, tail + 2 * HOP))
-    # Times in samples, at 1 Hz.
+    # Times are in samples, as the rate is 1 Hz.
     weights = module.generate_interpolation_matrix(np.linspace(0, len(source), n_positions), 1, HOP)
     n_frames = module.stft_num_frames(padded, HOP)
     weights = np.pad(weights, ((0, n_frames - len(weights)), (0, 0)), mode="edge")

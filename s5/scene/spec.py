@@ -1,9 +1,9 @@
-"""What a scene is: SpAudSyn's scene metadata as dataclasses.
+"""Dataclasses of a scene, after SpAudSyn's scene metadata.
 
-A scene fully determines a mixture. Its JSON is that of SpAudSyn (the synthesiser of DCASE 2026 Task 4), so the metadata
-of the official validation set load as they are and come out of :meth:`Scene.save` unchanged. Keys that we do not know
-are kept. :meth:`Scene.load` reads the format of 2025 too (:mod:`s5.scene.formats.scaper2025`); lists of scenes are
-read by :mod:`s5.scene.formats.lists`. One foreground event as it stands in a file:
+A scene fully determines a mixture. Its JSON has the form of SpAudSyn, the synthesiser of DCASE 2026 Task 4:
+:meth:`Scene.load` reads the metadata of the official validation set, and :meth:`Scene.save` writes them back unchanged,
+with unknown keys. :meth:`Scene.load` also reads the format of 2025 (:mod:`s5.scene.formats.scaper2025`), and
+:mod:`s5.scene.formats.lists` reads lists of scenes. A foreground event in a file:
 
     {
         "label": "Speech",
@@ -20,37 +20,32 @@ read by :mod:`s5.scene.formats.lists`. One foreground event as it stands in a fi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from s5.data.header import RATES
-from s5.scene.limits import LARGEST, LOUDEST, MAX_SAMPLES
+from s5.scene.config import LARGEST, LOUDEST, MAX_SAMPLES
 from s5.scene.rendering.rules import DCASE2026, RenderRules
 from s5.utils.errors import InputError
 from s5.utils.files import write_text
 from s5.utils.text import read_json
 
 ROOM_MODULE = "src.modules.spatial_audio_synthesizer.room"
-"""Module that the official code loads rooms from; kept so that it can read our scenes."""
-
+"""Module that the official code loads rooms from; scenes name it so that the official code can read them."""
 
 _NUMBER = (int, float)
 _NULL = type(None)
 
 
 def pop_fields(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits a JSON object into the keys of ``kinds``, checked, and the others.
+    """Splits a JSON object into the required keys, whose types ``kinds`` gives, and all others.
 
-    Args:
-        data: what should be an object.
-        where: what complaints name.
-        kinds: the types that each key may have.
-
-    Raises:
-        InputError: no object, a key that is missing, one of another type, a number that is not finite or out of range,
-            or a text with characters that no file name has.
+    Raises InputError, naming ``where``, if ``data`` is no object, a key is missing or of another type, a number is not
+    finite or too large, or a text has characters that no file name has.
     """
     if not isinstance(data, dict):
         raise InputError(where, type(data).__name__, "a JSON object")
@@ -71,8 +66,8 @@ def pop_fields(data: Any, where: str, kinds: Mapping[str, tuple[type, ...]]) -> 
 
 
 def check_number(value: float, where: str, largest: float = LARGEST) -> None:
-    """Raises InputError for a number that is not finite, or larger than ``largest`` without its sign."""
-    if not -largest <= value <= largest:  # nor is NaN
+    """Raises InputError for a number that is not finite or has a magnitude above ``largest``."""
+    if not -largest <= value <= largest:  # NaN fails too
         raise InputError(where, ascii(value)[:80], f"a number of at most {largest:g}")
 
 
@@ -85,45 +80,21 @@ def _is_point(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
 
 
-_EVENT_KEYS: dict[str, tuple[type, ...]] = {
-    "label": (str, _NULL),
-    "source_file": (str,),
-    "source_time": (int, float, _NULL),
-    "event_time": _NUMBER,
-    "event_duration": _NUMBER,
-    "event_position": (list, _NULL),
-    "snr": _NUMBER,
-    "role": (str,),
-}
-_CONFIG_KEYS: dict[str, tuple[type, ...]] = {
-    "duration": _NUMBER,
-    "sr": (int,),
-    "max_event_overlap": _NUMBER,
-    "max_event_dur": _NUMBER,
-    "ref_db": _NUMBER,
-    "foreground_dir": (str,),
-    "background_dir": (str, _NULL),
-    "interference_dir": (str, _NULL),
-    "room_config": (dict, _NULL),
-    "verbose": (bool,),
-}
-_ROOM_KEYS: dict[str, tuple[type, ...]] = {
-    "sofa_path": (str,),
-    "sr": _NUMBER,
-    "nchan": (int,),
-    "nrir": (int,),
-    "rir_len": (int,),
-    "direct_range_ms": (list,),
-}
+@cache
+def _kinds(cls: type) -> dict[str, tuple[type, ...]]:
+    """JSON types of a dataclass's fields except ``extra``, from the type hints; whole numbers are numbers."""
+    hints = {key: hint for key, hint in get_type_hints(cls).items() if key != "extra"}
+    options = {key: get_args(hint) if isinstance(hint, UnionType) else (hint,) for key, hint in hints.items()}
+    plain = {key: tuple(get_origin(option) or option for option in some) for key, some in options.items()}
+    return {key: (int, *some) if float in some else some for key, some in plain.items()}
 
 
 @dataclass
 class Event:
-    """One foreground, interference or background event; see the module's docstring for the fields.
+    """One foreground, interference or background event; :mod:`s5.scene.spec` explains the fields.
 
-    A background has neither label nor position; its ``source_time`` is null when the file is repeated to the scene's
-    length. A moving event (of the simulator spatialscaper) has several positions, which it passes at equal intervals of
-    its duration.
+    A background has neither label nor position; its ``source_time`` is null if the file is repeated to the scene's
+    length. A moving event (simulator spatialscaper) has several positions and passes them at equal intervals.
     """
 
     label: str | None
@@ -139,7 +110,7 @@ class Event:
     @classmethod
     def from_dict(cls, data: Any, where: str = "event") -> Event:
         """Reads an event's JSON object. Raises InputError naming ``where`` and the key."""
-        known, extra = pop_fields(data, where, _EVENT_KEYS)
+        known, extra = pop_fields(data, where, _kinds(Event))
         event = cls(**known, extra=extra)
         check_number(event.snr, f"{where}.snr", LOUDEST)
         if event.event_duration <= 0 or event.event_time < 0 or (event.source_time or 0) < 0:
@@ -147,7 +118,7 @@ class Event:
             raise InputError(where, times, "no negative time and a positive duration")
         if event.role != "background":
             if event.label is None or event.source_time is None:
-                raise InputError(where, "a null label or source_time", "null only in the background")
+                raise InputError(where, "a null label or source_time", "values (only a background may have null)")
             points = event.event_position
             if not points or not all(_is_point(point) for point in points):
                 raise InputError(f"{where}.event_position", ascii(points)[:80], "[[x, y, z]], several if it moves")
@@ -155,20 +126,21 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """The event's JSON object."""
-        return {key: getattr(self, key) for key in _EVENT_KEYS} | self.extra
+        return {key: getattr(self, key) for key in _kinds(Event)} | self.extra
 
 
 @dataclass
 class SceneConfig:
-    """The ``config`` of a scene: what its sampler was told."""
+    """The ``config`` of a scene: the settings that it was drawn with."""
 
     duration: float
-    """Seconds."""
+    """Length of the scene in seconds."""
     sr: int
+    """Sampling rate in Hz."""
     max_event_overlap: float
     max_event_dur: float
     ref_db: float
-    """Level of the background, 10 log10 of the mean square over channels and samples."""
+    """Level of the background in dB: 10 log10 of the mean square over channels and samples."""
     foreground_dir: str
     background_dir: str | None
     interference_dir: str | None
@@ -179,7 +151,7 @@ class SceneConfig:
     @classmethod
     def from_dict(cls, data: Any, where: str = "config") -> SceneConfig:
         """Reads the JSON object ``config``. Raises InputError naming ``where`` and the key."""
-        known, extra = pop_fields(data, where, _CONFIG_KEYS)
+        known, extra = pop_fields(data, where, _kinds(SceneConfig))
         config = cls(**known, extra=extra)
         check_number(config.ref_db, f"{where}.ref_db", LOUDEST)
         check_length(config.duration, config.sr, where)
@@ -187,7 +159,7 @@ class SceneConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object ``config``."""
-        return {key: getattr(self, key) for key in _CONFIG_KEYS} | self.extra
+        return {key: getattr(self, key) for key in _kinds(SceneConfig)} | self.extra
 
     @property
     def n_samples(self) -> int:
@@ -197,17 +169,17 @@ class SceneConfig:
 
 @dataclass
 class Room:
-    """The room of a scene: a SOFA file with what it holds (null where a scene's format does not tell)."""
+    """The room of a scene: a SOFA file and facts about it (None if the scene's format lacks them)."""
 
     sofa_path: str
     sr: float | None = None
-    """Sampling rate of its impulse responses, Hz."""
+    """Sampling rate of the impulse responses in Hz."""
     nchan: int | None = None
     nrir: int | None = None
     rir_len: int | None = None
-    """Samples."""
+    """Length of the impulse responses in samples."""
     direct_range_ms: list[float] = field(default_factory=lambda: [6, 50])
-    """The direct part of an impulse response: from so long before its largest sample to so long after."""
+    """Direct part of an impulse response: milliseconds before and after its largest sample."""
     module: str = ROOM_MODULE
     main: str = "SofaRoom.from_metadata"
     extra: dict[str, Any] = field(default_factory=dict)
@@ -217,23 +189,28 @@ class Room:
         """Reads the JSON object ``room``. Raises InputError naming ``where`` and the key."""
         outer, extra = pop_fields(data, where, {"module": (str,), "main": (str,), "args": (dict,)})
         args, extra_args = pop_fields(outer["args"], f"{where}.args", {"metadata": (dict,)})
-        known, extra_metadata = pop_fields(args["metadata"], f"{where}.args.metadata", _ROOM_KEYS)
-        window = known["direct_range_ms"]
-        check_range_ms(window, f"{where}.args.metadata.direct_range_ms")
+        known, extra_metadata = pop_fields(args["metadata"], f"{where}.args.metadata", cls._metadata())
+        check_range_ms(known["direct_range_ms"], f"{where}.args.metadata.direct_range_ms")
         others = {"room": extra, "args": extra_args, "metadata": extra_metadata}
         return cls(**known, module=outer["module"], main=outer["main"], extra={k: v for k, v in others.items() if v})
 
+    @staticmethod
+    def _metadata() -> dict[str, tuple[type, ...]]:
+        """JSON types of ``args.metadata``, which SpAudSyn always fills."""
+        kinds = {key: some for key, some in _kinds(Room).items() if key not in ("module", "main")}
+        return {key: tuple(kind for kind in some if kind is not _NULL) for key, some in kinds.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON object ``room``."""
-        metadata = {key: getattr(self, key) for key in _ROOM_KEYS} | self.extra.get("metadata", {})
+        metadata = {key: getattr(self, key) for key in self._metadata()} | self.extra.get("metadata", {})
         args = {"metadata": metadata} | self.extra.get("args", {})
         return {"module": self.module, "main": self.main, "args": args} | self.extra.get("room", {})
 
 
 def check_length(duration: float, rate: int, where: str, keys: tuple[str, str] = (".duration", ".sr")) -> None:
-    """Raises InputError where a scene of a duration (s) and a rate (Hz) has no sample, or more than memory shall hold.
+    """Raises InputError if a scene of ``duration`` (s) at ``rate`` (Hz) has no sample, or too many for memory.
 
-    Complaints name ``where`` followed by the key of the duration or of the rate.
+    The error names ``where`` followed by the key of the duration or of the rate.
     """
     low, high = RATES
     if not low <= rate <= high:
@@ -244,7 +221,7 @@ def check_length(duration: float, rate: int, where: str, keys: tuple[str, str] =
 
 
 def check_range_ms(value: Any, where: str) -> None:
-    """Raises InputError for what is no range of the direct part."""
+    """Raises InputError unless ``value`` is a range of the direct part, [before, after] in ms."""
     if not (isinstance(value, list) and len(value) == 2 and all(is_number(x) and x >= 0 for x in value)):
         raise InputError(where, ascii(value)[:80], "two numbers of ms, e.g. [6, 50]")
 
@@ -256,9 +233,9 @@ class Scene:
     Directories and file names are relative to the folder that the scene is rendered from.
 
     Attributes:
-        rules: how it is rendered, and with that the format that it is written in.
+        rules: rules of rendering, which also decide the file format.
         slots: labels in the order of the slots (2025: ``ref_event``); None: in onset order.
-        extra: keys of the file that we do not know (2025: its whole document, see :mod:`s5.scene.formats.scaper2025`).
+        extra: unknown keys of the file (2025: the whole document, see :mod:`s5.scene.formats.scaper2025`).
     """
 
     config: SceneConfig
@@ -281,16 +258,12 @@ class Scene:
 
     @classmethod
     def load(cls, path: str | Path) -> Scene:
-        """Reads a scene's JSON file, of either challenge.
-
-        Raises:
-            InputError: the file is missing, is not JSON, or lacks a key (which is named).
-        """
+        """Reads a scene's JSON file, of either challenge. Raises InputError naming the file and the key."""
         return cls.from_dict(read_json(path, "a scene's JSON file"), str(path))
 
     def save(self, path: str | Path) -> None:
-        """Writes the scene's JSON file (under a temporary name first). The folder has to exist."""
-        save_json(self.to_dict(), path)
+        """Writes the scene's JSON file as SpAudSyn does (under a temporary name first). The folder has to exist."""
+        write_text(path, json.dumps(self.to_dict(), indent=4))
 
     @property
     def targets(self) -> list[Event]:
@@ -307,33 +280,18 @@ class Scene:
         return [str(event.label) for event in self.targets]
 
     def with_slots(self, slots: list[str], where: object = "ref_event") -> Scene:
-        """The scene with its slots in another order. Raises InputError where these are not the scene's labels."""
+        """The scene with its slots in another order. Raises InputError if these are not the scene's labels."""
         listed = isinstance(slots, list) and all(isinstance(label, str) for label in slots)
         if not listed or sorted(slots) != sorted(self.labels) or len(set(slots)) < len(slots):
-            raise InputError(
-                where, ascii(slots)[:80], f"the scene's labels ({', '.join(self.labels) or 'none'}), each once"
-            )
+            expected = f"the scene's labels ({', '.join(self.labels) or 'none'}), each once"
+            raise InputError(where, ascii(slots)[:80], expected)
         return replace(self, slots=list(slots))
 
 
-class SceneFormat(NamedTuple):
-    """A format of scene files, a module of :mod:`s5.scene.formats`.
+FORMATS: dict[str, ModuleType] = {}
+"""Formats of scene files: modules of :mod:`s5.scene.formats`, by the name of their scenes' rendering rules.
 
-    Attributes:
-        matches: whether a JSON document is of this format; of all formats exactly one matches.
-        read: the scene of a document, given what complaints name; raises InputError.
-        write: the document of a scene.
-    """
-
-    matches: Callable[[Any], bool]
-    read: Callable[[Any, str], Scene]
-    write: Callable[[Scene], dict[str, Any]]
-
-
-FORMATS: dict[str, SceneFormat] = {}
-"""Formats by the name of the rendering rules that their scenes follow; :mod:`s5.scene.formats` fills it."""
-
-
-def save_json(data: Any, path: str | Path) -> None:
-    """Writes a JSON file as SpAudSyn does. The folder has to exist."""
-    write_text(path, json.dumps(data, indent=4))
+Each has ``matches(document)``, which says whether a JSON document is of this format (exactly one format matches each
+document), ``read(document, where)``, which returns its scene or raises InputError, and ``write(scene)``, which returns
+the document of a scene.
+"""

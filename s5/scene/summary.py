@@ -1,4 +1,4 @@
-"""What a fixed set holds, for people: counts in a line and a JSON file, SNRs in a figure."""
+"""Summarizes a fixed set: counts in a line and a JSON file, classes and SNRs in a figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s5.scene.spec import Scene
 from s5.utils.files import write_bytes, write_json
 
 SNR_STEP = 1.0
-"""Width of a bar in dB."""
+"""Width of a histogram's bar in dB."""
 
 COLOURS = {"targets": "#3b6fb0", "interferers": "#d9822b"}
 TEXT = "#222222"
@@ -25,13 +25,13 @@ def summarise(rows: Sequence[Row], scenes: Iterable[Scene]) -> dict[str, Any]:
     """Counts over a set.
 
     Args:
-        rows: of its data directory.
-        scenes: of the same items; read one after the other.
+        rows: rows of its data directory.
+        scenes: scenes of the same items; iterated once.
 
     Returns:
-        ``scenes``; ``sources_per_scene``: count by number; ``repeated_class``: scenes with a label twice; ``sources``:
-        by class; ``interferers``: by class; ``snr_db``: for targets and interferers the counts of SNRs by the lower
-        edge of bars of 1 dB; ``rooms``: scenes by SOFA file.
+        Number of ``scenes``; ``sources_per_scene``: scenes by number of sources; ``repeated_class``: scenes that repeat
+        a label; ``sources`` and ``interferers`` by class; ``snr_db``: SNRs of targets and of interferers, counted in
+        bars of 1 dB by their lower edge; ``rooms``: scenes by SOFA file.
     """
     labels = [row.labels or () for row in rows]
     interferers: Counter[str] = Counter()
@@ -48,19 +48,17 @@ def summarise(rows: Sequence[Row], scenes: Iterable[Scene]) -> dict[str, Any]:
         "repeated_class": sum(len(set(found)) < len(found) for found in labels),
         "sources": _sorted(Counter(label for found in labels for label in found)),
         "interferers": _sorted(interferers),
-        "snr_db": {
-            kind: {f"{bar * SNR_STEP:g}": counts[bar] for bar in sorted(counts)} for kind, counts in snr.items()
-        },
+        "snr_db": {kind: {f"{k * SNR_STEP:g}": bars[k] for k in sorted(bars)} for kind, bars in snr.items()},
         "rooms": _sorted(rooms),
     }
 
 
 def in_one_line(counts: dict[str, Any]) -> str:
-    """How many scenes, sources a scene, scenes with a repeated class, sources a class."""
+    """One line: scenes, sources per scene, scenes with a repeated class, sources per class."""
     by_size = ", ".join(f"{count} of {size}" for size, count in counts["sources_per_scene"].items())
     by_class = ", ".join(f"{label} {count}" for label, count in counts["sources"].items())
     return (
-        f"{counts['scenes']} scenes; sources a scene: {by_size}; repeated class: {counts['repeated_class']}; "
+        f"{counts['scenes']} scenes; sources per scene: {by_size}; repeated class: {counts['repeated_class']}; "
         f"sources: {by_class or 'none'}"
     )
 
@@ -76,8 +74,8 @@ def _sorted(counts: Counter) -> dict[str, int]:
 
 
 def _figure(counts: dict[str, Any]) -> bytes:
-    """A PNG: sources by class, and the histogram of SNRs."""
-    from PIL import Image, ImageDraw, ImageFont  # not matplotlib, which takes a second or two to import and draw
+    """PNG with the sources by class and the histogram of SNRs."""
+    from PIL import Image, ImageDraw, ImageFont  # matplotlib takes a second or two to import and draw
 
     names = counts["sources"]
     height = max(360, 70 + 22 * len(names))
@@ -98,7 +96,7 @@ def _figure(counts: dict[str, Any]) -> bytes:
 
 
 def _histogram(draw: Any, font: Any, snr: dict[str, dict[str, int]], box: tuple[int, int, int, int]) -> None:
-    """SNRs of targets and interferers, bars side by side, in a box of the figure."""
+    """Draws the SNRs of targets and interferers, bars side by side, into a box of the figure."""
     left, top, right, bottom = box
     draw.text((left, 12), "SNR over the background", TEXT, font)
     for i, (kind, colour) in enumerate(COLOURS.items()):

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     if args.spaudsyn:
         rows.append(time_peer(args, folder, scenes))
     wall, cpu = time.perf_counter(), time.process_time()
-    ready = prepare(of_sampler(sampler), sampler.config.sampling_rate, folder, map)
+    ready = prepare(of_sampler(sampler), sampler.config.sampling_rate, folder)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     size = sum(file.stat().st_size for file in Path(ready).iterdir()) / 1e6
     print(f"preparing the material, once: {cpu:.1f} s of CPU time, {wall:.1f} s, {size:.0f} MB\n")

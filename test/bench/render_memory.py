@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     from s5.tasks.data import SceneIterFactory, VirtualScenes
 
     began = time.perf_counter()
-    prepare(of_sampler(Sampler(config)), config["sampling_rate"], folder, map)
+    prepare(of_sampler(Sampler(config)), config["sampling_rate"], folder)
     print(f"prepared in {time.perf_counter() - began:.0f} s")
     dataset = VirtualScenes(folder / "train", with_sources=True)
     factory = SceneIterFactory(dataset, 4, num_workers=args.workers)

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, sampler: Sampler) -> None:
         f"{'differs: mixture':>18}{'dry':>9}{'wet':>9}"
     )
     importlib.import_module("s5.scene.rendering.cpu").spectra.resize(0)
-    ready = prepare(of_sampler(sampler), config.sampling_rate, sampler.root, map)
+    ready = prepare(of_sampler(sampler), config.sampling_rate, sampler.root)
     for kind, n, probability in (("static", args.scenes, 0.0), ("moving", args.moving_scenes, 1.0)):
         if not n:
             continue

@@ -55,7 +55,7 @@ def test_a_set_of_mixtures_alone(made):
     data = DataDir.load("plain")
     data.check()
     assert data.labels == {} and not data.has_sources and data.scene_path("a") is None
-    with pytest.raises(InputError, match=r"no source1.scp, expected dry targets \(asked for a\)"):
+    with pytest.raises(InputError, match=r"no source1.scp, expected dry targets \(requested for a\)"):
         data.sources("a")
 
 
@@ -160,5 +160,5 @@ def test_a_directory_says_how_many_sources_it_may_have(tmp_path, n_slots):
     write_data_dir(tmp_path / "data", rows[1:])  # three again
     assert DataDir.load(tmp_path / "data").n_slots == 3 and not (tmp_path / "data/n_slots").exists()
     (tmp_path / "data/n_slots").write_text("many\n")
-    with pytest.raises(InputError, match="n_slots: found 'many', expected the number of sources"):
+    with pytest.raises(InputError, match="n_slots: found 'many', expected the number of slots"):
         DataDir.load(tmp_path / "data")

@@ -1,4 +1,4 @@
-"""Files that hold more or less than their headers say: refused with both lengths, whatever libsndfile makes of them."""
+"""A file that holds more or less than its header says is refused with both lengths."""
 
 import io
 import re
@@ -31,7 +31,7 @@ MORE, LESS = "never finished", "truncated"
 
 
 def wav(data=PCM, says=None, riff=None, after=b"", bits=16, before=b""):
-    """A WAV file whose fields of length say anything."""
+    """A WAV file with any values in its length fields."""
     form = struct.pack("<IHHIIHH", 16, 1, 1, FS, FS * bits // 8, bits // 8, bits)
     says = len(data) if says is None else says
     body = b"WAVEfmt " + form + before + b"data" + struct.pack("<I", says) + data + after
@@ -53,7 +53,7 @@ def patched(content, at, new):
 
 
 def total_samples(flac, n):
-    """STREAMINFO's 36 bits."""
+    """The file with another number of samples in STREAMINFO's 36 bits."""
     return patched(flac, 21, bytes([(flac[21] & 0xF0) | n >> 32]) + (n & 0xFFFFFFFF).to_bytes(4, "big"))
 
 
@@ -124,7 +124,7 @@ WRONG = {
     "a size of 0 and a chunk behind the samples": (wav(says=0, after=LIST), MORE),
     "a truncated file of more than 2 GiB": (wav(says=0x90000000, riff=0x90000024), LESS),
     "junk behind": (wav(after=PCM[:2000]), MORE),
-    "FLAC through a pipe": (total_samples(written("FLAC"), 0), "does not say how long"),
+    "FLAC through a pipe": (total_samples(written("FLAC"), 0), "without its length in the header"),
     "no samples, then a chunk": (wav(b"", after=LIST), "no sample"),
 }
 
@@ -161,7 +161,7 @@ def data_directory(path):
 
 
 def complaint_of(read, path):
-    """What it says of a file, whether it raises or returns that."""
+    """Complaint about a file, raised or returned."""
     try:
         return str(read(path))
     except InputError as e:

@@ -1,4 +1,4 @@
-"""Kaldi's matrices: what was written is read; commands, objects and damaged bytes are not."""
+"""Written matrices are read again; commands, objects and damaged bytes are refused."""
 
 import pickle
 import struct

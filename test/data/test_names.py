@@ -1,4 +1,4 @@
-"""Names of sources as files: what they say, and that no audio file is passed over without a word."""
+"""File names of sources are parsed, and no audio file is ignored silently."""
 
 import pytest
 

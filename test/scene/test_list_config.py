@@ -1,4 +1,4 @@
-"""A set's YAML may name a list of scenes instead of rules to draw them by."""
+"""A set's YAML may name a list of scenes instead of the rules to draw them."""
 
 import json
 

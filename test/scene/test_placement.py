@@ -18,7 +18,7 @@ OTHERS = [Sounding(2.0, 2.0), Sounding(3.0, 2.0)]  # the limit of 2 is reached f
 
 
 def test_a_free_stretch_is_chosen_first_then_a_place_in_it():
-    """As SpAudSyn: the short stretch [0, 3] as often as the long one, [4, 10]."""
+    """As in SpAudSyn, the short stretch [0, 3] is as likely as the long one, [4, 10]."""
     rng = np.random.default_rng(0)
     onsets = np.array([onset_2026(rng, 10.0, 1.0, OTHERS, 2) for _ in range(4000)])
     assert onsets.max() <= 9 and not ((onsets > 2) & (onsets < 4)).any()

@@ -1,4 +1,4 @@
-"""Prepared material: the same samples, read without decoding; below the data folder, made once."""
+"""Prepared material gives the same samples without decoding; it is made once, below the data folder."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ from s5.tasks.data import VirtualScenes
 
 @pytest.fixture
 def compressed(material, tmp_path):
-    """The material, its rooms in compressed chunks of 5 positions, one response ending in zeros."""
+    """The material with rooms in compressed chunks of 5 positions; one response ends in zeros."""
     shutil.copytree(material / "raw", tmp_path / "data/raw")
     for path in (tmp_path / "data/raw/room_ir").iterdir():
         with h5py.File(path, "r+") as file:
@@ -46,7 +46,7 @@ def recipe(compressed, config, monkeypatch):
 
 
 def nothing_decoded(monkeypatch):
-    """Fails where a compressed file or a room is read itself."""
+    """Makes every read of a compressed file or a room fail."""
     real = audio.decode
 
     def plain(wanted):
@@ -63,7 +63,7 @@ def test_scenes_sound_the_same(recipe, rate, monkeypatch):
     sampler = Sampler(config)
     scenes = [sampler.scene(0, item) for item in range(12)]
     before = [render(scene) for scene in scenes]
-    ready = prepare(of_sampler(sampler), rate, "data", map)
+    ready = prepare(of_sampler(sampler), rate, "data")
     assert ready == folder_of("data", rate) == f"data/.material/{rate}"
     if rate == 8000:
         nothing_decoded(monkeypatch)  # of another rate, cuts and backgrounds are resampled when they are drawn
@@ -95,9 +95,8 @@ def test_a_set_prepares_its_material_and_says_how_much_it_is(recipe, monkeypatch
     monkeypatch.setenv("HOME", str(home))
     main(["--config", "a.yaml", "--out", "data/test"])
     main(["--config", "a.yaml", "--out", "data/train", "--virtual"])
-    assert (
-        caplog.text.count("data/.material/8000: writing 21 recordings and rooms as scenes at 8000 Hz read them, ") == 1
-    )
+    written = "data/.material/8000: writing 21 prepared recordings and rooms for scenes at 8000 Hz ("
+    assert caplog.text.count(written) == 1
     assert not list(home.iterdir())
     nothing_decoded(monkeypatch)
     items = [VirtualScenes("data/train")[1, item] for item in range(6)]
@@ -108,17 +107,17 @@ def test_a_set_prepares_its_material_and_says_how_much_it_is(recipe, monkeypatch
 
 def test_a_moved_recipe_keeps_its_material_and_a_changed_file_is_prepared_again(recipe, tmp_path, monkeypatch):
     sampler = Sampler.from_yaml("a.yaml")
-    prepare(of_sampler(sampler), 8000, "data", map)
+    prepare(of_sampler(sampler), 8000, "data")
     names = {path.name: path.stat().st_mtime_ns for path in Path("data/.material/8000").iterdir()}
     shutil.move("data", tmp_path / "moved/data")
     monkeypatch.chdir(tmp_path / "moved")
-    prepare(of_sampler(sampler), 8000, "data", map)
+    prepare(of_sampler(sampler), 8000, "data")
     folder = Path("data/.material/8000")
     assert names == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     changed = Path("data/raw/sound_event/Speech/voice0/0.flac")
     soundfile.write(changed, 0.1 * np.ones(2000), 8000)
     os.utime(changed, ns=(1, 1))
-    prepare(of_sampler(sampler), 8000, "data", map)
+    prepare(of_sampler(sampler), 8000, "data")
     after = {path.name for path in folder.iterdir()}
     assert len(after - names.keys()) == len(names.keys() - after) == 1
 
@@ -126,13 +125,13 @@ def test_a_moved_recipe_keeps_its_material_and_a_changed_file_is_prepared_again(
 def test_without_room_on_the_disk_scenes_take_longer(recipe, monkeypatch, caplog):
     monkeypatch.setattr(module, "KEPT_FREE", 1 << 60)
     main(["--config", "a.yaml", "--out", "data/test"])
-    assert "data/.material/8000: no room for 21 recordings and rooms" in caplog.text
+    assert "data/.material/8000: no disk space for 21 prepared recordings and rooms" in caplog.text
     assert not list(Path("data/.material/8000").iterdir()) and Path("data/test/wav.scp").exists()
 
 
 def test_what_was_cut_off_is_read_from_the_file(recipe):
     sampler = Sampler.from_yaml("a.yaml")
-    ready = prepare(of_sampler(sampler), 8000, "data", map)
+    ready = prepare(of_sampler(sampler), 8000, "data")
     before = [render(sampler.scene(0, item)).mixture for item in range(6)]
     for path in Path(ready).iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -1,4 +1,4 @@
-"""A labelled target is never silence: what is left of a file after the mix-down and the cut has to sound."""
+"""A labelled target is never silent: a file must sound after the mix-down and the cut."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def test_a_quiet_recording_sounds_and_so_do_channels_that_differ(tmp_path, gain,
 
 
 def test_a_source_is_the_mean_of_its_channels(tmp_path):
-    """As SpAudSyn reads it: librosa.load with mono=True."""
+    """The mix-down is that of SpAudSyn: librosa.load with mono=True."""
     samples = noise(0.5, 3).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     source = audio.source(audio.clip(str(tmp_path / "a.wav")), RATE)
@@ -229,5 +229,5 @@ def test_rooms_and_recordings_are_found_in_upper_case(recipe):
     for name in ("a", "b"):
         Path(f"raw/sound_event/Bell/{name}.wav").rename(f"raw/sound_event/Bell/{name.upper()}.WAV")
     sampler = Sampler.from_yaml("a.yaml")
-    assert sampler.rooms() == ["./raw/room_ir/A.SOFA"]
+    assert sampler.material.room_paths() == ["./raw/room_ir/A.SOFA"]
     assert simulate("--num_scenes", "2").utts == ["test_0000", "test_0001"]

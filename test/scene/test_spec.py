@@ -61,7 +61,7 @@ def test_a_bad_scene_is_refused_by_file_and_key(tmp_path, change, complaint):
 
 
 def numbers(data, at=()):
-    """Where a scene's numbers stand: keys from the outside in."""
+    """Paths of a scene's numbers: keys from the outside in."""
     if isinstance(data, bool):
         return
     if isinstance(data, int | float):

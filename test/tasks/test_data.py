@@ -127,7 +127,7 @@ def test_the_device_renders_what_the_workers_would(recipe, num_workers, with_sou
 @pytest.mark.parametrize("planned", [False, True])
 def test_bad_audio_that_turns_up_in_training_ends_in_one_line(recipe, tmp_path, planned):
     sampler = VirtualScenes(recipe / "data/train").sampler
-    for file in sampler.files():
+    for file in (*sampler.material.backgrounds(), *dict(sampler.material.sources())):
         if "/noise/" in file or "/interference/" in file or "Cough" in file:
             copy = tmp_path / Path(file).relative_to(Path(sampler.config.dirs.noise).parent)
             copy.parent.mkdir(parents=True, exist_ok=True)

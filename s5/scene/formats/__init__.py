@@ -1,5 +1,7 @@
-"""Formats in which scenes are written down, and lists of scenes. Importing this package makes all formats known."""
+"""File formats of scenes, and lists of scenes. Importing this package registers all formats."""
 
 from s5.scene.formats import scaper2025, spaudsyn
+from s5.scene.rendering.rules import DCASE2025, DCASE2026
+from s5.scene.spec import FORMATS
 
-__all__ = ["scaper2025", "spaudsyn"]
+FORMATS.update({DCASE2026.name: spaudsyn, DCASE2025.name: scaper2025})

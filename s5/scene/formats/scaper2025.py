@@ -1,7 +1,7 @@
-"""Scene metadata of DCASE 2025 Task 4: what the baseline's subclass of SpatialScaper writes.
+"""Scene files of DCASE 2025 Task 4, as the baseline's subclass of SpatialScaper writes them.
 
 They are read into the same :class:`~s5.scene.spec.Scene` as those of 2026, with the rendering rules of 2025, and are
-written as they came. A file in outline:
+written back unchanged. A file in outline:
 
     {
         "config": {                                     the arguments of the Scaper; "init_args" in older files
@@ -14,13 +14,13 @@ written as they came. A file in outline:
                        "event_duration": 3.2, "snr": 9.1, "role": "foreground", "pitch_shift": null,
                        "time_stretch": null, "event_position": [[0.5, 1.2, 0.0]]}, ...],
         "bg_events": [...],
-        "int_events": [...],                            missing in the first version, which knew no interference
+        "int_events": [...],                            missing in the first version, without interference
         "room": "place1.sofa"                           in rir_dir
     }
 
-Positions are those of the SOFA file in its own coordinates (spherical ones too). ``pitch_shift`` and ``time_stretch``
-were never applied; they are kept, not rendered. ``ref_event``, the order of the slots, stands in the list of the scenes
-(``valid.json``) in its second version; here it may stand beside ``room``, where we write it.
+Positions are in the SOFA file's own coordinates, also spherical ones. ``pitch_shift`` and ``time_stretch`` were never
+applied; they are kept, not rendered. ``ref_event``, the order of the slots, is in the second version of the list of
+scenes (``valid.json``); it is also read, and written, beside ``room``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from s5.scene.limits import LARGEST
+from s5.scene.config import LARGEST
 from s5.scene.rendering.rules import DCASE2025
-from s5.scene.spec import FORMATS, Event, Room, Scene, SceneConfig, SceneFormat, check_range_ms, pop_fields
+from s5.scene.spec import Event, Room, Scene, SceneConfig, check_range_ms, pop_fields
 from s5.utils.errors import InputError
 
 SCAPER_DEFAULTS: dict[str, Any] = {
@@ -45,36 +45,29 @@ SCAPER_DEFAULTS: dict[str, Any] = {
     "background_dir": None,
     "interference_dir": None,
 }
-"""What the Scaper takes where its ``config`` lacks a key."""
+"""The Scaper's defaults for keys that ``config`` lacks."""
 
 DIRECT_RANGE_MS = [6, 50]
-"""Of the dry target where ``config`` does not say it."""
+"""Default direct part of the dry target."""
 
-EVENT_KEYS = (
-    "label",
-    "source_file",
-    "source_time",
-    "event_time",
-    "event_duration",
-    "snr",
-    "role",
-    "pitch_shift",
-    "time_stretch",
-    "event_position",
-)
-"""Of an event, in the order of the Scaper's records."""
+NOT_APPLIED = ("pitch_shift", "time_stretch")
+"""Keys of an event that the synthesiser of 2025 ignores."""
+
+_FIRST = ("label", "source_file", "source_time", "event_time", "event_duration", "snr", "role")
+KEYS = (*_FIRST, *NOT_APPLIED, "event_position")
+"""Keys of an event, in the order of the Scaper's records."""
 
 _LISTS = ("fg_events", "bg_events", "int_events")
 _NULL = type(None)
 
 
 def matches(data: Any) -> bool:
-    """Whether a scene's JSON object is of the 2025 format: its room is a file's name."""
+    """Whether a JSON object is a scene of the 2025 format: its room is the name of a file."""
     return isinstance(data, dict) and isinstance(data.get("room"), str)
 
 
 def read(data: dict[str, Any], where: str = "scene") -> Scene:
-    """A scene from the JSON object of the 2025 format. Raises InputError naming ``where`` and the key."""
+    """Scene of a JSON object of the 2025 format. Raises InputError naming ``where`` and the key."""
     name = "config" if "config" in data or "init_args" not in data else "init_args"
     known, _ = pop_fields(data, where, {name: (dict,), "fg_events": (list,), "bg_events": (list,), "room": (str,)})
     config = known[name]
@@ -93,7 +86,7 @@ def read(data: dict[str, Any], where: str = "scene") -> Scene:
         bg_events,
         int_events,
         Room(os.path.join(config["rir_dir"], known["room"]), direct_range_ms=list(range_ms)),
-        # The document with its lists emptied: what we do not know comes out as it went in.
+        # The document with its lists emptied, so that unknown keys are written back unchanged.
         extra={key: None if key in _LISTS else value for key, value in data.items() if key != "ref_event"},
         rules=replace(DCASE2025, reference_channel=_channel(config, f"{where}: {name}")),
     )
@@ -103,7 +96,7 @@ def read(data: dict[str, Any], where: str = "scene") -> Scene:
 
 
 def write(scene: Scene) -> dict[str, Any]:
-    """The JSON object of a scene with the rules of 2025: the keys that it was read with, in their order."""
+    """JSON object of a scene with the rules of 2025, with the keys of its file in their order."""
     document = dict(scene.extra)
     name = "config" if "config" in document else "init_args"
     config = dict(document[name])
@@ -128,15 +121,10 @@ def new_scene(
     int_events: Sequence[Event],
     slots: list[str],
 ) -> Scene:
-    """A scene with the rules of 2025 from its parts.
+    """New scene with the rules of 2025.
 
-    Args:
-        config: arguments of the Scaper.
-        room: name of the SOFA file in the configuration's ``rir_dir``.
-        fg_events: targets, in any order.
-        bg_events: backgrounds.
-        int_events: interference.
-        slots: labels in the order of the slots.
+    ``config`` holds the arguments of the Scaper, ``room`` is the name of a SOFA file in its ``rir_dir``, and ``slots``
+    are the labels in the order of the slots.
     """
     events = {"fg_events": fg_events, "bg_events": bg_events, "int_events": int_events}
     records = {key: [_record(event) for event in some] for key, some in events.items()}
@@ -149,9 +137,9 @@ def _events(records: Any, where: str) -> list[Event]:
     events = []
     for i, record in enumerate(records):
         here = f"{where}[{i}]"
-        pop_fields(record, here, {"pitch_shift": (int, float, _NULL), "time_stretch": (int, float, _NULL)})
+        pop_fields(record, here, dict.fromkeys(NOT_APPLIED, (int, float, _NULL)))
         event = Event.from_dict(record, here)
-        for key in ("pitch_shift", "time_stretch"):
+        for key in NOT_APPLIED:
             if record[key] is not None:
                 logging.warning("%s.%s is %s: not applied, as in the 2025 synthesiser", here, key, record[key])
         events.append(event)
@@ -160,7 +148,7 @@ def _events(records: Any, where: str) -> list[Event]:
 
 def _record(event: Event) -> dict[str, Any]:
     values = event.to_dict()
-    return {key: values.pop(key, None) for key in EVENT_KEYS} | values
+    return {key: values.pop(key, None) for key in KEYS} | values
 
 
 def _channel(config: dict[str, Any], where: str) -> int:
@@ -168,6 +156,3 @@ def _channel(config: dict[str, Any], where: str) -> int:
     if not isinstance(channel, int) or isinstance(channel, bool) or not 0 <= channel <= LARGEST:
         raise InputError(f"{where}.ref_channel", ascii(channel)[:80], "a channel's number, from 0")
     return channel
-
-
-FORMATS[DCASE2025.name] = SceneFormat(matches, read, write)

@@ -1,23 +1,22 @@
-"""SpAudSyn's format of scene files, that of DCASE 2026 Task 4; :mod:`s5.scene.spec` shows one."""
+"""Scene files in SpAudSyn's format (DCASE 2026 Task 4); :mod:`s5.scene.spec` shows one."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from s5.scene.formats import scaper2025
-from s5.scene.rendering.rules import DCASE2026
-from s5.scene.spec import FORMATS, Event, Room, Scene, SceneConfig, SceneFormat, pop_fields
+from s5.scene.spec import Event, Room, Scene, SceneConfig, pop_fields
 
 _LISTS = ("fg_events", "bg_events", "int_events")
 
 
 def matches(data: Any) -> bool:
-    """Whether a scene's JSON object is of this format: whatever is not of that of 2025."""
+    """Whether a JSON object is a scene of this format: any object that is not of the format of 2025."""
     return not scaper2025.matches(data)
 
 
 def read(data: Any, where: str = "scene") -> Scene:
-    """A scene from its JSON object. Raises InputError naming ``where`` and the key."""
+    """Scene of a JSON object. Raises InputError naming ``where`` and the key."""
     kinds: dict[str, tuple[type, ...]] = {"config": (dict,), **dict.fromkeys(_LISTS, (list,)), "room": (dict,)}
     known, extra = pop_fields(data, where, kinds)
     fg, bg, interference = (
@@ -28,12 +27,9 @@ def read(data: Any, where: str = "scene") -> Scene:
 
 
 def write(scene: Scene) -> dict[str, Any]:
-    """The JSON object of a scene: SpAudSyn's keys in SpAudSyn's order, then those that we do not know."""
+    """JSON object of a scene: SpAudSyn's keys in SpAudSyn's order, then unknown keys."""
     return {
         "config": scene.config.to_dict(),
         **{key: [event.to_dict() for event in getattr(scene, key)] for key in _LISTS},
         "room": scene.room.to_dict(),
     } | scene.extra
-
-
-FORMATS[DCASE2026.name] = SceneFormat(matches, read, write)

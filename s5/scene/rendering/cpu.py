@@ -1,24 +1,25 @@
-"""Scene -> samples, by the rules of the challenge (:mod:`s5.scene.rendering.rules`), on the CPU.
+"""Renders a scene by the rules of its challenge (:mod:`s5.scene.rendering.rules`) on the CPU.
 
-Fast enough to run inside a training data loader:
+The renderer is fast enough for a training's data loader:
 
-* an event is one convolution with transforms of about its own length, of a length that the transform is fast at; long
-  scenes go by overlap-add;
-* one forward transform of the source serves all channels; the direct part of an impulse response is short, so the dry
-  target takes short blocks;
-* recordings and impulse responses are read by slice, where they were prepared (:mod:`s5.scene.ready`). The spectra of
-  impulse responses that are used again and again are kept within a budget of bytes.
+* An event is one convolution with transforms of about its own length, at lengths for which the transform is fast. Long
+  scenes use overlap-add.
+* One forward transform of the source serves all channels. The direct part of an impulse response is short, so the dry
+  target is convolved in short blocks.
+* Recordings and impulse responses are read by slice if they were prepared (:mod:`s5.scene.ready`). The spectra of
+  recurring impulse responses are cached within a budget of bytes.
 
-Signals and spectra are float32 and complex64. float64 is used where sums or normalisations decide a level: the energy
-of an impulse response, of a wet event and of the background.
+Signals and spectra are float32 and complex64. Sums and normalizations that decide a level (the energy of an impulse
+response, of a wet event and of the background) use float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.fft
@@ -26,7 +27,7 @@ import scipy.fft
 from s5.scene import audio as recordings
 from s5.scene.cache import ByteCache
 from s5.scene.ready import file_of, read
-from s5.scene.rendering.motion import fade_weights
+from s5.scene.rendering.motion import fade_parts
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response, plan
 from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
@@ -34,25 +35,27 @@ from s5.scene.spec import Scene
 from s5.utils.errors import InputError
 
 FILTER_BUDGET = 128 << 20
-"""Bytes of impulse responses' spectra that a process keeps."""
+"""Budget of a process for the spectra of impulse responses, in bytes."""
 
 LARGEST_TRANSFORM = 409_600
-"""Longer wet events go by overlap-add, unless their impulse response alone is about as long."""
+"""Longer wet events use overlap-add, unless their impulse response alone is about as long."""
 
 SIZES = sorted(2**a * 5**b for a in range(5, 22) for b in (1, 2, 3) if 2000 <= 2**a * 5**b <= 1 << 24)
-"""Transform lengths, at most 28 % apart: few, so that the library keeps their twiddle factors. Powers of two alone are
-slower, as the channels of a batch then meet in the same lines of the processor's cache."""
+"""Transform lengths, at most 28 % apart. They are few, so that the library keeps their twiddle factors. Powers of two
+alone are slower, because the channels of a batch then share lines of the processor's cache."""
+
+Samples = TypeVar("Samples", bound=Any)
 
 
 @dataclass
 class Rendered:
-    """What a scene sounds like. Sources are in the order of the slots (by onset, unless the scene says otherwise).
+    """A rendered scene. Sources are in the order of the slots (by onset, unless the scene says otherwise).
 
     Attributes:
         mixture: [M, T] float32, M channels.
         dry: [K, T] float32, targets: the source through the direct part of the reference channel's impulse response.
         wet: [K, T] float32, the whole reverberant source on the reference channel.
-        labels: of the K sources.
+        labels: labels of the K sources.
     """
 
     mixture: np.ndarray
@@ -63,9 +66,9 @@ class Rendered:
 
 @dataclass
 class _Filter:
-    """Spectra [C, F] complex64 of impulse responses of ``length`` samples, the first of which is sample ``start``.
+    """Spectra [C, F] complex64 of impulse responses of ``length`` samples from sample ``start`` on.
 
-    Where C is not all channels: ``power`` [F] float32, the sum of the squared magnitudes of all channels.
+    If C is not all channels, ``power`` [F] float32 is the sum of the squared magnitudes of all channels.
     """
 
     spectra: np.ndarray
@@ -85,16 +88,16 @@ spectra: ByteCache[_Filter] = ByteCache(FILTER_BUDGET, lambda x: x.nbytes)
 def render(scene: Scene, root: str | Path = ".", sources: bool = True, ready: str = "") -> Rendered:
     """Renders a scene.
 
-    Background: scaled to ``ref_db + snr`` (10 log10 of the mean square over channels and samples). Event: read, mono,
-    resampled, convolved with the position's impulse response (its mean energy over channels being 1), scaled so that
-    the whole wet signal, tail included, has the level ``ref_db + snr``, placed at its onset and cut at the scene's end.
-    The dry target takes the same scale. All-zero sources stay as they are.
+    A background is scaled to ``ref_db + snr`` (10 log10 of the mean square over channels and samples). An event is
+    read, mixed down, resampled and convolved with its position's impulse response (of mean energy 1 over channels). It
+    is scaled so that the whole wet signal, with its tail, has the level ``ref_db + snr``, placed at its onset and cut
+    at the scene's end. The dry target gets the same scale. All-zero sources stay unscaled.
 
     Args:
-        scene: what to render; channels, sampling rate and duration are its own.
+        scene: the scene; it decides channels, sampling rate and duration.
         root: folder that the scene's relative paths start from.
-        sources: whether the dry and wet sources are wanted; without them (``dry`` and ``wet`` are then [0, T]) the
-            mixture is the same and made sooner.
+        sources: whether to render the dry and wet sources; without them ``dry`` and ``wet`` are [0, T], and the same
+            mixture takes less time.
         ready: folder of prepared material (:mod:`s5.scene.ready`).
 
     Raises:
@@ -104,13 +107,13 @@ def render(scene: Scene, root: str | Path = ".", sources: bool = True, ready: st
 
 
 def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = None) -> Rendered:
-    """Renders a scene that has been planned; see :func:`render`.
+    """Renders a planned scene; see :func:`render`.
 
     Args:
-        planned: the scene.
-        sources: whether the dry and wet sources are wanted.
-        n_channels: the mixture's first so many channels are wanted, at least the reference channel. They are the same
-            but for rounding, made sooner: levels, which are of all channels, come from the spectra (Parseval).
+        planned: the plan.
+        sources: whether to render the dry and wet sources.
+        n_channels: number of leading channels of the mixture to render, with the reference channel; None: all. Fewer
+            channels take less time and are the same up to rounding: the levels come from all spectra (Parseval).
     """
     wanted = min(n_channels or planned.n_channels, planned.n_channels)
     if planned.rules.reference_channel >= wanted:
@@ -124,36 +127,37 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
     for event in planned.events:
         source = recordings.source(event.clip, planned.rate)[: event.length]
         signal, n_wet, energy = _through_room(source, event, wanted if wanted < planned.n_channels else None)
-        scale = _scale(event.level, energy / (planned.n_channels * n_wet))
+        scale = gain(event.level, energy / (planned.n_channels * n_wet))
         visible = signal[:, : max(0, planned.n_samples - event.onset)]
         visible *= scale
-        _add(mixture, visible, event.onset)
+        add_at(mixture, visible, event.onset)
         if sources and event.slot is not None:
             channel = planned.rules.reference_channel
-            _add(wet[event.slot], visible[channel], event.onset)
+            add_at(wet[event.slot], visible[channel], event.onset)
             _add_direct(dry[event.slot], source * scale, event, planned)
     return Rendered(mixture, dry, wet, list(planned.labels))
 
 
-@lru_cache(maxsize=2)  # a target asks twice: for all channels, and for the direct part
+@lru_cache(maxsize=2)  # a target reads it twice: for all channels, and for the direct part
 def load_response(response: Response) -> np.ndarray:
-    """An impulse response [M, L] float32 at the scene's rate, its mean energy over channels 1, without trailing zeros.
+    """Impulse response [M, L] float32 at the scene's rate, of mean energy 1 over channels, without trailing zeros.
 
-    Raises:
-        InputError: an unreadable file, only zeros, a number that is not finite.
+    Raises InputError for an unreadable file, only zeros or a number that is not finite.
     """
-    found = _prepared(response)
-    if found is not None:
-        return found
-    room = open_room(response.path)
+    room, length = open_room(response.path), _prepared_length(response)
+    if length is not None:
+        n = resampled_length(room, response.rate)
+        start = 4 * (room.n_positions + response.index * room.n_channels * n)
+        found = read(_prepared_file(response), "float32", start, (room.n_channels, n))
+        if found is not None:
+            return np.ascontiguousarray(found[:, :length])
     return normalised(room, response.index, room.rir(response.index), response.rate)
 
 
 def normalised(room: SofaRoom, index: int, rir: np.ndarray, rate: int) -> np.ndarray:
-    """An impulse response [M, N] float64, as a room's file has it, in the form of :func:`load_response`.
+    """Converts an impulse response [M, N] float64 of a room's file to the form of :func:`load_response`.
 
-    Raises:
-        InputError: only zeros.
+    Raises InputError if it is only zeros.
     """
     rir = recordings.resample(rir.T, room.sampling_rate, rate).T
     energy = np.einsum("mn,mn->", rir, rir) / len(rir)
@@ -166,39 +170,24 @@ def normalised(room: SofaRoom, index: int, rir: np.ndarray, rate: int) -> np.nda
     return out
 
 
-def _prepared(response: Response) -> np.ndarray | None:
-    """An impulse response of :func:`load_response` from the prepared material, if it is there."""
-    length = _prepared_length(response)
-    if length is None:
-        return None
-    room = open_room(response.path)
-    file = file_of(response.ready, "room", response.path, response.stamp)
-    n = resampled_length(room, response.rate)
-    start = 4 * (room.n_positions + response.index * room.n_channels * n)
-    found = read(file, "float32", start, (room.n_channels, n))
-    return None if found is None else np.ascontiguousarray(found[:, :length])
+def _prepared_file(response: Response) -> str:
+    return file_of(response.ready, "room", response.path, response.stamp)
 
 
 def _prepared_length(response: Response) -> int | None:
-    if not response.ready:
-        return None
-    file = file_of(response.ready, "room", response.path, response.stamp)
-    found = read(file, "int32", 4 * response.index, (1,))
+    found = read(_prepared_file(response), "int32", 4 * response.index, (1,)) if response.ready else None
     return None if found is None else int(found[0])
 
 
 def resampled_length(room: SofaRoom, rate: int) -> int:
-    """Samples of a room's impulse responses at a rate, trailing zeros included."""
-    if room.sampling_rate == rate:
-        return room.rir_length
+    """Length in samples of a room's impulse responses at a rate, with trailing zeros."""
     return recordings.resampled(room.rir_length, room.sampling_rate, rate)
 
 
 def direct_part(response: Response, rir: np.ndarray, rules: RenderRules, range_ms: Sequence[float]) -> slice:
-    """The direct part of an impulse response's reference channel, [N] of :func:`load_response`.
+    """Direct part of the reference channel ``rir`` [N] of :func:`load_response`.
 
-    Raises:
-        InputError: the channel is zero, so that targets would be.
+    Raises InputError if the channel is zero, as targets would then be zero too.
     """
     if np.square(rir, dtype=np.float64).sum() <= ZERO_CHANNEL:
         found = f"zeros in the reference channel {rules.reference_channel}"
@@ -207,22 +196,23 @@ def direct_part(response: Response, rir: np.ndarray, rules: RenderRules, range_m
 
 
 def full_length(response: Response) -> int:
-    """Samples of an impulse response at the scene's rate, trailing zeros included; they count for an event's level."""
+    """Length in samples at the scene's rate, with trailing zeros, which count for an event's level."""
     return resampled_length(open_room(response.path), response.rate)
 
 
 @lru_cache(100_000)
 def _length(response: Response) -> int:
-    """Samples of an impulse response at the scene's rate, without trailing zeros."""
+    """Length in samples at the scene's rate, without trailing zeros."""
     return _prepared_length(response) or load_response(response).shape[1]
 
 
-def _scale(level: float, mean_square: float) -> np.float32:
-    """Factor that brings a signal to a level in dB; 1 for one of only zeros."""
+def gain(level: float, mean_square: float) -> np.float32:
+    """Factor that brings a signal to a level in dB; 1 for an all-zero signal."""
     return np.float32(10 ** ((level - 10 * np.log10(mean_square)) / 20) if mean_square > 0 else 1)
 
 
-def _add(target: np.ndarray, signal: np.ndarray, start: int) -> None:
+def add_at(target: np.ndarray, signal: np.ndarray, start: int) -> None:
+    """Adds a signal [..., n] to a target [..., T] from sample ``start`` on, as far as the target goes."""
     n = min(signal.shape[-1], target.shape[-1] - start)
     if n > 0:
         target[..., start : start + n] += signal[..., :n]
@@ -232,15 +222,15 @@ def _add_background(mixture: np.ndarray, background: PlannedBackground, planned:
     frames = recordings.ambience(background.clip, planned.rate)
     if background.fill:
         frames = planned.rules.fill(frames.T, planned.n_samples).T
-    # Fewer by one sample, where times were truncated twice; more, where the file is resampled.
+    # One sample less after times were truncated twice; more if the file is resampled.
     frames = np.ascontiguousarray(frames[: planned.n_samples], dtype=np.float32)
     mean_square = _energy(frames.reshape(1, -1)) / (planned.n_samples * frames.shape[1])
-    frames *= _scale(background.level, mean_square)
+    frames *= gain(background.level, mean_square)
     mixture[:, : len(frames)] += frames.T[: len(mixture)]
 
 
 def _through_room(source: np.ndarray, event: PlannedEvent, n_channels: int | None) -> tuple[np.ndarray, int, float]:
-    """The wet source [n_channels, n] without a tail of zeros, its length with it, and the energy of all channels."""
+    """The wet source [n_channels, n] without trailing zeros, its length with them, and the energy of all channels."""
     n_wet = len(source) + max(map(full_length, event.responses)) - 1
     if len(event.responses) == 1:
         response = _room_filter(event.responses[0], len(source), n_channels)
@@ -249,42 +239,44 @@ def _through_room(source: np.ndarray, event: PlannedEvent, n_channels: int | Non
             return signal, n_wet, energy
         signal = _convolve(source, response)
     else:
-        parts = [(start, _convolve(part, _room_filter(r, len(part)))) for r, start, part in _parts(source, event)]
-        signal = np.zeros((len(parts[0][1]), n_wet), dtype=np.float32)
-        for start, part in parts:
-            _add(signal, part, start)
+        wet = [(start, _convolve(part, _room_filter(r, len(part)))) for r, start, part in split_source(source, event)]
+        signal = np.zeros((len(wet[0][1]), n_wet), dtype=np.float32)
+        for start, part in wet:
+            add_at(signal, part, start)
     return signal[:n_channels], n_wet, _energy(signal)
 
 
 def _add_direct(target: np.ndarray, source: np.ndarray, event: PlannedEvent, planned: Plan) -> None:
     """Adds the dry target of a scaled source."""
-    for response, start, part in _parts(source, event):
+    for response, start, part in split_source(source, event):
         direct = _direct_filter(response, planned.rules, planned.direct_range_ms)
-        _add(target, _convolve(part, direct)[0], event.onset + start + direct.start)
+        add_at(target, _convolve(part, direct)[0], event.onset + start + direct.start)
 
 
-def _parts(source: np.ndarray, event: PlannedEvent) -> Iterable[tuple[Response, int, np.ndarray]]:
-    """What goes through which impulse response: (response, first sample, samples); one part, unless it moves."""
+def split_source(
+    source: Samples, event: PlannedEvent, convert: Callable[[np.ndarray], Any] = lambda weights: weights
+) -> Iterator[tuple[Response, int, Samples]]:
+    """Yields each impulse response of an event, the first sample of its part of the source, and the weighted part.
+
+    There is one part, unless the event moves. ``source`` [n] is an array or a tensor; ``convert`` makes factors for it
+    from float32 weights.
+    """
     if len(event.responses) == 1:
         yield event.responses[0], 0, source
         return
-    weights = fade_weights(len(source), len(event.responses), event.clip.path)
-    for response, weight in zip(event.responses, weights, strict=True):
-        sounding = np.flatnonzero(weight)
-        if len(sounding):
-            first, last = sounding[0], sounding[-1] + 1
-            yield response, int(first), source[first:last] * weight[first:last].astype(np.float32)
+    for position, first, weights in fade_parts(len(source), len(event.responses), event.clip.path):
+        yield event.responses[position], first, source[first : first + len(weights)] * convert(weights)
 
 
 def _room_filter(response: Response, n_source: int, n_channels: int | None = None) -> _Filter:
-    """A position's filter; of its first ``n_channels`` channels with the power of all, unless it works in blocks."""
+    """Filter of a position; if not in blocks, of the first ``n_channels`` channels with the power of all."""
     length = _length(response)
     n_fft = transform_length(n_source, length)
     if n_source + length - 1 > n_fft:
         n_channels = None
 
     def make() -> _Filter:
-        spectra = _forward(load_response(response), n_fft)
+        spectra = scipy.fft.rfft(load_response(response), n_fft)
         if n_channels is None:
             return _Filter(spectra, n_fft, length)
         return _Filter(spectra[:n_channels].copy(), n_fft, length, power=_power(spectra).sum(axis=0))
@@ -298,13 +290,13 @@ def _direct_filter(response: Response, rules: RenderRules, range_ms: Sequence[fl
         window = direct_part(response, rir, rules, range_ms)
         part = rir[None, window]
         n_fft = transform_length(0, 8 * part.shape[1])
-        return _Filter(_forward(part, n_fft), n_fft, part.shape[1], window.start)
+        return _Filter(scipy.fft.rfft(part, n_fft), n_fft, part.shape[1], window.start)
 
     return spectra.get((response, rules, *range_ms), make)
 
 
 def transform_length(n_source: int, length: int) -> int:
-    """A transform length for a source and an impulse response: of their convolution or, if that is long, of a block.
+    """Transform length for a source and an impulse response: of their convolution or, if that is long, of a block.
 
     Example:
         >>> transform_length(90_000, 64_000), transform_length(2_000_000, 64_000), transform_length(0, 300_000)
@@ -321,11 +313,13 @@ def _convolve(source: np.ndarray, response: _Filter) -> np.ndarray:
     n, n_fft, tail = len(source), response.n_fft, response.length - 1
     block = n_fft - tail
     if n <= block:
-        return _inverse(_multiply(response.spectra, _forward(source[None], n_fft)), n_fft)[:, : n + tail]
+        return scipy.fft.irfft(response.spectra * scipy.fft.rfft(source[None], n_fft), n_fft, overwrite_x=True)[
+            :, : n + tail
+        ]
     n_blocks = -(-n // block)
     blocks = np.zeros((n_blocks, block), dtype=np.float32)
     blocks.reshape(-1)[:n] = source
-    out = _inverse(_multiply(response.spectra[:, None], _forward(blocks, n_fft)), n_fft)
+    out = scipy.fft.irfft(response.spectra[:, None] * scipy.fft.rfft(blocks, n_fft), n_fft, overwrite_x=True)
     whole = np.zeros((len(response.spectra), n_blocks * block + tail), dtype=np.float32)
     for i in range(n_blocks):
         whole[:, i * block : i * block + n_fft] += out[:, i]
@@ -333,15 +327,15 @@ def _convolve(source: np.ndarray, response: _Filter) -> np.ndarray:
 
 
 def _convolve_some(source: np.ndarray, response: _Filter) -> tuple[np.ndarray, float]:
-    """Full convolution [C, n + L - 1] with the filter of some channels, and the energy of that with all of them."""
+    """Full convolution [C, n + L - 1] with some channels of a filter, and the energy with all channels."""
     assert response.power is not None
-    spectrum = _forward(source[None], response.n_fft)
+    spectrum = scipy.fft.rfft(source[None], response.n_fft)
     power = _power(spectrum[0])
     power *= response.power
-    # Every bin stands for two, but for the first and, of an even length, the last.
+    # Every bin counts twice, except the first and, at an even length, the last.
     ends = power[0] + (power[-1] if response.n_fft % 2 == 0 else 0)
     energy = (2 * power.sum(dtype=np.float64) - float(ends)) / response.n_fft
-    out = _inverse(_multiply(response.spectra, spectrum), response.n_fft)
+    out = scipy.fft.irfft(response.spectra * spectrum, response.n_fft, overwrite_x=True)
     return out[:, : len(source) + response.length - 1], energy
 
 
@@ -351,20 +345,8 @@ def _power(spectra: np.ndarray) -> np.ndarray:
     return power
 
 
-def _forward(signal: np.ndarray, n_fft: int) -> np.ndarray:
-    return scipy.fft.rfft(signal, n_fft)
-
-
-def _multiply(spectra: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
-    return spectra * spectrum
-
-
-def _inverse(spectra: np.ndarray, n_fft: int) -> np.ndarray:
-    return scipy.fft.irfft(spectra, n_fft, overwrite_x=True)
-
-
 def _energy(signal: np.ndarray) -> float:
-    """Sum of squares: short stretches in float32, their sum in float64."""
+    """Sum of squares: in float32 over short stretches, in float64 over their sums."""
     n = signal.shape[1] // 1024 * 1024
     stretches = signal[:, :n].reshape(len(signal), -1, 1024)
     rest = signal[:, n:]

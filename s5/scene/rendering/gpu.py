@@ -1,8 +1,8 @@
-"""A batch of scenes -> samples, on the device that trains: the renderer of ``renderer: device``.
+"""Renders batches of scenes on the device that trains (``renderer: device``).
 
-The same samples as :func:`s5.scene.render` up to rounding, from the same plans (:mod:`s5.scene.rendering.plan`), in
-one set of transforms a batch. Sources, backgrounds and impulse responses are kept on the device as far as a budget
-goes, so that after a while nothing but plans crosses from the host. torch is imported when a renderer is made.
+The samples are those of :func:`s5.scene.render` up to rounding, from the same plans (:mod:`s5.scene.rendering.plan`),
+with one set of transforms per batch. Sources, backgrounds and impulse responses stay on the device within a budget, so
+after a while only plans are copied from the host.
 """
 
 from __future__ import annotations
@@ -11,37 +11,35 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import scipy.fft
+import torch
+from torch import Tensor
 
 from s5.scene import audio
 from s5.scene.cache import ByteCache
-from s5.scene.rendering.cpu import direct_part, full_length, load_response
-from s5.scene.rendering.motion import fade_weights
+from s5.scene.rendering.cpu import direct_part, full_length, load_response, split_source
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
 LARGEST = 16
-"""A file is kept whole where it takes at most this part (1 / LARGEST) of the cache; else only its clips are."""
+"""A file is cached whole if it takes at most 1 / LARGEST of the cache; otherwise its clips are cached."""
 
 WORKSPACE_MB = 1024
-"""Memory that the transforms of one step may take, roughly, beside the cache and the batch itself."""
+"""Approximate memory for the transforms of one step in MB, besides the cache and the batch itself."""
 
 Arrays = dict[Hashable, np.ndarray]
 
 
 @dataclass
 class RenderedBatch:
-    """What B scenes sound like.
+    """B rendered scenes.
 
     Attributes:
         mixture: [B, M, T] float32.
-        dry: [B, K, T] float32, targets by slot, zeros where a scene has fewer than K; [B, 0, T] if not wanted.
+        dry: [B, K, T] float32, targets by slot, zeros in unused slots; [B, 0, T] without targets.
     """
 
     mixture: Tensor
@@ -50,16 +48,17 @@ class RenderedBatch:
 
 @dataclass
 class _Part:
-    """What goes through one impulse response: the source of an event or, if that moves, of a stretch of it."""
+    """Input of one impulse response: the source of an event or, if the event moves, a stretch of it."""
 
     scene: int
+    planned: Plan
     event: PlannedEvent
     source: Tensor
     response: Response
     n_wet: int
-    """Samples of the wet event, all its parts and the impulse response's trailing zeros included."""
+    """Length of the wet event in samples, with all its parts and the impulse response's trailing zeros."""
     shift: int
-    """Of a moving event: the part's first sample in it."""
+    """First sample of the part in a moving event."""
     group: int
     """Number of the event in the batch."""
 
@@ -69,8 +68,8 @@ class DeviceRenderer:
 
     Args:
         device: e.g. ``cuda`` or ``cpu``.
-        cache_mb: how much of the device's memory recordings and impulse responses may take.
-        workspace_mb: how much of it the transforms may take at a time.
+        cache_mb: memory of the device for recordings and impulse responses in MB.
+        workspace_mb: memory of the device for transforms in MB.
 
     Example:
         renderer = DeviceRenderer("cuda", cache_mb=4096)
@@ -78,8 +77,6 @@ class DeviceRenderer:
     """
 
     def __init__(self, device: str | torch.device, cache_mb: int = 2048, workspace_mb: int = WORKSPACE_MB) -> None:
-        import torch
-
         self.device = torch.device(device)
         self.cache: ByteCache[Tensor] = ByteCache(cache_mb << 20, lambda x: x.nbytes)
         self.workspace = workspace_mb << 20
@@ -88,13 +85,12 @@ class DeviceRenderer:
         self._windows: dict[Hashable, slice] = {}
 
     def load(self, plans: Iterable[Plan]) -> Arrays:
-        """Reads what plans need and the device does not hold, into the host's memory; may run in another thread.
+        """Reads the data that plans need and the device lacks into the host's memory; may run in another thread.
 
-        Raises:
-            InputError: as :func:`s5.scene.rendering.cpu`.
+        Raises InputError as :func:`s5.scene.render`.
         """
         arrays: Arrays = {}
-        with self._reading:  # the readers' caches are of one process, not of several threads
+        with self._reading:  # the readers' caches are not thread-safe
             for key, read in self._needs(plans):
                 if key not in arrays and key not in self.cache:
                     arrays[key] = read()
@@ -106,15 +102,13 @@ class DeviceRenderer:
         """Renders scenes of one length, rate and number of channels.
 
         Args:
-            plans: B of them.
-            n_slots: K; 0: no targets; None: as many as the fullest scene has.
-            loaded: of :meth:`load`; what is not in it is read now.
+            plans: B plans.
+            n_slots: K; 0: no targets; None: the most targets of a scene.
+            loaded: result of :meth:`load`; any other data are read now.
 
         Raises:
-            InputError: as :func:`s5.scene.rendering.cpu`.
+            InputError: as :func:`s5.scene.render`.
         """
-        import torch
-
         shapes = {(p.n_channels, p.n_samples, p.rate) for p in plans}
         if len(shapes) != 1:
             raise ValueError(f"scenes of {sorted(shapes)} (channels, samples, Hz) in one batch")
@@ -128,11 +122,11 @@ class DeviceRenderer:
                 for background in planned.backgrounds:
                     self._add_background(mixture[scene], background, planned, tensors)
             for parts in self._steps(list(self._parts(plans, tensors)), n_channels):
-                self._add_events(mixture, dry, parts, plans, tensors)
+                self._add_events(mixture, dry, parts, tensors)
         return RenderedBatch(mixture, dry)
 
     def _needs(self, plans: Iterable[Plan]) -> Iterator[tuple[Hashable, Callable[[], np.ndarray]]]:
-        """Keys of what plans are made of, and how each is read."""
+        """Yields the cache's key and a reader of each recording and impulse response of the plans."""
         for planned in plans:
             rate = planned.rate
             for background in planned.backgrounds:
@@ -145,45 +139,35 @@ class DeviceRenderer:
                     yield response, partial(load_response, response)
 
     def _key(self, clip: audio.Clip, rate: int) -> tuple[tuple[Any, ...], audio.Clip]:
-        """What stands for a clip in the cache, and what is read for it: the whole file, if it may be kept so."""
+        """Key of a clip in the cache and the clip to read: the whole file, if it may be cached whole."""
         if clip.info.rate == rate and clip.nbytes_of_file * LARGEST <= self.cache.budget:
             return (clip.path, clip.stamp), clip.whole_file
         return (clip.path, clip.stamp, clip.start, clip.n_frames, rate), clip
 
     def _tensors(self, plans: Sequence[Plan], loaded: Arrays | None) -> dict[Hashable, Tensor]:
-        """Everything that a batch needs, on the device. It is held for the batch, whatever leaves the cache."""
+        """All data of a batch on the device. They are held for the batch, even if they leave the cache."""
         arrays = self.load(plans) if loaded is None else loaded
         tensors: dict[Hashable, Tensor] = {}
-        missing: list[Plan] = []
-        for planned in plans:
-            for key, _ in self._needs([planned]):
-                if key in tensors:
-                    continue
-                if key in arrays:
-                    tensors[key] = self.cache.get(key, partial(self._upload, arrays[key]))
-                elif key in self.cache:
-                    tensors[key] = self.cache.get(key, _never)
-                else:
-                    missing.append(planned)  # has left the cache since it was found there
-        if missing:
-            arrays = {**self.load(missing), **arrays}
-            return self._tensors(plans, arrays)
+        for key, read in self._needs(plans):
+            if key not in tensors:
+                tensors[key] = self.cache.get(key, partial(self._make, arrays, key, read))
         return tensors
 
-    def _zeros(self, *shape: int) -> Tensor:
-        import torch
+    def _make(self, arrays: Arrays, key: Hashable, read: Callable[[], np.ndarray]) -> Tensor:
+        if key in arrays:
+            return self._upload(arrays[key])
+        with self._reading:  # it left the cache after load() found it there
+            return self._upload(read())
 
+    def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(shape, device=self.device)
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        import torch
-
-        # A copy also where the device is the CPU: the array may be one of the host's cache.
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.to(self.device, copy=True)
+        # A copy on the CPU too, because the array may be one of the host's cache.
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, copy=True)
 
     def _cut(self, tensors: dict[Hashable, Tensor], kind: str, clip: audio.Clip, rate: int) -> Tensor:
-        """The clip's samples as float32."""
+        """Samples of a clip as float32."""
         key, held = self._key(clip, rate)
         whole = tensors[(kind, *key)]
         if held != clip:
@@ -209,28 +193,16 @@ class DeviceRenderer:
             for event in planned.events:
                 source = self._cut(tensors, "source", event.clip, planned.rate)[: event.length]
                 n_wet = len(source) + max(self._lengths[r] for r in event.responses) - 1
-                weights: Sequence[np.ndarray | None] = [None]
-                if len(event.responses) > 1:
-                    weights = list(fade_weights(len(source), len(event.responses), event.clip.path))
-                for response, weight in zip(event.responses, weights, strict=True):
-                    part, shift = source, 0
-                    if weight is not None:
-                        sounding = np.flatnonzero(weight)
-                        if not len(sounding):
-                            continue
-                        shift, last = int(sounding[0]), int(sounding[-1]) + 1
-                        part = source[shift:last] * self._upload(weight[shift:last].astype(np.float32))
-                    yield _Part(scene, event, part, response, n_wet, shift, group)
+                for response, shift, part in split_source(source, event, self._upload):
+                    yield _Part(scene, planned, event, part, response, n_wet, shift, group)
                 group += 1
 
     def _steps(self, parts: list[_Part], n_channels: int) -> Iterator[list[_Part]]:
-        """Parts of similar length together, as many as the workspace holds; all parts of an event in one step."""
-        events: dict[int, list[_Part]] = {}
-        for part in parts:
-            events.setdefault(part.group, []).append(part)
+        """Groups parts of similar length, as many as the workspace holds, with all parts of an event in one step."""
+        events = [list(event) for _, event in groupby(parts, lambda part: part.group)]
         step: list[_Part] = []
-        for event in sorted(events.values(), key=lambda event: event[0].n_wet):
-            # Source, spectra of impulse responses, products and results; 8 bytes a sample and channel, or about.
+        for event in sorted(events, key=lambda event: event[0].n_wet):
+            # Source, spectra of impulse responses, products and results: about 8 bytes per sample and channel.
             n_bytes = (len(step) + len(event)) * event[0].n_wet * (2 + 3 * n_channels) * 8
             if step and n_bytes > self.workspace:
                 yield step
@@ -239,26 +211,19 @@ class DeviceRenderer:
         if step:
             yield step
 
-    def _add_events(
-        self,
-        mixture: Tensor,
-        dry: Tensor,
-        parts: list[_Part],
-        plans: Sequence[Plan],
-        tensors: dict[Hashable, Tensor],
-    ) -> None:
+    def _add_events(self, mixture: Tensor, dry: Tensor, parts: list[_Part], tensors: dict[Hashable, Tensor]) -> None:
         n_fft = scipy.fft.next_fast_len(max(part.n_wet for part in parts), real=True)
         sources = self._zeros(len(parts), n_fft)
         for i, part in enumerate(parts):
             sources[i, part.shift : part.shift + len(part.source)] = part.source
-        sources = _forward(sources)
+        sources = torch.fft.rfft(sources)
         used = {part.response: i for i, part in reversed(list(enumerate(parts)))}
         place = {response: i for i, response in enumerate(used)}
         which = [place[part.response] for part in parts]
         wet = self._convolved(sources, [tensors[response] for response in used], which, n_fft)  # [E, M, n]
         groups = list(dict.fromkeys(part.group for part in parts))
         first = {part.group: part for part in reversed(parts)}
-        if len(groups) < len(parts):  # some move: their parts add up
+        if len(groups) < len(parts):  # the parts of a moving event are added
             index = self._upload(np.array([groups.index(part.group) for part in parts]))
             wet = self._zeros(len(groups), *wet.shape[1:]).index_add_(0, index, wet)
         events = [first[group] for group in groups]
@@ -270,7 +235,7 @@ class DeviceRenderer:
         del wet
         if dry.shape[1]:
             of = {group: scale[i] for i, group in enumerate(groups)}
-            self._add_direct(dry, parts, of, sources, n_fft, plans, tensors)
+            self._add_direct(dry, parts, of, sources, n_fft, tensors)
 
     def _add_direct(
         self,
@@ -279,18 +244,18 @@ class DeviceRenderer:
         scale: dict[int, Tensor],
         sources: Tensor,
         n_fft: int,
-        plans: Sequence[Plan],
         tensors: dict[Hashable, Tensor],
     ) -> None:
-        """Adds the dry targets; ``sources`` are the parts' spectra."""
+        """Adds the dry targets; ``sources`` are the spectra of the parts."""
         targets = [i for i, part in enumerate(parts) if part.event.slot is not None]
         if not targets:
             return
         direct = []
         for i in targets:
-            planned = plans[parts[i].scene]
-            rir = tensors[parts[i].response][planned.rules.reference_channel : planned.rules.reference_channel + 1]
-            window = self._window(parts[i].response, rir, planned)
+            planned, response = parts[i].planned, parts[i].response
+            channel = planned.rules.reference_channel
+            rir = tensors[response][channel : channel + 1]
+            window = self._window(response, rir, planned)
             only = rir[:, : window.stop].clone()
             only[:, : window.start] = 0
             direct.append(only)
@@ -300,7 +265,7 @@ class DeviceRenderer:
             _add(dry[part.scene, part.event.slot][None], signal, scale[part.group], part.event.onset, part.n_wet)
 
     def _window(self, response: Response, rir: Tensor, planned: Plan) -> slice:
-        """The direct part of the reference channel [1, L]; found once, so that the device need not wait."""
+        """Direct part of the reference channel [1, L]; kept, because finding it waits for the device."""
         key = (response, planned.rules, planned.direct_range_ms)
         if key not in self._windows:
             host = rir[0].cpu().numpy()
@@ -308,48 +273,32 @@ class DeviceRenderer:
         return self._windows[key]
 
     def _convolved(self, sources: Tensor, responses: list[Tensor], which: list[int], n_fft: int) -> Tensor:
-        """Sources' spectra [E, F] through the responses [C, L] that ``which`` says: [E, C, n_fft]."""
+        """Convolves sources, given by their spectra [E, F], with ``responses[which]`` [C, L]: [E, C, n_fft]."""
         padded = self._zeros(len(responses), len(responses[0]), n_fft)
         for i, response in enumerate(responses):
             padded[i, :, : response.shape[1]] = response
-        spectra = _forward(padded)
+        spectra = torch.fft.rfft(padded)
         del padded
         if which != list(range(len(spectra))):
             spectra = spectra[which]
-        return _inverse(spectra * sources[:, None], n_fft)
+        return torch.fft.irfft(spectra * sources[:, None], n_fft)
 
 
 def _read_source(clip: audio.Clip, rate: int) -> np.ndarray:
     if clip.info.rate == rate and clip.info.channels == 1:
-        return audio.read(clip)[:, 0]  # as the file holds it: half the bytes where that is 16 bit
+        return audio.read(clip)[:, 0]  # in the file's own type: 16 bits take half the bytes
     return audio.source(clip, rate)
 
 
-def _never() -> Tensor:
-    raise KeyError("a cache entry that was there")
-
-
-def _forward(signals: Tensor) -> Tensor:
-    from torch import fft
-
-    return fft.rfft(signals)
-
-
-def _inverse(spectra: Tensor, n_fft: int) -> Tensor:
-    from torch import fft
-
-    return fft.irfft(spectra, n_fft)
-
-
 def _energy(signal: Tensor) -> Tensor:
-    """Sums of squares [E] float64 of signals [E, C, n]: short stretches in float32, their sum in float64."""
+    """Sums of squares [E] float64 of signals [E, C, n]: in float32 over short stretches, in float64 over their sums."""
     n = signal.shape[-1] // 1024 * 1024
     stretches = signal[..., :n].unflatten(-1, (-1, 1024)).square().sum(-1).double().sum((-2, -1))
     return stretches + signal[..., n:].square().sum(-1).double().sum(-1)
 
 
 def _scale(level: float | Tensor, mean_square: Tensor) -> Tensor:
-    """Factors that bring signals to levels in dB; 1 for one of only zeros."""
+    """Factors that bring signals to levels in dB; 1 for an all-zero signal."""
     some = mean_square > 0
     scale = 10 ** ((level - 10 * mean_square.where(some, mean_square.new_ones(())).log10()) / 20)
     return scale.where(some, scale.new_ones(())).float()

@@ -1,29 +1,30 @@
-"""Moving events: which impulse response a source goes through at what time.
+"""Weights of the impulse responses of a moving event over time.
 
 A moving event has several positions and passes them at equal intervals of its duration. Between two positions their
 impulse responses fade into each other, by the time at which the sound leaves the source: the source is split into one
-part a position, each is convolved with its position's impulse response, and all are added. The parts' weights are those
+part per position, each part is convolved with its position's impulse response, and all are added. The weights are those
 of SpatialScaper's ``spatialize`` (frames of 512 samples under a squared sine, half overlapped, with linear weights from
-frame to frame), so that both give the same samples.
+frame to frame), so both give the same samples.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from s5.utils.errors import InputError
 
 HOP = 256
-"""Samples from frame to frame."""
+"""Hop from frame to frame in samples."""
 
 
 def fade_frames(n_samples: int, n_positions: int, where: object = "event_position") -> np.ndarray:
-    """The frames [K] in which a source of ``n_samples`` is at its positions.
+    """Numbers [K] of the frames in which a source of ``n_samples`` is at its positions.
 
-    Raises:
-        InputError: more positions than frames.
+    Raises InputError, naming ``where``, if there are more positions than frames.
     """
-    # Half rounds to even one frame later, as the frame of time zero is the library's number 1.
+    # The library numbers the frame of time zero 1, so halves round to even one frame later.
     frames = np.round(np.linspace(0, n_samples, n_positions) / HOP + 1) - 1
     if (np.diff(frames) < 1).any():
         found = f"{n_positions} positions in {n_samples} samples"
@@ -32,18 +33,9 @@ def fade_frames(n_samples: int, n_positions: int, where: object = "event_positio
 
 
 def fade_weights(n_samples: int, n_positions: int, where: object = "event_position") -> np.ndarray:
-    """How much of a source sounds from each position at each sample.
+    """Weights [K, n] float64 of a source of ``n_samples`` at each of K positions; they add up to 1 at every sample.
 
-    Args:
-        n_samples: n, of the source.
-        n_positions: K.
-        where: what complaints name.
-
-    Returns:
-        [K, n] float64, non-negative; they add up to 1 at every sample.
-
-    Raises:
-        InputError: more positions than frames.
+    Raises InputError, naming ``where``, if there are more positions than frames.
 
     Example:
         >>> fade_weights(1025, 3)[:, ::256].round(2).tolist()
@@ -57,3 +49,15 @@ def fade_weights(n_samples: int, n_positions: int, where: object = "event_positi
     frame, phase = np.divmod(np.arange(n_samples), HOP)
     rise = np.sin(np.pi / 2 * phase / HOP) ** 2
     return at_frames[:, frame] * (1 - rise) + at_frames[:, frame + 1] * rise
+
+
+def fade_parts(n_samples: int, n_positions: int, where: object) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yields position, first sample and weights [n] float32 of each stretch that sounds from one position.
+
+    Arguments and errors are those of :func:`fade_weights`.
+    """
+    for position, weights in enumerate(fade_weights(n_samples, n_positions, where)):
+        sounding = np.flatnonzero(weights)
+        if len(sounding):
+            first, last = int(sounding[0]), int(sounding[-1]) + 1
+            yield position, first, weights[first:last].astype(np.float32)

@@ -1,6 +1,6 @@
-"""Scene -> plan: which samples of which files, which impulse responses, where and how loud.
+"""Plans a scene: stretches of files, impulse responses, onsets and levels.
 
-All that needs the scene's text and the files' headers is done here, so that the renderers only read and compute
+All work on the scene's document and the files' headers is done here, so that the renderers only read and compute
 (:mod:`s5.scene.rendering.cpu` on the CPU, :mod:`s5.scene.rendering.gpu` in batches). A plan is small and can be
 pickled.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s5.scene.audio import Clip, clip
-from s5.scene.limits import MAX_SAMPLES
+from s5.scene.config import MAX_SAMPLES
 from s5.scene.rendering.room import SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
 from s5.scene.spec import Event, Scene
@@ -22,14 +22,14 @@ from s5.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Response:
-    """An impulse response of a room's file at the scene's rate. Hashable: a cache's key."""
+    """An impulse response of a room's file at the scene's rate. Hashable, as a cache's key."""
 
     path: str
     stamp: tuple[int, int]
     index: int
     rate: int
     ready: str = ""
-    """Folder of prepared material; nothing: there is none."""
+    """Folder of prepared material; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class PlannedEvent:
     """A target or an interferer.
 
     Attributes:
-        clip: its source.
-        length: samples that a resampled source is cut to; None: it stays as it is.
-        responses: one, or those that a moving event passes at equal intervals.
-        onset: sample.
-        level: dB, of the whole wet signal: 10 log10 of the mean square over channels and samples, tail included.
-        slot: of a target; None for an interferer.
+        clip: the source.
+        length: length in samples to which a resampled source is cut; None: it is not cut.
+        responses: one impulse response, or those that a moving event passes at equal intervals.
+        onset: first sample in the scene.
+        level: level of the whole wet signal in dB: 10 log10 of the mean square over channels and samples, with tail.
+        slot: slot of a target; None for an interferer.
     """
 
     clip: Clip
@@ -58,9 +58,9 @@ class PlannedBackground:
     """A background.
 
     Attributes:
-        clip: what is read.
-        fill: whether it is made as long as the scene by the rules; else it has that length, but for one sample.
-        level: dB.
+        clip: the recording.
+        fill: whether the rules extend it to the scene's length; otherwise it has that length, up to one sample.
+        level: level in dB.
     """
 
     clip: Clip
@@ -70,17 +70,16 @@ class PlannedBackground:
 
 @dataclass(frozen=True)
 class Plan:
-    """A scene, ready to be rendered.
+    """A scene, ready to render.
 
     Attributes:
-        rate: Hz.
-        n_samples: T.
-        n_channels: M.
-        labels: of the targets, by slot.
-        events: in the order in which they are added up.
-        backgrounds: before them.
-        rules: of the scene.
-        direct_range_ms: of the scene.
+        rate: sampling rate in Hz.
+        n_samples, n_channels: T and M.
+        labels: labels of the targets, by slot.
+        events: events in the order of their addition.
+        backgrounds: backgrounds, added before the events.
+        rules: the scene's rules.
+        direct_range_ms: direct part of an impulse response, ms before and after its peak.
     """
 
     rate: int
@@ -93,17 +92,17 @@ class Plan:
     direct_range_ms: tuple[float, float]
 
     def with_slots(self, order: Sequence[int]) -> Plan:
-        """The same scene, its slot k taken from the present slot ``order[k]``."""
+        """The same scene with slot k taken from the present slot ``order[k]``."""
         slot = {int(old): new for new, old in enumerate(order)}
         events = (e if e.slot is None else replace(e, slot=slot[e.slot]) for e in self.events)
         return replace(self, labels=tuple(self.labels[int(old)] for old in order), events=tuple(events))
 
 
 def plan(scene: Scene, root: str | Path = ".", ready: str = "") -> Plan:
-    """Reads what a scene refers to, as far as headers tell.
+    """Plans a scene from its document and the headers of its files.
 
     Args:
-        scene: what to render.
+        scene: the scene.
         root: folder that the scene's relative paths start from.
         ready: folder of prepared material (:mod:`s5.scene.ready`).
 
@@ -138,7 +137,7 @@ def plan(scene: Scene, root: str | Path = ".", ready: str = "") -> Plan:
 
 
 def _held(wanted: Clip, rate: int) -> Clip:
-    """A clip that memory can hold at a rate. Raises InputError for a longer one."""
+    """Returns a clip that memory can hold at a rate. Raises InputError for a longer one."""
     seconds = wanted.n_frames / wanted.info.rate
     if max(wanted.info.rate, rate) * seconds > MAX_SAMPLES:
         expected = f"at most {MAX_SAMPLES} samples at a time"
@@ -147,7 +146,7 @@ def _held(wanted: Clip, rate: int) -> Clip:
 
 
 def event_path(root: str | Path, folder: str | None, event: Event) -> str:
-    """Where an event's file is: SpAudSyn accepts names with or without their folder in front."""
+    """Path of an event's file. As in SpAudSyn, its name may start with the folder or not."""
     if folder is not None and not event.source_file.startswith(folder):
         return os.path.join(root, folder, event.source_file)
     return os.path.join(root, event.source_file)
@@ -157,12 +156,10 @@ def _event(event: Event, scene: Scene, room: SofaRoom, path: str, slot: int | No
     rate = scene.config.sr
     points = event.event_position or []
     found = _held(clip(path, event.source_time or 0, event.event_duration, ready), rate)
-    length = None
-    if found.info.rate != rate:
-        length = scene.rules.source_length(event.event_duration, rate)
+    cut = scene.rules.cut_source and found.info.rate != rate
     return PlannedEvent(
         clip=found,
-        length=length,
+        length=int(event.event_duration * rate) if cut else None,
         responses=tuple(Response(room.path, room.stamp, scene.rules.find(room, p), rate, ready) for p in points),
         onset=int(event.event_time * rate),
         level=scene.config.ref_db + event.snr,
@@ -179,8 +176,8 @@ def _background(event: Event, scene: Scene, n_channels: int, root: str | Path, r
     if found.info.channels not in (1, n_channels):
         expected = f"{n_channels}, as the room's impulse responses have"
         raise InputError(path, f"{found.info.channels} channels", expected)
-    # One sample less may be left where times were truncated twice.
+    # Truncating times twice may lose one sample.
     if not fill and found.n_frames * config.sr / found.info.rate + 1 < config.n_samples:
         reached = int((event.source_time or 0) * found.info.rate) + int(event.event_duration * found.info.rate)
-        raise InputError(path, f"{found.info.n_frames} frames", f"{reached}, which the scene's background reaches")
+        raise InputError(path, f"{found.info.n_frames} frames", f"at least {reached} for the scene's background")
     return PlannedBackground(found, fill, config.ref_db + event.snr)

@@ -1,11 +1,11 @@
-"""Rooms: first-order Ambisonics (or any multi-channel) impulse responses in SOFA files.
+"""Reads rooms: multi-channel impulse responses, e.g. first-order Ambisonics, in SOFA files.
 
-Conventions with FIR data are read: SingleRoomSRIR (also as SpatialScaper writes it), SingleRoomDRIR, GeneralFIR,
+All conventions with FIR data are read: SingleRoomSRIR (also as SpatialScaper writes it), SingleRoomDRIR, GeneralFIR,
 GeneralFIR-E, SingleRoomMIMOSRIR, SimpleFreeFieldHRIR and the like.
 
-Only what a scene needs is read: the positions once, then single impulse responses by slice. Of a compressed file, one
-costs as much as all in its chunk: so rooms are prepared once (:mod:`s5.scene.ready`). Open files are kept in a small
-table a process; a forked or unpickled copy opens its own handle.
+The positions are read once, then single impulse responses by slice. In a compressed file one response costs as much as
+its whole chunk, so rooms are prepared once (:mod:`s5.scene.ready`). Each process keeps a few files open; a forked or
+unpickled copy of a room opens its own handle.
 """
 
 from __future__ import annotations
@@ -20,42 +20,43 @@ import h5py
 import numpy as np
 
 from s5.data.header import RATES
-from s5.scene.limits import MAX_SAMPLES
+from s5.scene.config import MAX_SAMPLES
+from s5.scene.ready import stamp_of
 from s5.utils.errors import InputError
 
 MAX_OPEN = 64
-"""Rooms that a process keeps open."""
+"""Most rooms that a process keeps open."""
 
 ZERO_CHANNEL = 1e-10
-"""Energy of a channel of an impulse response, as a part of the loudest one's, at or below which it counts as zero."""
+"""Largest energy of a channel that counts as zero, relative to the loudest channel of the impulse response."""
 
 LARGEST_BLOCK = 1 << 25
-"""Samples that are read at a time where all impulse responses are."""
+"""Most samples read at a time when all impulse responses are read."""
 
 HERTZ = {"": 1, "hertz": 1, "hz": 1, "kilohertz": 1000, "khz": 1000}
-"""Units of a sampling rate, in lower case."""
+"""Units of a sampling rate, in lower case, and their value in Hz."""
 
 
 class SofaRoom:
     """A SOFA file with FIR data: ``Data.IR`` [M measurements, R channels, N samples], with E emitters [M, R, N, E].
 
-    A position is where a response's source lies, as seen from the microphone. As SpAudSyn and SpatialScaper do,
-    ``SourcePosition`` is taken for that, wherever the listener is said to be. Where it does not tell the responses
-    apart, emitters (``EmitterPosition``, in the source's axes) and then a listener that moves or turns
-    (``ListenerPosition``, ``ListenerView``, ``ListenerUp``) are taken into account. ``Data.Delay`` is not applied, nor
-    does SpAudSyn.
+    A position is the place of a response's source, seen from the microphone. As in SpAudSyn and SpatialScaper, it is
+    ``SourcePosition``, whatever position the listener has. If that does not distinguish the responses, emitters
+    (``EmitterPosition``, in the source's axes) and then a listener that moves or turns (``ListenerPosition``,
+    ``ListenerView``, ``ListenerUp``) are included. ``Data.Delay`` is not applied, as in SpAudSyn.
 
     Attributes:
-        path: the file.
+        path: path of the file.
         sampling_rate: Hz.
-        n_positions, n_channels, rir_length: M (with emitters M * E, the emitter running fastest), R and N.
+        n_positions: M; with emitters M * E, the emitter running fastest.
+        n_channels, rir_length: R and N.
         positions: [n_positions, 3] float64, cartesian, metres.
-        own_positions: [n_positions, 3] float64, ``SourcePosition`` in the file's own coordinates, which may be
-            spherical; the cartesian ones where it does not tell the responses apart.
-        stamp: time of the file's last change (ns) and its size, to notice that it was replaced.
+        own_positions: [n_positions, 3] float64, ``SourcePosition`` in the file's own coordinates, possibly spherical;
+            the cartesian positions if it does not distinguish the responses.
+        stamp: time of the file's last change (ns) and its size, to notice a replaced file.
 
     Raises:
-        InputError: the file cannot be read, or is not such a SOFA file.
+        InputError: the file cannot be read, or is no such SOFA file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,8 +64,7 @@ class SofaRoom:
         self._file: Any = None
         self._pid = -1
         data = self._open()
-        stat = os.stat(self.path)
-        self.stamp = (stat.st_mtime_ns, stat.st_size)
+        self.stamp = stamp_of(self.path, "a SOFA file")
         try:
             shape, chunks = data["Data.IR"].shape, data["Data.IR"].chunks
             self._axes = _axes(data["Data.IR"])
@@ -72,7 +72,9 @@ class SofaRoom:
             units = _text(data["Data.SamplingRate"].attrs.get("Units", b""))
             raw = np.asarray(data["SourcePosition"][()], dtype=np.float64)
         except (KeyError, OSError, IndexError, ValueError, TypeError, AttributeError) as e:
-            raise InputError(self.path, f"no readable {_field(e)}", "a SOFA file with FIR data") from e
+            names = ("Data.IR", "Data.SamplingRate", "SourcePosition")
+            unreadable = next((name for name in names if name in str(e)), "data")
+            raise InputError(self.path, f"no readable {unreadable}", "a SOFA file with FIR data") from e
         if data["Data.IR"].dtype.kind not in "fiu":
             raise InputError(f"{self.path}: Data.IR", f"values of type {data['Data.IR'].dtype}", "numbers")
         if len(shape) not in (3, 4) or 0 in shape:
@@ -99,7 +101,7 @@ class SofaRoom:
             raise InputError(f"{self.path}: SourcePosition", "a number that is not finite", "coordinates in metres")
 
     def _locate(self, data: Any, raw: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions [n_positions, 3] in the file's own coordinates, and cartesian."""
+        """Positions [n_positions, 3] in the file's own coordinates, and cartesian ones."""
         source = self._cartesian(data, "SourcePosition", raw)
         if self._n_emitters == 1 and len(raw) == n and (n == 1 or _distinct(source)):
             return raw, source
@@ -122,7 +124,7 @@ class SofaRoom:
         return (raw if same else positions), positions
 
     def _cartesian(self, data: Any, name: str, values: np.ndarray) -> np.ndarray:
-        """Coordinates [..., 3] of a variable, cartesian. An up vector without a type has that of its view."""
+        """Cartesian coordinates [..., 3] of a variable. An up vector without a type has the type of its view."""
         attributes = data[name].attrs
         if "Type" not in attributes and name.endswith("Up") and f"{name[:-2]}View" in data:
             attributes = data[f"{name[:-2]}View"].attrs
@@ -134,7 +136,7 @@ class SofaRoom:
         return _to_cartesian(values, radian="radian" in _text(attributes.get("Units", b"")))
 
     def _vectors(self, data: Any, name: str, n: int, count: int = 1) -> np.ndarray:
-        """Cartesian coordinates of a variable for each measurement, [n, count, 3]."""
+        """Cartesian coordinates [n, count, 3] of a variable for each measurement."""
         try:
             values = np.asarray(data[name][()], dtype=np.float64)
             if values.ndim == 3:  # [count, 3, 1 or n]
@@ -148,7 +150,7 @@ class SofaRoom:
             raise InputError(f"{self.path}: {name}", "a shape that does not fit Data.IR", "coordinates") from e
 
     def _orientation(self, data: Any, of: str, n: int) -> np.ndarray:
-        """Axes [n, 3, 3] of the source or listener: front, left and up as columns; by default those of the room."""
+        """Axes [n, 3, 3] of the source or listener: front, left and up as columns; by default the room's axes."""
         front, up = np.broadcast_to([[1.0, 0, 0]], (n, 3)), np.broadcast_to([[0.0, 0, 1]], (n, 3))
         if f"{of}View" in data:
             front = self._vectors(data, f"{of}View", n)[:, 0]
@@ -162,10 +164,9 @@ class SofaRoom:
         return axes / length
 
     def index(self, position: Sequence[float] | np.ndarray) -> int:
-        """Index of the impulse response at a cartesian position (absolute 1e-6 plus relative 1e-5 near).
+        """Index of the impulse response at a cartesian position (tolerance: 1e-6 absolute plus 1e-5 relative).
 
-        Raises:
-            InputError: there is none; the nearest distance is named.
+        Raises InputError, with the distance of the nearest position, if there is none.
         """
         point = np.asarray(position, dtype=np.float64)
         close = np.isclose(self.positions, point, atol=1e-6, rtol=1e-5).all(axis=1)
@@ -182,46 +183,30 @@ class SofaRoom:
     def rir(self, index: int) -> np.ndarray:
         """Impulse response [R, N] float64 of a position's index, as it is in the file.
 
-        Raises:
-            InputError: the data cannot be read or hold a number that is not finite.
+        Raises InputError if the data cannot be read or hold a number that is not finite.
         """
-        if self._n_emitters > 1:
-            measurement, emitter = divmod(index, self._n_emitters)
-            rir = self._read(measurement, emitter=emitter)
-        else:
-            rir = self._read(slice(index, index + 1))[0]
-        return self._finite(index, rir)
+        return self._finite(index, self._read(index)[0])
 
     def responses(self) -> Iterator[tuple[int, np.ndarray]]:
-        """All impulse responses, in order, as :meth:`rir` gives them; what is compressed together is read together.
-
-        Raises:
-            InputError: as :meth:`rir`.
-        """
+        """Yields index and impulse response of all positions, chunk by chunk; see :meth:`rir`."""
         for start, block in self._blocks():
             for index, rir in enumerate(block, start):
                 yield index, self._finite(index, rir)
 
     def energies(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Index of each impulse response, and the energy [R] of its channels (not finite where a sample is not).
+        """Yields index and energies [R] of the channels of all impulse responses; not finite if a sample is not.
 
-        Raises:
-            InputError: the data cannot be read.
+        Raises InputError if the data cannot be read.
         """
         for start, block in self._blocks():
             with np.errstate(over="ignore", invalid="ignore"):
                 yield from enumerate(np.einsum("nrt,nrt->nr", block, block, dtype=np.float64), start)
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """First index and responses [n, R, N], block by block."""
-        if self._n_emitters > 1:
-            for index in range(self.n_positions):
-                measurement, emitter = divmod(index, self._n_emitters)
-                yield index, self._read(measurement, emitter=emitter)[None]
-            return
+        """Yields first index and responses [n, R, N], block by block."""
         rows = max(1, min(self._chunk_rows, LARGEST_BLOCK // (self.n_channels * self.rir_length)))
         for start in range(0, self.n_positions, rows):
-            yield start, self._read(slice(start, min(start + rows, self.n_positions)))
+            yield start, self._read(start, min(rows, self.n_positions - start))
 
     def _finite(self, index: int, rir: np.ndarray) -> np.ndarray:
         rir = rir.astype(np.float64, copy=False)
@@ -229,17 +214,18 @@ class SofaRoom:
             raise InputError(f"{self.path}: Data.IR[{index}]", "a number that is not finite", "an impulse response")
         return rir
 
-    def _read(self, rows: slice | int, emitter: int = 0) -> np.ndarray:
-        """Responses [rows, R, N] of measurements, or [R, N] of one and an emitter: a hyperslab of ``Data.IR``."""
+    def _read(self, index: int, count: int = 1) -> np.ndarray:
+        """Responses [count, R, N] from an index on: a hyperslab of ``Data.IR``. With emitters, ``count`` is 1."""
+        measurement, emitter = divmod(index, self._n_emitters)
         chosen: list[Any] = [slice(None)] * len(self._axes)
-        chosen[self._axes[0]] = rows
+        chosen[self._axes[0]] = slice(measurement, measurement + count)
         if len(self._axes) == 4:
             chosen[self._axes[3]] = emitter
         try:
             found = np.asarray(self._open()["Data.IR"][tuple(chosen)])
         except (OSError, ValueError) as e:
-            raise InputError(f"{self.path}: Data.IR", f"unreadable data at {rows}", "impulse responses") from e
-        return found
+            raise InputError(f"{self.path}: Data.IR[{index}]", "unreadable data", "an impulse response") from e
+        return found.transpose(np.argsort(np.argsort(self._axes[:3])))
 
     def close(self) -> None:
         """Closes the file handle of this process; the next access opens the file again."""
@@ -248,7 +234,7 @@ class SofaRoom:
         self._file = None
 
     def _open(self) -> Any:
-        # An HDF5 handle must not cross a fork: the child would share the parent's file offset.
+        # An HDF5 handle must not cross a fork, because the child would share the parent's file offset.
         if self._file is None or self._pid != os.getpid():
             if not os.path.isfile(self.path):
                 raise InputError(self.path, "no file", "a SOFA file")
@@ -267,20 +253,12 @@ _rooms: OrderedDict[str, SofaRoom] = OrderedDict()
 
 
 def open_room(path: str | Path) -> SofaRoom:
-    """The room of a SOFA file; opened once a process as long as it is among the last ones used.
-
-    Raises:
-        InputError: as :class:`SofaRoom`.
-    """
+    """Room of a SOFA file; a process keeps the rooms that it used last open. Raises as :class:`SofaRoom`."""
     key = str(path)
-    try:
-        stat = os.stat(key)
-    except OSError as e:
-        raise InputError(key, e.strerror or "no file", "a SOFA file") from e
-    kept = _rooms.get(key)
-    if kept is None or kept.stamp != (stat.st_mtime_ns, stat.st_size):
+    stamp, kept = stamp_of(key, "a SOFA file"), _rooms.get(key)
+    if kept is None or kept.stamp != stamp:
         if kept is not None:
-            kept.close()  # HDF5 would hand out the old file again
+            kept.close()  # otherwise HDF5 returns the old file again
         kept = _rooms[key] = SofaRoom(key)
     _rooms.move_to_end(key)
     while len(_rooms) > MAX_OPEN:
@@ -295,17 +273,10 @@ def _text(value: Any) -> str:
     return found.decode(errors="replace").strip().lower()
 
 
-def _field(error: Exception) -> str:
-    for name in ("Data.IR", "Data.SamplingRate", "SourcePosition"):
-        if name in str(error):
-            return name
-    return "data"
-
-
 def _axes(data: Any) -> tuple[int, ...]:
-    """Which axes of ``Data.IR`` hold the measurements, channels, samples and (if there are four) emitters.
+    """Numbers of the axes of ``Data.IR`` for measurements, channels, samples and, of four axes, emitters.
 
-    AES69-2015 had the emitters before the samples; the names of the dimensions tell.
+    AES69-2015 had the emitters before the samples, so the names of the dimensions decide.
     """
     if len(data.shape) == 4:
         names = []
@@ -321,7 +292,7 @@ def _axes(data: Any) -> tuple[int, ...]:
 
 
 def _distinct(positions: np.ndarray) -> bool:
-    """Whether no two positions [n, 3] are the same."""
+    """Whether all positions [n, 3] differ."""
     return len(np.unique(positions, axis=0)) == len(positions)
 
 
@@ -331,15 +302,9 @@ def _alike(values: np.ndarray) -> bool:
 
 
 def _to_cartesian(spherical: np.ndarray, radian: bool) -> np.ndarray:
-    """[..., 3] azimuth, elevation, distance -> x (front), y (left), z (up)."""
+    """Converts [..., 3] azimuth, elevation and distance to x (front), y (left) and z (up)."""
     azimuth, elevation, distance = np.moveaxis(spherical, -1, 0)
     if not radian:
         azimuth, elevation = np.deg2rad(azimuth), np.deg2rad(elevation)
-    return np.stack(
-        [
-            distance * np.cos(elevation) * np.cos(azimuth),
-            distance * np.cos(elevation) * np.sin(azimuth),
-            distance * np.sin(elevation),
-        ],
-        axis=-1,
-    )
+    level = distance * np.cos(elevation)
+    return np.stack([level * np.cos(azimuth), level * np.sin(azimuth), distance * np.sin(elevation)], axis=-1)

@@ -27,18 +27,10 @@ def dev_set(tmp_path):
 
 def test_a_list_as_the_dev_set_has_it(dev_set):
     scenes = MetadataList.load(dev_set)
-    assert len(scenes) == 2 and scenes.names == ["soundscape_0000", "soundscape_0001"]
+    assert len(scenes) == 2
     assert [scene.labels for scene in scenes] == [["Speech", "Speech", "Cough"], []]
     golden = np.load(GOLDEN / "scene_same_class.npz")["mixture"]
     np.testing.assert_allclose(render(scenes[0], GOLDEN).mixture, golden, atol=1e-5 * abs(golden).max())
-
-
-def test_it_comes_out_as_it_went_in(dev_set, tmp_path):
-    data = [{"metadata_path": "a.json", "ref_event": ["Cough"], "note": 1}, {"metadata_path": "b.json"}]
-    (tmp_path / "list.json").write_text(json.dumps(data))
-    for path in (dev_set, tmp_path / "list.json"):
-        MetadataList.load(path).save(tmp_path / "again.json")
-        assert json.loads((tmp_path / "again.json").read_text()) == json.loads(path.read_text())
 
 
 def test_scenes_are_read_when_they_are_asked_for(tmp_path):

@@ -266,7 +266,7 @@ def test_a_changed_file_is_read_again(tmp_path, one_event):
 @pytest.mark.parametrize(
     ("break_it", "complaint"),
     [
-        (lambda root: (root / "events/X/x.wav").unlink(), "x.wav: found No such file"),
+        (lambda root: (root / "events/X/x.wav").unlink(), "x.wav: found no file"),
         (
             lambda root: (root / "events/X/x.wav").write_bytes(b"noise"),
             "x.wav: found a file that libsndfile cannot read",

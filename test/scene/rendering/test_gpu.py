@@ -1,4 +1,4 @@
-"""The device renderer gives the CPU renderer's samples; here on the CPU device."""
+"""The device renderer makes the CPU renderer's samples; tested on the CPU as the device."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Moving events, as the native renderer makes them sound; test_spatialscaper.py compares them with the library."""
+"""The native renderer's moving events; test_spatialscaper.py compares them with the library."""
 
 from dataclasses import replace
 

@@ -159,7 +159,7 @@ def test_a_file_without_netcdf_dimensions(tmp_path, text):
 
 
 def write_sofa(path, convention: str, rirs: np.ndarray, **values) -> None:
-    """A SOFA file of a convention, as sofar makes it; what is not given has the convention's default value."""
+    """A SOFA file of a convention, written by sofar; other variables have the convention's defaults."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old conventions are deprecated
         sofa = sofar.Sofa(convention, version="0.3" if convention == "SingleRoomDRIR" else "latest")
@@ -261,7 +261,7 @@ def test_conventions_with_emitters(tmp_path, convention):
 
 
 def test_a_file_that_spatialscaper_wrote():
-    """Listener at [2, 1, 1.5], yet the source positions are as seen from the microphone."""
+    """The listener is at [2, 1, 1.5], but the source positions are relative to the microphone."""
     folder = Path(__file__).parents[2] / "golden/scenes/assets/room_ir_2025"
     place0, place1 = (SofaRoom(folder / f"place{i}.sofa") for i in (0, 1))
     np.testing.assert_array_equal(place0.positions, [[1.5, 0, 0], [0, 1.2, 0.3], [-1, -1, 0]])
