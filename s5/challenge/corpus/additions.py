@@ -18,7 +18,8 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ import soxr
 
 from s5.challenge.corpus.config import Addition, KeepRules
 from s5.data import next_frames, open_audio
+from s5.data.names import shortened
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes, write_json
 from s5.utils.parallel import run_jobs
@@ -138,17 +140,22 @@ def _resampled(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
     return np.pad(new, (0, n - len(new)))
 
 
-def picked(addition: Addition, source: Path, picks: Path) -> list[Item]:
-    """The files that a list of the challenge picks.
+def items_of(addition: Addition, part: Path, dev: Path) -> list[Item]:
+    """The files of an addition.
 
     Args:
-        addition: with ``picks``.
-        source: folder that ``file_name`` starts from.
-        picks: the JSON list.
+        addition: what joins.
+        part: folder of the other corpus.
+        dev: folder of the development set, which has the lists that pick.
 
     Raises:
-        InputError: no such list, an entry that goes outside of the folders, a target twice.
+        InputError: no such list, an entry that goes outside of the folders, a target twice; a class without folder.
     """
+    source = part / addition.folder
+    return _of_classes(addition, source) if addition.picks is None else _picked(addition, source, dev / addition.picks)
+
+
+def _picked(addition: Addition, source: Path, picks: Path) -> list[Item]:
     data = read_json(picks, "a list of picked files")
     if not isinstance(data, list):
         raise InputError(picks, f"a JSON {type(data).__name__}", "a list of picked files")
@@ -165,8 +172,8 @@ def picked(addition: Addition, source: Path, picks: Path) -> list[Item]:
     return items
 
 
-def of_classes(addition: Addition, source: Path) -> list[Item]:
-    """All wav files of the addition's classes in its splits. Raises InputError for a class without folder."""
+def _of_classes(addition: Addition, source: Path) -> list[Item]:
+    """All wav files of the addition's classes in its splits."""
     items = []
     for split, here in addition.splits.items():
         for name in addition.classes:
@@ -202,17 +209,12 @@ def convert(name: str, items: Sequence[Item], out: str | Path, rules: KeepRules,
     out.mkdir(parents=True, exist_ok=True)
     absent = [item.source for item in items if not os.path.isfile(item.source)]
     if absent:
-        more = f" and {len(absent) - 1} more" if absent[1:] else ""
-        raise InputError(f"{name}: {absent[0]}{more}", "no file", f"the {len(items)} files that are picked")
+        raise InputError(f"{name}: {shortened(absent, 1)}", "no file", f"the {len(items)} files that are picked")
     log = out / f".{name}.jsonl"
     stamps = [_stamp(item, rules) for item in items]
-    known = dict(_done(log, out))
-    status = {
-        item.target: known[item.target][1]
-        for item, stamp in zip(items, stamps, strict=True)
-        if known.get(item.target, [""])[0] == stamp
-    }
-    todo = [(item, stamp) for item, stamp in zip(items, stamps, strict=True) if item.target not in status]
+    done = _done(log, out)
+    todo = [(i, stamp) for i, stamp in zip(items, stamps, strict=True) if done.get(i.target, ("", ""))[0] != stamp]
+    status = {item.target: done[item.target][1] for item in items if item.target in done}
     if todo:
         logging.info("%s: %d files, %d of them to convert", name, len(items), len(todo))
         results = run_jobs(Convert(str(out), rules), [item for item, _ in todo], nj, name)
@@ -224,9 +226,8 @@ def convert(name: str, items: Sequence[Item], out: str | Path, rules: KeepRules,
                     lines.flush()
     bad = [item.source for item in items if status[item.target].startswith(UNREADABLE)]
     if bad:
-        more = f" and {len(bad) - 1} more" if bad[1:] else ""
         why = next(s for s in status.values() if s.startswith(UNREADABLE)).partition(": ")[2]
-        raise InputError(f"{name}: {bad[0]}{more}", why, "audio")
+        raise InputError(f"{name}: {shortened(bad, 1)}", why, "audio")
     counts = Counter(status.values())
     write_json(out / f"{name}.json", summary(counts), indent=1)
     return counts
@@ -246,22 +247,18 @@ def summary(counts: Mapping[str, int]) -> dict[str, Any]:
 
 def statuses(name: str, out: str | Path) -> dict[str, str]:
     """Target -> status of what was converted into a folder."""
-    return {target: status for target, (_, status) in _done(Path(out, f".{name}.jsonl"), Path(out))}
+    return {target: status for target, (_, status) in _done(Path(out, f".{name}.jsonl"), Path(out)).items()}
 
 
-def _done(log: Path, out: Path) -> Iterator[tuple[str, list[str]]]:
-    """Target -> [stamp, status] of a log's lines, of which the last may be cut off; kept files have to be there."""
-    try:
-        lines = log.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
+def _done(log: Path, out: Path) -> dict[str, tuple[str, str]]:
+    """Target -> stamp and status of a log's lines, of which the last may be cut off; kept files have to be there."""
+    done: dict[str, tuple[str, str]] = {}
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+        with suppress(ValueError):
             target, stamp, status = json.loads(line)
-        except ValueError:
-            continue
-        if not status.startswith(SELECTED) or (out / target).is_file():
-            yield target, [stamp, status]
+            if not status.startswith(SELECTED) or (out / target).is_file():
+                done[target] = stamp, status
+    return done
 
 
 def _stamp(item: Item, rules: KeepRules) -> str:

@@ -20,7 +20,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def read_drop_list(path: str | Path, files: Iterable[str] | None = None) -> dict
     """
     out: dict[str, str] = {}
     known = None if files is None else set(files)
-    for number, line in enumerate(_text(path, "a list of files").splitlines(), 1):
+    for number, line in enumerate(read_text(resolve(path), "a list of files").splitlines(), 1):
         name, _, reason = line.partition("\t")
         name = name.strip()
         if not name or name.startswith("#"):
@@ -171,7 +171,8 @@ class Clip:
 def read_manifest(external: External, labels: Sequence[str]) -> list[Clip]:
     """Reads a manifest. Raises InputError with the line for a wrong id, number or label, or a clip twice."""
     path = external.manifest
-    rows = csv.DictReader(line for line in _text(path, "a CSV file").splitlines() if not line.startswith("#"))
+    lines = read_text(resolve(path), "a CSV file").splitlines()
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
     needed = ["id", "start", "label", *(["end"] if external.cut else [])]
     for name in needed:
         if name not in (rows.fieldnames or ()):
@@ -208,29 +209,18 @@ def _number(text: str | None, where: str) -> float:
 def _find(external: External, row: Clip) -> str:
     places = {"id": row.id, "start": f"{row.start:g}", "start_ms": f"{round(1000 * row.start)}"}
     tried = [name.format(**places) for name in external.names]
-    for name in tried:
-        for suffix in SUFFIXES:
-            path = os.path.join(external.audio, name + suffix)
-            if os.path.isfile(path):
-                return path
+    paths = (os.path.join(external.audio, name + suffix) for name in tried for suffix in SUFFIXES)
+    if path := next(filter(os.path.isfile, paths), None):
+        return path
     raise InputError(row.where, f"no audio in {external.audio}", f"{' or '.join(tried)} ({', '.join(SUFFIXES)})")
-
-
-def _text(path: str | Path, what: str) -> str:
-    return read_text(resolve(path), what)
 
 
 def counts_table(refined: Refined, labels: Sequence[str], min_duration: float) -> str:
     """The counts as a Markdown table in the manner of Park et al., Table 1."""
-    head = ["Class", "Original count", f"Under {min_duration:g} s", "Listed", "Added", "Final count"]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * 5]
-    rows = [(label, *_counts(refined, [label])) for label in labels]
-    for row in [*rows, ("all", *_counts(refined, labels))]:
-        lines.append("| " + " | ".join(map(str, row)) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _counts(refined: Refined, labels: Sequence[str]) -> Iterator[int]:
+    head = f"| Class | Original count | Under {min_duration:g} s | Listed | Added | Final count |"
+    lines = [head, "| --- |" + " ---: |" * 5]
     columns = (refined.original, refined.short, refined.listed, refined.added)
-    original, short, listed, added = (sum(column[label] for label in labels) for column in columns)
-    return iter((original, short, listed, added, original - short - listed + added))
+    for name, of in [*((label, [label]) for label in labels), ("all", list(labels))]:
+        original, short, listed, added = (sum(column[label] for label in of) for column in columns)
+        lines.append(f"| {name} | {original} | {short} | {listed} | {added} | {original - short - listed + added} |")
+    return "\n".join(lines) + "\n"

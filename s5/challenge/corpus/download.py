@@ -21,7 +21,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
 from urllib3.util import Retry
@@ -237,11 +237,6 @@ def checksum(path: Path, kind: str) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return f"{kind}:{digest.hexdigest()}"
-
-
-def addresses(bases: Iterable[str], name: str) -> tuple[str, ...]:
-    """Addresses of a file in several folders."""
-    return tuple(f"{base.rstrip('/')}/{quote(name)}" for base in bases)
 
 
 def _is_there(file: File, folder: Path, recheck: bool) -> bool:

@@ -6,21 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from s5.challenge.corpus import additions
 from s5.challenge.corpus.archives import unpack, unpacked
 from s5.challenge.corpus.config import DEV, Addition, Corpus, Part
-from s5.challenge.corpus.download import (
-    PATIENT,
-    File,
-    Patience,
-    addresses,
-    bytes_left,
-    check_space,
-    download,
-    in_words,
-    published,
-)
+from s5.challenge.corpus.download import PATIENT, File, Patience, bytes_left, check_space, download, in_words, published
 from s5.utils.errors import InputError, one_of
 
 
@@ -66,7 +57,7 @@ class CorpusPaths:
             return None
         part, out = self.corpus.parts[name], self.unpacked(name)
         if all(unpacked(archive, out) is not None for archive in main_files(part.files)):
-            return _below(out, part.folder)
+            return out / part.folder
         return None
 
     def _at_the_users(self, name: str) -> Path | None:
@@ -75,11 +66,8 @@ class CorpusPaths:
         if name not in self.corpus.parts:
             return None
         part = self.corpus.parts[name]
-        for place in part.found if self.data_root is not None else []:
-            path = _below(self.data_root, place)  # type: ignore[arg-type]
-            if _is_part(path, part):
-                return path.absolute()
-        return None
+        paths = [self.data_root / place for place in part.found] if self.data_root is not None else []
+        return next((path.absolute() for path in paths if _is_part(path, part)), None)
 
     def unpacked(self, name: str) -> Path:
         """Folder that a part is unpacked in."""
@@ -99,8 +87,7 @@ class CorpusPaths:
 def is_added(addition: Addition, dev: Path) -> bool:
     """Whether sounds of an addition are in a development set already (the baseline's scripts put them there)."""
     if addition.picks is not None:
-        items = additions.picked(addition, Path(), dev / addition.picks)
-        return any((dev / item.target).is_file() for item in items)
+        return any((dev / item.target).is_file() for item in additions.items_of(addition, Path(), dev))
     return any(
         next((dev / addition.into / split / name).glob("*.wav"), None) is not None
         for split in addition.splits.values()
@@ -159,19 +146,13 @@ def files_of(places: CorpusPaths, name: str, mirrors: Sequence[str] = (), patien
             known = published(part.record, places.archives / name / ".record.json", patience)
         except InputError as e:
             logging.warning("%s: sizes and checksums are not known (%s)", name, e)
-        else:
-            for file in part.files:
-                if file not in known:
-                    raise InputError(part.record, f"no file {file}", one_of(known, file))
-    return [
-        File(
-            file,
-            addresses([*mirrors, *part.urls], file),
-            known[file][0] if file in known else None,
-            known[file][1] if file in known else part.checksums.get(file),
-        )
-        for file in part.files
-    ]
+    files = []
+    for file in part.files:
+        if known and file not in known:
+            raise InputError(part.record, f"no file {file}", one_of(known, file))
+        urls = tuple(f"{base.rstrip('/')}/{quote(file)}" for base in (*mirrors, *part.urls))
+        files.append(File(file, urls, *known.get(file, (None, part.checksums.get(file)))))
+    return files
 
 
 def describe(places: CorpusPaths, parts: Sequence[str], mirrors: Mapping[str, Sequence[str]]) -> str:
@@ -208,7 +189,7 @@ def unpack_part(places: CorpusPaths, name: str, nj: int = 1, keep_archives: bool
                 folder / archive, "no file", f"the download of {name} (or --data_root, --paths {name}=...)"
             )
         unpack(folder / archive, out, nj, _wanted(places, name, archive))
-    content = _below(out, part.folder)
+    content = out / part.folder
     if not _is_part(content, part):
         raise InputError(out, f"no {part.folder} with {', '.join(part.holds)}", f"what the archives of {name} hold")
     if not keep_archives:
@@ -225,19 +206,11 @@ def _wanted(places: CorpusPaths, name: str, archive: str) -> list[str] | None:
     dev = places.find(DEV)
     if dev is None or not of_part or len(main_files(part.files)) < 2 or any(a.picks is None for a in of_part):
         return None
-    picked = [
-        Path(item.source).as_posix()
-        for a in of_part
-        for item in additions.picked(a, Path(a.folder), dev / str(a.picks))
-    ]
+    picked = [Path(item.source).as_posix() for a in of_part for item in additions.items_of(a, Path(), dev)]
     tops = {file.partition(".")[0] for file in main_files(part.files)}
     if any(path.partition("/")[0] not in tops for path in picked):
         return None  # folders that are not called as the archives
     return [path for path in picked if path.partition("/")[0] == archive.partition(".")[0]]
-
-
-def _below(folder: Path, place: str) -> Path:
-    return folder if place == "." else folder / place
 
 
 def _is_part(path: Path, part: Part) -> bool:
@@ -252,12 +225,11 @@ def read_pairs(text: str | None, option: str) -> dict[str, str]:
         {'ears': '/data/EARS', 'dev_set': 'd'}
     """
     pairs = {}
-    for pair in (text or "").split(","):
-        name, equals, value = pair.partition("=")
-        if pair and not (equals and name and value):
+    for pair in filter(None, (text or "").split(",")):
+        name, _, value = pair.partition("=")
+        if not (name and value):
             raise InputError(option, pair, "PART=VALUE,PART=VALUE")
-        if pair:
-            pairs[name] = value
+        pairs[name] = value
     return pairs
 
 

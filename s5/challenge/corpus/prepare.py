@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from s5.challenge.corpus import additions
-from s5.challenge.corpus.config import DEV, Addition, Corpus
-from s5.challenge.corpus.curation import Refined, Refinement, counts_table, external_items, refine
+from s5.challenge.corpus.config import DEV, Corpus
+from s5.challenge.corpus.curation import Refinement, counts_table, external_items, refine
 from s5.challenge.corpus.paths import CorpusPaths, is_added, unpack_part
 from s5.challenge.corpus.sets import mixture_rows
 from s5.data import write_data_dir
@@ -89,71 +89,49 @@ def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[s
     files = {path: str(dev / path) for top in MERGED for path in _walk(dev, top)}
     for addition in places.corpus.additions:
         if addition.part not in folders:
-            known = is_added(addition, dev)
-            logging.log(
-                logging.INFO if known else logging.WARNING,
-                "%s: %s",
-                addition.name,
-                "in the development set already" if known else f"not added, as {addition.part} is not wanted",
-            )
+            if is_added(addition, dev):
+                logging.info("%s: in the development set already", addition.name)
+            else:
+                logging.warning("%s: not added, as %s is not wanted", addition.name, addition.part)
             continue
-        items = [item for item in items_of(addition, folders[addition.part], dev) if item.target not in files]
+        items = [item for item in additions.items_of(addition, folders[addition.part], dev) if item.target not in files]
         if not items:
             logging.info("%s: all files are in the development set already", addition.name)
             continue
-        out = places.raw / "added"
-        counts = additions.convert(addition.name, items, out, places.corpus.keep, nj)
-        _say(addition.name, counts)
-        files |= _kept(addition.name, items, out)
+        files |= _convert(places, addition.name, items, nj)
     return files
 
 
-def items_of(addition: Addition, part: Path, dev: Path) -> list[additions.Item]:
-    """The files of an addition."""
-    source = part if addition.folder == "." else part / addition.folder
-    if addition.picks is not None:
-        return additions.picked(addition, source, dev / addition.picks)
-    return additions.of_classes(addition, source)
-
-
-def _kept(name: str, items: Sequence[additions.Item], out: Path) -> dict[str, str]:
-    status = additions.statuses(name, out)
-    targets = [item.target for item in items if status[item.target].startswith(additions.SELECTED)]
-    return {target: str(out / target) for target in targets}
-
-
-def _say(name: str, counts: Mapping[str, int]) -> None:
-    found = additions.summary(counts)
+def _convert(places: CorpusPaths, name: str, items: Sequence[additions.Item], nj: int) -> dict[str, str]:
+    """Path in the development set -> converted file, of the items that the rules keep."""
+    out = places.raw / "added"
+    found = additions.summary(additions.convert(name, items, out, places.corpus.keep, nj))
     words = ", ".join(f"{status} {n}" for status, n in found["statuses"].items())
     logging.info(
         "%s: %d files, %d kept, %d left out (%s)", name, found["files"], found["kept"], found["removed"], words
     )
+    status = additions.statuses(name, out)
+    kept = [item.target for item in items if status[item.target].startswith(additions.SELECTED)]
+    return {target: str(out / target) for target in kept}
 
 
 def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, labels: LabelSet, nj: int) -> dict[str, str]:
     """The files with the training events refined; writes the table of counts."""
-    out = places.raw / "added"
     external: dict[str, str] = {}
     for source in rules.external:
         name = f"external_{Path(source.manifest).stem}"
         items = external_items(source, labels.names, TRAIN.rstrip("/"))
-        counts = additions.convert(name, items, out, places.corpus.keep, nj)
-        _say(name, counts)
-        for target, file in _kept(name, items, out).items():
+        for target, file in _convert(places, name, items, nj).items():
             if external.setdefault(target.removeprefix(TRAIN), file) != file:
                 raise InputError(source.manifest, f"{target} of two manifests", "file names that differ")
     train = {path.removeprefix(TRAIN): file for path, file in files.items() if path.startswith(TRAIN)}
     refined = refine(train, rules, external)
-    _write_report(places.raw / REPORT, refined, labels, rules.min_duration)
+    table = counts_table(refined, labels.names, rules.min_duration)
+    places.raw.mkdir(parents=True, exist_ok=True)
+    write_text(places.raw / REPORT, table)
+    logging.info("training events:\n%s", table)
     rest = {path: file for path, file in files.items() if not path.startswith(TRAIN)}
     return rest | {TRAIN + path: file for path, file in refined.files.items()}
-
-
-def _write_report(path: Path, refined: Refined, labels: LabelSet, min_duration: float) -> None:
-    table = counts_table(refined, labels.names, min_duration)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, table)
-    logging.info("training events:\n%s", table)
 
 
 def _write_content(corpus: Corpus, raw: Path, part: Path, files: Mapping[str, str]) -> None:

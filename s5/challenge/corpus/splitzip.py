@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from s5.utils.errors import InputError
 
@@ -81,15 +82,6 @@ class Joined(io.RawIOBase):
         self._place += len(block)
         return len(block)
 
-    def read_at(self, place: int, n: int) -> bytes:
-        """n bytes from a place, fewer at the end."""
-        self.seek(place)
-        blocks = []
-        while n and (block := self.read(n)):
-            blocks.append(block)
-            n -= len(block)
-        return b"".join(blocks)
-
     def close(self) -> None:
         """Closes the files."""
         for file in self._files:
@@ -126,8 +118,9 @@ def open_zip(path: str | Path) -> zipfile.ZipFile:
     files = parts(path)
     if len(files) == 1:
         return zipfile.ZipFile(path)
-    with Joined(files) as raw:
-        cut, tail = _rewritten(raw)
+    raw = Joined(files)
+    with io.BufferedReader(raw) as whole:
+        cut, tail = _rewritten(whole, raw.starts, raw.starts[-2] + _end(files[-1])[0])
     return zipfile.ZipFile(io.BufferedReader(Joined(files, cut, tail), 1 << 18))
 
 
@@ -151,19 +144,29 @@ def _end(path: Path) -> tuple[int, int]:
     return size - len(data) + place, number
 
 
-def _rewritten(raw: Joined) -> tuple[int, bytes]:
-    """Place of the central directory over all parts, and the directory and end records of an archive in one part."""
-    last = Path(str(raw._files[-1].name))
-    place = raw.starts[-2] + _end(last)[0]
-    _, _, disk, _, count, size, offset, _ = END.unpack(raw.read_at(place, END.size))
-    locator = LOCATOR.unpack(raw.read_at(place - LOCATOR.size, LOCATOR.size))
+def _rewritten(whole: io.BufferedReader, starts: Sequence[int], place: int) -> tuple[int, bytes]:
+    """Place of the central directory over all parts, and the directory and end records of an archive in one part.
+
+    Args:
+        whole: the parts, one behind the other.
+        starts: place of each part.
+        place: that of the end record.
+    """
+
+    def record(form: struct.Struct, at: int) -> tuple[Any, ...]:
+        whole.seek(at)
+        return form.unpack(whole.read(form.size))
+
+    _, _, disk, _, count, size, offset, _ = record(END, place)
+    locator = record(LOCATOR, place - LOCATOR.size)
     if locator[0] == b"PK\x06\x07":
-        end = END64.unpack(raw.read_at(raw.starts[locator[1]] + locator[2], END64.size))
+        end = record(END64, starts[locator[1]] + locator[2])
         if end[0] != b"PK\x06\x06":
             raise ValueError("no zip64 end record where it should be")
         _, _, _, _, _, disk, _, count, size, offset = end
-    begin = raw.starts[disk] + offset
-    entries = list(_entries(raw.read_at(begin, size), raw.starts))
+    begin = starts[disk] + offset
+    whole.seek(begin)
+    entries = list(_entries(whole.read(size), starts))
     if len(entries) != count:
         raise ValueError(f"{len(entries)} entries instead of {count}")
     directory = b"".join(entries)
@@ -187,25 +190,16 @@ def _entries(data: bytes, starts: Sequence[int]) -> Iterator[bytes]:
         comment = data[name_end + n_extra : name_end + n_extra + n_comment]
         at = name_end + n_extra + n_comment
         rest, wide = _split_extra(extra)
-        # What is full in the entry stands in the zip64 field, in this order.
-        packed, unpacked, part, offset = fields[8], fields[9], fields[13], fields[16]
+        # What does not fit into the entry is in the zip64 field, in this order: unpacked and packed bytes, place, part.
         values = []
-        for value, full, form in (
-            (unpacked, FULL32, "<Q"),
-            (packed, FULL32, "<Q"),
-            (offset, FULL32, "<Q"),
-            (part, FULL16, "<L"),
-        ):
+        for i, full, form in ((9, FULL32, "<Q"), (8, FULL32, "<Q"), (16, FULL32, "<Q"), (13, FULL16, "<L")):
+            value = fields[i]
             if value == full:
                 value, wide = struct.unpack_from(form, wide)[0], wide[struct.calcsize(form) :]
             values.append(value)
         unpacked, packed, offset, part = values
-        offset += starts[part]
-        large = [value for value in (unpacked, packed, offset) if value >= FULL32]
-        if large:
-            rest += struct.pack(f"<2H{len(large)}Q", ZIP64, 8 * len(large), *large)
-        fields[8], fields[9] = min(packed, FULL32), min(unpacked, FULL32)
-        fields[11], fields[13], fields[16] = len(rest), 0, min(offset, FULL32)
+        rest += struct.pack("<2H3Q", ZIP64, 24, unpacked, packed, starts[part] + offset)
+        fields[8], fields[9], fields[11], fields[13], fields[16] = FULL32, FULL32, len(rest), 0, FULL32
         yield ENTRY.pack(*fields) + name + rest + comment
 
 

@@ -149,7 +149,7 @@ def _check_additions(places: CorpusPaths, parts: list[str], dev: Path, findings:
         if addition.picks is None or not (dev / addition.picks).is_file():
             continue
         origin = places.find(DEV)
-        items = additions.picked(addition, Path(), dev / addition.picks)
+        items = additions.items_of(addition, Path(), dev)
         there = [x for x in items if x.target in status or (origin is not None and (origin / x.target).is_file())]
         if status or not there:
             known = {item.target for item in there}
@@ -220,16 +220,11 @@ def _check_set(path: Path, expected: MixtureSet, labels: LabelSet, corpus: Corpu
 
 def _check_filelist(path: Path, data: Path, origin: Path | None, findings: Findings) -> None:
     """Files of a list that are neither here nor, refined away, where the development set came from."""
-    for name in filelist(path):
+    names = read_json(path, "a list of files")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(path, "no list of names", "a JSON list of paths")
+    for name in names:
         below = Path(name.removeprefix("data/"))
         refined = origin is not None and below.parts[:1] == (DEV,) and (origin.parent / below).is_file()
         if not (data / below).is_file() and not refined:
             findings.missing.append((str(data / below), f"{path.name} names it"))
-
-
-def filelist(path: Path) -> list[str]:
-    """Paths of a JSON list of files, as the data of 2025 brings one."""
-    data = read_json(path, "a list of files")
-    if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
-        raise InputError(path, "no list of names", "a JSON list of paths")
-    return data

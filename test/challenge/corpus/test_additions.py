@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from s5.challenge.corpus import additions
-from s5.challenge.corpus.additions import Item, convert, judge, of_classes, picked, statuses, summary
+from s5.challenge.corpus.additions import Item, convert, items_of, judge, statuses, summary
 from s5.challenge.corpus.config import Addition, Corpus, KeepRules
 from s5.utils.errors import InputError
 
@@ -25,15 +25,9 @@ def converted(corpus, replica, tmp_path_factory):
     folders = {"semantic_hearing": replica / "BinauralCuratedDataset", "ears": replica / "EARS"}
     for addition in corpus.additions:
         counts[addition.name] = convert(
-            addition.name, items_of(addition, folders[addition.part], replica), out, corpus.keep
+            addition.name, items_of(addition, folders[addition.part], replica / "dev_set"), out, corpus.keep
         )
     return out, counts
-
-
-def items_of(addition, folder, replica):
-    if addition.picks:
-        return picked(addition, folder / addition.folder, replica / "dev_set" / addition.picks)
-    return of_classes(addition, folder / addition.folder)
 
 
 def test_statuses_and_samples_are_those_of_the_official_scripts(converted, golden):
@@ -93,7 +87,7 @@ def test_thresholds_are_inclusive():
 
 def test_second_run_does_nothing_and_a_cut_one_goes_on(tmp_path, replica, corpus):
     addition = corpus.additions[1]
-    items = items_of(addition, replica / "EARS", replica)
+    items = items_of(addition, replica / "EARS", replica / "dev_set")
     counts = convert("EARS", items, tmp_path, corpus.keep)
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.wav")}
     assert convert("EARS", items, tmp_path, corpus.keep) == counts
@@ -112,7 +106,7 @@ def test_second_run_does_nothing_and_a_cut_one_goes_on(tmp_path, replica, corpus
 
 
 def test_processes_make_the_same(tmp_path, replica, corpus, converted):
-    items = items_of(corpus.additions[1], replica / "EARS", replica)
+    items = items_of(corpus.additions[1], replica / "EARS", replica / "dev_set")
     convert("EARS", items, tmp_path, corpus.keep, nj=2)
     for path in tmp_path.rglob("*.wav"):
         assert path.read_bytes() == (converted[0] / path.relative_to(tmp_path)).read_bytes()
@@ -146,10 +140,10 @@ def test_bad_lists_of_picks(tmp_path, rows, complaint):
     (tmp_path / "picks.json").write_text(json.dumps(rows))
     addition = Addition("X", "p", "sound_event", picks="picks.json")
     with pytest.raises(InputError, match=complaint):
-        picked(addition, tmp_path, tmp_path / "picks.json")
+        items_of(addition, tmp_path, tmp_path)
 
 
 def test_class_without_folder(tmp_path):
     addition = Addition("X", "p", "interference", classes=["Rain"], splits={"val": "valid"})
     with pytest.raises(InputError, match=r"val/Rain: found No such file"):
-        of_classes(addition, tmp_path)
+        items_of(addition, tmp_path, tmp_path)

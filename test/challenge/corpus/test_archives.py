@@ -11,7 +11,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from s5.challenge.corpus import archives
 from s5.challenge.corpus.archives import unpack, unpacked
 from s5.challenge.corpus.splitzip import open_zip, parts
 from s5.utils.errors import InputError
@@ -240,7 +239,6 @@ def test_tar_with_links_inside(tmp_path):
     assert unpack(path, tmp_path / "out")  # links that are there are right, too
 
 
-@pytest.mark.parametrize("data_filter", [archives.data_filter, archives.own_filter])
 @pytest.mark.parametrize(
     ("kind", "target"),
     [
@@ -252,8 +250,7 @@ def test_tar_with_links_inside(tmp_path):
         (tarfile.FIFOTYPE, ""),
     ],
 )
-def test_tar_with_a_link_outside_or_a_device_is_refused(tmp_path, monkeypatch, data_filter, kind, target):
-    monkeypatch.setattr(archives, "data_filter", data_filter)
+def test_tar_with_a_link_outside_or_a_device_is_refused(tmp_path, kind, target):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         info = tarfile.TarInfo("e/b.wav")
         info.type, info.linkname = kind, target
