@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,7 +101,8 @@ def download_models(
     """
     table = Published.load(published)
     config = SystemConfig.load(system_path(system))
-    wanted = {m.experiment: table.models[m.experiment] for m in _models(config) if m.experiment in table.models}
+    named = [model.experiment for model in (*config.taggers, *config.separators)]
+    wanted = {name: table.models[name] for name in named if name in table.models}
     if not wanted:
         raise InputError(f"{system}: experiments", "none that is published", one_of(table.models))
     folders = []
@@ -124,10 +125,6 @@ def system_path(system: str | Path) -> Path:
     """The YAML of a system given by its path or its name below conf/systems."""
     path = resolve(split_size(system)[0])
     return path if path.suffix == ".yaml" else resolve(f"conf/systems/{system}.yaml")
-
-
-def _models(config: SystemConfig) -> list[Any]:
-    return [*config.taggers, *config.separators]
 
 
 def _config(model: PublishedModel) -> dict[str, Any]:
@@ -181,7 +178,7 @@ def _lay_down(folder: Path, model: PublishedModel, zipped: Path, url: str) -> No
 def _free_name(folder: Path) -> Path:
     """The folder's name with the time, as run.sh gives it to what it puts aside."""
     base = f"{folder.name}.{datetime.now():%Y%m%d-%H%M%S}"
-    names = (base if n == 1 else f"{base}-{n}" for n in count(1))
+    names = chain([base], (f"{base}-{n}" for n in count(2)))
     return next(path for path in map(folder.with_name, names) if not path.exists())
 
 

@@ -16,11 +16,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
@@ -209,47 +209,49 @@ def published(record: str, memory: Path, patience: Patience = PATIENT) -> dict[s
     Raises:
         InputError: no answer, or another one than expected.
     """
-    try:
-        return _listing(read_json(memory, "a record of Zenodo's API"))
-    except (InputError, ValueError, KeyError, TypeError):
-        pass
+    if (listing := _listing(memory)) is not None:
+        return listing
     memory.parent.mkdir(parents=True, exist_ok=True)
     name = f"record_{record.rstrip('/').rpartition('/')[2]}"
     short = replace(patience, retries=min(patience.retries, 3))
     found = download([File(name, (record,))], memory.parent, patience=short)[0]
-    try:
-        listing = _listing(read_json(found, "a record of Zenodo's API"))
-    except (InputError, ValueError, KeyError, TypeError) as e:
+    if (listing := _listing(found)) is None:
         found.unlink()
-        raise InputError(record, "an answer without a list of files", "a record of Zenodo's API") from e
+        raise InputError(record, "an answer without a list of files", "a record of Zenodo's API")
     os.replace(found, memory)
     return listing
 
 
-def _listing(data: Any) -> dict[str, tuple[int, str]]:
-    return {file["key"]: (int(file["size"]), str(file["checksum"])) for file in data["files"]}
-
-
-def checksum(path: Path, kind: str) -> str:
-    """``<kind>:<hex>`` of a file, kind being md5 or sha256."""
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return f"{kind}:{digest.hexdigest()}"
+def _listing(path: Path) -> dict[str, tuple[int, str]] | None:
+    """Bytes and checksum by name of the files that a record lists; None if the document is no record."""
+    try:
+        files = read_json(path, "a record of Zenodo's API")["files"]
+        return {file["key"]: (int(file["size"]), str(file["checksum"])) for file in files}
+    except (InputError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_there(file: File, folder: Path, recheck: bool) -> bool:
     path = folder / file.name
     if not path.is_file():
         return False
-    if file.size is not None and path.stat().st_size != file.size:
-        raise InputError(path, f"{path.stat().st_size} bytes", f"{file.size}, as published (move it away)")
-    if recheck and file.checksum is not None:
-        found = checksum(path, file.checksum.partition(":")[0])
-        if found != file.checksum:
-            raise InputError(path, found, f"{file.checksum}, as published (move it away)")
+    if different := _difference(file, path, recheck):
+        raise InputError(path, different[0], f"{different[1]}, as published (move it away)")
     return True
+
+
+def _difference(file: File, path: Path, recheck: bool = True) -> tuple[str, str] | None:
+    """Size or checksum of what is there, and of what is published, where they differ."""
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        return f"{size} bytes", str(file.size)
+    if recheck and file.checksum is not None:
+        kind = file.checksum.partition(":")[0]
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False))
+        if (found := f"{kind}:{digest.hexdigest()}") != file.checksum:
+            return found, file.checksum
+    return None
 
 
 class _Transfer:
@@ -283,7 +285,8 @@ class _Transfer:
             after = None
             try:
                 self._transfer(url)
-                self._check()
+                if different := _difference(self.file, self.part):
+                    raise _Damaged(" instead of ".join(different))
                 return
             except _Broken as e:
                 reason, after = str(e), e.after
@@ -316,14 +319,12 @@ class _Transfer:
 
     def _transfer(self, url: str) -> None:
         """One connection."""
-        have = self._resumable(url)
+        have, validator = self._resumable(url)
         if have and have == self.file.size:
             return
         headers = {"User-Agent": "s5", "Accept-Encoding": "identity"}
         if have:
-            headers["Range"] = f"bytes={have}-"
-            if (validator := self._noted().get("validator")) and self._noted().get("url") == url:
-                headers["If-Range"] = validator
+            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {})
         request = urllib.request.Request(url, headers=headers)  # noqa: S310  (download() allows http and https only)
         try:
             response = urllib.request.urlopen(request, timeout=self.patience.timeout)  # noqa: S310
@@ -377,38 +378,24 @@ class _Transfer:
             raise _Refused(words)
         raise _Broken(words, answer.headers.get("Retry-After"))
 
-    def _resumable(self, url: str) -> int:
-        """Bytes that are there and can be gone on from: if nothing tells the end result, only of the same version."""
-        have = _size(self.part)
-        if have and self.file.checksum is None:
-            noted = self._noted()
-            if noted.get("url") != url or not noted.get("validator"):
-                self._restart()
-                return 0
-        if self.file.size is not None and have > self.file.size:
-            self._restart()
-            return 0
-        return have
+    def _resumable(self, url: str) -> tuple[int, str | None]:
+        """Bytes that are there and can be resumed, and the version they are of, where an earlier try noted it.
 
-    def _noted(self) -> Mapping[str, Any]:
-        try:
-            data = read_json(self.note, "what an earlier try noted")
-        except InputError:
-            return {}
-        return data if isinstance(data, dict) else {}
+        Without a published checksum only bytes of a known version are resumed.
+        """
+        have, noted = _size(self.part), {}
+        with suppress(InputError, ValueError, TypeError):
+            noted = dict(read_json(self.note, "what an earlier try noted"))
+        validator = noted.get("validator") if noted.get("url") == url else None
+        too_long = self.file.size is not None and have > self.file.size
+        if have and (too_long or (self.file.checksum is None and not validator)):
+            self._restart()
+            return 0, None
+        return have, validator
 
     def _restart(self) -> None:
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
-
-    def _check(self) -> None:
-        have = _size(self.part)
-        if self.file.size is not None and have != self.file.size:
-            raise _Damaged(f"{have} bytes instead of {self.file.size}")
-        if self.file.checksum is not None:
-            found = checksum(self.part, self.file.checksum.partition(":")[0])
-            if found != self.file.checksum:
-                raise _Damaged(f"{found} instead of {self.file.checksum}")
 
 
 class _Damaged(Exception):
@@ -433,7 +420,4 @@ def _reason(error: Exception) -> str:
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return path.stat().st_size if path.exists() else 0

@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from s5.utils.errors import InputError
 
@@ -144,7 +144,7 @@ def _end(path: Path) -> tuple[int, int]:
     return size - len(data) + place, number
 
 
-def _rewritten(whole: io.BufferedReader, starts: Sequence[int], place: int) -> tuple[int, bytes]:
+def _rewritten(whole: IO[bytes], starts: Sequence[int], place: int) -> tuple[int, bytes]:
     """Place of the central directory over all parts, and the directory and end records of an archive in one part.
 
     Args:
