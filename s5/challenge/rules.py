@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ LARGEST = 100_000_000
 """Bytes: no file of a submission comes near it."""
 
 TEXT, NUMBER, WHOLE, TRUTH, LIST, MAPPING = "text", "a number", "a whole number", "true or false", "a list", "a mapping"
+COUNT = "the number of parameters"
 """Kinds of values in a JSON document, as complaints name them."""
 
 ACCURACIES = ("accuracy_mix", "accuracy_src")
@@ -239,48 +240,51 @@ def _is(kind: str, value: Any) -> bool:
         >>> _is(NUMBER, 3), _is(NUMBER, True), _is(WHOLE, 3.0), _is(NUMBER, 10**400)
         (True, False, False, False)
     """
-    if kind in (NUMBER, WHOLE) and not isinstance(value, bool) and isinstance(value, int | float):
-        try:
-            return math.isfinite(value) and (kind == NUMBER or isinstance(value, int))
-        except OverflowError:  # a whole number that no float holds
-            return False
-    types: dict[str, type] = {TEXT: str, TRUTH: bool, LIST: list, MAPPING: dict}
-    return kind in types and isinstance(value, types[kind])
+    types: dict[str, Any] = {TEXT: str, TRUTH: bool, LIST: list, MAPPING: dict, NUMBER: int | float}
+    if not isinstance(value, types.get(kind, int)):
+        return False
+    if kind not in (NUMBER, WHOLE, COUNT):
+        return True
+    try:
+        return not isinstance(value, bool) and math.isfinite(value) and (kind != COUNT or value >= 0)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
-def _misfits(where: str, data: Any, kinds: Mapping[str, str]) -> list[str]:
-    """What of a mapping's keys is missing, or of another kind."""
+def _fits(where: str, data: Any, kinds: Mapping[str, Any]) -> Generator[str, None, bool]:
+    """Yields a line for each key of a mapping that is missing or of another kind; returns whether there is none.
+
+    Args:
+        where: the mapping's place in its document.
+        data: the mapping.
+        kinds: kind of each key's value, or the kinds of the keys in it.
+    """
     if not isinstance(data, dict):
-        return [_line(where, _shown(data), f"a mapping with {', '.join(kinds)}")]
-    lines = []
+        yield _line(where, _shown(data), f"a mapping with {', '.join(kinds)}")
+        return False
+    good = True
     for key, kind in kinds.items():
-        if key not in data:
-            lines.append(_line(where, f"no key {key}", "it"))
+        if key in data and isinstance(kind, Mapping):
+            good &= yield from _fits(f"{where}: {key}", data[key], kind)
+        elif key not in data:
+            good = False
+            yield _line(where, f"no key {key}", "it")
         elif not _is(kind, data[key]):
-            lines.append(_line(f"{where}: key {key}", _shown(data[key]), kind))
-    return lines
-
-
-def _parameters(where: str, data: Mapping[str, Any]) -> Iterator[str]:
-    if data["nparams"] < 0:
-        yield _line(f"{where}: key nparams", data["nparams"], "the number of parameters")
+            good = False
+            yield _line(f"{where}: key {key}", _shown(data[key]), kind)
+    return good
 
 
 def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator[str]:
     """eval_results.json: every soundscape once, every file once, with its label and a probability."""
     where = EVAL_JSON
-    bad = _misfits(where, data, {"nparams": WHOLE, "probabilities": LIST, "config": MAPPING})
-    yield from bad
-    if bad:
+    if not (yield from _fits(where, data, {"nparams": COUNT, "probabilities": LIST, "config": MAPPING})):
         return
-    yield from _parameters(where, data)
     seen: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for i, entry in enumerate(data["probabilities"]):
         place = f"{where}: probabilities.{i}"
-        bad = _misfits(place, entry, {"soundscape": TEXT, "estimate": LIST})
-        yield from bad
-        if bad:
+        if not (yield from _fits(place, entry, {"soundscape": TEXT, "estimate": LIST})):
             continue
         utt = entry["soundscape"]
         seen[utt] += 1
@@ -288,9 +292,7 @@ def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator
             yield _line(place, f"soundscape {utt}", "one of the evaluation set")
         for j, estimate in enumerate(entry["estimate"]):
             kinds = {"filename": TEXT, "label": TEXT, "probability": NUMBER}
-            bad = _misfits(f"{where}: {utt}: estimate.{j}", estimate, kinds)
-            yield from bad
-            if bad:
+            if not (yield from _fits(f"{where}: {utt}: estimate.{j}", estimate, kinds)):
                 continue
             name, label, probability = (estimate[key] for key in kinds)
             files[name] += 1
@@ -333,9 +335,7 @@ def _details(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str
     yield from _slots(where, entry, rules)
     figures = {}
     for i, metric in enumerate(entry["metrics"]):
-        bad = _misfits(f"{where}: metrics.{i}", metric, {"metric": TEXT})
-        yield from bad
-        if bad:
+        if not (yield from _fits(f"{where}: metrics.{i}", metric, {"metric": TEXT})):
             return
         if "value" not in metric:
             yield _line(f"{where}: metrics.{i}", "no key value", "it")
@@ -347,10 +347,8 @@ def _details(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str
     if figures["CAPI-SDRi"] is not None and not _is(NUMBER, figures["CAPI-SDRi"]):
         yield _line(f"{where}: CAPI-SDRi", _shown(figures["CAPI-SDRi"]), "a number or null")
     stated, place = figures["label_metrics"], f"{where}: label_metrics"
-    bad = _misfits(place, stated, {"acc": TRUTH, "tp": WHOLE, "fp": WHOLE, "fn": WHOLE})
-    yield from bad
-    labels = [*entry["est_labels"], *entry["ref_labels"]]
-    if bad or not all(isinstance(label, str) for label in labels):
+    sound = yield from _fits(place, stated, {"acc": TRUTH, "tp": WHOLE, "fp": WHOLE, "fn": WHOLE})
+    if not sound or not all(isinstance(label, str) for label in (*entry["est_labels"], *entry["ref_labels"])):
         return
     counts = label_counts(entry["est_labels"], entry["ref_labels"])
     for key, value in {"acc": counts.correct, "tp": counts.tp, "fp": counts.fp, "fn": counts.fn}.items():
@@ -361,38 +359,32 @@ def _details(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str
 def _test_results(data: Any, rules: Rules) -> Iterator[str]:
     """dev_set_test_results.json: every soundscape once, K labels each, figures that are the means of its details."""
     where = TEST_JSON
-    kinds = {"CAPI-SDRi": MAPPING, "label_metrics": MAPPING, "nparams": WHOLE, "details": LIST, "config": MAPPING}
-    bad = _misfits(where, data, kinds)
-    if not bad:
-        bad += _misfits(f"{where}: CAPI-SDRi", data["CAPI-SDRi"], {"mean": NUMBER})
-        bad += _misfits(f"{where}: label_metrics", data["label_metrics"], dict.fromkeys(ACCURACIES, NUMBER))
-    yield from bad
-    if bad:
+    kinds: dict[str, Any] = {"nparams": COUNT, "details": LIST, "config": MAPPING}
+    kinds |= {"CAPI-SDRi": {"mean": NUMBER}, "label_metrics": dict.fromkeys(ACCURACIES, NUMBER)}
+    if not (yield from _fits(where, data, kinds)):
         return
-    yield from _parameters(where, data)
-    whole: list[Mapping[str, Any]] = []
+    sound: list[Mapping[str, Any]] = []
     seen: Counter[str] = Counter()
     kinds = {"soundscape": TEXT, "ref_labels": LIST, "est_labels": LIST, "probabilities": LIST, "metrics": LIST}
-    n_bad = 0
     for i, entry in enumerate(data["details"]):
         place = f"{where}: details.{i}"
-        bad = _misfits(place, entry, kinds)
-        if not bad:
-            utt = entry["soundscape"]
-            seen[utt] += 1
-            if not re.fullmatch(r"\S+", utt) or (rules.tests is not None and utt not in rules.tests):
-                yield _line(place, f"soundscape {utt}", "one of the development set's test part")
-            bad = list(_details(f"{where}: {utt}", entry, rules))
-            whole.append(entry)
+        if not (yield from _fits(place, entry, kinds)):
+            continue
+        utt = entry["soundscape"]
+        seen[utt] += 1
+        if not re.fullmatch(r"\S+", utt) or (rules.tests is not None and utt not in rules.tests):
+            yield _line(place, f"soundscape {utt}", "one of the development set's test part")
+        bad = list(_details(f"{where}: {utt}", entry, rules))
         yield from bad
-        n_bad += len(bad)
+        if not bad:
+            sound.append(entry)
     for utt in sorted(seen):
         if seen[utt] > 1:
             yield _line(f"{where}: {utt}", f"{seen[utt]} entries", "one")
     for utt in sorted(set(rules.tests or ()) - set(seen)):
         yield _line(f"{where}: {utt}", "no entry", "one for each soundscape of the test part")
-    if not n_bad:
-        yield from _means(where, data, whole)
+    if len(sound) == len(data["details"]):
+        yield from _means(where, data, sound)
 
 
 def _means(where: str, data: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import re
 import typing
+import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,23 +89,25 @@ class Details:
             raise InputError(path, f"nothing under {', '.join(absent)}", "a value")
         details: Details = parse(cls, data, path)
         about = details.submission
-        corresponding = [author for author in about.authors if author.corresponding]
-        if len(corresponding) != 1:
-            found = f"{len(corresponding)} corresponding authors"
-            raise InputError(f"{path}: key submission.authors", found, "one")
-        if not 1 <= about.number <= MOST:
-            raise InputError(f"{path}: key submission.number", about.number, f"1 to {MOST}")
-        if len(about.abbreviation) > 10:
-            raise InputError(f"{path}: key submission.abbreviation", repr(about.abbreviation), "at most 10 characters")
-        for author in about.authors:
-            if not re.fullmatch(r"[^@\s]+@[^@\s]+", author.email):
-                raise InputError(f"{path}: key submission.authors: email", repr(author.email), "name@host")
-        if not re.match(r"https?://\S+$", about.audio_url):
-            raise InputError(f"{path}: key submission.audio_url", repr(about.audio_url), "an address, https://...")
+        n_corresponding = sum(author.corresponding for author in about.authors)
+        rules = [
+            ("authors", n_corresponding == 1, f"{n_corresponding} corresponding authors", "one"),
+            ("number", 1 <= about.number <= MOST, about.number, f"1 to {MOST}"),
+            ("abbreviation", len(about.abbreviation) <= 10, repr(about.abbreviation), "at most 10 characters"),
+            (
+                "audio_url",
+                re.match(r"https?://\S+$", about.audio_url),
+                repr(about.audio_url),
+                "an address, https://...",
+            ),
+        ]
+        for a in about.authors:
+            rules.append(("authors: email", re.fullmatch(r"[^@\s]+@[^@\s]+", a.email), repr(a.email), "name@host"))
+        for key, good, found, expected in rules:
+            if not good:
+                raise InputError(f"{path}: key submission.{key}", found, expected)
         if not re.fullmatch(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+", details.team):
-            raise InputError(
-                f"{path}: last name and abbreviated affiliation", details.team, "letters and digits in both"
-            )
+            raise InputError(f"{path}: last name, abbreviated affiliation", details.team, "letters and digits in both")
         return details
 
     @property
@@ -179,26 +182,18 @@ def make_submission(
     listed, audio = _evaluation(DataDir.load(eval_data).utts, Results(eval_results))
     evaluation = {"nparams": n_parameters, "probabilities": listed, "config": config}
     test, figures = _test_results(Path(scores), n_parameters, config, labels, n_slots)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    name = f"{details.label}_out"
-    path = out / f"{name}.zip"
-    _write_zip(path, name, audio, {EVAL_JSON: evaluation, TEST_JSON: test})
-    about = details.submission
-    people = [dataclasses.asdict(author) for author in about.authors]
+    path = Path(out, f"{details.label}_out.zip")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_zip(path, audio, {EVAL_JSON: evaluation, TEST_JSON: test})
+    about = dataclasses.asdict(details.submission)
     meta = {
-        "submission": {
-            "label": details.label,
-            "name": about.name,
-            "abbreviation": about.abbreviation,
-            "authors": people,
-        },
+        "submission": {"label": details.label, **{key: about[key] for key in ("name", "abbreviation", "authors")}},
         "system": {**details.system, "complexity": {"total_parameters": n_parameters}},
         "results": {"development_test": figures},
     }
     text = yaml.safe_dump(meta, sort_keys=False, allow_unicode=True)
-    write_text(out / f"{details.label}.meta.yaml", text)
-    _add_address(out / f"{details.team}_task4.audio_url.txt", path.name, about.audio_url)
+    write_text(path.with_name(f"{details.label}.meta.yaml"), text)
+    _add_address(path.with_name(f"{details.team}_task4.audio_url.txt"), path.name, details.submission.audio_url)
     return path
 
 
@@ -214,8 +209,6 @@ def count_parameters(system: str | Path, expdir: str | Path) -> int:
 
 def _plain(name: str) -> str:
     """A name for a file's name: letters, digits and hyphens."""
-    import unicodedata
-
     letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9-]", "", letters)
 
@@ -248,21 +241,19 @@ def _test_results(
         raise InputError(file, "scores with the true labels", "those of the system's own")
     details = []
     for row in rows:
-        est, ref = (_padded(row[key], n_slots, SILENCE) for key in ("est_labels", "ref_labels"))
-        labels.indices(est, n_slots, f"{file}: {row['utt']}")
         counts = {key: row[key] for key in ("tp", "fp", "fn")}
-        details.append(
-            {
-                "soundscape": row["utt"],
-                "ref_labels": ref,
-                "est_labels": est,
-                "probabilities": _padded(row.get("probabilities") or [], n_slots, 0.0),
-                "metrics": [
-                    {"metric": "CAPI-SDRi", "value": row["CAPI-SDRi"]},
-                    {"metric": "label_metrics", "value": {"acc": counts["fp"] + counts["fn"] == 0, **counts}},
-                ],
-            }
-        )
+        detail = {
+            "soundscape": row["utt"],
+            "ref_labels": _padded(row["ref_labels"], n_slots, SILENCE),
+            "est_labels": _padded(row["est_labels"], n_slots, SILENCE),
+            "probabilities": _padded(row.get("probabilities") or [], n_slots, 0.0),
+            "metrics": [
+                {"metric": "CAPI-SDRi", "value": row["CAPI-SDRi"]},
+                {"metric": "label_metrics", "value": {"acc": counts["fp"] + counts["fn"] == 0, **counts}},
+            ],
+        }
+        labels.indices(detail["est_labels"], n_slots, f"{file}: {row['utt']}")
+        details.append(detail)
     accuracies = {key: metrics[key] for key in ("accuracy_mix", "accuracy_src")}
     content = {
         "CAPI-SDRi": {"mean": metrics["CAPI-SDRi"]},
@@ -278,12 +269,12 @@ def _padded(values: Sequence[Any], n_slots: int, filling: Any) -> list[Any]:
     return [*values, *[filling] * (n_slots - len(values))]
 
 
-def _write_zip(path: Path, folder: str, audio: Sequence[Path], documents: Mapping[str, Any]) -> None:
+def _write_zip(path: Path, audio: Sequence[Path], documents: Mapping[str, Any]) -> None:
     """One file after the other goes through memory."""
+    folder = path.stem
     with atomic_write(path) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as z:
         for name, content in documents.items():
-            text = json.dumps(content, indent=1, allow_nan=False)
-            z.writestr(_entry(f"{folder}/{name}"), text)
+            z.writestr(_entry(f"{folder}/{name}"), json.dumps(content, indent=1, allow_nan=False))
         z.writestr(_entry(f"{folder}/{AUDIO}/"), "")
         for file in audio:
             z.writestr(_entry(f"{folder}/{AUDIO}/{file.name}"), file.read_bytes())
