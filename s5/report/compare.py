@@ -21,12 +21,6 @@ BY = ("subset", "n_sources", "class", "room")
 _ROW_KEYS = ("tp", "fp", "fn", "CAPI-SDRi", "PI-SDRi")
 
 
-def find_scores(path: str | Path) -> Path:
-    """The ``scores.json`` that a path names: the file itself, or the results folder that holds it."""
-    path = Path(path)
-    return Results(path).scores_file if path.is_dir() else path
-
-
 def compare(
     first: str | Path, second: str | Path, bootstrap: Bootstrap, by: str | None = None
 ) -> dict[str, dict[str, Difference]]:
@@ -44,7 +38,7 @@ def compare(
     Raises:
         InputError: a file that is no scores.json, other mixtures, references or options of the metric in both.
     """
-    files = find_scores(first), find_scores(second)
+    files = [Results(path).scores_file if Path(path).is_dir() else Path(path) for path in (first, second)]
     scores = [read_scores(file) for file in files]
     rows = paired_rows(scores[0], scores[1], files)
     found = {"all": bootstrap.differences(*map(mixture_terms, rows))}
@@ -87,19 +81,9 @@ def paired_rows(
             raise InputError(f"{where[1]}: mixture {utt}", f"references [{found}]", f"[{expected}] as {where[0]} has")
         for i, one in enumerate((row, other)):
             if missing := [key for key in _ROW_KEYS if key not in one]:
-                raise InputError(
-                    f"{where[i]}: mixture {utt}", f"no key {missing[0]}", "scores of stage 11 (score again)"
-                )
-    return [tables[0][utt] for utt in tables[0]], [tables[1][utt] for utt in tables[0]]
-
-
-def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two ``scores.json`` are of the same mixtures with all that a comparison needs."""
-    try:
-        paired_rows(first, second)
-    except InputError:
-        return False
-    return True
+                expected = "scores of stage 11 (score again)"
+                raise InputError(f"{where[i]}: mixture {utt}", f"no key {missing[0]}", expected)
+    return list(tables[0].values()), [tables[1][utt] for utt in tables[0]]
 
 
 def as_text(found: Mapping[str, Mapping[str, Difference]], names: tuple[str, str], level: float) -> str:
@@ -118,18 +102,14 @@ def as_text(found: Mapping[str, Mapping[str, Difference]], names: tuple[str, str
                 continue
             values = (difference.first, difference.second)
             cells = "".join(f"{value:9.2f}" for value in values) + f"{difference.gained:+9.2f}"
-            lines.append(f"{name:<18}{cells}   {interval_text(difference):<18}{verdict(difference)}".rstrip())
+            verdict = {1: "B ahead", -1: "A ahead"}.get(difference.ahead, "")
+            lines.append(f"{name:<18}{cells}   {interval_text(difference):<18}{verdict}".rstrip())
     return "\n".join(lines)
 
 
 def interval_text(difference: Difference) -> str:
     """The interval, e.g. ``-0.12 to +0.40``; a dash where there is none."""
     return "–" if difference.interval is None else f"{difference.interval[0]:+.2f} to {difference.interval[1]:+.2f}"
-
-
-def verdict(difference: Difference) -> str:
-    """In words: which system is ahead, if the interval tells."""
-    return {1: "B ahead", -1: "A ahead"}.get(difference.ahead, "")
 
 
 def as_json(found: Mapping[str, Mapping[str, Difference]]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from typing import Any
 
 from s5.data.names import shortened
 from s5.metrics import Bootstrap, mixture_terms
-from s5.report.compare import comparable, interval_text, paired_rows
+from s5.report.compare import interval_text, paired_rows
 from s5.report.results import Result, by_set
 from s5.report.taggers import SUBSETS, TaggerAccuracy
 from s5.report.training import Training
 from s5.system.archive import Description
 from s5.utils.config import ROOT, load_yaml
+from s5.utils.errors import InputError
 
 _SUBSETS = ("DupSet", "NoDupSet")
 _MAIN = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
@@ -134,8 +135,7 @@ def results_markdown(
         parts += _scenes([row for row in rows if row.system == system])
         own = [row for row in rows if row.system == system and row.scores.get("by_class")]
         for row in own:
-            parts.append(f"### {name} by class: {system}, {row.labels} labels")
-            parts.append(_classes(row))
+            parts += [f"### {name} by class: {system}, {row.labels} labels", _classes(row)]
         if name in pages:
             parts.append(f"To listen: `{pages[name]}` (open it in a browser).")
         if figures.get(name):
@@ -144,12 +144,7 @@ def results_markdown(
         parts += ["## Training", _trainings(trainings)]
         parts += [_links("Learning curves", figures[""])] if figures.get("") else []
     parts += _archives(archives or {})
-    parts += [
-        *_beside_published(results, data),
-        "## Published results, on other data",
-        _PUBLISHED,
-        _published(),
-    ]
+    parts += [*_beside_published(results, data), "## Published results, on other data", _PUBLISHED, _published()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -176,9 +171,8 @@ def _archives(archives: Mapping[str, Description]) -> list[str]:
     for file, archive in archives.items():
         for set_name, entry in archive.figures.items():
             figures = [number(entry["metrics"].get(key), 2 if key == "CAPI-SDRi" else 1) for key in _MAIN]
-            lines.append(
-                [f"`{file}`", set_name, f"{archive.size / 1e6:.1f}", entry["counts"].get("mixtures"), *figures]
-            )
+            size, n_mixtures = f"{archive.size / 1e6:.1f}", entry["counts"].get("mixtures")
+            lines.append([f"`{file}`", set_name, size, n_mixtures, *figures])
         if archive.note:
             notes.append(f"`{file}`: {archive.note}")
     head = ["archive", "test set", "MB", "mixtures", *_MAIN]
@@ -247,19 +241,19 @@ def _differences(system: str, rows: Sequence[Result]) -> list[str]:
     lines = []
     for own in (row for row in rows if row.system == system):
         for other in (row for row in rows if row.system != system and row.oracle == own.oracle):
-            if not comparable(own.scores, other.scores):
+            try:
+                pair = paired_rows(own.scores, other.scores)
+            except InputError:  # other mixtures
                 continue
-            pair = (mixture_terms(part) for part in paired_rows(own.scores, other.scores))
-            found = bootstrap.differences(*pair)
-            cells = [f"{_signed(found[k].gained)} ({interval_text(found[k])})" for k in ("CAPI-SDRi", "accuracy_mix")]
+            found = bootstrap.differences(*map(mixture_terms, pair))
+            cells = []
+            for difference in (found["CAPI-SDRi"], found["accuracy_mix"]):
+                gained = "–" if difference.gained is None else f"{difference.gained:+.2f}"
+                cells.append(f"{gained} ({interval_text(difference)})")
             lines.append([other.system, own.labels, *cells])
     head = ["system", "labels", "CAPI-SDRi (dB)", "accuracy_mix (%)"]
     text = _DIFFERENCES.format(system=system, level=bootstrap.level)
     return [text, table(head, lines, left=2)] if lines else []
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
 
 
 def _tagger_table(taggers: Sequence[TaggerAccuracy]) -> str:
@@ -301,7 +295,7 @@ def _pair(group: Mapping[str, Any] | None) -> str:
 
 def _classes(row: Result) -> str:
     groups: Mapping[str, Mapping[str, Any]] = row.scores["by_class"]
-    keys = list(dict.fromkeys(key for group in groups.values() for key in group if _is_number(group[key])))
+    keys = list(dict.fromkeys(key for group in groups.values() for key in group))
     rows = [[label, *(_with_interval(row, k, "by_class", label) for k in keys)] for label in groups]
     return table(["class", *keys], rows)
 
@@ -320,36 +314,14 @@ def _digits(metric: str) -> int:
     return 2 if "SDR" in metric else 1
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
 def _trainings(trainings: Sequence[Training]) -> str:
-    head = [
-        "model",
-        "parameters",
-        "trainable",
-        "epochs",
-        "batch",
-        "seed",
-        "criterion",
-        "best epoch",
-        "best value",
-        "time",
-    ]
+    head = ["model", "parameters", "trainable", "epochs", "batch", "seed"]
+    head += ["criterion", "best epoch", "best value", "time"]
     lines = []
     for t in trainings:
         epochs = f"{number(t.epochs)} of {number(t.max_epoch)}"
-        best = number(t.best_value, 3)
-        cells = [
-            t.parameters or "–",
-            t.trainable or "–",
-            epochs,
-            number(t.batch_size),
-            number(t.seed),
-            t.criterion or "–",
-        ]
-        lines.append([t.name, *cells, number(t.best_epoch), best, duration(t.time)])
+        facts = (t.parameters, t.trainable, epochs, t.batch_size, t.seed, t.criterion, t.best_epoch)
+        lines.append([t.name, *map(number, facts), number(t.best_value, 3), duration(t.time)])
     return table(head, lines)
 
 

@@ -13,11 +13,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
-from s5.data import read_audio
+from s5.data import DataDir, read_audio
 from s5.inference.results import Results
 from s5.labels import SILENCE
 from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
@@ -35,21 +35,6 @@ ENVELOPE_DB = 60
 """Range of the envelopes below the loudest moment of the mixture."""
 
 
-class Data(Protocol):
-    """What the page needs of a data directory; :class:`s5.data.DataDir` is one."""
-
-    labels: dict[str, tuple[str, ...]]
-
-    def mixture(self, utt: str) -> tuple[np.ndarray, int]:
-        """Mixture [M, T] and its sampling rate in Hz."""
-
-    def sources(self, utt: str) -> np.ndarray:
-        """Dry targets [n_slots, T] in the order of ``labels[utt]``."""
-
-    def scene_path(self, utt: str) -> Path | None:
-        """JSON file of the mixture's scene, if there is one."""
-
-
 @dataclass
 class Sound:
     """One lane of the page: a waveform [T] with what is written beside it.
@@ -61,6 +46,7 @@ class Sound:
         kind: ``mixture``, ``reference``, or the letter of the system whose estimate it is.
         number: its place on the page, 0 for the mixture.
         levels: its envelope in dB below the loudest moment of the mixture.
+        reference: slot of the reference that an estimate was paired with.
         label_given: an estimate whose system was given the label.
         confidence: of the label; None where it is not known.
         sdri: improvement of an estimate over the mixture, in dB.
@@ -74,6 +60,7 @@ class Sound:
     kind: str
     number: int = 0
     levels: list[float] = field(default_factory=list)
+    reference: int | None = None
     label_given: bool = False
     confidence: float | None = None
     sdri: float | None = None
@@ -87,27 +74,6 @@ class Missing:
     heard: ClassVar[bool] = False
     title: str
     text: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a system says of one mixture.
-
-    Attributes:
-        letter: the system's letter.
-        name: its name.
-        labels: the labels that it gives.
-        wrong: they are not those of the references.
-        oracle: it was given the labels.
-        value: CAPI-SDRi of the mixture in dB.
-    """
-
-    letter: str
-    name: str
-    labels: list[str]
-    wrong: bool
-    oracle: bool
-    value: float | None
 
 
 @dataclass
@@ -147,7 +113,7 @@ class Entry:
         return [self.sound, *(x for source in self.sources for x in source.lanes if isinstance(x, Sound))]
 
 
-def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixtures: int = 12) -> int:
+def write_page(out: str | Path, data: DataDir, results: Sequence[Result], n_mixtures: int = 12) -> int:
     """Writes the page of one data set. An older page at ``out`` is replaced at the end, in one step.
 
     Args:
@@ -185,30 +151,30 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
     return len(chosen)
 
 
-def _entry(mixture: Mixture, words: list[str], data: Data, columns: Sequence[_Column]) -> Entry:
+def _entry(mixture: Mixture, words: list[str], data: DataDir, columns: Sequence[_Column]) -> Entry:
     utt = mixture["utt"]
-    scores = Results(columns[0].result.path).scores_file
     if utt not in data.labels:
-        raise InputError(scores, f"mixture {utt}", "mixtures of the data directory")
+        raise InputError(columns[0].scores_file, f"mixture {utt}", "mixtures of the data directory")
     labels = data.labels[utt]
     for column in columns:
         column.check(utt, labels)
     samples, fs = data.mixture(utt)
     references = data.sources(utt)
     sound = Sound(f"{utt}_mixture", "Mixture, channel 0", samples[0], "mixture")
-    takes = [_SystemEstimates(column, utt, len(samples[0]), fs) for column in columns]
+    estimates = [column.estimates(utt, len(samples[0]), fs) for column in columns]
     places = _places(data.scene_path(utt), labels)
     sources = []
     for slot, label in enumerate(labels):
         lanes: list[Sound | Missing] = [
             Sound(f"{utt}_reference{slot}_{label}", "Reference", references[slot], "reference")
         ]
-        lanes += [take.of_reference(slot) for take in takes]
+        for column, found in zip(columns, estimates, strict=True):
+            missed = Missing(f"System {column.letter}: ✗ missed", "It has no estimate for this reference.")
+            lanes.append(next((one for one in found if one.reference == slot), missed))
         sources.append(Source(f"Source {slot + 1}: {label}", _place_words(places[slot]), lanes))
-    for take in takes:
-        for alarm in take.false_alarms():
-            about = f"System {take.column.letter} has an estimate for which there is no reference."
-            sources.append(Source("✗ False alarm", about, [alarm]))
+    for column, found in zip(columns, estimates, strict=True):
+        about = f"System {column.letter} has an estimate for which there is no reference."
+        sources += [Source("✗ False alarm", about, [one]) for one in found if one.reference is None]
     entry = Entry(mixture, words, fs, sound, sources, places)
     peak = float(np.abs(sound.waveform).max(initial=0))
     highest = max(float(np.abs(s.waveform).max(initial=0)) for s in entry.sounds)
@@ -240,80 +206,66 @@ class _Column:
 
     def __init__(self, letter: str, result: Result) -> None:
         self.letter, self.result = letter, result
+        results = Results(result.path)
+        self.scores_file, self.folder = results.scores_file, results.estimates
         self.mixtures: dict[str, Mixture] = {m["utt"]: m for m in result.scores["mixtures"]}
-        self.files = Results(result.path).estimates.find(self.mixtures)
+        self.files = self.folder.find(self.mixtures)
         self.name = f"{result.system}, {result.labels} labels"
         self.value: float | None = result.scores["metrics"].get("CAPI-SDRi")
 
     def check(self, utt: str, labels: Sequence[str]) -> None:
         """Complains where the scores are not of this mixture with these references."""
-        scores = Results(self.result.path).scores_file
         if utt not in self.mixtures:
-            raise InputError(scores, f"no mixture {utt}", "the mixtures of the data directory (score again)")
+            raise InputError(self.scores_file, f"no mixture {utt}", "the mixtures of the data directory (score again)")
         names = self.mixtures[utt]["ref_labels"]
         if list(labels) != labels_of(names):  # pairs count references in this order
-            found, expected = " ".join(names), " ".join(labels)
-            raise InputError(
-                f"{scores}: mixture {utt}", f"references [{found}]", f"[{expected}] of the data directory (score again)"
-            )
+            expected = f"[{' '.join(labels)}] of the data directory (score again)"
+            raise InputError(f"{self.scores_file}: mixture {utt}", f"references [{' '.join(names)}]", expected)
 
-    def answer(self, utt: str) -> Answer:
-        """What the system says of a mixture."""
+    def answer(self, utt: str) -> dict[str, Any]:
+        """The system's labels of a mixture and what they are worth."""
         m = self.mixtures[utt]
-        labels = labels_of(m["est_labels"])
-        return Answer(self.letter, self.name, labels, wrong_labels(m), self.result.oracle, improvement(m))
+        return {
+            "letter": self.letter,
+            "name": self.name,
+            "labels": labels_of(m["est_labels"]),
+            "wrong": wrong_labels(m),
+            "oracle": self.result.oracle,
+            "value": improvement(m),
+        }
 
+    def estimates(self, utt: str, n_samples: int, fs: int) -> list[Sound]:
+        """The system's estimates of a mixture."""
+        mixture = self.mixtures[utt]
+        labels, probabilities = mixture["est_labels"], mixture.get("probabilities") or []
+        pairs = {int(pair["est"]): pair for pair in mixture["pairs"]}
+        if beyond := [slot for slot in pairs if slot >= len(labels)]:
+            raise InputError(self.scores_file, f"slot {beyond[0]} of {utt}", f"a slot below {len(labels)}")
+        found = []
+        for slot, label in enumerate(labels):
+            if label == SILENCE:
+                continue
+            name, title = f"{utt}_{self.letter}{slot}_{label}", f"System {self.letter}: {label}"
+            sound = Sound(name, title, self._read(utt, slot, label, n_samples, fs), self.letter)
+            sound.label_given = self.result.oracle
+            sound.confidence = probabilities[slot] if slot < len(probabilities) else None
+            if slot in pairs:
+                pair = pairs[slot]
+                sound.reference, sound.sdri = int(pair["ref"]), pair.get("sdri")
+                if pair.get("sdr") is not None and pair.get("sdr_mixture") is not None:
+                    sound.sdr = pair["sdr_mixture"], pair["sdr"]
+            found.append(sound)
+        return found
 
-class _SystemEstimates:
-    """One result's estimates of one mixture."""
-
-    def __init__(self, column: _Column, utt: str, n_samples: int, fs: int) -> None:
-        self.column, self.utt, self.n_samples, self.fs = column, utt, n_samples, fs
-        self.result = column.result
-        self.mixture = column.mixtures[utt]
-        self.files = column.files[utt]
-        self.slot_of = {int(pair["ref"]): int(pair["est"]) for pair in self.mixture["pairs"]}
-        self.pair_of = {int(pair["est"]): pair for pair in self.mixture["pairs"]}
-
-    def of_reference(self, slot: int) -> Sound | Missing:
-        """The estimate that was paired with a reference."""
-        if slot in self.slot_of:
-            return self.estimate(self.slot_of[slot])
-        return Missing(f"System {self.column.letter}: ✗ missed", "It has no estimate for this reference.")
-
-    def estimate(self, slot: int) -> Sound:
-        """The estimate in a slot."""
-        labels = self.mixture["est_labels"]
-        if slot >= len(labels):
-            raise InputError(
-                Results(self.result.path).scores_file, f"slot {slot} of {self.utt}", f"a slot below {len(labels)}"
-            )
-        label, letter = labels[slot], self.column.letter
-        probabilities = self.mixture.get("probabilities") or []
-        name = f"{self.utt}_{letter}{slot}_{label}"
-        sound = Sound(name, f"System {letter}: {label}", self._read(slot, label), letter)
-        sound.label_given = self.result.oracle
-        sound.confidence = probabilities[slot] if slot < len(probabilities) else None
-        pair = self.pair_of.get(slot, {})
-        sound.sdri = pair.get("sdri")
-        if pair.get("sdr") is not None and pair.get("sdr_mixture") is not None:
-            sound.sdr = pair["sdr_mixture"], pair["sdr"]
-        return sound
-
-    def false_alarms(self) -> list[Sound]:
-        """Estimates that were paired with no reference."""
-        slots = [slot for slot, label in enumerate(self.mixture["est_labels"]) if label != SILENCE]
-        return [self.estimate(slot) for slot in slots if slot not in self.pair_of]
-
-    def _read(self, slot: int, label: str) -> np.ndarray:
-        if slot not in self.files or self.files[slot].label != label:
-            expected = Results(self.result.path).estimates.path(self.utt, slot, label)
+    def _read(self, utt: str, slot: int, label: str, n_samples: int, fs: int) -> np.ndarray:
+        file = self.files[utt].get(slot)
+        if file is None or file.label != label:
+            expected = self.folder.path(utt, slot, label)
             raise InputError(expected, "no such file", "the estimates that were scored (stages 10 and 11)")
-        file = self.files[slot].path
-        samples, fs = read_audio(file)
-        if fs != self.fs or samples.shape != (1, self.n_samples):
-            found = f"{samples.shape[0]} channels, {samples.shape[1]} samples at {fs} Hz"
-            raise InputError(file, found, f"1 channel, {self.n_samples} samples at {self.fs} Hz as in the mixture")
+        samples, rate = read_audio(file.path)
+        if rate != fs or samples.shape != (1, n_samples):
+            found = f"{samples.shape[0]} channels, {samples.shape[1]} samples at {rate} Hz"
+            raise InputError(file.path, found, f"1 channel, {n_samples} samples at {fs} Hz as in the mixture")
         return samples[0]
 
 
@@ -356,11 +308,11 @@ def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> dict[str,
     references = labels_of(mixture["ref_labels"])
     facts = {
         "utt": utt,
-        "labels": sorted({label for labels in (references, *(a.labels for a in answers)) for label in labels}),
+        "labels": sorted({*references, *(label for answer in answers for label in answer["labels"])}),
         "count": len(references),
         "same": same_class(mixture),
-        "wrong": [answer.letter for answer in answers if answer.wrong],
-        "values": {answer.letter: answer.value for answer in answers},
+        "wrong": [answer["letter"] for answer in answers if answer["wrong"]],
+        "values": {answer["letter"]: answer["value"] for answer in answers},
     }
     return {
         "utt": utt,

@@ -7,7 +7,7 @@ import pytest
 
 from s5.bin.compare import main
 from s5.metrics import Bootstrap, Scorer
-from s5.report.compare import comparable, compare
+from s5.report.compare import compare, paired_rows
 from s5.utils.errors import InputError
 
 
@@ -90,7 +90,8 @@ def test_other_references_are_refused(files):
     (files / "b" / "scores.json").write_text(json.dumps(scores))
     with pytest.raises(InputError, match=r"mixture m03: found references \[Pour Cough\], expected \[Pour Pour\]"):
         compare(files / "a", files / "b", Bootstrap(10))
-    assert not comparable(scored(0.7), scores)
+    with pytest.raises(InputError, match=r"second: mixture m03"):
+        paired_rows(scored(0.7), scores)
 
 
 def test_missing_file(files):
