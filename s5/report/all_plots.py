@@ -62,7 +62,9 @@ def draw_all(
     if "taggers" in kinds:
         found = tagger_accuracies(results, expdir) if taggers is None else taggers
         for name in own:
-            figures.setdefault(name, {}).update(_taggers([t for t in found if t.set == name], folder))
+            if (figure := taggers_by_subset([t for t in found if t.set == name])) is not None:
+                figures.setdefault(name, {})["taggers alone"] = folder / f"{name}_taggers.png"
+                save(figure, folder / f"{name}_taggers.png")
     if "learning" in kinds:
         figures[""] = _learning(Path(expdir), folder)
     if "features" in kinds:
@@ -71,25 +73,12 @@ def draw_all(
     return figures
 
 
-def _taggers(taggers: Sequence[TaggerAccuracy], folder: Path) -> dict[str, Path]:
-    figure = taggers_by_subset(taggers)
-    if figure is None:
-        return {}
-    path = folder / f"{taggers[0].set}_taggers.png"
-    save(figure, path)
-    return {"taggers alone": path}
-
-
 def _learning(expdir: Path, folder: Path) -> dict[str, Path]:
     from s5.report.curves import draw_curves
     from s5.report.training import find_trainings
 
-    drawn = {}
-    for training in find_trainings(expdir):
-        path = folder / f"learning_{training.name}.png"
-        if draw_curves(expdir / training.name, path):
-            drawn[training.name] = path
-    return drawn
+    files = {training.name: folder / f"learning_{training.name}.png" for training in find_trainings(expdir)}
+    return {name: file for name, file in files.items() if draw_curves(expdir / name, file)}
 
 
 def _features(own: dict[str, list[Result]], data_root: Path, folder: Path, mixture: str | None) -> dict[str, Path]:

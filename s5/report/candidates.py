@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from s5.challenge.corpus.outliers import Embed, mono, outlier_scores
-from s5.report.template import render
+from s5.report.template import flac, render
 from s5.utils.errors import InputError
 from s5.utils.files import write_text
 from s5.utils.progress import progress
@@ -66,26 +64,19 @@ def propose(
     out.mkdir(parents=True, exist_ok=True)
     proposed: dict[str, list[Event]] = {}
     typical: dict[str, list[Event]] = {}
-    pairs = [(label, path) for label, paths in events.items() for path in paths]
-    vectors = [embed(*mono(folder / path)) for _, path in progress(pairs, len(pairs), "events")]
-    at = 0
+    files = [path for paths in events.values() for path in paths]
+    vectors = iter([embed(*mono(folder / path)) for path in progress(files, len(files), "events")])
     for label, paths in events.items():
-        scores = outlier_scores(np.array(vectors[at : at + len(paths)]))
-        at += len(paths)
+        scores = outlier_scores(np.array(list(islice(vectors, len(paths)))))
         ranked = sorted((Event(p, float(s)) for p, s in zip(paths, scores, strict=True)), key=lambda e: -e.score)
         proposed[label] = [event for event in ranked if event.score >= threshold][:most]
         typical[label] = ranked[::-1][:TYPICAL]
     write_text(out / LIST, _list(proposed, threshold))
-    classes = [
-        {
-            "label": label,
-            "total": len(events[label]),
-            "proposed": _heard(found, folder, seconds),
-            "typical": _heard(typical[label], folder, seconds),
-        }
-        for label, found in proposed.items()
-        if found
-    ]
+    classes = []
+    for label, found in proposed.items():
+        if found:
+            sounds = {"proposed": _heard(found, folder, seconds), "typical": _heard(typical[label], folder, seconds)}
+            classes.append({"label": label, "total": len(events[label]), **sounds})
     write_text(out / PAGE, render("candidates.html.j2", classes=classes))
     return sum(map(len, proposed.values()))
 
@@ -144,20 +135,12 @@ def _list(proposed: Mapping[str, Sequence[Event]], threshold: float) -> str:
 
 def _heard(events: Sequence[Event], folder: Path, seconds: float) -> list[dict[str, Any]]:
     """The events with their durations and sounds, as the page shows them."""
-    found = []
+    heard = []
     for event in events:
-        whole, flac = _sound(folder / event.path, seconds)
-        found.append({"path": event.path, "score": event.score, "seconds": whole, "flac": flac})
-    return found
-
-
-def _sound(path: Path, seconds: float) -> tuple[float, str]:
-    """Duration of a file, and its beginning as base64 of FLAC."""
-    audio, rate = mono(path)
-    peak = float(np.abs(audio).max())
-    if not np.isfinite(peak):
-        raise InputError(path, "samples that are not finite", "audio")
-    content = io.BytesIO()
-    part = audio[: max(1, int(seconds * rate))] * (PEAK / peak if peak > 0 else 1.0)
-    soundfile.write(content, part, rate, format="FLAC", subtype="PCM_16")
-    return len(audio) / rate, base64.b64encode(content.getvalue()).decode()
+        audio, rate = mono(folder / event.path)
+        peak = float(np.abs(audio).max())
+        if not np.isfinite(peak):
+            raise InputError(folder / event.path, "samples that are not finite", "audio")
+        part = audio[: max(1, int(seconds * rate))] * (PEAK / peak if peak > 0 else 1.0)
+        heard.append({**asdict(event), "seconds": len(audio) / rate, "flac": flac(part, rate)})
+    return heard

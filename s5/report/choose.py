@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
-from s5.labels import SILENCE
+from s5.metrics.labels import active
 
 Mixture = dict[str, Any]
 """One entry of ``mixtures`` in scores.json."""
 
 
-def labels_of(names: list[str]) -> list[str]:
-    """Labels without ``silence``."""
-    return [name for name in names if name != SILENCE]
-
-
 def same_class(mixture: Mixture) -> bool:
     """Two or more of its sources share a label."""
-    names = labels_of(mixture["ref_labels"])
+    names = active(mixture["ref_labels"])
     return len(set(names)) < len(names)
 
 
 def wrong_labels(mixture: Mixture) -> bool:
     """The system's labels are not those of the references, as multi-sets."""
-    return Counter(labels_of(mixture["est_labels"])) != Counter(labels_of(mixture["ref_labels"]))
+    return Counter(active(mixture["est_labels"])) != Counter(active(mixture["ref_labels"]))
 
 
 def improvement(mixture: Mixture) -> float | None:
@@ -44,11 +38,8 @@ def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
     Returns:
         Pairs (mixture, words), highest CAPI-SDRi first, mixtures without one last.
     """
-    scored = sorted(
-        (m for m in mixtures if improvement(m) is not None), key=lambda m: (-(improvement(m) or 0.0), m["utt"])
-    )
-    silent = sorted((m for m in mixtures if improvement(m) is None), key=lambda m: m["utt"])
-    ordered = scored + silent
+    ordered = sorted(mixtures, key=_rank)
+    scored = [m for m in ordered if improvement(m) is not None]
     chosen: dict[str, Mixture] = {}
     words: dict[str, list[str]] = {}
 
@@ -61,8 +52,8 @@ def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
     if len(scored) > 1 and n > 1:
         take(scored[-1], "worst")
     groups = [_from_median([m for m in ordered if same_class(m)]), _most_wrong(ordered)]
-    counts = [*sorted({len(labels_of(m["ref_labels"])) for m in ordered} - {0}), 0]
-    groups += [_from_median([m for m in ordered if _has(count)(m)]) for count in counts]
+    counts = [*sorted({len(active(m["ref_labels"])) for m in ordered} - {0}), 0]
+    groups += [_from_median([m for m in ordered if len(active(m["ref_labels"])) == count]) for count in counts]
     while len(chosen) < n and any(groups):
         for group in groups:
             while group and group[0]["utt"] in chosen:
@@ -70,7 +61,7 @@ def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
             if group and len(chosen) < n:
                 take(group.pop(0))
     for utt, mixture in chosen.items():
-        count = len(labels_of(mixture["ref_labels"]))
+        count = len(active(mixture["ref_labels"]))
         words.setdefault(utt, []).append(f"{count} source{'s' if count != 1 else ''}" if count else "no source")
         if same_class(mixture):
             words[utt].append("same class")
@@ -79,8 +70,9 @@ def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
     return [(m, words[m["utt"]]) for m in ordered if m["utt"] in chosen]
 
 
-def _has(count: int) -> Callable[[Mixture], bool]:
-    return lambda mixture: len(labels_of(mixture["ref_labels"])) == count
+def _rank(mixture: Mixture) -> tuple[bool, float, str]:
+    value = improvement(mixture)
+    return value is None, -(value or 0.0), mixture["utt"]
 
 
 def _from_median(group: list[Mixture]) -> list[Mixture]:
@@ -98,7 +90,7 @@ def _most_wrong(mixtures: list[Mixture]) -> list[Mixture]:
     """Mixtures with wrong labels, most wrong and missing labels first."""
 
     def errors(mixture: Mixture) -> int:
-        ref, est = Counter(labels_of(mixture["ref_labels"])), Counter(labels_of(mixture["est_labels"]))
+        ref, est = Counter(active(mixture["ref_labels"])), Counter(active(mixture["est_labels"]))
         return (ref - est).total() + (est - ref).total()
 
     return sorted((m for m in mixtures if errors(m)), key=lambda m: (-errors(m), m["utt"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,11 +21,10 @@ def describe(ignore: Sequence[str | Path] = ()) -> dict[str, str]:
     Args:
         ignore: files whose changes do not make the commit "+ changes" (RESULTS.md itself).
     """
-    versions = {name: _version(name) for name in PACKAGES}
     return {
         "commit": commit(ROOT, ignore),
         "Python": platform.python_version(),
-        **versions,
+        **{name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "CPU": cpu(),
         "GPU": gpu(),
@@ -86,8 +86,8 @@ def gpu() -> str:
     """Names of the GPUs that the driver lists; ``none`` where there is no driver."""
     try:
         call = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        names = subprocess.run(call, check=True, capture_output=True, text=True, timeout=20).stdout.split("\n")
+        text = subprocess.run(call, check=True, capture_output=True, text=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):
         return "none"
-    listed = [name.strip() for name in names if name.strip()]
-    return ", ".join(f"{listed.count(name)} x {name}" for name in dict.fromkeys(listed)) or "none"
+    names = Counter(line.strip() for line in text.splitlines() if line.strip())
+    return ", ".join(f"{n} x {name}" for name, n in names.items()) or "none"

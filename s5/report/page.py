@@ -7,8 +7,6 @@ when it is asked for: its description as HTML and its sounds as FLAC in base64. 
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,10 +18,11 @@ import numpy as np
 from s5.data import DataDir, read_audio
 from s5.inference.results import Results
 from s5.labels import SILENCE
-from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
+from s5.metrics.labels import active
+from s5.report.choose import Mixture, choose, improvement, same_class, wrong_labels
 from s5.report.direction import Direction, directions
 from s5.report.results import Result
-from s5.report.template import render
+from s5.report.template import flac, render
 from s5.utils import spectrogram
 from s5.utils.errors import InputError
 from s5.utils.files import atomic_folder
@@ -218,7 +217,7 @@ class _Column:
         if utt not in self.mixtures:
             raise InputError(self.scores_file, f"no mixture {utt}", "the mixtures of the data directory (score again)")
         names = self.mixtures[utt]["ref_labels"]
-        if list(labels) != labels_of(names):  # pairs count references in this order
+        if list(labels) != active(names):  # pairs count references in this order
             expected = f"[{' '.join(labels)}] of the data directory (score again)"
             raise InputError(f"{self.scores_file}: mixture {utt}", f"references [{' '.join(names)}]", expected)
 
@@ -228,7 +227,7 @@ class _Column:
         return {
             "letter": self.letter,
             "name": self.name,
-            "labels": labels_of(m["est_labels"]),
+            "labels": active(m["est_labels"]),
             "wrong": wrong_labels(m),
             "oracle": self.result.oracle,
             "value": improvement(m),
@@ -281,7 +280,7 @@ def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Col
         "html": render("mixture.html.j2", **_view(entry, columns)),
         "seconds": len(entry.sound.waveform) / entry.fs,
         "fs": entry.fs,
-        "sounds": [_flac(sound.waveform * entry.gain, entry.fs) for sound in entry.sounds],
+        "sounds": [flac(sound.waveform * entry.gain, entry.fs) for sound in entry.sounds],
     }
     (folder / _script(number)).write_text(f"s5page.arrived({number}, {json.dumps(content)});\n", encoding="utf-8")
 
@@ -290,22 +289,13 @@ def _script(number: int) -> str:
     return f"mixture{number:04d}.js"
 
 
-def _flac(waveform: np.ndarray, fs: int) -> str:
-    """A FLAC file of 16 bits in base64."""
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, waveform, fs, format="FLAC", subtype="PCM_16")
-    return base64.b64encode(file.getvalue()).decode("ascii")
-
-
 # --- what the templates are filled with ---------------------------------------------------------------------------
 
 
 def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> dict[str, Any]:
     """A mixture's row of the table; its facts are what the page's script filters and sorts by."""
     utt, answers = mixture["utt"], [column.answer(mixture["utt"]) for column in columns]
-    references = labels_of(mixture["ref_labels"])
+    references = active(mixture["ref_labels"])
     facts = {
         "utt": utt,
         "labels": sorted({*references, *(label for answer in answers for label in answer["labels"])}),
@@ -350,7 +340,7 @@ def _view(entry: Entry, columns: Sequence[_Column]) -> dict[str, Any]:
     seconds, khz = len(entry.sound.waveform) / entry.fs, entry.fs / 2000
     return {
         "entry": entry,
-        "references": labels_of(entry.mixture["ref_labels"]),
+        "references": active(entry.mixture["ref_labels"]),
         "answers": [column.answer(entry.mixture["utt"]) for column in columns],
         "gain_db": 20 * np.log10(entry.gain),
         "envelope_db": ENVELOPE_DB,

@@ -87,9 +87,8 @@ def _accuracy(
     source: dict[str, float | None] = {}
     mixture: dict[str, float | None] = {}
     for subset in SUBSETS:
-        counts = [
-            label_counts(labels[utt], ref) for utt, ref in references.items() if utt in labels and _within(ref, subset)
-        ]
+        pairs = [(labels[utt], ref) for utt, ref in references.items() if utt in labels and _within(ref, subset)]
+        counts = [label_counts(*pair) for pair in pairs]
         total = sum(one.total for one in counts)
         source[subset] = 100 * sum(one.tp for one in counts) / total if total else None
         mixture[subset] = 100 * sum(one.correct for one in counts) / len(counts) if counts else None
@@ -97,9 +96,8 @@ def _accuracy(
 
 
 def _within(ref_labels: Sequence[str], subset: str) -> bool:
-    if subset == "Total":  # Nguyen et al. have no mixture without a source
-        return bool(active(ref_labels))
-    return bool(active(ref_labels)) and repeats(ref_labels) == (subset == "DupSet")
+    in_subset = subset == "Total" or repeats(ref_labels) == (subset == "DupSet")
+    return in_subset and bool(active(ref_labels))  # Nguyen et al. have no mixture without a source
 
 
 def _folders(system: str, expdir: Path) -> dict[str, str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -20,6 +23,15 @@ def render(template: str, **values: Any) -> str:
         values: what the template names; one that is missing is an error.
     """
     return _environment().get_template(template).render(values)
+
+
+def flac(waveform: np.ndarray, fs: int) -> str:
+    """A waveform [T] at fs Hz as a FLAC file of 16 bits in base64."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, waveform, fs, format="FLAC", subtype="PCM_16")
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 @cache
