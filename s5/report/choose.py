@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
-from s5.metrics.labels import active
+from s5.metrics.class_aware import repeats
+from s5.metrics.labels import active, label_counts
 
 Mixture = dict[str, Any]
 """One entry of ``mixtures`` in scores.json."""
@@ -13,13 +13,12 @@ Mixture = dict[str, Any]
 
 def same_class(mixture: Mixture) -> bool:
     """Two or more of its sources share a label."""
-    names = active(mixture["ref_labels"])
-    return len(set(names)) < len(names)
+    return repeats(mixture["ref_labels"])
 
 
 def wrong_labels(mixture: Mixture) -> bool:
     """The system's labels are not those of the references, as multi-sets."""
-    return Counter(active(mixture["est_labels"])) != Counter(active(mixture["ref_labels"]))
+    return not label_counts(mixture["est_labels"], mixture["ref_labels"]).correct
 
 
 def improvement(mixture: Mixture) -> float | None:
@@ -90,7 +89,7 @@ def _most_wrong(mixtures: list[Mixture]) -> list[Mixture]:
     """Mixtures with wrong labels, most wrong and missing labels first."""
 
     def errors(mixture: Mixture) -> int:
-        ref, est = Counter(active(mixture["ref_labels"])), Counter(active(mixture["est_labels"]))
-        return (ref - est).total() + (est - ref).total()
+        counts = label_counts(mixture["est_labels"], mixture["ref_labels"])
+        return counts.fp + counts.fn
 
     return sorted((m for m in mixtures if errors(m)), key=lambda m: (-errors(m), m["utt"]))
