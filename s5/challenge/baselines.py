@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, count
@@ -24,6 +21,7 @@ from s5.system.config import WEIGHTS, SystemConfig
 from s5.system.sizes import split_size
 from s5.utils.config import load_yaml, parse, resolve
 from s5.utils.errors import InputError, one_of
+from s5.utils.files import atomic_folder
 from s5.utils.zips import ZipReader
 
 PUBLISHED = "conf/official.yaml"
@@ -153,11 +151,7 @@ def _lay_down(folder: Path, model: PublishedModel, zipped: Path, url: str) -> No
     """Makes an experiment folder of a checkpoint in a zip, whole or not at all."""
     from safetensors.torch import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
-    partial = Path(temporary, "content")
-    partial.mkdir()
-    try:
+    with atomic_folder(folder) as partial:
         checkpoint = partial / Path(model.member).name
         digest = _extract(zipped, model.member, checkpoint)
         network = _converted(model, checkpoint, zipped)
@@ -170,9 +164,6 @@ def _lay_down(folder: Path, model: PublishedModel, zipped: Path, url: str) -> No
         (partial / ".done").write_text(f"{digest}  {model.member}\n", encoding="utf-8")
         if folder.exists():  # an older version of the same, or a part of it: weights are never removed
             folder.rename(_free_name(folder))
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _free_name(folder: Path) -> Path:

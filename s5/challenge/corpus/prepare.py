@@ -30,6 +30,7 @@ from s5.labels import LabelSet
 from s5.utils.config import resolve
 from s5.utils.errors import InputError
 from s5.utils.files import atomic_folder, write_text
+from s5.utils.files import link as make_link
 
 MERGED = ("sound_event", "interference")
 """Folders of the development set that additions join."""
@@ -190,13 +191,10 @@ def _link(link: Path, target: Path) -> None:
     text = str(target.absolute())
     if target.absolute().is_relative_to(here):
         text = os.path.relpath(target.absolute(), link.parent.absolute())
-    if link.is_symlink():
-        if os.readlink(link) == text:
-            return
-        link.unlink()
-    elif link.exists():
+    if link.exists() and not link.is_symlink():
         raise InputError(link, "a folder or file", "nothing, or a link (move it away and name it by --data_root)")
-    link.symlink_to(text)
+    if not link.is_symlink() or os.readlink(link) != text:
+        make_link(link, text)
 
 
 def _write_sets(corpus: Corpus, folders: Mapping[str, Path], labels: LabelSet, data: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +34,14 @@ class Findings:
     missing: list[tuple[str, str]] = field(default_factory=list)
     unexpected: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def miss(self, path: str | Path, reason: str) -> None:
+        """Notes what is missing."""
+        self.missing.append((str(path), reason))
+
+    def unexpect(self, path: str | Path, reason: str) -> None:
+        """Notes what should not be there."""
+        self.unexpected.append((str(path), reason))
 
     def text(self, most: int = MOST) -> str:
         """For people."""
@@ -72,10 +79,8 @@ def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> 
     for folder in corpus.folders:
         if folder.startswith(tuple(left_out)):
             continue
-        if folder.partition("/")[0] in parts and not any(_entries(data / folder)):
-            findings.missing.append(
-                (str(data / folder), "an empty folder" if (data / folder).is_dir() else "no folder")
-            )
+        if folder.partition("/")[0] in parts and not _entries(data / folder):
+            findings.miss(data / folder, "an empty folder" if (data / folder).is_dir() else "no folder")
     if DEV in parts and (data / DEV).is_dir():
         _check_events(data / DEV, labels, findings)
         _check_audio(data / DEV, findings)
@@ -90,24 +95,19 @@ def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> 
     return findings
 
 
-def _entries(folder: Path) -> Iterator[str]:
-    try:
-        yield from (entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-    except OSError:
-        return
+def _entries(folder: Path) -> list[str]:
+    """Names in a folder, hidden ones left out; none where there is no folder."""
+    return sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
 
 
 def _check_unpacked(places: CorpusPaths, name: str, findings: Findings) -> None:
     out = places.unpacked(name)
     for archive in main_files(places.corpus.parts[name].files):
         for path, size in (unpacked(archive, out) or {}).items():
-            try:
-                found = (out / path).stat().st_size
-            except OSError:
-                findings.missing.append((str(out / path), f"{archive} holds it"))
-                continue
-            if found != size:
-                findings.missing.append((str(out / path), f"{found} bytes instead of {size}"))
+            if not (out / path).exists():
+                findings.miss(out / path, f"{archive} holds it")
+            elif (found := (out / path).stat().st_size) != size:
+                findings.miss(out / path, f"{found} bytes instead of {size}")
 
 
 def _check_events(dev: Path, labels: LabelSet, findings: Findings) -> None:
@@ -116,10 +116,10 @@ def _check_events(dev: Path, labels: LabelSet, findings: Findings) -> None:
         folder = dev / "sound_event" / split
         for label in labels.names:
             if not any(name.lower().endswith(AUDIO) for _, _, names in os.walk(folder / label) for name in names):
-                findings.missing.append((str(folder / label), "no sound of this label"))
-        for name in sorted(_entries(folder)):
+                findings.miss(folder / label, "no sound of this label")
+        for name in _entries(folder):
             if name not in labels:
-                findings.unexpected.append((str(folder / name), "no label"))
+                findings.unexpect(folder / name, "no label")
 
 
 def _check_audio(dev: Path, findings: Findings) -> None:
@@ -129,13 +129,13 @@ def _check_audio(dev: Path, findings: Findings) -> None:
             for name in sorted(names):
                 path = os.path.join(parent, name)
                 if not os.path.exists(path):
-                    findings.missing.append((path, f"a link to {os.readlink(path)}, which is gone"))
+                    findings.miss(path, f"a link to {os.readlink(path)}, which is gone")
                 elif name.startswith("."):
                     continue
                 elif not name.lower().endswith(AUDIO):
-                    findings.unexpected.append((path, "no audio file by its name"))
+                    findings.unexpect(path, "no audio file by its name")
                 elif not os.path.getsize(path):
-                    findings.missing.append((path, "an empty file"))
+                    findings.miss(path, "an empty file")
 
 
 def _check_additions(places: CorpusPaths, parts: list[str], dev: Path, findings: Findings) -> None:
@@ -144,8 +144,8 @@ def _check_additions(places: CorpusPaths, parts: list[str], dev: Path, findings:
         for name in addition.classes:
             for split in addition.splits.values():
                 folder = dev / addition.into / split / name
-                if addition.part in parts and not any(_entries(folder)):
-                    findings.missing.append((str(folder), f"no sound of this class of {addition.name}"))
+                if addition.part in parts and not _entries(folder):
+                    findings.miss(folder, f"no sound of this class of {addition.name}")
         if addition.picks is None or not (dev / addition.picks).is_file():
             continue
         origin = places.find(DEV)
@@ -175,14 +175,14 @@ def _check_scenes(path: Path, left_out: dict[str, str], findings: Findings) -> N
     try:
         scenes = MetadataList.load(path)
     except InputError as e:
-        findings.missing.append((str(path), str(e)))
+        findings.miss(path, str(e))
         return
     needed: dict[str, str] = {}
     for entry, i in zip(scenes.entries, range(len(scenes)), strict=True):
         try:
             scene = scenes[i]
         except InputError as e:
-            findings.missing.append((str(path.parent / entry.metadata_path), str(e)))
+            findings.miss(path.parent / entry.metadata_path, str(e))
             continue
         config = scene.config
         for folder, events in (
@@ -195,11 +195,9 @@ def _check_scenes(path: Path, left_out: dict[str, str], findings: Findings) -> N
         needed.setdefault(os.path.normpath(scene.room.sofa_path), entry.metadata_path)
     absent = {os.path.normpath(file): scene for file, scene in needed.items() if not os.path.isfile(file)}
     for top, name in left_out.items():
-        n = sum(file.startswith(f"{top}/") for file in absent)
-        if n:
+        if n := len([absent.pop(file) for file in list(absent) if file.startswith(f"{top}/")]):
             findings.notes.append(f"{path} cannot be rendered: {n} files of {top} are not there ({name} is left out)")
-    kept = {file: scene for file, scene in absent.items() if not file.startswith(tuple(f"{top}/" for top in left_out))}
-    findings.missing += [(file, f"scene {scene} needs it") for file, scene in kept.items()]
+    findings.missing += [(file, f"scene {scene} needs it") for file, scene in absent.items()]
 
 
 def _check_set(path: Path, expected: MixtureSet, labels: LabelSet, corpus: Corpus, findings: Findings) -> None:
@@ -208,14 +206,14 @@ def _check_set(path: Path, expected: MixtureSet, labels: LabelSet, corpus: Corpu
         data = DataDir.load(path, labels, corpus.n_slots)
         data.check(corpus.keep.sampling_rate, corpus.channels)
     except InputError as e:
-        findings.missing.append((str(path), str(e)))
+        findings.miss(path, str(e))
         return
     folder, there, names = data.mixture_path(data.utts[0]).parent, set(data.utts), set(expected.names)
     findings.missing += [(f"{folder}/{name}.wav", "no such mixture") for name in expected.names if name not in there]
     if names:
         findings.unexpected += [(f"{folder}/{utt}.wav", "not of the set") for utt in data.utts if utt not in names]
     if expected.count is not None and len(there) != expected.count:
-        findings.missing.append((str(folder), f"{len(there)} mixtures instead of {expected.count}"))
+        findings.miss(folder, f"{len(there)} mixtures instead of {expected.count}")
 
 
 def _check_filelist(path: Path, data: Path, origin: Path | None, findings: Findings) -> None:
@@ -227,4 +225,4 @@ def _check_filelist(path: Path, data: Path, origin: Path | None, findings: Findi
         below = Path(name.removeprefix("data/"))
         refined = origin is not None and below.parts[:1] == (DEV,) and (origin.parent / below).is_file()
         if not (data / below).is_file() and not refined:
-            findings.missing.append((str(data / below), f"{path.name} names it"))
+            findings.miss(data / below, f"{path.name} names it")
