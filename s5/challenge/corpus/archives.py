@@ -1,7 +1,7 @@
-"""Archives unpacked safely: nothing outside the folder, nothing overwritten, space looked for first, restartable.
+"""Unpacks archives safely: nothing outside the folder, nothing overwritten, enough space before it begins, resumable.
 
-<out>/...                        the members, each under a temporary name until it is whole
-<out>/.unpacked/<archive>.tsv    when all are there: the archive's size, then path and size of each member
+<out>/...                        the members, each under a temporary name until it is complete
+<out>/.unpacked/<archive>.tsv    written at the end: the archive's size, then path and size of each member
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ class Member:
     """A file of an archive."""
 
     name: str
-    """Relative to the archive, checked."""
+    """Relative path, checked by :func:`safe_name`."""
     size: int
     info: Any
-    """The archive's own record."""
+    """The archive library's own record of the member."""
 
 
 def unpack(archive: str | Path, out: str | Path, nj: int = 1, only: Collection[str] | None = None) -> bool:
-    """Unpacks a zip archive (split or not) or a tar archive, or what is missing of it.
+    """Unpacks a zip archive (split or not) or a tar archive; members that exist already are kept.
 
     Args:
-        archive: its file; of a split one the last, ``a.zip``.
+        archive: its file; of a split archive the last one, ``a.zip``.
         out: folder to unpack into.
-        nj: members at a time (zip).
-        only: names of the members that are wanted; None: all.
+        nj: number of members that are unpacked at a time (zip).
+        only: names of the members to unpack; None unpacks all.
 
     Returns:
-        False if this very archive was unpacked here before.
+        False if this archive was unpacked here before.
 
     Raises:
-        InputError: a damaged archive; a member that would lie outside of ``out`` or is no regular file or folder (in
-            tar archives links that stay inside are allowed); a file that is there with other content; a full disk.
-            Nothing is written before the list of members has been found good.
+        InputError: the archive is damaged; a member would lie outside of ``out`` or is no regular file or folder (in
+            tar archives links that stay inside are allowed); a file exists with other content; the disk is full.
+            All members are checked before the first one is written.
     """
     archive, out = Path(archive), Path(out)
     if not archive.is_file():
@@ -76,7 +76,7 @@ def unpack(archive: str | Path, out: str | Path, nj: int = 1, only: Collection[s
 
 
 def unpacked(archive: str, out: str | Path) -> dict[str, int] | None:
-    """Path below ``out`` -> size of what an archive of that name left there; None if it was not unpacked there."""
+    """Size in bytes by path of the files that an archive left in ``out``; None if it was not unpacked there."""
     try:
         lines = (Path(out) / DONE / f"{archive}.tsv").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -85,17 +85,17 @@ def unpacked(archive: str, out: str | Path) -> dict[str, int] | None:
 
 
 def _head(files: Sequence[Path], only: Collection[str] | None) -> str:
-    """What identifies an archive, and what was wanted of it."""
+    """First line of the list of members: identifies the archive and the members that were asked for."""
     sizes = " ".join(str(file.stat().st_size) for file in files)
     wanted = "all" if only is None else f"{len(only)} members {zlib.crc32(' '.join(sorted(only)).encode()):08x}"
     return f"# {sizes} bytes, {wanted}"
 
 
 def safe_name(name: str, archive: Path) -> str:
-    """A member's name, if it stays inside of the folder that it is unpacked in.
+    """Returns a member's name if it stays inside of the folder that it is unpacked in.
 
     Raises:
-        InputError: it is absolute, goes up, or has characters that no such name has.
+        InputError: the name is absolute, contains ``..``, or contains characters that are refused.
     """
     pure = PurePosixPath(name)
     bad = "\\" in name or "\0" in name or "\n" in name or "\t" in name
@@ -105,11 +105,11 @@ def safe_name(name: str, archive: Path) -> str:
 
 
 def _check(members: Sequence[Member], archive: Path, out: Path, same: Callable[[Member, Path], bool]) -> list[Member]:
-    """The members that are not there yet, once all names and the space are found good."""
+    """Checks names, existing files and space. Returns the members that have to be unpacked."""
     seen: set[str] = set()
     for member in members:
         if member.name in seen:
-            raise InputError(archive, f"member {member.name!r} twice", "each once")
+            raise InputError(archive, f"member {member.name!r} twice", "each member once")
         seen.add(member.name)
     root = os.path.realpath(out)
     for parent in {(out / member.name).parent for member in members}:
@@ -122,18 +122,18 @@ def _check(members: Sequence[Member], archive: Path, out: Path, same: Callable[[
         if not os.path.lexists(path):
             missing.append(member)
         elif path.is_symlink() or not path.is_file() or path.stat().st_size != member.size or not same(member, path):
-            raise InputError(path, "a file of other content", f"none, or that of {archive.name} (move it away)")
-    check_space(out, sum(member.size for member in missing), f"what {archive.name} holds")
+            raise InputError(path, "a file of other content", f"no file, or that of {archive.name} (move it away)")
+    check_space(out, sum(member.size for member in missing), f"the content of {archive.name}")
     logging.info("%s: %d files, %d of them to unpack", archive.name, len(members), len(missing))
     return missing
 
 
 def _wanted(members: Sequence[Member], only: Collection[str] | None, archive: Path) -> list[Member]:
-    """The members that were asked for. Raises InputError for a name that the archive does not have."""
+    """The members that were asked for. Raises InputError if one of them is missing."""
     if only is None:
         return list(members)
     if missing := sorted(set(only) - {member.name for member in members}):
-        raise InputError(archive, f"no {shortened(missing, 1)}", "it")
+        raise InputError(archive, f"no {shortened(missing, 1)}", "these members")
     return [member for member in members if member.name in only]
 
 
@@ -161,7 +161,7 @@ def _unpack_zip(archive: Path, out: Path, nj: int, only: Collection[str] | None)
             _write(out / member.name, local.zip.blocks(member.info))
 
         for _ in progress(pool.map(extract, missing), len(missing), f"unpack {archive.name}"):
-            pass  # an error ends the loop, and map() cancels what has not begun
+            pass  # an error ends the loop, and map() cancels the members that are not begun
     return members
 
 
@@ -222,19 +222,18 @@ def _unpack_tar(archive: Path, out: Path, only: Collection[str] | None) -> list[
         missing = _check(members, archive, out, same)
         for member in progress(missing, len(missing), f"unpack {archive.name}"):
             _write(out / member.name, blocks(member))
-        for link in links:  # last: nothing is written through one
+        for link in links:  # last, so that nothing is written through a link
             _link(link, out, archive)
     return members
 
 
 def _check_end(opened: tarfile.TarFile) -> None:
-    """Refuses an archive whose list of members ends for another reason than its end: tarfile takes a damaged record,
-    or the end of a file that is cut off, for it."""
+    """Refuses an archive without an end record, which tarfile accepts: a damaged record or a file that is cut off."""
     file: Any = opened.fileobj
     file.seek(opened.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"neither a member nor the end at byte {opened.offset}")
-    while file.read(BLOCK):  # a compressed file's checksum is behind all of it
+    while file.read(BLOCK):  # the checksum of a compressed file is at its very end
         pass
 
 
@@ -250,7 +249,7 @@ def _refuse_outside(info: tarfile.TarInfo, out: Path, archive: Path) -> None:
 
 
 def _link(member: Member, out: Path, archive: Path) -> None:
-    """Makes a symbolic or hard link of an archive; :func:`_refuse_outside` has found its target inside."""
+    """Makes a symbolic link for a symbolic or hard link of an archive, after :func:`_refuse_outside`."""
     path = out / member.name
     if member.info.issym():
         target = member.info.linkname
@@ -259,6 +258,6 @@ def _link(member: Member, out: Path, archive: Path) -> None:
     if path.is_symlink() and os.readlink(path) == target:
         return
     if os.path.lexists(path):
-        raise InputError(path, "a file", f"none, or the link of {archive.name} (move it away)")
+        raise InputError(path, "a file", f"no file, or the link of {archive.name} (move it away)")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(target)

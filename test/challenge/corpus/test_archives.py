@@ -217,7 +217,7 @@ def test_space_is_looked_for_first(tmp_path):
     end = data.rfind(b"PK\x05\x06")
     data[end + 12 : end + 16] = struct.pack("<L", 47 + len(extra))
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"free, expected .* TB for what bomb\.zip holds"):
+    with pytest.raises(InputError, match=r"free, expected .* TB for the content of bomb\.zip"):
         unpack(path, tmp_path / "out")
     assert not read(tmp_path / "out")
 
