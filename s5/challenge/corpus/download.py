@@ -1,8 +1,8 @@
-"""Files from the network: resumed, verified, several at once, from mirrors; a file has its name only when it is whole.
+"""Downloads files: resumed, verified, several at a time, from mirrors. A file gets its name when it is complete.
 
-<folder>/<name>              complete: its size and checksum were found right
-<folder>/<name>.part         so far; the next run goes on from its end
-<folder>/<name>.part.json    of which version of the file, for servers that may have changed it since
+<folder>/<name>              complete, with the published size and checksum
+<folder>/<name>.part         incomplete; the next run resumes it
+<folder>/<name>.part.json    address and version of the incomplete file, in case the server's file changes
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from s5.utils.progress import LOG_INTERVAL
 from s5.utils.text import read_json
 
 BLOCK = 1 << 18
-"""Bytes that are read at a time."""
+"""Number of bytes that are read at a time."""
 
 KEPT_FREE = 1 << 30
-"""Bytes of the disk that are left free."""
+"""Number of bytes of the disk that are kept free."""
 
 GONE = (400, 401, 403, 404, 405, 410, 451)
-"""HTTP statuses that another try will not change."""
+"""HTTP statuses after which the address is not tried again."""
 
 TEMPORARY = (".part", ".part.json")
 
@@ -49,27 +49,27 @@ class File:
 
     name: str
     urls: tuple[str, ...]
-    """Tried in this order."""
+    """Addresses, tried in this order."""
     size: int | None = None
-    """Bytes, if published."""
+    """Published size in bytes."""
     checksum: str | None = None
-    """``md5:<hex>`` or ``sha256:<hex>``, if published."""
+    """Published checksum, ``md5:<hex>`` or ``sha256:<hex>``."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """When to give up."""
+    """Limits of a download."""
 
     timeout: float = 60.0
-    """Seconds without a byte after which a connection counts as stalled."""
+    """Read timeout in seconds."""
     retries: int = 8
-    """Tries in a row that bring nothing new, before the next address is tried."""
+    """Number of retries without a new byte before the next address is tried."""
     first_wait: float = 1.0
-    """Seconds before the second try; they double with each further one that brings nothing new."""
+    """Seconds before the first retry; they double with each further retry without a new byte."""
     longest_wait: float = 60.0
 
     def tries(self) -> Retry:
-        """The tries of one address since it brought something new."""
+        """Retries of one address, counted from the last new byte."""
         return Retry(self.retries, backoff_factor=self.first_wait, backoff_max=self.longest_wait)
 
 
@@ -77,12 +77,7 @@ PATIENT = Patience()
 
 
 class _Broken(Exception):
-    """This try failed; another may not.
-
-    Args:
-        reason: why.
-        after: the answer's ``Retry-After``: seconds, or a date.
-    """
+    """A failed try that is worth a retry. ``after`` is the answer's ``Retry-After``: seconds, or a date."""
 
     def __init__(self, reason: str, after: str | None = None) -> None:
         super().__init__(reason)
@@ -90,16 +85,16 @@ class _Broken(Exception):
 
 
 class _Refused(Exception):
-    """This address will not give the file."""
+    """An address that does not serve the file; the next one is tried."""
 
 
 class _Stopped(Exception):
-    """Another file failed, or the user has had enough."""
+    """The download was ended, after an error of another file or by the user."""
 
 
 @dataclass
 class _Meter:
-    """Bytes of all files, a log line a minute."""
+    """Counts the bytes of all files and logs a line each minute."""
 
     total: int | None
     done: int = 0
@@ -121,7 +116,7 @@ class _Meter:
 
 
 def in_words(n_bytes: float) -> str:
-    """A number of bytes for people.
+    """A number of bytes in a readable unit.
 
     Example:
         >>> in_words(512), in_words(2_500_000), in_words(31e9)
@@ -136,21 +131,21 @@ def in_words(n_bytes: float) -> str:
 def download(
     files: Sequence[File], folder: str | Path, jobs: int = 4, patience: Patience = PATIENT, recheck: bool = False
 ) -> list[Path]:
-    """Downloads files, or what is missing of them.
+    """Downloads files, or resumes their download.
 
     Args:
-        files: to download; those that are there by name and size are left alone.
-        folder: where to.
-        jobs: files at a time.
-        patience: when to give up.
-        recheck: compute the checksums of files that are there, too.
+        files: the files; those that exist with the right size are kept.
+        folder: folder to write.
+        jobs: number of files that are downloaded at a time.
+        patience: limits of a download.
+        recheck: also verify the checksums of existing files.
 
     Returns:
-        Their paths.
+        Paths of the files.
 
     Raises:
-        InputError: a file that no address gives, one that is there and differs from what is published, or a disk
-            without enough space (nothing is downloaded then). What was downloaded so far stays.
+        InputError: no address serves a file, an existing file differs from the published one, or the disk has not
+            enough space (nothing is downloaded then). Incomplete files are kept.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +153,7 @@ def download(
     for file in missing:
         for url in file.urls:
             if urlsplit(url).scheme not in ("http", "https"):
-                raise InputError(file.name, f"address {url}", "one that begins with http:// or https://")
+                raise InputError(file.name, f"address {url}", "http://... or https://...")
     left = bytes_left(missing, folder)
     check_space(folder, left, f"{len(missing)} files")
     if missing:
@@ -169,7 +164,7 @@ def download(
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            # After a failure or Ctrl-C the others end soon; what they have stays in their .part files.
+            # After an error or Ctrl-C the other downloads end soon and keep their .part files.
             if not all(future.done() and future.exception() is None for future in futures):
                 stop.set()
             wait(futures)
@@ -180,7 +175,7 @@ def download(
 
 
 def bytes_left(files: Iterable[File], folder: Path) -> int:
-    """Bytes of files that are not in a folder yet, as far as their sizes are known."""
+    """Number of bytes that a folder lacks of some files; files of unknown size count as 0."""
     return sum(
         max(0, (file.size or 0) - _size(folder / f"{file.name}.part"))
         for file in files
@@ -189,25 +184,22 @@ def bytes_left(files: Iterable[File], folder: Path) -> int:
 
 
 def check_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Raises InputError if a folder's disk has not so many bytes free, and a GiB more."""
+    """Raises InputError unless a folder's disk has room for so many bytes and a GiB more."""
     free = shutil.disk_usage(folder).free
     if n_bytes and free < n_bytes + KEPT_FREE:
         raise InputError(folder, f"{in_words(free)} free", f"{in_words(n_bytes + KEPT_FREE)} for {what}")
 
 
 def published(record: str, memory: Path, patience: Patience = PATIENT) -> dict[str, tuple[int, str]]:
-    """Sizes and checksums of a Zenodo record's files, from the service or as remembered.
+    """Size in bytes and checksum by name of a Zenodo record's files.
 
     Args:
         record: address of the record, e.g. ``https://zenodo.org/api/records/19328046``.
-        memory: file in which they are kept.
-        patience: when to give up.
-
-    Returns:
-        Name -> (bytes, checksum).
+        memory: file in which the record is kept; it is downloaded once.
+        patience: limits of the download.
 
     Raises:
-        InputError: no answer, or another one than expected.
+        InputError: there is no answer, or it is not a record.
     """
     if (listing := _listing(memory)) is not None:
         return listing
@@ -223,7 +215,7 @@ def published(record: str, memory: Path, patience: Patience = PATIENT) -> dict[s
 
 
 def _listing(path: Path) -> dict[str, tuple[int, str]] | None:
-    """Bytes and checksum by name of the files that a record lists; None if the document is no record."""
+    """Size in bytes and checksum by name of the files in a record; None if the file is no record."""
     try:
         files = read_json(path, "a record of Zenodo's API")["files"]
         return {file["key"]: (int(file["size"]), str(file["checksum"])) for file in files}
@@ -241,7 +233,7 @@ def _is_there(file: File, folder: Path, recheck: bool) -> bool:
 
 
 def _difference(file: File, path: Path, recheck: bool = True) -> tuple[str, str] | None:
-    """Size or checksum of what is there, and of what is published, where they differ."""
+    """Found and published size or checksum of a file, if they differ."""
     size = path.stat().st_size
     if file.size is not None and size != file.size:
         return f"{size} bytes", str(file.size)
@@ -255,7 +247,7 @@ def _difference(file: File, path: Path, recheck: bool = True) -> tuple[str, str]
 
 
 class _Transfer:
-    """One file."""
+    """The download of one file."""
 
     def __init__(self, file: File, folder: Path, patience: Patience, meter: _Meter, stop: threading.Event) -> None:
         self.file, self.patience, self.meter, self.stop = file, patience, meter, stop
@@ -270,16 +262,18 @@ class _Transfer:
             except _Refused as e:
                 host = urlsplit(url).netloc
                 reasons.append(f"{host}: {e}")
-                logging.warning("%s: %s gives up: %s", self.file.name, host, e)
+                logging.warning("%s: %s failed: %s", self.file.name, host, e)
                 continue
             os.replace(self.part, self.path)
             self.note.unlink(missing_ok=True)
             logging.info("%s: complete, %s", self.file.name, in_words(self.path.stat().st_size))
             return
-        raise InputError(self.file.name, "; ".join(reasons) or "no address", "a download (--mirrors names other hosts)")
+        raise InputError(
+            self.file.name, "; ".join(reasons) or "no address", "a download (--mirrors adds other addresses)"
+        )
 
     def _persist(self, url: str) -> None:
-        """Tries one address until the file is whole. Raises _Refused when that is of no use."""
+        """Tries one address until the file is complete. Raises _Refused if the address has to be given up."""
         tries, damaged, most = self.patience.tries(), 0, _size(self.part)
         while True:
             after = None
@@ -291,7 +285,7 @@ class _Transfer:
             except _Broken as e:
                 reason, after = str(e), e.after
             except _Damaged as e:
-                # From its beginning, once more: a resumed file may have been of two versions.
+                # Once more from the beginning: a resumed file may mix two versions.
                 self._restart()
                 reason, damaged, most = str(e), damaged + 1, 0
                 if damaged > 1:
@@ -304,12 +298,12 @@ class _Transfer:
                 except MaxRetryError as e:
                     raise _Refused(f"{reason} ({len(tries.history) + 1} tries)") from e
             pause = self._pause(tries, after)
-            logging.info("%s: %s; again in %.0f s from byte %d", self.file.name, reason, pause, _size(self.part))
+            logging.info("%s: %s; retry in %.0f s from byte %d", self.file.name, reason, pause, _size(self.part))
             if self.stop.wait(pause):
                 raise _Stopped
 
     def _pause(self, tries: Retry, after: str | None) -> float:
-        """Seconds before the next try: what the server asks for, within our limits."""
+        """Seconds before the next try: as long as the server asks for, within the limits."""
         try:
             asked = tries.parse_retry_after(after) if after else 0.0
         except InvalidHeader:
@@ -318,7 +312,7 @@ class _Transfer:
         return min(wait, self.patience.longest_wait)
 
     def _transfer(self, url: str) -> None:
-        """One connection."""
+        """Downloads over one connection, from the end of the incomplete file."""
         have, validator = self._resumable(url)
         if have and have == self.file.size:
             return
@@ -367,8 +361,8 @@ class _Transfer:
             raise _Broken(f"the connection ended after {have} of {total} bytes")
 
     def _refuse(self, answer: urllib.error.HTTPError, have: int) -> None:
-        """Raises what an HTTP error means."""
-        if answer.code == 416 and have:  # nothing behind what is there: it may be all, or of another version
+        """Raises the exception that fits an HTTP error."""
+        if answer.code == 416 and have:  # the server's file ends here: ours is complete, or of another version
             if self.file.size is None and answer.headers.get("Content-Range") == f"bytes */{have}":
                 return
             self._restart()
@@ -379,9 +373,9 @@ class _Transfer:
         raise _Broken(words, answer.headers.get("Retry-After"))
 
     def _resumable(self, url: str) -> tuple[int, str | None]:
-        """Bytes that are there and can be resumed, and the version they are of, where an earlier try noted it.
+        """Number of bytes to resume from, and the version of the file that they are from, if it is known.
 
-        Without a published checksum only bytes of a known version are resumed.
+        Without a published checksum, only bytes of a known version are resumed.
         """
         have, noted = _size(self.part), {}
         with suppress(InputError, ValueError, TypeError):
@@ -399,11 +393,11 @@ class _Transfer:
 
 
 class _Damaged(Exception):
-    """All bytes are there, but not the right ones."""
+    """A complete file with a wrong size or checksum."""
 
 
 def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-    """First byte of an answer, and bytes of the whole file if it says so."""
+    """Position of an answer's first byte, and size of the whole file if the server states it."""
     length = response.headers.get("Content-Length", "")
     if response.status != 206:
         return 0, int(length) if length.isdigit() else None

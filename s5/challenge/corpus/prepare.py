@@ -1,14 +1,14 @@
-"""Stage 1 of the challenge recipes: parts, additions and refinement put together by links, and data directories.
+"""Prepares a challenge recipe's data (stage 1): links parts, additions and refined events, writes data directories.
 
-data/raw/unpacked/<part>/     what was downloaded; nothing where the user has it
-data/raw/added/               sounds of other corpora, converted
+data/raw/unpacked/<part>/     unpacked downloads; parts in the user's folders are used in place
+data/raw/added/               converted sounds of other corpora
 data/raw/dev_set/             the development set as the challenge's scripts leave it: links to the files above
-data/raw/eval_set             a link
-data/dev_set, data/eval_set   links to those two: scenes name their files from here
+data/raw/eval_set             a link to the evaluation set
+data/dev_set, data/eval_set   links to those two; paths in scenes start here
 data/<set>/                   data directories of ready-made mixtures
 data/raw/refinement.md        counts of training events
-data/raw/.content             what scenes are made of, as one sum: run.sh makes them again if it changes
-data/raw/.sources             the user's folders that are read, a line each: run.sh does the stage again if files change
+data/raw/.content             checksum of the files that scenes use; run.sh renders the scenes again if it changes
+data/raw/.sources             the user's folders, one a line; run.sh runs the stage again if their files change
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ def prepare(
     keep_archives: bool = True,
     data: Path = Path("data"),
 ) -> None:
-    """Makes everything that the later stages read.
+    """Makes all data that the later stages read.
 
     Args:
-        places: where things lie.
-        parts: names of the parts that are wanted.
-        refinement: of the training events.
-        nj: processes.
-        keep_archives: whether downloads stay when they are unpacked.
+        places: folders of the data set.
+        parts: names of the parts.
+        refinement: rules for the training events.
+        nj: number of processes.
+        keep_archives: keep the downloads after unpacking.
         data: folder of data directories and links.
 
     Raises:
-        InputError: something is missing or bad; what is there from an earlier run stays.
+        InputError: a file is missing or wrong; the data of an earlier run are kept.
     """
     corpus = places.corpus
     labels = LabelSet.load(resolve(corpus.labels))
     folders = {}
-    for name in sorted(parts, key=lambda name: name != DEV):  # what is taken from others is known then
+    for name in sorted(parts, key=lambda name: name != DEV):  # the development set picks the files of others
         if places.find(name) is not None or name in places.needed([name]):
             folders[name] = unpack_part(places, name, nj, keep_archives)
     if DEV in folders:
@@ -85,7 +85,7 @@ def prepare(
 
 
 def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[str, str]:
-    """Path in the development set -> file, of the folders that additions join, additions included."""
+    """File by path in the development set, for the folders that additions join; includes the additions."""
     dev = folders[DEV]
     files = {path: str(dev / path) for top in MERGED for path in _walk(dev, top)}
     for addition in places.corpus.additions:
@@ -93,7 +93,7 @@ def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[s
             if is_added(addition, dev):
                 logging.info("%s: in the development set already", addition.name)
             else:
-                logging.warning("%s: not added, as %s is not wanted", addition.name, addition.part)
+                logging.warning("%s: not added, because %s was left out", addition.name, addition.part)
             continue
         items = [item for item in additions.items_of(addition, folders[addition.part], dev) if item.target not in files]
         if not items:
@@ -104,7 +104,7 @@ def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[s
 
 
 def _convert(places: CorpusPaths, name: str, items: Sequence[additions.Item], nj: int) -> dict[str, str]:
-    """Path in the development set -> converted file, of the items that the rules keep."""
+    """Converts files. Returns the converted file by path in the development set, for those that the rules keep."""
     out = places.raw / "added"
     found = additions.summary(additions.convert(name, items, out, places.corpus.keep, nj))
     words = ", ".join(f"{status} {n}" for status, n in found["statuses"].items())
@@ -117,7 +117,7 @@ def _convert(places: CorpusPaths, name: str, items: Sequence[additions.Item], nj
 
 
 def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, labels: LabelSet, nj: int) -> dict[str, str]:
-    """The files with the training events refined; writes the table of counts."""
+    """Refines the training events among the files, and writes the table of counts."""
     external: dict[str, str] = {}
     for source in rules.external:
         name = f"external_{Path(source.manifest).stem}"
@@ -136,12 +136,10 @@ def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, label
 
 
 def _write_content(corpus: Corpus, raw: Path, part: Path, files: Mapping[str, str]) -> None:
-    """Writes the sum over names and sizes of the development set's files, ready-made mixtures left out.
+    """Writes a checksum over names and sizes of the development set's files, without ready-made mixtures.
 
-    Of the user's own files, which may be edited at the same size, the time counts too.
-
-    Where they lie does not count, nor what else stage 1 was asked for: an evaluation set that joins later, or another
-    number of downloads at a time, makes nothing be trained again.
+    The times of the user's own files count too, because they may be edited without a change of size. The folders of the
+    files, other parts and options of stage 1 do not count, so that changing them does not start a training again.
     """
     dev = raw / DEV
     mixtures = {Path(s.mixtures).parts[0] for s in corpus.sets.values() if s.part == DEV}
@@ -162,7 +160,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def _walk(folder: Path, top: str) -> Iterator[str]:
-    """Files below ``folder/top``, relative to ``folder``, hidden ones left out."""
+    """Paths of the files below ``folder/top`` relative to ``folder``, without hidden files and folders."""
     for parent, folders, names in os.walk(folder / top, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -171,7 +169,7 @@ def _walk(folder: Path, top: str) -> Iterator[str]:
 
 
 def _link_tree(dev: Path, files: Mapping[str, str], out: Path) -> None:
-    """A folder of links: to ``files`` by their paths, and to what else is in ``dev``. Complete, or as it was before."""
+    """Makes a folder of links to ``files`` and to everything else in ``dev``. An error leaves the old folder."""
     with atomic_folder(out) as new:
         for name in sorted(os.listdir(dev)):
             if name not in MERGED and not name.startswith("."):
@@ -181,10 +179,10 @@ def _link_tree(dev: Path, files: Mapping[str, str], out: Path) -> None:
 
 
 def _link(link: Path, target: Path) -> None:
-    """A symbolic link, relative where both lie in the recipe folder; an older link is replaced, nothing else is.
+    """Makes a symbolic link, relative if both lie in the recipe folder. An older link is replaced.
 
     Raises:
-        InputError: something else is there.
+        InputError: a file or folder has the link's name.
     """
     link.parent.mkdir(parents=True, exist_ok=True)
     here = Path.cwd()
@@ -192,7 +190,9 @@ def _link(link: Path, target: Path) -> None:
     if target.absolute().is_relative_to(here):
         text = os.path.relpath(target.absolute(), link.parent.absolute())
     if link.exists() and not link.is_symlink():
-        raise InputError(link, "a folder or file", "nothing, or a link (move it away and name it by --data_root)")
+        raise InputError(
+            link, "a folder or file", "nothing, or a link (move it away and pass its new path as --data_root)"
+        )
     if not link.is_symlink() or os.readlink(link) != text:
         make_link(link, text)
 

@@ -1,4 +1,4 @@
-"""What is missing of a data set, and what is there that should not be, by name."""
+"""Checks a recipe's data set: lists missing and unexpected files by name."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from s5.utils.text import read_json
 REPORT = "verify.tsv"
 
 MOST = 20
-"""Lines of each kind that are said; all stand in the report."""
+"""Number of lines of each kind that are printed; the report has all of them."""
 
 
 @dataclass
 class Findings:
-    """Paths, each with a reason."""
+    """Missing and unexpected paths with their reasons, and notes."""
 
     missing: list[tuple[str, str]] = field(default_factory=list)
     unexpected: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def miss(self, path: str | Path, reason: str) -> None:
-        """Notes what is missing."""
+        """Adds a missing path."""
         self.missing.append((str(path), reason))
 
     def unexpect(self, path: str | Path, reason: str) -> None:
-        """Notes what should not be there."""
+        """Adds an unexpected path."""
         self.unexpected.append((str(path), reason))
 
     def text(self, most: int = MOST) -> str:
-        """For people."""
+        """Text for the terminal, with at most ``most`` lines of each kind."""
         lines = []
         for word, found in (("missing", self.missing), ("unexpected", self.unexpected)):
             lines += [f"{word}: {path} ({reason})" for path, reason in found[:most]]
@@ -55,21 +55,18 @@ class Findings:
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
-        """All findings: word, tab, path, tab, reason."""
+        """Writes all findings, one a line: kind, tab, path, tab, reason."""
         rows = [("missing", *x) for x in self.missing] + [("unexpected", *x) for x in self.unexpected]
         write_text(path, "".join("\t".join(row) + "\n" for row in rows))
 
 
 def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> Findings:
-    """Looks at everything that stage 1 makes.
+    """Checks all data that stage 1 makes. Unpacked files must have the sizes that they have in their archives.
 
     Args:
-        places: where things lie.
-        parts: names of the parts that are wanted.
+        places: folders of the data set.
+        parts: names of the parts to check.
         data: folder of links and data directories.
-
-    Returns:
-        What was found. Unpacked files are compared by size with what their archive held.
     """
     corpus, findings = places.corpus, Findings()
     labels = LabelSet.load(resolve(corpus.labels))
@@ -96,7 +93,7 @@ def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> 
 
 
 def _entries(folder: Path) -> list[str]:
-    """Names in a folder, hidden ones left out; none where there is no folder."""
+    """Names in a folder, sorted, without hidden ones; an empty list if the folder is missing."""
     return sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
 
 
@@ -105,13 +102,13 @@ def _check_unpacked(places: CorpusPaths, name: str, findings: Findings) -> None:
     for archive in main_files(places.corpus.parts[name].files):
         for path, size in (unpacked(archive, out) or {}).items():
             if not (out / path).exists():
-                findings.miss(out / path, f"{archive} holds it")
+                findings.miss(out / path, f"a file of {archive}")
             elif (found := (out / path).stat().st_size) != size:
                 findings.miss(out / path, f"{found} bytes instead of {size}")
 
 
 def _check_events(dev: Path, labels: LabelSet, findings: Findings) -> None:
-    """A folder with audio for each label in each split, and no other."""
+    """Checks that each split has a folder with audio for each label, and no other folder."""
     for split in ("train", "valid"):
         folder = dev / "sound_event" / split
         for label in labels.names:
@@ -123,13 +120,13 @@ def _check_events(dev: Path, labels: LabelSet, findings: Findings) -> None:
 
 
 def _check_audio(dev: Path, findings: Findings) -> None:
-    """Files that are no audio, empty, or links to nothing."""
+    """Checks for files that are empty or no audio, and for links whose targets are missing."""
     for top in (*MERGED, "noise"):
         for parent, _, names in os.walk(dev / top, followlinks=True):
             for name in sorted(names):
                 path = os.path.join(parent, name)
                 if not os.path.exists(path):
-                    findings.miss(path, f"a link to {os.readlink(path)}, which is gone")
+                    findings.miss(path, f"a link to {os.readlink(path)}, which is missing")
                 elif name.startswith("."):
                     continue
                 elif not name.lower().endswith(AUDIO):
@@ -161,7 +158,7 @@ def _check_additions(places: CorpusPaths, parts: list[str], dev: Path, findings:
 
 
 def _left_out(places: CorpusPaths, parts: list[str]) -> dict[str, str]:
-    """Folder that sounds of an addition would join -> the addition, of those that are neither wanted nor there."""
+    """Addition by the folder that it would join, for additions that were left out."""
     dev = places.find(DEV)
     return {
         f"{DEV}/{addition.into}/": addition.name
@@ -171,7 +168,7 @@ def _left_out(places: CorpusPaths, parts: list[str]) -> dict[str, str]:
 
 
 def _check_scenes(path: Path, left_out: dict[str, str], findings: Findings) -> None:
-    """All that the scenes of a list name; what additions would have brought that are not wanted is only counted."""
+    """Checks the files that a list's scenes name; missing files of additions that were left out are only counted."""
     try:
         scenes = MetadataList.load(path)
     except InputError as e:
@@ -196,12 +193,12 @@ def _check_scenes(path: Path, left_out: dict[str, str], findings: Findings) -> N
     absent = {os.path.normpath(file): scene for file, scene in needed.items() if not os.path.isfile(file)}
     for top, name in left_out.items():
         if n := len([absent.pop(file) for file in list(absent) if file.startswith(f"{top}/")]):
-            findings.notes.append(f"{path} cannot be rendered: {n} files of {top} are not there ({name} is left out)")
+            findings.notes.append(f"{path} cannot be rendered: {n} files of {top} are missing ({name} was left out)")
     findings.missing += [(file, f"scene {scene} needs it") for file, scene in absent.items()]
 
 
 def _check_set(path: Path, expected: MixtureSet, labels: LabelSet, corpus: Corpus, findings: Findings) -> None:
-    """A data directory that is whole, with files of the right form, and the mixtures that the set has to have."""
+    """Checks that a data directory is complete, with the right files and mixtures."""
     try:
         data = DataDir.load(path, labels, corpus.n_slots)
         data.check(corpus.keep.sampling_rate, corpus.channels)
@@ -217,7 +214,7 @@ def _check_set(path: Path, expected: MixtureSet, labels: LabelSet, corpus: Corpu
 
 
 def _check_filelist(path: Path, data: Path, origin: Path | None, findings: Findings) -> None:
-    """Files of a list that are neither here nor, refined away, where the development set came from."""
+    """Checks that a list's files exist here or, for events that were refined away, in the original development set."""
     names = read_json(path, "a list of files")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(path, "no list of names", "a JSON list of paths")

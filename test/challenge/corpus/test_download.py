@@ -189,7 +189,7 @@ def test_too_little_space_is_said_before_anything_is_downloaded(server, tmp_path
 
 
 def test_only_web_addresses(tmp_path, quick):
-    with pytest.raises(InputError, match="begins with http"):
+    with pytest.raises(InputError, match="expected http://"):
         download([File("a", ("file:///etc/passwd",))], tmp_path, patience=quick)
 
 
