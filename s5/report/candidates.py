@@ -1,4 +1,4 @@
-"""Proposals of events to leave out: a list, and one page to listen to them that holds its sounds itself."""
+"""Writes proposals of events to leave out: a list, and a page in one file to listen to them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from s5.utils.files import write_text
 from s5.utils.progress import progress
 
 TYPICAL = 3
-"""Sounds in the middle of a class, to compare with."""
+"""Number of typical sounds of a class that the page offers for comparison."""
 
 LIST, PAGE = "candidates.tsv", "candidates.html"
 PEAK = 0.5
+"""Peak of the sounds on the page."""
 LONGEST = 10.0
-"""Seconds of an event that an encoder gets."""
+"""Seconds of an event that an encoder analyses."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Event:
     """An event with its score."""
 
     path: str
-    """Below the folder of the events."""
+    """Path below the folder of the events."""
     score: float
 
 
@@ -47,18 +48,18 @@ def propose(
 
     Args:
         events: paths by label.
-        embed: makes a vector of a sound.
+        embed: function that computes a sound's vector.
         out: folder to write.
         threshold: score from which an event is proposed.
-        most: proposals of a class at most.
-        seconds: of each sound that the page plays.
-        folder: that the paths start from.
+        most: largest number of proposals of a class.
+        seconds: seconds of each sound that the page plays.
+        folder: folder that the paths are relative to.
 
     Returns:
         Number of proposals.
 
     Raises:
-        InputError: a file that is no audio.
+        InputError: a file is no audio.
     """
     out, folder = Path(out), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -82,15 +83,15 @@ def propose(
 
 
 def encoder_embedding(experiment: str | None, weights: str | None, device: str = "cpu") -> Embed:
-    """What a tagger's encoder makes of a sound: the mean over time of its features.
+    """Function that computes a sound's vector: the mean over time of an encoder's features.
 
     Args:
-        experiment: folder of a trained tagger; or
-        weights: file of pretrained M2D weights.
+        experiment: folder of a trained tagger whose encoder is used, or None.
+        weights: file of pretrained M2D weights that are used without an experiment.
         device: torch device.
 
     Raises:
-        InputError: no such tagger or weights, or a device that torch cannot compute on here.
+        InputError: tagger, weights or device do not exist.
     """
     import soxr
     import torch
@@ -115,7 +116,7 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
     def embed(waveform: np.ndarray, fs: int) -> np.ndarray:
         x = waveform if fs == rate else soxr.resample(waveform, fs, rate, quality="HQ")
         x = x[: int(LONGEST * rate)]
-        if len(x) < rate:  # an encoder needs some frames
+        if len(x) < rate:  # an encoder needs several frames
             x = np.resize(x, rate)
         with torch.inference_mode():
             features = encoder(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None].to(device))
@@ -126,15 +127,15 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
 
 def _list(proposed: Mapping[str, Sequence[Event]], threshold: float) -> str:
     lines = [
-        "# Events that are unlike the others of their class: listen (candidates.html), delete the lines of those that",
-        f"# are good, and name this file under drop in a refinement's YAML. Scores from {threshold:g} on.",
+        "# Events that differ from the others of their class. Listen to them (candidates.html), delete the lines of",
+        f"# good events, and list this file under drop in a refinement's YAML. Scores of {threshold:g} or more.",
     ]
     lines += [f"{event.path}\tscore {event.score:.1f}" for found in proposed.values() for event in found]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _heard(events: Sequence[Event], folder: Path, seconds: float) -> list[dict[str, Any]]:
-    """The events with their durations and sounds, as the page shows them."""
+    """The events with their durations and sounds, for the page."""
     heard = []
     for event in events:
         audio, rate = mono(folder / event.path)

@@ -1,4 +1,4 @@
-"""Which mixtures of a test set a person should hear: few, and of every kind."""
+"""Chooses the mixtures of the listening page: a few of every kind."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ Mixture = dict[str, Any]
 
 
 def same_class(mixture: Mixture) -> bool:
-    """Two or more of its sources share a label."""
+    """Whether two or more sources of the mixture share a label."""
     return repeats(mixture["ref_labels"])
 
 
 def wrong_labels(mixture: Mixture) -> bool:
-    """The system's labels are not those of the references, as multi-sets."""
+    """Whether the system's labels differ from the references' labels, as multi-sets."""
     return not label_counts(mixture["est_labels"], mixture["ref_labels"]).correct
 
 
 def improvement(mixture: Mixture) -> float | None:
-    """CAPI-SDRi of the mixture in dB; None where nothing is active."""
+    """CAPI-SDRi of the mixture in dB; None if neither side has a source."""
     value = mixture.get("CAPI-SDRi")
     return None if value is None else float(value)
 
 
 def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
-    """At most ``n`` mixtures that span the set, each with words that say what it stands for.
+    """Chooses at most ``n`` mixtures that span the set, each with words that describe it.
 
-    First the best, the worst, a typical same-class mixture and the one with the most wrong labels; then the mixtures
-    of each number of sources, of same-class pairs and of wrong labels take turns, each from its median outwards. The
-    choice depends on the scores alone.
+    First come the best, the worst, a typical same-class mixture and the one with the most wrong labels. Then mixtures
+    of each number of sources, of same-class pairs and of wrong labels take turns, each group from its median outwards.
+    The choice depends on the scores alone.
 
     Returns:
         Pairs (mixture, words), highest CAPI-SDRi first, mixtures without one last.
@@ -70,12 +70,13 @@ def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
 
 
 def _rank(mixture: Mixture) -> tuple[bool, float, str]:
+    """Sorting key: highest CAPI-SDRi first, mixtures without one last, then by name."""
     value = improvement(mixture)
     return value is None, -(value or 0.0), mixture["utt"]
 
 
 def _from_median(group: list[Mixture]) -> list[Mixture]:
-    """Median, quartiles, eighths ...: any first few of them span the group."""
+    """The group reordered: median, quartiles, eighths and so on, so that the first few span the group."""
     order: list[int] = []
     parts = 2
     while len(order) < len(group):
