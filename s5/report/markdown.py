@@ -1,4 +1,4 @@
-"""RESULTS.md: what the systems of an experiment folder reached, and what that depends on."""
+"""Writes RESULTS.md: scores of the systems in an experiment folder, and how they were made."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ _READING = (
 )
 
 _TAGGERS = (
-    "Every tagger by itself, without the vote of a system, as in Table 1 of Nguyen et al.: accuracies in %. Total: "
+    "Accuracies in % of every tagger alone, without the vote of a system, as in Table 1 of Nguyen et al. Total: "
     "DupSet and NoDupSet together; mixtures without a source are in neither."
 )
 
 _DIFFERENCES = (
     "Differences to {system} on the same mixtures, with their {level:g} % intervals (paired bootstrap; "
-    "`python -m s5.bin.compare A B` has all figures). Where the interval holds zero, the systems are not told apart."
+    "`python -m s5.bin.compare A B` shows all figures). If the interval contains zero, the difference is not "
+    "significant."
 )
 
 _SCENES = (
@@ -45,36 +46,35 @@ _SCENES = (
 )
 
 _WARNINGS = (
-    "**Doubtful: {n} of the references are silent. An estimate improves on the mixture by tens of dB there, which the "
-    "means above hold, as the official scorer has it.** {system}, {labels} labels: {lines}."
+    "**Doubtful: {n} of the references are silent. Estimates of silent references improve by tens of dB, and the means "
+    "above include them, like those of the official scorer.** {system}, {labels} labels: {lines}."
 )
 
-_FIGURES = "{what} (made with this file; they lie in the experiment folder, not in the repository): {links}."
+_FIGURES = "{what} (drawn together with this file, in the experiment folder, not in the repository): {links}."
 
 _ARCHIVES = (
-    "Trained systems as one file each in this folder, for `--system` and `S5System.from_pretrained`; what they scored "
-    "when they were packed."
+    "Trained systems in this folder, one file each, for `--system` and `S5System.from_pretrained`, with their scores "
+    "at the time of packing."
 )
 
 _BESIDE = (
-    "Each row as it was published, and below it what the system of that name reached here, on the data that the third "
-    "column names. **On other data, and of systems at other sizes, levels do not compare: the change from row "
-    "to row does.**"
+    "Each published row is followed by the result of the system of that name here, on the data in the third column. "
+    "**Compare the changes from row to row, not the levels, if data or sizes of the systems differ.**"
 )
 
 _PUBLISHED = (
-    "Figures that others published for the data of the challenge (CAPI-SDRi in 2026, CA-SDRi in 2025, in dB, / mixture "
-    "accuracy in %). They were measured on the challenge's own recordings, rooms and lengths: **not comparable with "
-    "the tables of other data sets above**."
+    "Published figures for the challenge's data: CAPI-SDRi (2026) or CA-SDRi (2025) in dB / mixture accuracy in %. "
+    "They were measured on the challenge's own recordings, rooms and lengths: **not comparable with the tables of "
+    "other data sets above**."
 )
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Size of a data set, for the table of data."""
+    """Size of a data set; ``lengths`` are those of its mixtures in seconds."""
 
     name: str
-    lengths: tuple[float, ...]  # of every mixture, in seconds
+    lengths: tuple[float, ...]
     channels: int
     fs: int
     sources: int
@@ -96,27 +96,27 @@ def results_markdown(
     recipe: str = "",
     archives: Mapping[str, Description] | None = None,
 ) -> str:
-    """The whole of RESULTS.md.
+    """Text of RESULTS.md.
 
     Args:
-        system: name of the system whose results are broken down by class.
+        system: name of the system whose results are also listed by class.
         results: all results, newest first.
         data: the data sets.
         trainings: the trained models.
-        environment: name -> value.
+        environment: facts of :func:`s5.report.environment.describe`.
         command: the command that makes this file.
-        date: when it was made.
-        pages: data set -> the listening page, for the reader.
-        taggers: accuracies of every tagger by itself.
-        figures: data set -> what a figure shows -> its file, for the reader; for ``""``: model -> its learning curves.
-        recipe: name of the recipe folder: what was published for its very data stands in the tables of its sets.
-        archives: file name -> what the model archive of that name tells of itself.
+        date: time of the report.
+        pages: path of the listening page by data set.
+        taggers: accuracies of every tagger alone.
+        figures: path of each figure by data set and title; under ``""`` the learning curves by model.
+        recipe: name of the recipe folder; figures that were published for its data are added to its tables.
+        archives: descriptions of model archives by file name.
     """
     sets = by_set(results)
     figures = figures or {}
     parts = [
         f"# Results of {system}",
-        f"Written by the command below; run it again rather than edit this file.\n\n    {command}",
+        f"This file is written by the command below. Do not edit it; run the command again.\n\n    {command}",
         table(["", ""], [["date", date.strftime("%Y-%m-%d %H:%M UTC")], *map(list, environment.items())], left=2),
         _READING,
     ]
@@ -149,7 +149,7 @@ def results_markdown(
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """A Markdown table; the first ``left`` columns are text, the others numbers at the right.
+    """A Markdown table. The first ``left`` columns are aligned left, the others right.
 
     Example:
         >>> print(table(["a", "b"], [["x|y", 1]]))
@@ -166,7 +166,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) 
 
 
 def _archives(archives: Mapping[str, Description]) -> list[str]:
-    """The section on model archives, if there are any."""
+    """Section on model archives; empty if there are none."""
     lines, notes = [], []
     for file, archive in archives.items():
         for set_name, entry in archive.figures.items():
@@ -193,7 +193,7 @@ def _length(d: DataSet) -> str:
 
 
 def _systems(rows: Sequence[Result], published: Sequence[Mapping[str, Any]]) -> str:
-    """The main table of a data set: ours, newest first, then what others published for the same data."""
+    """Main table of a data set: our results, newest first, then published results on the same data."""
     counts = sorted({key for row in rows for key in row.scores.get("by_n_sources") or {}}, key=lambda k: (len(k), k))
     head = ["system", "labels", *_MAIN]
     head += [f"{k} source{'s' if k != '1' else ''}" for k in counts] + list(_SUBSETS)
@@ -210,7 +210,7 @@ def _systems(rows: Sequence[Result], published: Sequence[Mapping[str, Any]]) -> 
 
 
 def _published_for(recipe: str, set_name: str) -> list[dict[str, Any]]:
-    """Rows of what was published for a challenge's own test or evaluation set; none for other data."""
+    """Published results on a challenge's own test or evaluation set; none for other data."""
     content = _published_figures()
     year = content.get("recipes", {}).get(recipe)
     found = [entry for entry in content["challenge"] if entry["year"] == year and set_name in ("test", "eval")]
@@ -219,7 +219,7 @@ def _published_for(recipe: str, set_name: str) -> list[dict[str, Any]]:
 
 
 def _other_metrics(rows: Sequence[Result]) -> str | None:
-    """What stage 11 computes beyond the main table, as far as there is any."""
+    """Table of the metrics that are not in the main table; None if there are none."""
     known = dict.fromkeys(key for row in rows for key, value in row.scores["metrics"].items() if value is not None)
     keys = [key for key in known if key not in _MAIN]
     lines = [[row.system, row.labels, *(_with_interval(row, k, "metrics") for k in keys)] for row in rows]
@@ -227,7 +227,7 @@ def _other_metrics(rows: Sequence[Result]) -> str | None:
 
 
 def _warnings(rows: Sequence[Result]) -> list[str]:
-    """What makes the figures of a set doubtful; the references are the same for all its systems, so one tells it."""
+    """Warnings about a data set's references, from one of its systems, as all have the same references."""
     row = next((row for row in rows if row.scores.get("warnings")), None)
     if row is None:
         return []
@@ -236,14 +236,14 @@ def _warnings(rows: Sequence[Result]) -> list[str]:
 
 
 def _differences(system: str, rows: Sequence[Result]) -> list[str]:
-    """What the other systems of a data set are ahead of one system, where the mixtures are the same."""
+    """Table of the other systems' differences to one system on the same mixtures."""
     bootstrap = Bootstrap()
     lines = []
     for own in (row for row in rows if row.system == system):
         for other in (row for row in rows if row.system != system and row.oracle == own.oracle):
             try:
                 pair = paired_rows(own.scores, other.scores)
-            except InputError:  # other mixtures
+            except InputError:  # scored on other mixtures or with other options
                 continue
             found = bootstrap.differences(*map(mixture_terms, pair))
             cells = []
@@ -266,7 +266,7 @@ def _tagger_table(taggers: Sequence[TaggerAccuracy]) -> str:
 
 
 def _scenes(rows: Sequence[Result]) -> list[str]:
-    """One system by SNR, angle and room, where the scenes are known."""
+    """Table of one system's results by SNR, angle and room; empty if the scenes are not known."""
     rows = [row for row in rows if row.scores.get("by_snr")]
     if not rows:
         return []
@@ -301,7 +301,7 @@ def _classes(row: Result) -> str:
 
 
 def _with_interval(row: Result, metric: str, group: str, key: str | None = None) -> str:
-    """A figure with half the width of its interval, where stage 11 computed one: ``3.06 ± 0.36``."""
+    """A figure and half the width of its interval, if stage 11 computed one: ``3.06 ± 0.36``."""
     scores, intervals = row.scores[group], row.scores.get("intervals", {}).get(group, {})
     if key is not None:
         scores, intervals = scores.get(key, {}), intervals.get(key, {})
@@ -334,7 +334,7 @@ def _published() -> str:
 
 
 def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -> list[str]:
-    """A table a report with the rows of its table that we have results of: published, then ours, and on which data."""
+    """For each report, a table of the published rows that we have results of, each followed by our results."""
     parts = []
     for report in _published_figures()["reports"]:
         metrics = list(dict.fromkeys(key for row in report["rows"] for key in row["metrics"]))
@@ -354,15 +354,15 @@ def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -
 
 
 def _our_data(name: str, data: Sequence[DataSet]) -> str:
-    """A data set of ours in a few words."""
+    """Short description of one of our data sets."""
     size = next((d for d in data if d.name == name), None)
     return f"this folder's `{name}`" + (f" ({_length(size)}, {size.fs / 1000:g} kHz)" if size else "")
 
 
 def _ours(scores: Mapping[str, Any], metric: str, published: str | None = None) -> str:
-    """Our figure of a published metric; where labels repeat, CAPI-SDRi stands in for CA-SDRi, which it extends.
+    """Our figure of a published metric, with as many decimals as ``published``.
 
-    It has as many decimals as ``published``.
+    If labels repeat, CA-SDRi is not defined; then CAPI-SDRi, which extends it, takes its place.
     """
     digits = 3 if metric.partition(" ")[0].endswith("SDRi") else 1
     if published is not None:
@@ -375,7 +375,7 @@ def _ours(scores: Mapping[str, Any], metric: str, published: str | None = None) 
 
 
 def _of_subset(subsets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """Metrics of a subset; of ``Total`` the accuracies of both together (a mixture without a source is in neither).
+    """Metrics of a subset; for ``Total`` the accuracies of both subsets together, without mixtures of no source.
 
     Example:
         >>> counts = {"mixtures": 4, "correct": 1, "tp": 6, "fp": 1, "fn": 1}
@@ -394,13 +394,13 @@ def _of_subset(subsets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[s
 @cache
 def _published_figures() -> dict[str, Any]:
     path = ROOT / "local/published.yaml"
-    if not path.is_file():  # the package alone, without the repository
+    if not path.is_file():  # an installed package has no local folder
         return {"challenge": [], "reports": []}
     return load_yaml(path)
 
 
 def number(value: Any, digits: int = 1) -> str:
-    """A figure with so many decimals, an integer or text as it is, a dash for None.
+    """A number with so many decimals; integers and text are unchanged, None becomes a dash.
 
     Example:
         >>> number(3.14159, 2), number(7), number(None)
@@ -412,7 +412,7 @@ def number(value: Any, digits: int = 1) -> str:
 
 
 def duration(value: timedelta | None) -> str:
-    """Hours, minutes and seconds in short.
+    """A duration as hours and minutes, or minutes and seconds.
 
     Example:
         >>> duration(timedelta(seconds=3725)), duration(timedelta(seconds=62)), duration(None)

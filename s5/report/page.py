@@ -1,8 +1,8 @@
-"""The listening page: mixtures, their references and the estimates of one or more systems, to hear and to see.
+"""Writes the listening page: mixtures, references and estimates of one or more systems, as sounds and pictures.
 
-One folder that opens from disk in any browser without a network. index.html holds the table of the mixtures; what is
-shown and heard of one comes with a script of its own (a page from disk may load scripts and images, but read no files),
-when it is asked for: its description as HTML and its sounds as FLAC in base64. Spectrograms are PNG files.
+The page is a folder that opens from disk in any browser without a network. index.html holds the table of mixtures. A
+page from disk may load scripts and images but not read files, so each mixture has a script, which is loaded when the
+mixture is chosen: its description as HTML and its sounds as FLAC in base64. Spectrograms are PNG files.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from s5.utils.errors import InputError
 from s5.utils.files import atomic_folder
 
 PEAK = 0.5
-"""Peak of a mixture's audio copy; its references and estimates get the same gain."""
+"""Peak of a mixture on the page; its references and estimates get the same gain."""
 
 ENVELOPE_DB = 60
-"""Range of the envelopes below the loudest moment of the mixture."""
+"""Range of the envelopes in dB below the loudest moment of the mixture."""
 
 
 @dataclass
 class Sound:
-    """One lane of the page: a waveform [T] with what is written beside it.
+    """A sound of the page with the text beside it.
 
     Attributes:
-        file: name of its picture, without the ending.
-        title: what it is.
-        waveform: [T].
-        kind: ``mixture``, ``reference``, or the letter of the system whose estimate it is.
-        number: its place on the page, 0 for the mixture.
-        levels: its envelope in dB below the loudest moment of the mixture.
+        file: name of its picture without suffix.
+        title: its title.
+        waveform: samples [T].
+        kind: ``mixture``, ``reference``, or the letter of the system that estimated it.
+        number: its position on the page; the mixture has 0.
+        levels: its envelope in dB relative to the loudest moment of the mixture.
         reference: slot of the reference that an estimate was paired with.
-        label_given: an estimate whose system was given the label.
-        confidence: of the label; None where it is not known.
-        sdri: improvement of an estimate over the mixture, in dB.
-        sdr: SDR of the mixture and of the estimate, in dB.
+        label_given: whether the system was given the label of an estimate.
+        confidence: probability of the label, if it is known.
+        sdri: improvement of an estimate over the mixture in dB.
+        sdr: SDR of the mixture and of the estimate in dB.
     """
 
     heard: ClassVar[bool] = True
@@ -68,7 +68,7 @@ class Sound:
 
 @dataclass
 class Missing:
-    """In place of a sound: why there is none."""
+    """Takes the place of a sound that does not exist; ``text`` is the reason."""
 
     heard: ClassVar[bool] = False
     title: str
@@ -77,7 +77,7 @@ class Missing:
 
 @dataclass
 class Source:
-    """What belongs to one source: the reference and the estimates of all systems, in the order of the page."""
+    """A source's reference and all systems' estimates of it, in the order of the page."""
 
     title: str
     about: str
@@ -86,16 +86,16 @@ class Source:
 
 @dataclass
 class Entry:
-    """One mixture of the page.
+    """A mixture of the page.
 
     Attributes:
         mixture: its entry in the first system's scores.json.
-        words: what it stands for.
+        words: words of :func:`s5.report.choose.choose` that describe it.
         fs: sampling rate in Hz.
         sound: channel 0 of the mixture.
         sources: its references, then the false alarms.
-        places: directions of the references, as :func:`s5.report.direction.directions` gives them.
-        gain: factor of all audio copies.
+        places: directions of the references, from :func:`s5.report.direction.directions`.
+        gain: factor of all its sounds.
     """
 
     mixture: Mixture
@@ -113,20 +113,19 @@ class Entry:
 
 
 def write_page(out: str | Path, data: DataDir, results: Sequence[Result], n_mixtures: int = 12) -> int:
-    """Writes the page of one data set. An older page at ``out`` is replaced at the end, in one step.
+    """Writes the page of one data set. An older page is replaced in one step at the end.
 
     Args:
         out: folder to write, e.g. ``exp/<system>/<set>/report``.
-        data: the data directory of the set.
-        results: what is compared on the page, called A, B, ... there: results of one or more systems on the set. The
-            first one decides which mixtures are shown.
-        n_mixtures: number of mixtures to show at most.
+        data: data directory of the set.
+        results: results on the set, called A, B, ... on the page. The first one decides which mixtures are shown.
+        n_mixtures: largest number of mixtures to show.
 
     Returns:
         Number of mixtures shown.
 
     Raises:
-        InputError: an estimate is missing or broken, or scores and data disagree.
+        InputError: an estimate is missing or damaged, or scores and data do not fit together.
     """
     chosen = choose(results[0].scores["mixtures"], n_mixtures)
     columns = [_Column(chr(ord("A") + i), result) for i, result in enumerate(results)]
@@ -135,7 +134,7 @@ def write_page(out: str | Path, data: DataDir, results: Sequence[Result], n_mixt
         for number, (mixture, words) in enumerate(chosen):
             entry = _entry(mixture, words, data, columns)
             _write_files(folder, number, entry, columns)
-            rows.append(_row(number, mixture, columns))  # no samples: they need not stay in memory
+            rows.append(_row(number, mixture, columns))  # without samples, which are freed here
         text = render(
             "page.html.j2",
             title=f"Listen: {results[0].system} on {results[0].set}",
@@ -178,7 +177,7 @@ def _entry(mixture: Mixture, words: list[str], data: DataDir, columns: Sequence[
     peak = float(np.abs(sound.waveform).max(initial=0))
     highest = max(float(np.abs(s.waveform).max(initial=0)) for s in entry.sounds)
     if peak > 0:
-        entry.gain = min(PEAK / peak, 0.99 / highest)  # the second: nothing clips, whatever a system puts out
+        entry.gain = min(PEAK / peak, 0.99 / highest)  # the second term keeps loud estimates from clipping
     loudest = float(spectrogram.envelope(sound.waveform).max())
     for number, one in enumerate(entry.sounds):
         one.number = number
@@ -201,7 +200,7 @@ def _place_words(points: Sequence[Direction]) -> str:
 
 
 class _Column:
-    """One result as the page shows it: system A, B, ..."""
+    """A result on the page: system A, B, ..."""
 
     def __init__(self, letter: str, result: Result) -> None:
         self.letter, self.result = letter, result
@@ -213,7 +212,7 @@ class _Column:
         self.value: float | None = result.scores["metrics"].get("CAPI-SDRi")
 
     def check(self, utt: str, labels: Sequence[str]) -> None:
-        """Complains where the scores are not of this mixture with these references."""
+        """Raises InputError unless the scores include this mixture with these references."""
         if utt not in self.mixtures:
             raise InputError(self.scores_file, f"no mixture {utt}", "the mixtures of the data directory (score again)")
         names = self.mixtures[utt]["ref_labels"]
@@ -222,7 +221,7 @@ class _Column:
             raise InputError(f"{self.scores_file}: mixture {utt}", f"references [{' '.join(names)}]", expected)
 
     def answer(self, utt: str) -> dict[str, Any]:
-        """The system's labels of a mixture and what they are worth."""
+        """The system's labels of a mixture and its score, for the templates."""
         m = self.mixtures[utt]
         return {
             "letter": self.letter,
@@ -269,7 +268,7 @@ class _Column:
 
 
 def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Column]) -> None:
-    """Pictures and the script of an entry: all sounds with one gain, all pictures with one scale."""
+    """Writes the pictures and the script of a mixture; all sounds have one gain, all pictures one colour scale."""
     picture = spectrogram.power(entry.sound.waveform, entry.fs)
     loudest = float(picture.max())
     for sound in entry.sounds:
@@ -289,11 +288,11 @@ def _script(number: int) -> str:
     return f"mixture{number:04d}.js"
 
 
-# --- what the templates are filled with ---------------------------------------------------------------------------
+# --- values for the templates ---------------------------------------------------------------------------------------
 
 
 def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> dict[str, Any]:
-    """A mixture's row of the table; its facts are what the page's script filters and sorts by."""
+    """A mixture's row of the table; the page's script filters and sorts by its facts."""
     utt, answers = mixture["utt"], [column.answer(mixture["utt"]) for column in columns]
     references = active(mixture["ref_labels"])
     facts = {
@@ -315,7 +314,7 @@ def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> dict[str,
 
 
 def _menus(rows: Sequence[dict[str, Any]], columns: Sequence[_Column]) -> list[dict[str, Any]]:
-    """The choices above the table; only what occurs is offered."""
+    """The menus above the table, with the choices that occur."""
     classes = sorted({label for row in rows for label in row["labels"]})
     counts = sorted({len(row["references"]) for row in rows})
     orders = {"": "as chosen", "name": "name"}
@@ -336,7 +335,7 @@ def _menus(rows: Sequence[dict[str, Any]], columns: Sequence[_Column]) -> list[d
 
 
 def _view(entry: Entry, columns: Sequence[_Column]) -> dict[str, Any]:
-    """What is shown of one mixture."""
+    """Values for the view of one mixture."""
     seconds, khz = len(entry.sound.waveform) / entry.fs, entry.fs / 2000
     return {
         "entry": entry,
@@ -353,12 +352,12 @@ def _view(entry: Entry, columns: Sequence[_Column]) -> dict[str, Any]:
 
 
 def _spot(point: Direction) -> tuple[float, float]:
-    """Place on the plan of 100 by 100. Farther in where a source stands above or below, as on a sphere from above."""
+    """Position on the plan of 100 by 100, which shows a sphere around the microphone from above."""
     angle, radius = np.radians(point.azimuth), 38 * np.cos(np.radians(point.elevation))
     return 50 - radius * np.sin(angle), 50 - radius * np.cos(angle)
 
 
 def _ticks(end: float) -> list[dict[str, float]]:
-    """Round numbers from 0 to ``end`` at their places along an axis."""
+    """Round numbers from 0 to ``end`` with their positions along an axis in percent."""
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 4, 5, 10, 20, 30, 60) if end / s <= 5), end / 5)
     return [{"value": i * step, "percent": 100 * i * step / end} for i in range(int(end / step + 1e-6) + 1)]

@@ -1,7 +1,7 @@
-"""Figures of what a system reached: by class, by number of sources, by scene, confusions, and a map of all systems.
+"""Draws a system's results: by class, by number of sources, by scene, confusions, and a map of all systems.
 
-All of them are drawn from ``scores.json`` alone. They are told apart by marks, hatching and words, not by colour, and
-carry bootstrap intervals where stage 11 computed them.
+All figures are drawn from ``scores.json`` alone. They use marks, hatching and words rather than colours, and show the
+bootstrap intervals that stage 11 computed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SUBSETS = ("DupSet", "NoDupSet", "all")
 Parts = Mapping[str, Mapping[str, Any]]
 
 _Panel = tuple[Sequence[tuple[str, str, str]], str, str, str, str]
-"""Groups as :func:`_bars` takes them, figure, title, and what the axes show."""
+"""Groups for :func:`_bars`, metric, title, and labels of both axes."""
 
 
 def draw_results(own: Sequence[Result], everything: Sequence[Result], folder: Path) -> dict[str, Path]:
@@ -48,10 +48,10 @@ def draw_results(own: Sequence[Result], everything: Sequence[Result], folder: Pa
     Args:
         own: results of the system on the set, with tagged labels, with oracle labels, or both.
         everything: all results on the set, for the map of systems.
-        folder: where the files go.
+        folder: folder to write.
 
     Returns:
-        What a figure shows -> its file.
+        File of each figure by title.
     """
     name, first = own[0].set, own[0]
     drawn: dict[str, Path] = {}
@@ -77,7 +77,7 @@ def sdri_by_class(results: Sequence[Result]) -> Any:
     known = [r for r in results if r.scores.get("by_class")]
     if not known:
         return None
-    order = known[-1].scores["by_class"]  # oracle labels, where there are: every source counts
+    order = known[-1].scores["by_class"]  # those of the oracle labels, if there are any: every source counts
     classes = [name for name, part in order.items() if part.get("SDRi") is not None]
     classes.sort(key=lambda name: order[name]["SDRi"])
     if not classes:
@@ -121,7 +121,7 @@ def sdri_by_n_sources(results: Sequence[Result]) -> Any:
 
 
 def sdri_by_scene(results: Sequence[Result]) -> Any:
-    """SDRi by SNR of the source, angle between sources of a class and room; None where the scenes are not known."""
+    """SDRi by SNR of the source, angle between sources of a class and room; None if the scenes are not known."""
     known = [r for r in results if r.scores.get("by_snr")]
     if not known:
         return None
@@ -176,7 +176,7 @@ def confusion(result: Result) -> Any:
     labels, counts = matrix["labels"], np.array(matrix["counts"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 2.6 + 0.42 * len(labels)
-    figure = new_figure(size + 0.6, size, f"{_who(result)}: what is taken for what")
+    figure = new_figure(size + 0.6, size, f"{_who(result)}: confusions of classes")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="equal")
     for i, j in zip(*np.nonzero(counts), strict=True):
@@ -198,17 +198,17 @@ def confusion(result: Result) -> Any:
 
 
 def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
-    """Table 1 of Nguyen et al. as a figure: accuracies of every tagger alone, by subset; None without any.
+    """Accuracies of every tagger alone on one data set, by subset: Table 1 of Nguyen et al. as a figure.
 
-    Args:
-        taggers: of one data set.
+    Returns:
+        None if there are no taggers.
     """
     known = [t for t in taggers if t.mixture["Total"] is not None]
     if not known:
         return None
     known.sort(key=lambda t: (t.mixture["Total"], t.source["Total"], t.name))
     names = [t.name if t.channels is None else f"{t.name} ({t.channels} ch.)" for t in known]
-    figure = new_figure(8.4, 1.8 + 0.28 * len(known), f"{known[0].set}: every tagger by itself")
+    figure = new_figure(8.4, 1.8 + 0.28 * len(known), f"{known[0].set}: every tagger alone")
     all_axes = figure.subplots(1, 2, sharey=True)
     panels = {"source accuracy TP / (TP + FP + FN) (%)": "source", "mixtures with all labels right (%)": "mixture"}
     marks = {"DupSet": ("s", DARK), "NoDupSet": ("o", "white"), "Total": ("D", ACCENT)}
@@ -235,9 +235,9 @@ def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
 def system_map(results: Sequence[Result]) -> Any:
     """A map of systems like Fig. 5 of Nguyen et al.; None for fewer than two systems.
 
-    A system's place is the source accuracy of its labels and the CAPI-SDRi that its separators reach with oracle
-    labels; the size of its mark is the CAPI-SDRi of the whole, which the list beside the map tells. Systems that were
-    not scored with oracle labels too have no place.
+    A system's position is the source accuracy of its labels, and the CAPI-SDRi of its separators with oracle labels.
+    The size of its mark is the CAPI-SDRi of the system, which is also listed beside the map. Systems without scores
+    with oracle labels are left out.
     """
     rows = next(iter(by_set(results).values()), [])
     oracle = {r.system: r for r in rows if r.oracle}
@@ -274,12 +274,12 @@ def system_map(results: Sequence[Result]) -> Any:
 
 
 def _map_marks(axes: Axes, marks: Sequence[tuple[int, float, float, float]], extent: tuple[float, float]) -> None:
-    """Numbered marks whose numbers do not cover each other.
+    """Draws numbered marks whose numbers do not cover each other.
 
     Args:
-        axes: where to draw.
+        axes: axes to draw on.
         marks: number, x, y and area of each.
-        extent: about the size of the axes, in typographic points.
+        extent: approximate size of the axes in typographic points.
     """
     if not marks:
         return
@@ -298,13 +298,13 @@ def _map_marks(axes: Axes, marks: Sequence[tuple[int, float, float, float]], ext
 
 
 class _Point(NamedTuple):
-    """A figure of a group of mixtures, and where it is drawn."""
+    """A metric of a group of mixtures, and the position where it is drawn."""
 
     place: float
     value: float
     interval: Sequence[float] | None
     part: Mapping[str, Any]
-    """All figures of the group."""
+    """All metrics of the group."""
 
     @property
     def top(self) -> float:
@@ -313,7 +313,7 @@ class _Point(NamedTuple):
 
 
 def _points(result: Result, cells: Iterable[tuple[float, str, str]], metric: str) -> list[_Point]:
-    """Points of those cells (place, breakdown, key in it) that have the figure."""
+    """Points of those cells (position, breakdown, key in it) that have the metric."""
     points = []
     for place, group, key in cells:
         part = (result.scores.get(group) or {}).get(key, {})
@@ -323,7 +323,7 @@ def _points(result: Result, cells: Iterable[tuple[float, str, str]], metric: str
 
 
 def _panels(results: Sequence[Result], panels: Sequence[_Panel], title: str, width: float) -> Any:
-    """A figure with panels of bars beside each other, as wide as the numbers of their groups."""
+    """A figure with panels of bars side by side, whose widths follow their numbers of groups."""
     sizes = [max(2, len(groups)) for groups, *_ in panels]
     figure = new_figure(width, 3.4, title)
     all_axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=sizes)[0]
@@ -338,13 +338,13 @@ def _panels(results: Sequence[Result], panels: Sequence[_Panel], title: str, wid
 
 
 def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str, str]], metric: str) -> None:
-    """Bars of each group beside each other, one of every result, with values and intervals.
+    """Draws a bar of every result for each group, with values and intervals.
 
     Args:
-        axes: where to draw.
-        results: told apart by shade and hatching.
+        axes: axes to draw on.
+        results: results, which differ in shade and hatching.
         groups: (breakdown, key in it, name below the bars).
-        metric: the figure.
+        metric: metric to draw.
     """
     width = 0.8 / len(results)
     for i, result in enumerate(results):
@@ -369,12 +369,12 @@ def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str
 
 
 def _note(axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
-    """Small text beside a place; the offset is in typographic points."""
+    """Writes small text beside a position; the offset is in typographic points."""
     axes.annotate(text, place, offset, textcoords="offset points", fontsize=6.5, **style)
 
 
 def _legend(axes: Axes, results: Sequence[Result]) -> None:
-    """A legend below the figure, which says what the bars with caps are, if there are any."""
+    """Adds a legend below the figure, with the level of the intervals if there are any."""
     handles, names = axes.get_legend_handles_labels()
     level = results[0].scores.get("intervals", {}).get("level")
     title = f"{level:g} % intervals by bootstrap over mixtures" if level else None
@@ -385,7 +385,7 @@ def _legend(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def _interval(result: Result, group: str, key: str, metric: str) -> Sequence[float] | None:
-    """[low, high] of a figure, where stage 11 computed it."""
+    """Interval [low, high] of a metric, if stage 11 computed it."""
     return result.scores.get("intervals", {}).get(group, {}).get(key, {}).get(metric)
 
 
@@ -396,7 +396,7 @@ def _subset(result: Result, subset: str) -> Mapping[str, Any]:
 
 
 def _numbers(results: Sequence[Result]) -> list[str]:
-    """Numbers of sources that occur, but for none: nothing can improve there."""
+    """Numbers of sources that occur, without 0, where nothing can improve."""
     return sorted({key for r in results for key in r.scores["by_n_sources"]} - {"0"}, key=int)
 
 

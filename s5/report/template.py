@@ -1,4 +1,4 @@
-"""HTML from templates/*.html.j2 (Jinja2, which escapes all values); styles and scripts come from static/."""
+"""Renders HTML from templates/*.html.j2 with Jinja2, which escapes all values; styles and scripts are in static/."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _HERE = Path(__file__).parent
 
 
 def render(template: str, **values: Any) -> str:
-    """A template filled with values.
+    """Renders a template.
 
     Args:
         template: name of a file in ``templates``.
-        values: what the template names; one that is missing is an error.
+        values: values for the template's names; a missing one is an error.
     """
     return _environment().get_template(template).render(values)
 
 
 def flac(waveform: np.ndarray, fs: int) -> str:
-    """A waveform [T] at fs Hz as a FLAC file of 16 bits in base64."""
+    """A waveform [T] at fs Hz as a FLAC file with 16 bits, encoded in base64."""
     import soundfile
 
     file = io.BytesIO()
@@ -50,7 +50,7 @@ def _environment() -> Environment:
 
 
 def signed(value: float) -> str:
-    """A number with its sign and one decimal, with the typographic minus.
+    """A number with its sign and one decimal, with a typographic minus.
 
     Example:
         >>> signed(5), signed(-0.25)
@@ -60,5 +60,5 @@ def signed(value: float) -> str:
 
 
 def _static(name: str) -> Markup:
-    """A file of ``static`` as it is."""
+    """Content of a file in ``static``, which is not escaped."""
     return Markup((_HERE / "static" / name).read_text(encoding="utf-8"))  # noqa: S704 - our own file

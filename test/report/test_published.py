@@ -89,7 +89,7 @@ def test_ours_stands_below_the_published_and_says_on_which_data():
     lines = text.splitlines()
     published = next(i for i, line in enumerate(lines) if "| 8.625 | 61.706 | 72.139 |" in line)
     assert "2026 challenge, development test set" in lines[published]
-    assert "the data that the third column names" in text
+    assert "on the data in the third column" in text
     assert lines[published + 1] == "|  | deng2026_final_mini | this folder's `test` | 2.500 | 40.0 | 50.0 |"
     agent = next(i for i, line in enumerate(lines) if "| 12.726 | 72.13 | 86.47 | 60.14 |" in line)
     assert "| CAPI-SDRi 3.000 | 33.3 | – | – |" in lines[agent + 1]
