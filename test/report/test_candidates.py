@@ -54,7 +54,7 @@ def test_page_holds_its_sounds_and_refers_to_nothing_outside(events):
 
 def test_nothing_found_says_so(events):
     command.main(arguments(events, "--threshold", "1000"))
-    assert "No event is unlike" in (events / "out/candidates.html").read_text()
+    assert "No event differs" in (events / "out/candidates.html").read_text()
     assert not read_drop_list(events / "out/candidates.tsv")
 
 
