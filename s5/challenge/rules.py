@@ -66,11 +66,7 @@ def evaluation_names() -> dict[str, int | None]:
 
 
 def soundscapes(path: str | Path) -> dict[str, int | None]:
-    """Number of samples of each soundscape in a folder of wav files or a data directory.
-
-    Raises:
-        InputError: the folder is neither of them.
-    """
+    """Number of samples of each soundscape in a folder of wav files or a data directory. Raises InputError."""
     path = Path(path)
     if (path / "wav.scp").is_file():
         data = DataDir.load(path)

@@ -63,11 +63,7 @@ def compare(
 def paired_rows(
     first: Mapping[str, Any], second: Mapping[str, Any], where: Sequence[object] = ("first", "second")
 ) -> tuple[Rows, Rows]:
-    """Mixtures of two ``scores.json`` in one order.
-
-    Raises:
-        InputError: mixtures, references or options of the metric differ.
-    """
+    """Mixtures of two ``scores.json`` in one order. Raises InputError if mixtures, references or options differ."""
     if (found := second.get("options")) != (expected := first.get("options")):
         raise InputError(f"{where[1]}: key options", found, f"{expected}, as {where[0]} has")
     tables = [{row["utt"]: row for row in scores["mixtures"]} for scores in (first, second)]

@@ -198,11 +198,7 @@ def confusion(result: Result) -> Any:
 
 
 def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
-    """Accuracies of every tagger alone on one data set, by subset: Table 1 of Nguyen et al. as a figure.
-
-    Returns:
-        None if there are no taggers.
-    """
+    """Accuracies of every tagger alone on one data set, like Table 1 of Nguyen et al.; None without taggers."""
     known = [t for t in taggers if t.mixture["Total"] is not None]
     if not known:
         return None

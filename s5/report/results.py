@@ -56,11 +56,7 @@ class Result:
 
 
 def find_results(expdir: str | Path) -> list[Result]:
-    """Results of all systems on all data sets of an experiment folder, newest first.
-
-    Raises:
-        InputError: stage 11 did not write a ``scores.json`` in it.
-    """
+    """All results of an experiment folder, newest first. Raises InputError for a wrong ``scores.json``."""
     found = [Result.load(file.parent) for file in sorted(Path(expdir).glob("*/*/scores.json"))]
     return sorted(found, key=lambda result: -result.time)
 

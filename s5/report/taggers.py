@@ -103,16 +103,17 @@ def _within(ref_labels: Sequence[str], subset: str) -> bool:
 
 def _folders(system: str, expdir: Path) -> dict[str, str]:
     """Experiment folder by tagger from the system's YAML in the recipe or the repository; empty without a YAML."""
-    for base in (expdir.absolute().parent, ROOT):
-        sizes = ["", *(f":{path.stem}" for path in sorted(base.glob("conf/sizes/*.yaml")))]
-        for path in sorted(base.glob("conf/systems/**/*.yaml")):
-            for size in sizes:
-                if system_name(f"{path}{size}") == system:
-                    try:
-                        return {model.name: model.folder() for model in SystemConfig.load(f"{path}{size}").taggers}
-                    except InputError:
-                        return {}
-    return {}
+    names = (
+        f"{path}{size}"
+        for base in (expdir.absolute().parent, ROOT)
+        for path in sorted(base.glob("conf/systems/**/*.yaml"))
+        for size in ("", *(f":{path.stem}" for path in sorted(base.glob("conf/sizes/*.yaml"))))
+    )
+    try:
+        config = next(SystemConfig.load(name) for name in names if system_name(name) == system)
+    except (StopIteration, InputError):
+        return {}
+    return {model.name: model.folder() for model in config.taggers}
 
 
 def _channels(expdir: Path, folder: str) -> int | None:

@@ -92,11 +92,7 @@ def _head(files: Sequence[Path], only: Collection[str] | None) -> str:
 
 
 def safe_name(name: str, archive: Path) -> str:
-    """Returns a member's name if it stays inside of the folder that it is unpacked in.
-
-    Raises:
-        InputError: the name is absolute, contains ``..``, or contains characters that are refused.
-    """
+    """A member's relative path. Raises InputError if it leads outside or contains characters that are refused."""
     pure = PurePosixPath(name)
     bad = "\\" in name or "\0" in name or "\n" in name or "\t" in name
     if pure.is_absolute() or ".." in pure.parts or bad or not pure.parts or pure.parts[0] == DONE:

@@ -143,11 +143,7 @@ def read_drop_list(path: str | Path, files: Iterable[str] | None = None) -> dict
 
 
 def external_items(external: External, labels: Sequence[str], into: str) -> list[Item]:
-    """Files to convert for a manifest's clips, with targets ``<into>/<Label>/<manifest>_<id>_<start>.wav``.
-
-    Raises:
-        InputError: a line of the manifest is wrong, or a clip has no file.
-    """
+    """Files to convert to ``<into>/<Label>/<manifest>_<id>_<start>.wav``. Raises InputError for a clip without file."""
     stem = re.sub(r"[^A-Za-z0-9-]", "-", Path(external.manifest).stem)
     items = []
     for row in read_manifest(external, labels):

@@ -173,11 +173,7 @@ def describe(places: CorpusPaths, parts: Sequence[str], mirrors: Mapping[str, Se
 
 
 def unpack_part(places: CorpusPaths, name: str, nj: int = 1, keep_archives: bool = True) -> Path:
-    """Unpacks the archives of a part if it is missing, and returns its folder.
-
-    Raises:
-        InputError: an archive is missing or damaged, or does not hold the part's content.
-    """
+    """Unpacks a missing part and returns its folder. Raises InputError for a missing, damaged or wrong archive."""
     found = places.find(name)
     if found is not None:
         return found
@@ -237,11 +233,7 @@ def read_pairs(text: str | None, option: str) -> dict[str, str]:
 
 
 def read_mirrors(text: str | None, corpus: Corpus) -> dict[str, list[str]]:
-    """Addresses by part from the option ``--mirrors``: ``PART=URL,...``, or one URL with a folder for each part.
-
-    Raises:
-        InputError: a part is unknown, or the option has another form.
-    """
+    """Addresses by part from the option ``--mirrors``: ``PART=URL,...``, or one URL with a folder for each part."""
     if text and "=" not in text.partition("://")[0]:
         return {name: [f"{text.rstrip('/')}/{name}"] for name in corpus.parts}
     pairs = read_pairs(text, "--mirrors")

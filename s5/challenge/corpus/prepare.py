@@ -179,11 +179,7 @@ def _link_tree(dev: Path, files: Mapping[str, str], out: Path) -> None:
 
 
 def _link(link: Path, target: Path) -> None:
-    """Makes a symbolic link, relative if both lie in the recipe folder. An older link is replaced.
-
-    Raises:
-        InputError: a file or folder has the link's name.
-    """
+    """Makes or replaces a symbolic link, relative if both lie in the recipe folder. Other files are not replaced."""
     link.parent.mkdir(parents=True, exist_ok=True)
     here = Path.cwd()
     text = str(target.absolute())
