@@ -1,4 +1,4 @@
-"""Proposals of events to leave out: the list, and a page that needs nothing else."""
+"""Tests of the proposals of events to leave out: the list, and the page in one file."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from s5.utils.errors import InputError
 
 @pytest.fixture
 def events(tmp_path):
-    """Two classes of tones, one with a noise in it; an awkward file name."""
+    """Two classes of tones, one of which contains a noise, with awkward file names."""
     rng = np.random.default_rng(0)
     for label, pitch in (("Doorbell", 800), ("Speech", 300)):
         for i in range(12):

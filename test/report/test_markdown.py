@@ -1,4 +1,4 @@
-"""What RESULTS.md says beside its figures."""
+"""Tests of the texts beside the figures of RESULTS.md."""
 
 from datetime import UTC, datetime
 from pathlib import Path

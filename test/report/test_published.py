@@ -1,4 +1,4 @@
-"""Published figures: complete, of systems that there are, and beside ours."""
+"""Tests of the published figures: complete, of existing systems, and beside our figures."""
 
 import re
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ def test_every_row_of_a_report_is_a_system_that_there_is_in_small_too(report, n_
 
 
 def test_every_published_checkpoint_has_its_figures_and_the_docs_tell_the_same():
-    """The challenge's own models come in one size; nothing stands beside them but trainings of the same networks."""
+    """The challenge's own models have one size; only trainings of the same networks are listed beside them."""
     official = {name for name in systems(".") if name.startswith("official_")}
     assert official and official == {name for name in rows("official") if name in official}
     assert set(rows("official")) - official <= set(rows("nguyen2026"))

@@ -20,7 +20,7 @@ def corpus(replicas):
 
 @pytest.fixture(scope="session")
 def converted(corpus, replica, tmp_path_factory):
-    """All additions of the replica: folder, counts by addition."""
+    """Folder of all converted additions of the replica, and counts by addition."""
     out, counts = tmp_path_factory.mktemp("added"), {}
     folders = {"semantic_hearing": replica / "BinauralCuratedDataset", "ears": replica / "EARS"}
     for addition in corpus.additions:
@@ -44,7 +44,7 @@ def test_statuses_and_samples_are_those_of_the_official_scripts(converted, golde
             assert (rate, len(audio), soundfile.info(out / path).subtype) == (32000, entry["samples"], "PCM_16")
             if "crc32" in entry:
                 assert zlib.crc32(audio.tobytes()) == entry["crc32"]
-            else:  # another build of the resampler may round otherwise
+            else:  # another build of the resampler may round differently
                 assert np.abs(audio[1000:3000:250].astype(int) - entry["some"]).max() <= 1
     assert dict(counts["interference"]) == official["interference"]
 
@@ -92,7 +92,7 @@ def test_second_run_does_nothing_and_a_cut_one_goes_on(tmp_path, replica, corpus
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.wav")}
     assert convert("EARS", items, tmp_path, corpus.keep) == counts
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.wav")} == files
-    # Killed while it wrote: the log's last line is half, its file is there; another file is gone.
+    # Killed while writing: the log's last line is cut off although its file exists; another file is missing.
     log = tmp_path / ".EARS.jsonl"
     lines = log.read_text().splitlines()
     log.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
@@ -101,7 +101,7 @@ def test_second_run_does_nothing_and_a_cut_one_goes_on(tmp_path, replica, corpus
     assert convert("EARS", items, tmp_path, corpus.keep) == counts
     assert set(tmp_path.rglob("*.wav")) == set(files)
     assert json.loads((tmp_path / "EARS.json").read_text()) == summary(counts)
-    # Other rules: everything anew.
+    # Other rules: everything is converted again.
     assert convert("EARS", items, tmp_path, KeepRules(min_seconds=0.05))["remove_too_short"] == 0
 
 

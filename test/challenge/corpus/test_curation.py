@@ -1,4 +1,4 @@
-"""Refinement of the training events: what leaves, what joins, and the counts."""
+"""Tests of the refinement of the training events: removed and added files, and their counts."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ LABELS = ("Doorbell", "Speech")
 
 @pytest.fixture
 def files(tmp_path):
-    """Path below sound_event/train -> file; lengths in the names."""
+    """File by path below sound_event/train; the names contain the lengths."""
     out = {}
     for label in LABELS:
         for seconds in ("0.5", "1.499", "1.5", "2.0", "3.0"):
@@ -43,7 +43,7 @@ def test_short_and_listed_events_leave(tmp_path, files):
         *("Doorbell/1.5.wav", "Doorbell/2.0.wav", "Doorbell/3.0.wav"),
         *("Speech/1.5.wav", "Speech/3.0.wav"),
     ]
-    # What is short is not counted as listed: a row adds up, as in the report's table.
+    # A short file is not counted as listed, so that a row adds up, as in the report's table.
     assert (found.short["Speech"], found.listed["Speech"]) == (2, 1)
 
 
