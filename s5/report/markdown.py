@@ -14,6 +14,7 @@ from s5.metrics import Bootstrap, mixture_terms
 from s5.report.compare import interval_text, paired_rows
 from s5.report.results import Result, by_set
 from s5.report.taggers import SUBSETS, TaggerAccuracy
+from s5.report.template import render
 from s5.report.training import Training
 from s5.system.archive import Description
 from s5.utils.config import ROOT, load_yaml
@@ -21,52 +22,6 @@ from s5.utils.errors import InputError
 
 _SUBSETS = ("DupSet", "NoDupSet")
 _MAIN = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
-
-_READING = (
-    "CAPI-SDRi in dB, accuracies in %. Tagged: labels from the system's own taggers; oracle: labels of the references. "
-    "Columns by number of sources and by subset: CAPI-SDRi / mixture accuracy. DupSet: mixtures with two or more "
-    "sources of one class; NoDupSet: mixtures with sources of different classes only, at least one. ±: half the width "
-    "of the 95 % interval (bootstrap over mixtures)."
-)
-
-_TAGGERS = (
-    "Accuracies in % of every tagger alone, without the vote of a system, as in Table 1 of Nguyen et al. Total: "
-    "DupSet and NoDupSet together; mixtures without a source are in neither."
-)
-
-_DIFFERENCES = (
-    "Differences to {system} on the same mixtures, with their {level:g} % intervals (paired bootstrap; "
-    "`python -m s5.bin.compare A B` shows all figures). If the interval contains zero, the difference is not "
-    "significant."
-)
-
-_SCENES = (
-    "By scene: SDRi of the sources with a right label by their SNR, CAPI-SDRi of mixtures of DupSet by the smallest "
-    "angle between sources of one class, and CAPI-SDRi by room; in dB."
-)
-
-_WARNINGS = (
-    "**Doubtful: {n} of the references are silent. Estimates of silent references improve by tens of dB, and the means "
-    "above include them, like those of the official scorer.** {system}, {labels} labels: {lines}."
-)
-
-_FIGURES = "{what} (drawn together with this file, in the experiment folder, not in the repository): {links}."
-
-_ARCHIVES = (
-    "Trained systems in this folder, one file each, for `--system` and `S5System.from_pretrained`, with their scores "
-    "at the time of packing."
-)
-
-_BESIDE = (
-    "Each published row is followed by the result of the system of that name here, on the data in the third column. "
-    "**Compare the changes from row to row, not the levels, if data or sizes of the systems differ.**"
-)
-
-_PUBLISHED = (
-    "Published figures for the challenge's data: CAPI-SDRi (2026) or CA-SDRi (2025) in dB / mixture accuracy in %. "
-    "They were measured on the challenge's own recordings, rooms and lengths: **not comparable with the tables of "
-    "other data sets above**."
-)
 
 
 @dataclass(frozen=True)
@@ -112,40 +67,40 @@ def results_markdown(
         recipe: name of the recipe folder; figures that were published for its data are added to its tables.
         archives: descriptions of model archives by file name.
     """
-    sets = by_set(results)
-    figures = figures or {}
-    parts = [
-        f"# Results of {system}",
-        f"This file is written by the command below. Do not edit it; run the command again.\n\n    {command}",
-        table(["", ""], [["date", date.strftime("%Y-%m-%d %H:%M UTC")], *map(list, environment.items())], left=2),
-        _READING,
-    ]
-    for name, rows in sets.items():
-        parts.append(f"## {name}")
+    figures, archives = figures or {}, archives or {}
+    facts = [["date", date.strftime("%Y-%m-%d %H:%M UTC")], *map(list, environment.items())]
+    sets = []
+    for name, rows in by_set(results).items():
+        own = [row for row in rows if row.system == system]
         size = next((d for d in data if d.name == name), None)
-        if size is not None:
-            parts.append(_size(size))
-        parts.append(_systems(rows, _published_for(recipe, name)))
-        parts += _warnings(rows)
-        if others := _other_metrics(rows):
-            parts += ["Further metrics:", others]
-        parts += _differences(system, rows)
-        if alone := [t for t in taggers if t.set == name]:
-            parts += [f"### {name}: taggers alone", _TAGGERS, _tagger_table(alone)]
-        parts += _scenes([row for row in rows if row.system == system])
-        own = [row for row in rows if row.system == system and row.scores.get("by_class")]
-        for row in own:
-            parts += [f"### {name} by class: {system}, {row.labels} labels", _classes(row)]
-        if name in pages:
-            parts.append(f"To listen: `{pages[name]}` (open it in a browser).")
-        if figures.get(name):
-            parts.append(_links("Figures", figures[name]))
-    if trainings:
-        parts += ["## Training", _trainings(trainings)]
-        parts += [_links("Learning curves", figures[""])] if figures.get("") else []
-    parts += _archives(archives or {})
-    parts += [*_beside_published(results, data), "## Published results, on other data", _PUBLISHED, _published()]
-    return "\n\n".join(parts) + "\n"
+        values = {
+            "name": name,
+            "size": size and _size(size),
+            "systems": _systems(rows, _published_for(recipe, name)),
+            "doubtful": _warnings(rows),
+            "others": _other_metrics(rows),
+            "differences": _differences(system, rows),
+            "taggers": _tagger_table([tagger for tagger in taggers if tagger.set == name]),
+            "scenes": _scenes(own),
+            "classes": {row.labels: _classes(row) for row in own if row.scores.get("by_class")},
+            "page": pages.get(name),
+            "figures": figures.get(name),
+        }
+        sets.append(values)
+    return render(
+        "results.md.j2",
+        system=system,
+        command=command,
+        environment=table(["", ""], facts, left=2),
+        sets=sets,
+        level=Bootstrap().level,
+        trainings=_trainings(trainings),
+        curves=figures.get(""),
+        archives=_archives(archives),
+        notes={file: archive.note for file, archive in archives.items() if archive.note},
+        reports=_beside_published(results, data),
+        published=_published(),
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
@@ -165,18 +120,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) 
     return "\n".join([line(head), rule, *map(line, rows)])
 
 
-def _archives(archives: Mapping[str, Description]) -> list[str]:
-    """Section on model archives; empty if there are none."""
-    lines, notes = [], []
+def _archives(archives: Mapping[str, Description]) -> str:
+    """Table of model archives; empty if there are none."""
+    lines = []
     for file, archive in archives.items():
         for set_name, entry in archive.figures.items():
             figures = [number(entry["metrics"].get(key), 2 if key == "CAPI-SDRi" else 1) for key in _MAIN]
             size, n_mixtures = f"{archive.size / 1e6:.1f}", entry["counts"].get("mixtures")
             lines.append([f"`{file}`", set_name, size, n_mixtures, *figures])
-        if archive.note:
-            notes.append(f"`{file}`: {archive.note}")
-    head = ["archive", "test set", "MB", "mixtures", *_MAIN]
-    return ["## Model archives", _ARCHIVES, table(head, lines, left=2), *notes] if archives else []
+    return table(["archive", "test set", "MB", "mixtures", *_MAIN], lines, left=2) if archives else ""
 
 
 def _size(d: DataSet) -> str:
@@ -218,25 +170,24 @@ def _published_for(recipe: str, set_name: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["CAPI-SDRi"] is not None]  # of 2025: CA-SDRi, the same where labels are distinct
 
 
-def _other_metrics(rows: Sequence[Result]) -> str | None:
-    """Table of the metrics that are not in the main table; None if there are none."""
+def _other_metrics(rows: Sequence[Result]) -> str:
+    """Table of the metrics that are not in the main table; empty if there are none."""
     known = dict.fromkeys(key for row in rows for key, value in row.scores["metrics"].items() if value is not None)
     keys = [key for key in known if key not in _MAIN]
     lines = [[row.system, row.labels, *(_with_interval(row, k, "metrics") for k in keys)] for row in rows]
-    return table(["system", "labels", *keys], lines, left=2) if keys else None
+    return table(["system", "labels", *keys], lines, left=2) if keys else ""
 
 
-def _warnings(rows: Sequence[Result]) -> list[str]:
+def _warnings(rows: Sequence[Result]) -> dict[str, Any] | None:
     """Warnings about a data set's references, from one of its systems, as all have the same references."""
-    row = next((row for row in rows if row.scores.get("warnings")), None)
-    if row is None:
-        return []
-    lines = row.scores["warnings"]
-    return [_WARNINGS.format(n=len(lines), system=row.system, labels=row.labels, lines=shortened(lines))]
+    for row in rows:
+        if lines := row.scores.get("warnings"):
+            return {"n": len(lines), "system": f"{row.system}, {row.labels} labels", "lines": shortened(lines)}
+    return None
 
 
-def _differences(system: str, rows: Sequence[Result]) -> list[str]:
-    """Table of the other systems' differences to one system on the same mixtures."""
+def _differences(system: str, rows: Sequence[Result]) -> str:
+    """Table of the other systems' differences to one system on the same mixtures; empty if there are none."""
     bootstrap = Bootstrap()
     lines = []
     for own in (row for row in rows if row.system == system):
@@ -251,9 +202,7 @@ def _differences(system: str, rows: Sequence[Result]) -> list[str]:
                 gained = "–" if difference.gained is None else f"{difference.gained:+.2f}"
                 cells.append(f"{gained} ({interval_text(difference)})")
             lines.append([other.system, own.labels, *cells])
-    head = ["system", "labels", "CAPI-SDRi (dB)", "accuracy_mix (%)"]
-    text = _DIFFERENCES.format(system=system, level=bootstrap.level)
-    return [text, table(head, lines, left=2)] if lines else []
+    return table(["system", "labels", "CAPI-SDRi (dB)", "accuracy_mix (%)"], lines, left=2) if lines else ""
 
 
 def _tagger_table(taggers: Sequence[TaggerAccuracy]) -> str:
@@ -262,14 +211,14 @@ def _tagger_table(taggers: Sequence[TaggerAccuracy]) -> str:
     for t in taggers:
         figures = [number(part[subset]) for part in (t.source, t.mixture) for subset in SUBSETS]
         lines.append([t.name, number(t.channels), *figures])
-    return table(head, lines)
+    return table(head, lines) if lines else ""
 
 
-def _scenes(rows: Sequence[Result]) -> list[str]:
+def _scenes(rows: Sequence[Result]) -> str:
     """Table of one system's results by SNR, angle and room; empty if the scenes are not known."""
     rows = [row for row in rows if row.scores.get("by_snr")]
     if not rows:
-        return []
+        return ""
     kinds = (
         ("by_snr", "SDRi", "SNR {} dB", "sources"),
         ("by_angle", "CAPI-SDRi", "angle {}°", "mixtures"),
@@ -280,11 +229,7 @@ def _scenes(rows: Sequence[Result]) -> list[str]:
         for key, part in (rows[0].scores.get(group) or {}).items():
             cells = [_with_interval(row, metric, group, key) for row in rows]
             lines.append([words.format(key.replace("..", " to ")), f"{part[unit]} {unit}", *cells])
-    return [_SCENES, table(["scene", "of", *(f"{row.labels} labels" for row in rows)], lines)]
-
-
-def _links(what: str, figures: Mapping[str, str]) -> str:
-    return _FIGURES.format(what=what, links=", ".join(f"[{title}](<{path}>)" for title, path in figures.items()))
+    return table(["scene", "of", *(f"{row.labels} labels" for row in rows)], lines)
 
 
 def _pair(group: Mapping[str, Any] | None) -> str:
@@ -322,7 +267,7 @@ def _trainings(trainings: Sequence[Training]) -> str:
         epochs = f"{number(t.epochs)} of {number(t.max_epoch)}"
         facts = (t.parameters, t.trainable, epochs, t.batch_size, t.seed, t.criterion, t.best_epoch)
         lines.append([t.name, *map(number, facts), number(t.best_value, 3), duration(t.time)])
-    return table(head, lines)
+    return table(head, lines) if lines else ""
 
 
 def _published() -> str:
@@ -333,7 +278,7 @@ def _published() -> str:
     return table(["year", "system", "metric", "challenge test", "challenge eval"], lines, left=3)
 
 
-def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -> list[str]:
+def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -> list[dict[str, str]]:
     """For each report, a table of the published rows that we have results of, each followed by our results."""
     parts = []
     for report in _published_figures()["reports"]:
@@ -348,8 +293,8 @@ def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -
                 cells = (_ours(r.scores, m, exact.get(m)) for m in metrics)
                 lines.append(["", r.system, _our_data(r.set, data), *cells])
         if lines:
-            parts += [f"## Beside {report['table']}", _BESIDE, table(["row", "", "data", *metrics], lines, left=3)]
-            parts += [report["note"]] if "note" in report else []
+            columns = table(["row", "", "data", *metrics], lines, left=3)
+            parts.append({"title": report["table"], "table": columns, "note": report.get("note", "")})
     return parts
 
 

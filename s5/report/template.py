@@ -1,4 +1,4 @@
-"""Renders HTML from templates/*.html.j2 with Jinja2, which escapes all values; styles and scripts are in static/."""
+"""Renders templates/*.j2 with Jinja2, which escapes all values in HTML; styles and scripts are in static/."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 _HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ def flac(waveform: np.ndarray, fs: int) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
