@@ -128,7 +128,7 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
 def _list(proposed: Mapping[str, Sequence[Event]], threshold: float) -> str:
     lines = [
         "# Events that differ from the others of their class. Listen to them (candidates.html), delete the lines of",
-        f"# good events, and list this file under drop in a refinement's YAML. Scores of {threshold:g} or more.",
+        f"# good events, and list this file under drop in a curation's YAML. Scores of {threshold:g} or more.",
     ]
     lines += [f"{event.path}\tscore {event.score:.1f}" for found in proposed.values() for event in found]
     return "".join(f"{line}\n" for line in lines)

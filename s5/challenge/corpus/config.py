@@ -15,7 +15,7 @@ from s5.utils.config import load_inherited, parse, resolve
 from s5.utils.errors import InputError, one_of
 
 DEV = "dev_set"
-"""Name of the part that additions join and whose training events are refined."""
+"""Name of the part that additions join and whose training events are curated."""
 
 
 @dataclass

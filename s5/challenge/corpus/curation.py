@@ -1,4 +1,4 @@
-"""Refines the training events (Park et al., section 2.2): removes short and listed events, adds external ones.
+"""Curates the training events (Park et al., section 2.2): removes short and listed events, adds external ones.
 
 A list of files to leave out is text: on each line a path below ``sound_event/train`` and, after a tab, the reason.
 Lines that begin with # are comments.
@@ -55,8 +55,8 @@ class External:
 
 
 @dataclass
-class Refinement:
-    """Content of a refinement's YAML file. Paths are relative to the recipe folder."""
+class Curation:
+    """Content of a curation's YAML file. Paths are relative to the recipe folder."""
 
     min_duration: float = 0.0
     """Smallest duration of a training event in seconds."""
@@ -65,14 +65,14 @@ class Refinement:
     external: list[External] = field(default_factory=list)
 
     @classmethod
-    def load(cls, path: str | Path) -> Refinement:
+    def load(cls, path: str | Path) -> Curation:
         """Reads the YAML file and the files it inherits from. Raises InputError naming the file and the key."""
         return parse(cls, load_inherited(path), resolve(path))
 
 
 @dataclass
-class Refined:
-    """Refined training events, and the counts by label."""
+class Curated:
+    """Curated training events, and the counts by label."""
 
     files: dict[str, str]
     """File by its path below ``sound_event/train``."""
@@ -82,12 +82,12 @@ class Refined:
     added: Counter[str]
 
 
-def refine(files: Mapping[str, str], rules: Refinement, external: Mapping[str, str]) -> Refined:
+def curate(files: Mapping[str, str], rules: Curation, external: Mapping[str, str]) -> Curated:
     """Applies the rules to the training events.
 
     Args:
         files: file by its path below ``sound_event/train``, ``<Label>/...``.
-        rules: the refinement.
+        rules: the curation.
         external: converted external clips by their paths there.
 
     Raises:
@@ -105,7 +105,7 @@ def refine(files: Mapping[str, str], rules: Refinement, external: Mapping[str, s
         if seconds(file) >= rules.min_duration:
             kept[path] = file
             added[path.partition("/")[0]] += 1
-    return Refined(
+    return Curated(
         kept, original, Counter(label_of[path] for path in short), Counter(label_of[path] for path in listed), added
     )
 
@@ -211,11 +211,11 @@ def _find(external: External, row: Clip) -> str:
     raise InputError(row.where, f"no audio in {external.audio}", f"{' or '.join(tried)} ({', '.join(SUFFIXES)})")
 
 
-def counts_table(refined: Refined, labels: Sequence[str], min_duration: float) -> str:
+def counts_table(curated: Curated, labels: Sequence[str], min_duration: float) -> str:
     """The counts as a Markdown table like Table 1 of Park et al."""
     head = f"| Class | Original count | Under {min_duration:g} s | Listed | Added | Final count |"
     lines = [head, "| --- |" + " ---: |" * 5]
-    columns = (refined.original, refined.short, refined.listed, refined.added)
+    columns = (curated.original, curated.short, curated.listed, curated.added)
     for name, of in [*((label, [label]) for label in labels), ("all", list(labels))]:
         original, short, listed, added = (sum(column[label] for label in of) for column in columns)
         lines.append(f"| {name} | {original} | {short} | {listed} | {added} | {original - short - listed + added} |")

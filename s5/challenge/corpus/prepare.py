@@ -1,4 +1,4 @@
-"""Prepares a challenge recipe's data (stage 1): links parts, additions and refined events, writes data directories.
+"""Prepares a challenge recipe's data (stage 1): links parts, additions and curated events, writes data directories.
 
 data/raw/unpacked/<part>/     unpacked downloads; parts in the user's folders are used in place
 data/raw/added/               converted sounds of other corpora
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from s5.challenge.corpus import additions
 from s5.challenge.corpus.config import DEV, Corpus
-from s5.challenge.corpus.curation import Refinement, counts_table, external_items, refine
+from s5.challenge.corpus.curation import Curation, counts_table, curate, external_items
 from s5.challenge.corpus.paths import CorpusPaths, is_added, unpack_part
 from s5.challenge.corpus.sets import mixture_rows
 from s5.data import write_data_dir
@@ -43,7 +43,7 @@ SOURCES = ".sources"
 def prepare(
     places: CorpusPaths,
     parts: Sequence[str],
-    refinement: Refinement | None = None,
+    curation: Curation | None = None,
     nj: int = 1,
     keep_archives: bool = True,
     data: Path = Path("data"),
@@ -53,7 +53,7 @@ def prepare(
     Args:
         places: folders of the data set.
         parts: names of the parts.
-        refinement: rules for the training events.
+        curation: rules for the training events.
         nj: number of processes.
         keep_archives: keep the downloads after unpacking.
         data: folder of data directories and links.
@@ -69,8 +69,8 @@ def prepare(
             folders[name] = unpack_part(places, name, nj, keep_archives)
     if DEV in folders:
         files = _merged(places, folders, nj)
-        if refinement is not None:
-            files = _refine(places, files, refinement, labels, nj)
+        if curation is not None:
+            files = _curate(places, files, curation, labels, nj)
         _link_tree(folders[DEV], files, places.raw / DEV)
         _write_content(corpus, places.raw, folders[DEV], files)
     for name, folder in folders.items():
@@ -116,8 +116,8 @@ def _convert(places: CorpusPaths, name: str, items: Sequence[additions.Item], nj
     return {target: str(out / target) for target in kept}
 
 
-def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, labels: LabelSet, nj: int) -> dict[str, str]:
-    """Refines the training events among the files, and writes the table of counts."""
+def _curate(places: CorpusPaths, files: dict[str, str], rules: Curation, labels: LabelSet, nj: int) -> dict[str, str]:
+    """Curates the training events among the files, and writes the table of counts."""
     external: dict[str, str] = {}
     for source in rules.external:
         name = f"external_{Path(source.manifest).stem}"
@@ -126,13 +126,13 @@ def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, label
             if external.setdefault(target.removeprefix(TRAIN), file) != file:
                 raise InputError(source.manifest, f"{target} of two manifests", "file names that differ")
     train = {path.removeprefix(TRAIN): file for path, file in files.items() if path.startswith(TRAIN)}
-    refined = refine(train, rules, external)
-    table = counts_table(refined, labels.names, rules.min_duration)
+    curated = curate(train, rules, external)
+    table = counts_table(curated, labels.names, rules.min_duration)
     places.raw.mkdir(parents=True, exist_ok=True)
     write_text(places.raw / REPORT, table)
     logging.info("training events:\n%s", table)
     rest = {path: file for path, file in files.items() if not path.startswith(TRAIN)}
-    return rest | {TRAIN + path: file for path, file in refined.files.items()}
+    return rest | {TRAIN + path: file for path, file in curated.files.items()}
 
 
 def _write_content(corpus: Corpus, raw: Path, part: Path, files: Mapping[str, str]) -> None:

@@ -214,12 +214,12 @@ def _check_set(path: Path, expected: MixtureSet, labels: LabelSet, corpus: Corpu
 
 
 def _check_filelist(path: Path, data: Path, origin: Path | None, findings: Findings) -> None:
-    """Checks that a list's files exist here or, for events that were refined away, in the original development set."""
+    """Checks that a list's files exist here or, for events that were curated away, in the original development set."""
     names = read_json(path, "a list of files")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(path, "no list of names", "a JSON list of paths")
     for name in names:
         below = Path(name.removeprefix("data/"))
-        refined = origin is not None and below.parts[:1] == (DEV,) and (origin.parent / below).is_file()
-        if not (data / below).is_file() and not refined:
+        curated = origin is not None and below.parts[:1] == (DEV,) and (origin.parent / below).is_file()
+        if not (data / below).is_file() and not curated:
             findings.miss(data / below, f"{path.name} names it")
