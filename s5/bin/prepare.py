@@ -17,19 +17,19 @@ def main(argv: list[str] | None = None) -> None:
         metavar="DIR",
         help="folder of the data directories and of the links dev_set, eval_set",
     )
-    add("--refine", metavar="YAML", help="refinement of the training events, e.g. conf/curation/park2025.yaml")
+    add("--refine", metavar="YAML", help="curation of the training events, e.g. conf/curation/park2025.yaml")
     add("--nj", type=count, default=1, help="processes; the files do not depend on it")
     add("--remove_archives", action="store_true", help="delete downloads after unpacking")
     args = parser.parse_args(argv)
 
     from s5.challenge.corpus.config import choose_parts
-    from s5.challenge.corpus.curation import Refinement
+    from s5.challenge.corpus.curation import Curation
     from s5.challenge.corpus.prepare import prepare
 
     places = find_places(args)
-    refinement = Refinement.load(args.refine) if args.refine else None
+    curation = Curation.load(args.refine) if args.refine else None
     parts = choose_parts(places.corpus, args.parts)
-    prepare(places, parts, refinement, args.nj, not args.remove_archives, Path(args.data))
+    prepare(places, parts, curation, args.nj, not args.remove_archives, Path(args.data))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What belongs to the DCASE Challenge alone: its data, its baselines' checkpoints, its submissions."""
+"""Code for the DCASE Challenge alone: its data, its baselines' checkpoints and its submissions."""

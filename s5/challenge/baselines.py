@@ -1,18 +1,15 @@
-"""Published checkpoints of the challenge's baselines as experiment folders that systems name.
+"""Converts published checkpoints of the challenge's baselines into experiment folders, which systems then name.
 
-conf/official.yaml says where they are and of which networks they are the weights.
+conf/official.yaml lists the checkpoints, their addresses and their networks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +21,12 @@ from s5.system.config import WEIGHTS, SystemConfig
 from s5.system.sizes import split_size
 from s5.utils.config import load_yaml, parse, resolve
 from s5.utils.errors import InputError, one_of
+from s5.utils.files import atomic_folder
 from s5.utils.zips import ZipReader
 
 PUBLISHED = "conf/official.yaml"
 SAMPLING_RATE, N_SLOTS = 32000, 3
-"""Of all of them, in Hz, and K."""
+"""Sampling rate in Hz, and number of slots K, of all published models."""
 
 
 @dataclass
@@ -37,20 +35,20 @@ class PublishedFile:
 
     url: str
     mirrors: list[str] = field(default_factory=list)
-    """Tried in turn if the first address fails."""
+    """Addresses that are tried in turn if the first one fails."""
     size: int | None = None
-    """In bytes, where it is published."""
+    """Published size in bytes."""
     checksum: str | None = None
-    """``md5:...`` or ``sha256:...``, where it is published."""
+    """Published checksum, ``md5:...`` or ``sha256:...``."""
 
 
 @dataclass
 class PublishedModel:
-    """A checkpoint in such a file, and the network of ours that it is the weights of."""
+    """A checkpoint in a published file, and the network of this package that it fits."""
 
     file: str
     member: str
-    """Its name in the zip, in whatever folder."""
+    """File name in the zip, without its folder."""
     kind: Literal["tagger", "separator"]
     network: str
     network_conf: dict[str, Any] = field(default_factory=dict)
@@ -65,7 +63,7 @@ class Published:
 
     @classmethod
     def load(cls, path: str | Path = PUBLISHED) -> Published:
-        """Reads and checks it. Raises InputError naming the key."""
+        """Reads and checks the file. Raises InputError naming the key."""
         published: Published = parse(cls, load_yaml(path), path)
         for name, model in published.models.items():
             if model.file not in published.files:
@@ -82,56 +80,53 @@ def download_models(
     published: str | Path = PUBLISHED,
     patience: Patience = PATIENT,
 ) -> list[Path]:
-    """Lays down the published models that a system names: fetches, verifies and converts what is not there yet.
+    """Makes experiment folders of the published models that a system names; existing ones are kept.
 
     Args:
         system: the system's YAML, or its name below conf/systems, e.g. ``official_2026_1c``.
         expdir: folder of the experiments.
-        downloads: folder for the published files; an interrupted download goes on there.
-        file: the published file where it is on this machine already; nothing is fetched then.
+        downloads: folder for the published files; an interrupted download is resumed there.
+        file: the published file, if it is on this machine already; then nothing is downloaded.
         mirrors: addresses of the file to try first.
-        published: what there is and where.
-        patience: when to give up fetching.
+        published: YAML file that lists the published files and models.
+        patience: limits of a download.
 
     Returns:
         The experiment folders.
 
     Raises:
-        InputError: a system without published models, no connection, a file of another size, checksum or content.
+        InputError: the system has no published models, the download fails, or size, checksum or content are wrong.
     """
     table = Published.load(published)
     config = SystemConfig.load(system_path(system))
-    wanted = {m.experiment: table.models[m.experiment] for m in _models(config) if m.experiment in table.models}
+    named = [model.experiment for model in (*config.taggers, *config.separators)]
+    wanted = {name: table.models[name] for name in named if name in table.models}
     if not wanted:
-        raise InputError(f"{system}: experiments", "none that is published", one_of(table.models))
+        raise InputError(f"{system}: experiments", "no published model", one_of(table.models))
     folders = []
     for name, model in wanted.items():
         folder = Path(expdir) / str(name)
         folders.append(folder)
-        if _is_laid_down(folder, model):
-            logging.info("%s: there already", folder)
+        if _is_complete(folder, model):
+            logging.info("%s: kept, it is complete", folder)
             continue
         source = table.files[model.file]
         urls = (*mirrors, source.url, *source.mirrors)
         wanted_file = File(f"{model.file}.zip", urls, source.size, source.checksum)
         zipped = Path(file) if file else download([wanted_file], downloads, patience=patience)[0]
-        _lay_down(folder, model, zipped, source.url)
-        logging.info("%s: %s of %s", folder, model.member, source.url)
+        _convert(folder, model, zipped, source.url)
+        logging.info("%s: made from %s of %s", folder, model.member, source.url)
     return folders
 
 
 def system_path(system: str | Path) -> Path:
-    """The YAML of a system given by its path or its name below conf/systems."""
+    """Path of a system's YAML. The system is named by that path or by its name below conf/systems."""
     path = resolve(split_size(system)[0])
     return path if path.suffix == ".yaml" else resolve(f"conf/systems/{system}.yaml")
 
 
-def _models(config: SystemConfig) -> list[Any]:
-    return [*config.taggers, *config.separators]
-
-
 def _config(model: PublishedModel) -> dict[str, Any]:
-    """config.yaml of the experiment folder."""
+    """Content of the experiment folder's config.yaml."""
     return {
         "published": {"file": model.file, "member": model.member},
         "labels": list(DCASE_LABELS),
@@ -142,25 +137,21 @@ def _config(model: PublishedModel) -> dict[str, Any]:
     }
 
 
-def _is_laid_down(folder: Path, model: PublishedModel) -> bool:
-    """Whether the folder holds the model. Raises InputError where it holds something else."""
+def _is_complete(folder: Path, model: PublishedModel) -> bool:
+    """Whether the folder holds the whole model. Raises InputError if it holds another experiment."""
     if not folder.exists():
         return False
     config = folder / "config.yaml"
     if not config.is_file() or "published" not in load_yaml(config):
-        raise InputError(folder, "another experiment", "none of this name (another --expdir)")
+        raise InputError(folder, "another experiment", "no folder of this name (choose another --expdir)")
     return load_yaml(config) == _config(model) and (folder / WEIGHTS).is_file() and (folder / ".done").is_file()
 
 
-def _lay_down(folder: Path, model: PublishedModel, zipped: Path, url: str) -> None:
-    """Makes an experiment folder of a checkpoint in a zip, whole or not at all."""
+def _convert(folder: Path, model: PublishedModel, zipped: Path, url: str) -> None:
+    """Makes an experiment folder of a checkpoint in a zip; an error leaves no folder."""
     from safetensors.torch import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
-    partial = Path(temporary, "content")
-    partial.mkdir()
-    try:
+    with atomic_folder(folder) as partial:
         checkpoint = partial / Path(model.member).name
         digest = _extract(zipped, model.member, checkpoint)
         network = _converted(model, checkpoint, zipped)
@@ -169,30 +160,27 @@ def _lay_down(folder: Path, model: PublishedModel, zipped: Path, url: str) -> No
         save_file(tensors, partial / WEIGHTS)
         text = yaml.safe_dump(_config(model), sort_keys=False)
         (partial / "config.yaml").write_text(f"# {model.member} of {url}\n{text}", encoding="utf-8")
-        # The marker of a finished training, as run.sh writes it: what depends on it is done again if it changes.
+        # The marker of a finished training, as run.sh writes it. Later stages are run again if it changes.
         (partial / ".done").write_text(f"{digest}  {model.member}\n", encoding="utf-8")
-        if folder.exists():  # an older version of the same, or a part of it: weights are never removed
+        if folder.exists():  # an older or incomplete version; weights are never removed
             folder.rename(_free_name(folder))
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _free_name(folder: Path) -> Path:
-    """The folder's name with the time, as run.sh gives it to what it puts aside."""
+    """The folder's name with the time, as run.sh names the models that it puts aside."""
     base = f"{folder.name}.{datetime.now():%Y%m%d-%H%M%S}"
-    names = (base if n == 1 else f"{base}-{n}" for n in count(1))
+    names = chain([base], (f"{base}-{n}" for n in count(2)))
     return next(path for path in map(folder.with_name, names) if not path.exists())
 
 
 def _extract(zipped: Path, member: str, path: Path) -> str:
-    """Writes one file of a zip, found by its name in whatever folder; its SHA-256."""
+    """Writes one file of a zip, which may be in any folder there, and returns its SHA-256."""
     digest = hashlib.sha256()
     with ZipReader(zipped, "the published zip file (delete it to fetch it again)") as archive:
         found = [info for info in archive.infos if info.filename.rpartition("/")[2] == member]
         if len(found) != 1:
             there = ", ".join(sorted(info.filename for info in archive.infos)[:5]) or "nothing"
-            raise InputError(zipped, f"{len(found)} files {member} (but {there})", "one")
+            raise InputError(zipped, f"{len(found)} files {member} (but {there})", "one file of this name")
         with path.open("wb") as target:
             for block in archive.blocks(found[0]):
                 digest.update(block)
@@ -201,7 +189,7 @@ def _extract(zipped: Path, member: str, path: Path) -> str:
 
 
 def _build(model: PublishedModel) -> Any:
-    """The network, of random weights."""
+    """The network with random weights."""
     from s5.separation import SEPARATORS
     from s5.system.model import build_network
     from s5.tagging import TAGGERS
@@ -214,7 +202,10 @@ def _build(model: PublishedModel) -> Any:
 
 
 def _converted(model: PublishedModel, checkpoint: Path, zipped: Path) -> Any:
-    """The network with a checkpoint's weights: tensors only, every key that the network has, of its shape."""
+    """The network with a checkpoint's weights.
+
+    The checkpoint may hold tensors only, and needs every key of the network in its shape.
+    """
     from s5.checkpoints import load_official, read_tensors
 
     try:
@@ -223,4 +214,4 @@ def _converted(model: PublishedModel, checkpoint: Path, zipped: Path) -> Any:
         load_official(network, tensors)
         return network
     except InputError as e:
-        raise InputError(zipped, f"a checkpoint that does not fit ({e})", "the published one") from None
+        raise InputError(zipped, f"a checkpoint that does not fit ({e})", "the published checkpoint") from None

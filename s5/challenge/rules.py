@@ -1,4 +1,4 @@
-"""The challenge's rules for a submission's zip, applied to any such file; each violation is a line that explains it."""
+"""Checks the zip file of any submission by the challenge's rules; each violation is one line that explains it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,27 +23,28 @@ if TYPE_CHECKING:
     from zipfile import ZipInfo
 
 LARGEST = 100_000_000
-"""Bytes: no file of a submission comes near it."""
+"""Bytes above which a file is refused unread. Files of real submissions are far smaller."""
 
 TEXT, NUMBER, WHOLE, TRUTH, LIST, MAPPING = "text", "a number", "a whole number", "true or false", "a list", "a mapping"
-"""Kinds of values in a JSON document, as complaints name them."""
+COUNT = "the number of parameters"
+"""Kinds of values in a JSON document, as error messages name them."""
 
 ACCURACIES = ("accuracy_mix", "accuracy_src")
-"""Figures under ``label_metrics``."""
+"""Keys under ``label_metrics``."""
 
 
 @dataclass
 class Rules:
-    """What a submission has to be.
+    """Facts that a submission is checked against.
 
     Attributes:
-        soundscapes: samples of each soundscape of the evaluation set; None where only their names are known.
-        tests: names of the soundscapes of the development set's test part; None: any.
+        soundscapes: samples of each soundscape of the evaluation set; None if only its name is known.
+        tests: names of the soundscapes of the development set's test part; None accepts any name.
         year: 2026, or 2025: no slot in file names, distinct labels, a source in every soundscape, no JSON files.
         labels: the label set.
-        n_slots: K.
-        fs: sampling rate, Hz.
-        duration: seconds, where the soundscapes' own lengths are not known.
+        n_slots: K, sources of a soundscape at most.
+        fs: sampling rate in Hz.
+        duration: length in seconds of soundscapes of which only the name is known.
     """
 
     soundscapes: Mapping[str, int | None]
@@ -55,7 +56,7 @@ class Rules:
     duration: float = 10.0
 
     def samples(self, soundscape: str) -> int:
-        """Length of an estimate."""
+        """Number of samples that an estimate of a soundscape must have."""
         return self.soundscapes[soundscape] or round(self.duration * self.fs)
 
 
@@ -65,7 +66,7 @@ def evaluation_names() -> dict[str, int | None]:
 
 
 def soundscapes(path: str | Path) -> dict[str, int | None]:
-    """Samples of each soundscape in a folder of wav files or a data directory. Raises InputError for another folder."""
+    """Number of samples of each soundscape in a folder of wav files or a data directory. Raises InputError."""
     path = Path(path)
     if (path / "wav.scp").is_file():
         data = DataDir.load(path)
@@ -81,10 +82,10 @@ def check_submission(path: str | Path, rules: Rules) -> list[str]:
     """Applies the rules to a zip file.
 
     Returns:
-        A line for each violation, as ``<where>: found ..., expected ...``; none for a sound submission.
+        A line for each violation, as ``<where>: found ..., expected ...``; an empty list for a valid submission.
 
     Raises:
-        InputError: no zip file.
+        InputError: the file is no zip file, or is damaged.
     """
     path = Path(path)
     with ZipReader(path, "a submission's zip file") as archive:
@@ -92,12 +93,12 @@ def check_submission(path: str | Path, rules: Rules) -> list[str]:
 
 
 def _line(where: object, found: object, expected: object) -> str:
-    """A violation, which can be printed whatever characters a file's names have."""
+    """One violation as text that can be printed, whatever characters the file names contain."""
     return str(InputError(where, found, expected)).encode("utf-8", "backslashreplace").decode()
 
 
 def _shown(value: Any) -> str:
-    """A document's value, in short."""
+    """The first 40 characters of a value in JSON."""
     return json.dumps(value)[:40]
 
 
@@ -127,7 +128,7 @@ def _violations(path: Path, archive: ZipReader, rules: Rules) -> Iterator[str]:
             yield _line(info.filename, "a file that does not belong there", expected)
             continue
         if file in place:
-            yield _line(info.filename, "the same file twice", "once")
+            yield _line(info.filename, "the same file twice", "each file once")
         place[file] = info
     sources: dict[str, list[str]] = {utt: [] for utt in rules.soundscapes}
     slots: set[tuple[str, int | None]] = set()
@@ -136,7 +137,7 @@ def _violations(path: Path, archive: ZipReader, rules: Rules) -> Iterator[str]:
     yield from _counts(sources, rules)
     for file in names:
         if file not in documents:
-            yield _line(f"{folder}/{file}", "no such file", "one")
+            yield _line(f"{folder}/{file}", "no such file", "this file")
             continue
         content, wrong = _json(archive, documents[file])
         if wrong:
@@ -155,7 +156,7 @@ def _audio(
     sources: dict[str, list[str]],
     slots: set[tuple[str, int | None]],
 ) -> Iterator[str]:
-    """Rules for one wav file; its label is added to its soundscape's."""
+    """Checks one wav file. Adds its label to ``sources`` and its slot to ``slots``."""
     form = (FORM if rules.year >= 2026 else FORM_2025).replace("<utt>", "<soundscape>")
     try:
         found = parse(name.removesuffix(".wav"), sources, name)
@@ -177,10 +178,10 @@ def _audio(
     if slot is not None and slot >= rules.n_slots:
         yield _line(name, f"slot {slot}", f"0 to {rules.n_slots - 1}")
     if slot is not None and (utt, slot) in slots:
-        yield _line(name, f"a second file for slot {slot} of {utt}", "one")
+        yield _line(name, f"a second file for slot {slot} of {utt}", "one file a slot")
     slots.add((utt, slot))
     if info.file_size > LARGEST:
-        yield _line(name, f"{info.file_size} bytes", "a source of a soundscape")
+        yield _line(name, f"{info.file_size} bytes", f"at most {LARGEST}")
         return
     content = archive.read(info)
     try:
@@ -195,13 +196,13 @@ def _audio(
         if sound.samplerate != rules.fs:
             yield _line(name, f"{sound.samplerate} Hz", f"{rules.fs} Hz")
         if sound.channels != 1:
-            yield _line(name, f"{sound.channels} channels", "one")
+            yield _line(name, f"{sound.channels} channels", "one channel")
         if sound.samplerate == rules.fs and sound.frames != rules.samples(utt):
-            yield _line(name, f"{sound.frames} samples", f"{rules.samples(utt)}, as its soundscape")
+            yield _line(name, f"{sound.frames} samples", f"{rules.samples(utt)}, as its soundscape has")
 
 
 def _counts(sources: Mapping[str, Sequence[str]], rules: Rules) -> Iterator[str]:
-    """Rules for the files of a soundscape together."""
+    """Checks how many sources each soundscape has."""
     for utt, labels in sources.items():
         if len(labels) > rules.n_slots:
             yield _line(utt, f"{len(labels)} files", f"at most {rules.n_slots}")
@@ -210,7 +211,10 @@ def _counts(sources: Mapping[str, Sequence[str]], rules: Rules) -> Iterator[str]
 
 
 def _json(archive: ZipReader, info: ZipInfo) -> tuple[Any, str | None]:
-    """The content, and what is wrong with it: NaN and Infinity too, which Python writes and JSON does not know."""
+    """The content of a JSON file, and what is wrong with it.
+
+    NaN and Infinity are wrong: Python writes them, but JSON does not have them.
+    """
 
     def no_number(name: str) -> None:
         raise ValueError(f"{name} for a number")
@@ -233,54 +237,57 @@ def _json(archive: ZipReader, info: ZipInfo) -> tuple[Any, str | None]:
 
 
 def _is(kind: str, value: Any) -> bool:
-    """Whether a value is of a kind; a number is finite.
+    """Whether a value is of a kind. Numbers must be finite.
 
     Example:
         >>> _is(NUMBER, 3), _is(NUMBER, True), _is(WHOLE, 3.0), _is(NUMBER, 10**400)
         (True, False, False, False)
     """
-    if kind in (NUMBER, WHOLE) and not isinstance(value, bool) and isinstance(value, int | float):
-        try:
-            return math.isfinite(value) and (kind == NUMBER or isinstance(value, int))
-        except OverflowError:  # a whole number that no float holds
-            return False
-    types: dict[str, type] = {TEXT: str, TRUTH: bool, LIST: list, MAPPING: dict}
-    return kind in types and isinstance(value, types[kind])
+    types: dict[str, Any] = {TEXT: str, TRUTH: bool, LIST: list, MAPPING: dict, NUMBER: int | float}
+    if not isinstance(value, types.get(kind, int)):
+        return False
+    if kind not in (NUMBER, WHOLE, COUNT):
+        return True
+    try:
+        return not isinstance(value, bool) and math.isfinite(value) and (kind != COUNT or value >= 0)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
-def _misfits(where: str, data: Any, kinds: Mapping[str, str]) -> list[str]:
-    """What of a mapping's keys is missing, or of another kind."""
+def _fits(where: str, data: Any, kinds: Mapping[str, Any]) -> Generator[str, None, bool]:
+    """Yields a line for each key of a mapping that is missing or of another kind; returns whether there is none.
+
+    Args:
+        where: the mapping's place in its document.
+        data: the mapping.
+        kinds: kind of each key's value, or the kinds of the keys in it.
+    """
     if not isinstance(data, dict):
-        return [_line(where, _shown(data), f"a mapping with {', '.join(kinds)}")]
-    lines = []
+        yield _line(where, _shown(data), f"a mapping with {', '.join(kinds)}")
+        return False
+    good = True
     for key, kind in kinds.items():
-        if key not in data:
-            lines.append(_line(where, f"no key {key}", "it"))
+        if key in data and isinstance(kind, Mapping):
+            good &= yield from _fits(f"{where}: {key}", data[key], kind)
+        elif key not in data:
+            good = False
+            yield _line(where, f"no key {key}", "this key")
         elif not _is(kind, data[key]):
-            lines.append(_line(f"{where}: key {key}", _shown(data[key]), kind))
-    return lines
-
-
-def _parameters(where: str, data: Mapping[str, Any]) -> Iterator[str]:
-    if data["nparams"] < 0:
-        yield _line(f"{where}: key nparams", data["nparams"], "the number of parameters")
+            good = False
+            yield _line(f"{where}: key {key}", _shown(data[key]), kind)
+    return good
 
 
 def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator[str]:
-    """eval_results.json: every soundscape once, every file once, with its label and a probability."""
+    """Checks eval_results.json: every soundscape once, and every file once with its label and probability."""
     where = EVAL_JSON
-    bad = _misfits(where, data, {"nparams": WHOLE, "probabilities": LIST, "config": MAPPING})
-    yield from bad
-    if bad:
+    if not (yield from _fits(where, data, {"nparams": COUNT, "probabilities": LIST, "config": MAPPING})):
         return
-    yield from _parameters(where, data)
     seen: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for i, entry in enumerate(data["probabilities"]):
         place = f"{where}: probabilities.{i}"
-        bad = _misfits(place, entry, {"soundscape": TEXT, "estimate": LIST})
-        yield from bad
-        if bad:
+        if not (yield from _fits(place, entry, {"soundscape": TEXT, "estimate": LIST})):
             continue
         utt = entry["soundscape"]
         seen[utt] += 1
@@ -288,14 +295,12 @@ def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator
             yield _line(place, f"soundscape {utt}", "one of the evaluation set")
         for j, estimate in enumerate(entry["estimate"]):
             kinds = {"filename": TEXT, "label": TEXT, "probability": NUMBER}
-            bad = _misfits(f"{where}: {utt}: estimate.{j}", estimate, kinds)
-            yield from bad
-            if bad:
+            if not (yield from _fits(f"{where}: {utt}: estimate.{j}", estimate, kinds)):
                 continue
             name, label, probability = (estimate[key] for key in kinds)
             files[name] += 1
             if not name.startswith(f"{utt}_"):
-                yield _line(f"{where}: {utt}", f"file {name}", "a file of that soundscape")
+                yield _line(f"{where}: {utt}", f"file {name}", "a file of this soundscape")
             if not name.endswith(f"_{label}.wav"):
                 yield _line(f"{where}: {name}", f"label {label}", "that of the file's name")
             if not 0 <= probability <= 1:
@@ -303,18 +308,18 @@ def _eval_results(data: Any, audio: Mapping[str, Any], rules: Rules) -> Iterator
     for utt in rules.soundscapes:
         if seen[utt] != 1:
             found = "no such soundscape" if not seen[utt] else f"{seen[utt]} entries"
-            yield _line(f"{where}: {utt}", found, "one entry, with an empty estimate if nothing is heard")
+            yield _line(f"{where}: {utt}", found, "one entry, with an empty estimate if there is no source")
     for name in sorted({*files, *audio}):
         if files[name] > 1:
-            yield _line(f"{where}: {name}", f"{files[name]} entries", "one")
+            yield _line(f"{where}: {name}", f"{files[name]} entries", "one entry")
         elif name not in audio:
-            yield _line(f"{where}: {name}", "no such file in the zip", "one")
+            yield _line(f"{where}: {name}", "no such file in the zip", "each listed file")
         elif not files[name]:
-            yield _line(f"{where}: {name}", "no entry", "one for each file in the zip")
+            yield _line(f"{where}: {name}", "no entry", "an entry for each file in the zip")
 
 
 def _slots(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str]:
-    """Whether labels and probabilities of a soundscape are K each, and what they may be."""
+    """Checks that a soundscape has K labels of each side and K probabilities, all of them valid."""
     for key in ("ref_labels", "est_labels", "probabilities"):
         if len(entry[key]) != rules.n_slots:
             yield _line(f"{where}: {key}", f"{len(entry[key])} values", f"{rules.n_slots}, padded with silence")
@@ -322,23 +327,21 @@ def _slots(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str]:
         for label in entry[key]:
             if label != SILENCE and label not in rules.labels.names:
                 found = label if isinstance(label, str) else _shown(label)
-                yield _line(f"{where}: {key}", f"label {found}", "one of the label set, or silence")
+                yield _line(f"{where}: {key}", f"label {found}", "a label of the label set, or silence")
     for value in entry["probabilities"]:
         if not _is(NUMBER, value) or not 0 <= value <= 1:
             yield _line(f"{where}: probabilities", _shown(value), "numbers from 0 to 1")
 
 
 def _details(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str]:
-    """Whether a soundscape has its metrics, once each, and counts that are those of its labels."""
+    """Checks a soundscape's labels and metrics. Its counts must follow from its labels."""
     yield from _slots(where, entry, rules)
     figures = {}
     for i, metric in enumerate(entry["metrics"]):
-        bad = _misfits(f"{where}: metrics.{i}", metric, {"metric": TEXT})
-        yield from bad
-        if bad:
+        if not (yield from _fits(f"{where}: metrics.{i}", metric, {"metric": TEXT})):
             return
         if "value" not in metric:
-            yield _line(f"{where}: metrics.{i}", "no key value", "it")
+            yield _line(f"{where}: metrics.{i}", "no key value", "this key")
         figures[metric["metric"]] = metric.get("value")
     if len(entry["metrics"]) != 2 or set(figures) != {"CAPI-SDRi", "label_metrics"}:
         names = [metric["metric"] for metric in entry["metrics"]]
@@ -347,10 +350,8 @@ def _details(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str
     if figures["CAPI-SDRi"] is not None and not _is(NUMBER, figures["CAPI-SDRi"]):
         yield _line(f"{where}: CAPI-SDRi", _shown(figures["CAPI-SDRi"]), "a number or null")
     stated, place = figures["label_metrics"], f"{where}: label_metrics"
-    bad = _misfits(place, stated, {"acc": TRUTH, "tp": WHOLE, "fp": WHOLE, "fn": WHOLE})
-    yield from bad
-    labels = [*entry["est_labels"], *entry["ref_labels"]]
-    if bad or not all(isinstance(label, str) for label in labels):
+    sound = yield from _fits(place, stated, {"acc": TRUTH, "tp": WHOLE, "fp": WHOLE, "fn": WHOLE})
+    if not sound or not all(isinstance(label, str) for label in (*entry["est_labels"], *entry["ref_labels"])):
         return
     counts = label_counts(entry["est_labels"], entry["ref_labels"])
     for key, value in {"acc": counts.correct, "tp": counts.tp, "fp": counts.fp, "fn": counts.fn}.items():
@@ -359,44 +360,38 @@ def _details(where: str, entry: Mapping[str, Any], rules: Rules) -> Iterator[str
 
 
 def _test_results(data: Any, rules: Rules) -> Iterator[str]:
-    """dev_set_test_results.json: every soundscape once, K labels each, figures that are the means of its details."""
+    """Checks dev_set_test_results.json: every soundscape once, and figures that are the means of the details."""
     where = TEST_JSON
-    kinds = {"CAPI-SDRi": MAPPING, "label_metrics": MAPPING, "nparams": WHOLE, "details": LIST, "config": MAPPING}
-    bad = _misfits(where, data, kinds)
-    if not bad:
-        bad += _misfits(f"{where}: CAPI-SDRi", data["CAPI-SDRi"], {"mean": NUMBER})
-        bad += _misfits(f"{where}: label_metrics", data["label_metrics"], dict.fromkeys(ACCURACIES, NUMBER))
-    yield from bad
-    if bad:
+    kinds: dict[str, Any] = {"nparams": COUNT, "details": LIST, "config": MAPPING}
+    kinds |= {"CAPI-SDRi": {"mean": NUMBER}, "label_metrics": dict.fromkeys(ACCURACIES, NUMBER)}
+    if not (yield from _fits(where, data, kinds)):
         return
-    yield from _parameters(where, data)
-    whole: list[Mapping[str, Any]] = []
+    sound: list[Mapping[str, Any]] = []
     seen: Counter[str] = Counter()
     kinds = {"soundscape": TEXT, "ref_labels": LIST, "est_labels": LIST, "probabilities": LIST, "metrics": LIST}
-    n_bad = 0
     for i, entry in enumerate(data["details"]):
         place = f"{where}: details.{i}"
-        bad = _misfits(place, entry, kinds)
-        if not bad:
-            utt = entry["soundscape"]
-            seen[utt] += 1
-            if not re.fullmatch(r"\S+", utt) or (rules.tests is not None and utt not in rules.tests):
-                yield _line(place, f"soundscape {utt}", "one of the development set's test part")
-            bad = list(_details(f"{where}: {utt}", entry, rules))
-            whole.append(entry)
+        if not (yield from _fits(place, entry, kinds)):
+            continue
+        utt = entry["soundscape"]
+        seen[utt] += 1
+        if not re.fullmatch(r"\S+", utt) or (rules.tests is not None and utt not in rules.tests):
+            yield _line(place, f"soundscape {utt}", "one of the development set's test part")
+        bad = list(_details(f"{where}: {utt}", entry, rules))
         yield from bad
-        n_bad += len(bad)
+        if not bad:
+            sound.append(entry)
     for utt in sorted(seen):
         if seen[utt] > 1:
-            yield _line(f"{where}: {utt}", f"{seen[utt]} entries", "one")
+            yield _line(f"{where}: {utt}", f"{seen[utt]} entries", "one entry")
     for utt in sorted(set(rules.tests or ()) - set(seen)):
         yield _line(f"{where}: {utt}", "no entry", "one for each soundscape of the test part")
-    if not n_bad:
-        yield from _means(where, data, whole)
+    if len(sound) == len(data["details"]):
+        yield from _means(where, data, sound)
 
 
 def _means(where: str, data: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Whether the figures are those of sound details."""
+    """Checks that the figures are the means of the details, which must be valid."""
     figures = [m["value"] for entry in details for m in entry["metrics"] if m["metric"] == "CAPI-SDRi"]
     values = [float(value) for value in figures if value is not None]
     counts = [label_counts(entry["est_labels"], entry["ref_labels"]) for entry in details]

@@ -1,1 +1,1 @@
-"""Stage 12: RESULTS.md and the listening page from what is in an experiment folder."""
+"""Writes RESULTS.md, figures and the listening page from an experiment folder (stage 12)."""

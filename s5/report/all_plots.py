@@ -1,4 +1,4 @@
-"""All figures of a system, drawn into its folder ``report/figures``."""
+"""Draws all figures of a system into its folder ``report/figures``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from s5.utils.errors import InputError
 from s5.utils.plotting import save
 
 KINDS = ("results", "taggers", "learning", "features")
-"""``results``: what the scores tell; ``taggers``: Table 1 of Nguyen et al., from the posteriors of all systems;
-``learning``: curves of all models; ``features``: a mixture as taggers see it."""
+"""Kinds of figures: scores of the system (``results``), accuracies of all taggers alone, like Table 1 of Nguyen et al.
+(``taggers``), learning curves of all models (``learning``), and the taggers' features of a mixture (``features``)."""
 
 Figures = dict[str, dict[str, Path]]
-"""Data set -> what a figure shows -> its file; for ``""``: model -> its learning curves."""
+"""File of each figure by data set and title; under ``""`` the learning curves by model."""
 
 
 def figure_folder(expdir: str | Path, system: str) -> Path:
-    """Where the figures of a system are."""
+    """Folder of a system's figures."""
     return Path(expdir) / system / "report" / "figures"
 
 
@@ -35,21 +35,21 @@ def draw_all(
     mixture: str | None = None,
     taggers: Sequence[TaggerAccuracy] | None = None,
 ) -> Figures:
-    """Draws figures.
+    """Draws the figures of a system.
 
     Args:
         system: name of the system.
         results: all results of the experiment folder.
         expdir: the experiment folder.
         data_root: folder of the data directories, for ``features``.
-        folder: where the figures go; by default :func:`figure_folder`.
-        kinds: of :data:`KINDS`.
-        mixture: the one to draw the features of; by default one with two classes that was separated well. It has to
-            be in one of the system's data sets.
-        taggers: accuracies of every tagger, where they are known already.
+        folder: folder to write; by default :func:`figure_folder`.
+        kinds: kinds to draw, of :data:`KINDS`.
+        mixture: mixture of one of the system's data sets, for ``features``; by default one with two classes that was
+            separated well.
+        taggers: accuracies of every tagger, if they are known already.
 
     Raises:
-        InputError: the mixture is in none of them.
+        InputError: the mixture is in none of the system's data sets.
     """
     folder = Path(folder) if folder else figure_folder(expdir, system)
     sets = by_set(results)
@@ -62,7 +62,9 @@ def draw_all(
     if "taggers" in kinds:
         found = tagger_accuracies(results, expdir) if taggers is None else taggers
         for name in own:
-            figures.setdefault(name, {}).update(_taggers([t for t in found if t.set == name], folder))
+            if (figure := taggers_by_subset([t for t in found if t.set == name])) is not None:
+                figures.setdefault(name, {})["taggers alone"] = folder / f"{name}_taggers.png"
+                save(figure, folder / f"{name}_taggers.png")
     if "learning" in kinds:
         figures[""] = _learning(Path(expdir), folder)
     if "features" in kinds:
@@ -71,25 +73,12 @@ def draw_all(
     return figures
 
 
-def _taggers(taggers: Sequence[TaggerAccuracy], folder: Path) -> dict[str, Path]:
-    figure = taggers_by_subset(taggers)
-    if figure is None:
-        return {}
-    path = folder / f"{taggers[0].set}_taggers.png"
-    save(figure, path)
-    return {"taggers alone": path}
-
-
 def _learning(expdir: Path, folder: Path) -> dict[str, Path]:
     from s5.report.curves import draw_curves
     from s5.report.training import find_trainings
 
-    drawn = {}
-    for training in find_trainings(expdir):
-        path = folder / f"learning_{training.name}.png"
-        if draw_curves(expdir / training.name, path):
-            drawn[training.name] = path
-    return drawn
+    files = {training.name: folder / f"learning_{training.name}.png" for training in find_trainings(expdir)}
+    return {name: file for name, file in files.items() if draw_curves(expdir / name, file)}
 
 
 def _features(own: dict[str, list[Result]], data_root: Path, folder: Path, mixture: str | None) -> dict[str, Path]:

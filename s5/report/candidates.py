@@ -1,30 +1,29 @@
-"""Proposals of events to leave out: a list, and one page to listen to them that holds its sounds itself."""
+"""Writes proposals of events to leave out: a list, and a page in one file to listen to them."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from s5.challenge.corpus.outliers import Embed, mono, outlier_scores
-from s5.report.template import render
+from s5.report.template import flac, render
 from s5.utils.errors import InputError
 from s5.utils.files import write_text
 from s5.utils.progress import progress
 
 TYPICAL = 3
-"""Sounds in the middle of a class, to compare with."""
+"""Number of typical sounds of a class that the page offers for comparison."""
 
 LIST, PAGE = "candidates.tsv", "candidates.html"
 PEAK = 0.5
+"""Peak of the sounds on the page."""
 LONGEST = 10.0
-"""Seconds of an event that an encoder gets."""
+"""Seconds of an event that an encoder analyses."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Event:
     """An event with its score."""
 
     path: str
-    """Below the folder of the events."""
+    """Path below the folder of the events."""
     score: float
 
 
@@ -49,57 +48,50 @@ def propose(
 
     Args:
         events: paths by label.
-        embed: makes a vector of a sound.
+        embed: function that computes a sound's vector.
         out: folder to write.
         threshold: score from which an event is proposed.
-        most: proposals of a class at most.
-        seconds: of each sound that the page plays.
-        folder: that the paths start from.
+        most: largest number of proposals of a class.
+        seconds: seconds of each sound that the page plays.
+        folder: folder that the paths are relative to.
 
     Returns:
         Number of proposals.
 
     Raises:
-        InputError: a file that is no audio.
+        InputError: a file is no audio.
     """
     out, folder = Path(out), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     proposed: dict[str, list[Event]] = {}
     typical: dict[str, list[Event]] = {}
-    pairs = [(label, path) for label, paths in events.items() for path in paths]
-    vectors = [embed(*mono(folder / path)) for _, path in progress(pairs, len(pairs), "events")]
-    at = 0
+    files = [path for paths in events.values() for path in paths]
+    vectors = iter([embed(*mono(folder / path)) for path in progress(files, len(files), "events")])
     for label, paths in events.items():
-        scores = outlier_scores(np.array(vectors[at : at + len(paths)]))
-        at += len(paths)
+        scores = outlier_scores(np.array(list(islice(vectors, len(paths)))))
         ranked = sorted((Event(p, float(s)) for p, s in zip(paths, scores, strict=True)), key=lambda e: -e.score)
         proposed[label] = [event for event in ranked if event.score >= threshold][:most]
         typical[label] = ranked[::-1][:TYPICAL]
     write_text(out / LIST, _list(proposed, threshold))
-    classes = [
-        {
-            "label": label,
-            "total": len(events[label]),
-            "proposed": _heard(found, folder, seconds),
-            "typical": _heard(typical[label], folder, seconds),
-        }
-        for label, found in proposed.items()
-        if found
-    ]
+    classes = []
+    for label, found in proposed.items():
+        if found:
+            sounds = {"proposed": _heard(found, folder, seconds), "typical": _heard(typical[label], folder, seconds)}
+            classes.append({"label": label, "total": len(events[label]), **sounds})
     write_text(out / PAGE, render("candidates.html.j2", classes=classes))
     return sum(map(len, proposed.values()))
 
 
 def encoder_embedding(experiment: str | None, weights: str | None, device: str = "cpu") -> Embed:
-    """What a tagger's encoder makes of a sound: the mean over time of its features.
+    """Function that computes a sound's vector: the mean over time of an encoder's features.
 
     Args:
-        experiment: folder of a trained tagger; or
-        weights: file of pretrained M2D weights.
+        experiment: folder of a trained tagger whose encoder is used, or None.
+        weights: file of pretrained M2D weights that are used without an experiment.
         device: torch device.
 
     Raises:
-        InputError: no such tagger or weights, or a device that torch cannot compute on here.
+        InputError: tagger, weights or device do not exist.
     """
     import soxr
     import torch
@@ -124,7 +116,7 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
     def embed(waveform: np.ndarray, fs: int) -> np.ndarray:
         x = waveform if fs == rate else soxr.resample(waveform, fs, rate, quality="HQ")
         x = x[: int(LONGEST * rate)]
-        if len(x) < rate:  # an encoder needs some frames
+        if len(x) < rate:  # an encoder needs several frames
             x = np.resize(x, rate)
         with torch.inference_mode():
             features = encoder(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None].to(device))
@@ -135,29 +127,21 @@ def encoder_embedding(experiment: str | None, weights: str | None, device: str =
 
 def _list(proposed: Mapping[str, Sequence[Event]], threshold: float) -> str:
     lines = [
-        "# Events that are unlike the others of their class: listen (candidates.html), delete the lines of those that",
-        f"# are good, and name this file under drop in a refinement's YAML. Scores from {threshold:g} on.",
+        "# Events that differ from the others of their class. Listen to them (candidates.html), delete the lines of",
+        f"# good events, and list this file under drop in a curation's YAML. Scores of {threshold:g} or more.",
     ]
     lines += [f"{event.path}\tscore {event.score:.1f}" for found in proposed.values() for event in found]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _heard(events: Sequence[Event], folder: Path, seconds: float) -> list[dict[str, Any]]:
-    """The events with their durations and sounds, as the page shows them."""
-    found = []
+    """The events with their durations and sounds, for the page."""
+    heard = []
     for event in events:
-        whole, flac = _sound(folder / event.path, seconds)
-        found.append({"path": event.path, "score": event.score, "seconds": whole, "flac": flac})
-    return found
-
-
-def _sound(path: Path, seconds: float) -> tuple[float, str]:
-    """Duration of a file, and its beginning as base64 of FLAC."""
-    audio, rate = mono(path)
-    peak = float(np.abs(audio).max())
-    if not np.isfinite(peak):
-        raise InputError(path, "samples that are not finite", "audio")
-    content = io.BytesIO()
-    part = audio[: max(1, int(seconds * rate))] * (PEAK / peak if peak > 0 else 1.0)
-    soundfile.write(content, part, rate, format="FLAC", subtype="PCM_16")
-    return len(audio) / rate, base64.b64encode(content.getvalue()).decode()
+        audio, rate = mono(folder / event.path)
+        peak = float(np.abs(audio).max())
+        if not np.isfinite(peak):
+            raise InputError(folder / event.path, "samples that are not finite", "audio")
+        part = audio[: max(1, int(seconds * rate))] * (PEAK / peak if peak > 0 else 1.0)
+        heard.append({**asdict(event), "seconds": len(audio) / rate, "flac": flac(part, rate)})
+    return heard

@@ -1,54 +1,44 @@
-"""Which mixtures of a test set a person should hear: few, and of every kind."""
+"""Chooses the mixtures of the listening page: a few of every kind."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
-from s5.labels import SILENCE
+from s5.metrics.class_aware import repeats
+from s5.metrics.labels import active, label_counts
 
 Mixture = dict[str, Any]
 """One entry of ``mixtures`` in scores.json."""
 
 
-def labels_of(names: list[str]) -> list[str]:
-    """Labels without ``silence``."""
-    return [name for name in names if name != SILENCE]
-
-
 def same_class(mixture: Mixture) -> bool:
-    """Two or more of its sources share a label."""
-    names = labels_of(mixture["ref_labels"])
-    return len(set(names)) < len(names)
+    """Whether two or more sources of the mixture share a label."""
+    return repeats(mixture["ref_labels"])
 
 
 def wrong_labels(mixture: Mixture) -> bool:
-    """The system's labels are not those of the references, as multi-sets."""
-    return Counter(labels_of(mixture["est_labels"])) != Counter(labels_of(mixture["ref_labels"]))
+    """Whether the system's labels differ from the references' labels, as multi-sets."""
+    return not label_counts(mixture["est_labels"], mixture["ref_labels"]).correct
 
 
 def improvement(mixture: Mixture) -> float | None:
-    """CAPI-SDRi of the mixture in dB; None where nothing is active."""
+    """CAPI-SDRi of the mixture in dB; None if neither side has a source."""
     value = mixture.get("CAPI-SDRi")
     return None if value is None else float(value)
 
 
 def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
-    """At most ``n`` mixtures that span the set, each with words that say what it stands for.
+    """Chooses at most ``n`` mixtures that span the set, each with words that describe it.
 
-    First the best, the worst, a typical same-class mixture and the one with the most wrong labels; then the mixtures
-    of each number of sources, of same-class pairs and of wrong labels take turns, each from its median outwards. The
-    choice depends on the scores alone.
+    First come the best, the worst, a typical same-class mixture and the one with the most wrong labels. Then mixtures
+    of each number of sources, of same-class pairs and of wrong labels take turns, each group from its median outwards.
+    The choice depends on the scores alone.
 
     Returns:
         Pairs (mixture, words), highest CAPI-SDRi first, mixtures without one last.
     """
-    scored = sorted(
-        (m for m in mixtures if improvement(m) is not None), key=lambda m: (-(improvement(m) or 0.0), m["utt"])
-    )
-    silent = sorted((m for m in mixtures if improvement(m) is None), key=lambda m: m["utt"])
-    ordered = scored + silent
+    ordered = sorted(mixtures, key=_rank)
+    scored = [m for m in ordered if improvement(m) is not None]
     chosen: dict[str, Mixture] = {}
     words: dict[str, list[str]] = {}
 
@@ -61,8 +51,8 @@ def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
     if len(scored) > 1 and n > 1:
         take(scored[-1], "worst")
     groups = [_from_median([m for m in ordered if same_class(m)]), _most_wrong(ordered)]
-    counts = [*sorted({len(labels_of(m["ref_labels"])) for m in ordered} - {0}), 0]
-    groups += [_from_median([m for m in ordered if _has(count)(m)]) for count in counts]
+    counts = [*sorted({len(active(m["ref_labels"])) for m in ordered} - {0}), 0]
+    groups += [_from_median([m for m in ordered if len(active(m["ref_labels"])) == count]) for count in counts]
     while len(chosen) < n and any(groups):
         for group in groups:
             while group and group[0]["utt"] in chosen:
@@ -70,7 +60,7 @@ def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
             if group and len(chosen) < n:
                 take(group.pop(0))
     for utt, mixture in chosen.items():
-        count = len(labels_of(mixture["ref_labels"]))
+        count = len(active(mixture["ref_labels"]))
         words.setdefault(utt, []).append(f"{count} source{'s' if count != 1 else ''}" if count else "no source")
         if same_class(mixture):
             words[utt].append("same class")
@@ -79,12 +69,14 @@ def choose(mixtures: list[Mixture], n: int) -> list[tuple[Mixture, list[str]]]:
     return [(m, words[m["utt"]]) for m in ordered if m["utt"] in chosen]
 
 
-def _has(count: int) -> Callable[[Mixture], bool]:
-    return lambda mixture: len(labels_of(mixture["ref_labels"])) == count
+def _rank(mixture: Mixture) -> tuple[bool, float, str]:
+    """Sorting key: highest CAPI-SDRi first, mixtures without one last, then by name."""
+    value = improvement(mixture)
+    return value is None, -(value or 0.0), mixture["utt"]
 
 
 def _from_median(group: list[Mixture]) -> list[Mixture]:
-    """Median, quartiles, eighths ...: any first few of them span the group."""
+    """The group reordered: median, quartiles, eighths and so on, so that the first few span the group."""
     order: list[int] = []
     parts = 2
     while len(order) < len(group):
@@ -98,7 +90,7 @@ def _most_wrong(mixtures: list[Mixture]) -> list[Mixture]:
     """Mixtures with wrong labels, most wrong and missing labels first."""
 
     def errors(mixture: Mixture) -> int:
-        ref, est = Counter(labels_of(mixture["ref_labels"])), Counter(labels_of(mixture["est_labels"]))
-        return (ref - est).total() + (est - ref).total()
+        counts = label_counts(mixture["est_labels"], mixture["ref_labels"])
+        return counts.fp + counts.fn
 
     return sorted((m for m in mixtures if errors(m)), key=lambda m: (-errors(m), m["utt"]))

@@ -1,4 +1,4 @@
-"""Two systems on the same mixtures: the difference of their figures, with its interval."""
+"""Compares two systems on the same mixtures: differences of their figures with confidence intervals."""
 
 from __future__ import annotations
 
@@ -16,35 +16,29 @@ from s5.utils.errors import InputError, one_of
 Rows = list[dict[str, Any]]
 
 BY = ("subset", "n_sources", "class", "room")
-"""What the mixtures of a comparison can be divided by."""
+"""Ways to divide the mixtures of a comparison."""
 
 _ROW_KEYS = ("tp", "fp", "fn", "CAPI-SDRi", "PI-SDRi")
-
-
-def find_scores(path: str | Path) -> Path:
-    """The ``scores.json`` that a path names: the file itself, or the results folder that holds it."""
-    path = Path(path)
-    return Results(path).scores_file if path.is_dir() else path
 
 
 def compare(
     first: str | Path, second: str | Path, bootstrap: Bootstrap, by: str | None = None
 ) -> dict[str, dict[str, Difference]]:
-    """Differences of all figures, second minus first, on the mixtures of both.
+    """Differences of all figures, second minus first.
 
     Args:
         first: a ``scores.json``, or the results folder that holds it.
-        second: likewise.
-        bootstrap: of the intervals.
-        by: divide the mixtures too: one of :data:`BY`.
+        second: the same of the other system.
+        bootstrap: computes the intervals.
+        by: also divide the mixtures, by one of :data:`BY`.
 
     Returns:
-        Part (``all``, and e.g. ``DupSet``) -> figure -> difference.
+        Difference by part (``all``, and e.g. ``DupSet``) and figure.
 
     Raises:
-        InputError: a file that is no scores.json, other mixtures, references or options of the metric in both.
+        InputError: a file is no scores.json, or mixtures, references or options of the metric differ.
     """
-    files = find_scores(first), find_scores(second)
+    files = [Results(path).scores_file if Path(path).is_dir() else Path(path) for path in (first, second)]
     scores = [read_scores(file) for file in files]
     rows = paired_rows(scores[0], scores[1], files)
     found = {"all": bootstrap.differences(*map(mixture_terms, rows))}
@@ -59,7 +53,7 @@ def compare(
         return found
     keys = [_key(row, by) for row in rows[0]]
     if by == "room" and not any(keys):
-        raise InputError(files[0], "no room of any mixture", "scores of a set whose scenes are known")
+        raise InputError(files[0], "no room of any mixture", "scores of a set with known scenes")
     for key in sorted({key for key in keys if key is not None}):
         parts = ([row for row, own in zip(part, keys, strict=True) if own == key] for part in rows)
         found[key] = bootstrap.differences(*map(mixture_terms, parts))
@@ -69,11 +63,7 @@ def compare(
 def paired_rows(
     first: Mapping[str, Any], second: Mapping[str, Any], where: Sequence[object] = ("first", "second")
 ) -> tuple[Rows, Rows]:
-    """Mixtures of two ``scores.json`` in one order.
-
-    Raises:
-        InputError: they are not the same mixtures with the same references, scored with the same options.
-    """
+    """Mixtures of two ``scores.json`` in one order. Raises InputError if mixtures, references or options differ."""
     if (found := second.get("options")) != (expected := first.get("options")):
         raise InputError(f"{where[1]}: key options", found, f"{expected}, as {where[0]} has")
     tables = [{row["utt"]: row for row in scores["mixtures"]} for scores in (first, second)]
@@ -87,28 +77,18 @@ def paired_rows(
             raise InputError(f"{where[1]}: mixture {utt}", f"references [{found}]", f"[{expected}] as {where[0]} has")
         for i, one in enumerate((row, other)):
             if missing := [key for key in _ROW_KEYS if key not in one]:
-                raise InputError(
-                    f"{where[i]}: mixture {utt}", f"no key {missing[0]}", "scores of stage 11 (score again)"
-                )
-    return [tables[0][utt] for utt in tables[0]], [tables[1][utt] for utt in tables[0]]
-
-
-def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two ``scores.json`` are of the same mixtures with all that a comparison needs."""
-    try:
-        paired_rows(first, second)
-    except InputError:
-        return False
-    return True
+                expected = "scores of stage 11 (score again)"
+                raise InputError(f"{where[i]}: mixture {utt}", f"no key {missing[0]}", expected)
+    return list(tables[0].values()), [tables[1][utt] for utt in tables[0]]
 
 
 def as_text(found: Mapping[str, Mapping[str, Difference]], names: tuple[str, str], level: float) -> str:
-    """The comparison for a terminal.
+    """Text of a comparison for the terminal.
 
     Args:
-        found: as :func:`compare` returns it.
-        names: of both systems.
-        level: of the intervals in percent.
+        found: result of :func:`compare`.
+        names: names of both systems.
+        level: confidence level of the intervals in percent.
     """
     lines = [f"A: {names[0]}", f"B: {names[1]}"]
     for part, figures in found.items():
@@ -118,22 +98,18 @@ def as_text(found: Mapping[str, Mapping[str, Difference]], names: tuple[str, str
                 continue
             values = (difference.first, difference.second)
             cells = "".join(f"{value:9.2f}" for value in values) + f"{difference.gained:+9.2f}"
-            lines.append(f"{name:<18}{cells}   {interval_text(difference):<18}{verdict(difference)}".rstrip())
+            verdict = {1: "B ahead", -1: "A ahead"}.get(difference.ahead, "")
+            lines.append(f"{name:<18}{cells}   {interval_text(difference):<18}{verdict}".rstrip())
     return "\n".join(lines)
 
 
 def interval_text(difference: Difference) -> str:
-    """The interval, e.g. ``-0.12 to +0.40``; a dash where there is none."""
+    """The interval as text, e.g. ``-0.12 to +0.40``, or a dash if there is none."""
     return "–" if difference.interval is None else f"{difference.interval[0]:+.2f} to {difference.interval[1]:+.2f}"
 
 
-def verdict(difference: Difference) -> str:
-    """In words: which system is ahead, if the interval tells."""
-    return {1: "B ahead", -1: "A ahead"}.get(difference.ahead, "")
-
-
 def as_json(found: Mapping[str, Mapping[str, Difference]]) -> dict[str, Any]:
-    """Plain numbers: part -> figure -> ``a``, ``b``, ``difference``, ``interval``."""
+    """The comparison as plain numbers: ``a``, ``b``, ``difference`` and ``interval`` by part and figure."""
     return {
         part: {
             name: {"a": d.first, "b": d.second, "difference": d.gained, "interval": d.interval and list(d.interval)}
@@ -144,6 +120,7 @@ def as_json(found: Mapping[str, Mapping[str, Difference]]) -> dict[str, Any]:
 
 
 def _key(row: Mapping[str, Any], by: str) -> str | None:
+    """Part of the mixtures that a mixture belongs to."""
     labels = active(row["ref_labels"])
     if by == "n_sources":
         return f"{len(labels)} source{'s' if len(labels) != 1 else ''}"

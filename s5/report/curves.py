@@ -1,4 +1,4 @@
-"""Learning curves: figures of every epoch of a model, from its training log."""
+"""Draws learning curves of a model from its training log."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from s5.utils.config import load_yaml
 from s5.utils.plotting import ACCENT, DARK, new_figure, save, tidy
 
 Curves = dict[str, dict[str, dict[int, float]]]
-"""Figure -> ``train`` or ``valid`` -> epoch -> value."""
+"""Value by figure, ``train`` or ``valid``, and epoch."""
 
 _HIDDEN = re.compile(r"seconds|.*time$|total_count|loss_scale|clip|grad_norm|optim\d+_lr\d+|gpu_.*")
-"""What ESPnet reports of the work itself."""
+"""Figures of ESPnet that describe the training's speed and steps; they are not drawn."""
 
 PERCENT = re.compile(r"acc\w*")
-"""Figures that are shares, from 0 to 1."""
+"""Figures from 0 to 1 that are drawn in percent."""
 DECIBEL = re.compile(r".*sdri?")
+"""Figures in dB."""
 
 
 def read_curves(folder: str | Path) -> Curves:
-    """All figures of training and validation by epoch, from the training log of an experiment folder."""
+    """Figures of training and validation by epoch, from the training log of an experiment folder."""
     curves: Curves = {}
     for epoch in read_epochs(folder):
         for phase, figures in (("train", epoch.train), ("valid", epoch.valid)):
@@ -34,10 +35,10 @@ def read_curves(folder: str | Path) -> Curves:
 
 
 def draw_curves(folder: str | Path, out: Path) -> bool:
-    """Draws the learning curves of a model; False where it has none.
+    """Draws the learning curves of a model. Returns False if it has none.
 
-    A panel a figure: the loss, what the best epoch was chosen by, and up to four more of the validation set. The epoch
-    that was chosen is marked.
+    Panels show the loss, the criterion of the best epoch, and up to four more figures of the validation set. The best
+    epoch is marked.
     """
     folder = Path(folder)
     curves = read_curves(folder)

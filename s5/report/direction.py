@@ -1,4 +1,4 @@
-"""Where a mixture's sources stand, as its scene tells it."""
+"""Directions of a mixture's sources, from its scene."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Direction:
-    """A source's direction seen from the microphone.
+    """A source's direction as seen from the microphone.
 
     Attributes:
         azimuth: degrees from the front (x), counter-clockwise (to the left, y), in (-180, 180].
@@ -37,12 +37,12 @@ class Direction:
         return cls(math.degrees(math.atan2(y, x)), math.degrees(math.atan2(z, math.hypot(x, y))))
 
     def __str__(self) -> str:
-        """In words: ``azimuth 90° (left), elevation 12°``."""
+        """The direction in words: ``azimuth 90° (left), elevation 12°``."""
         return f"azimuth {_degrees(self.azimuth)} ({side(self.azimuth)}), elevation {_degrees(self.elevation)}"
 
 
 def side(azimuth: float) -> str:
-    """The nearest of eight names of a direction.
+    """Name of the nearest of eight directions.
 
     Example:
         >>> side(0), side(46), side(-90), side(180), side(-179)
@@ -53,13 +53,13 @@ def side(azimuth: float) -> str:
 
 
 def directions(scene: Scene, ref_labels: Sequence[str]) -> list[list[Direction]]:
-    """Directions of a mixture's references: one for each, several of a moving source, none where it is not known.
+    """Directions of each of a mixture's references: one, several of a moving source, or none if they are not known.
 
-    A data directory may list the events of several classes in another order than the scene; those of one class keep
-    theirs. Scenes of 2025 tell positions in the impulse responses' own coordinates, which may be spherical: not known.
+    A data directory may list classes in another order than the scene, but keeps the order of events within a class.
+    Positions in scenes of 2025 may be spherical; their directions are not known.
 
     Args:
-        scene: how the mixture was made.
+        scene: the mixture's scene.
         ref_labels: labels of the references.
     """
     waiting: dict[str, list[Event]] = {}

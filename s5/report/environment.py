@@ -1,10 +1,11 @@
-"""What a figure depends on besides the code: versions, processor, commit. No path and no host name."""
+"""Describes the machine and the versions behind the results, without paths and host names."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,16 +16,15 @@ PACKAGES = ("torch", "espnet", "numpy")
 
 
 def describe(ignore: Sequence[str | Path] = ()) -> dict[str, str]:
-    """Name -> value of everything that RESULTS.md tells about where it was made.
+    """Commit, versions, processor and GPU, as RESULTS.md lists them.
 
     Args:
-        ignore: files whose changes do not make the commit "+ changes" (RESULTS.md itself).
+        ignore: files whose changes do not count for :func:`commit`, e.g. RESULTS.md itself.
     """
-    versions = {name: _version(name) for name in PACKAGES}
     return {
         "commit": commit(ROOT, ignore),
         "Python": platform.python_version(),
-        **versions,
+        **{name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "CPU": cpu(),
         "GPU": gpu(),
@@ -39,12 +39,10 @@ def _version(package: str) -> str:
 
 
 def commit(root: str | Path, ignore: Sequence[str | Path] = ()) -> str:
-    """Short hash of the commit that is checked out, with "+ changes" where files of the repository differ from it.
-
-    Files that git does not know (an environment, results) do not count.
+    """Short hash of the checked-out commit, with "+ changes" if tracked files differ from it.
 
     Args:
-        root: the repository. A folder inside some other repository has no commit of its own.
+        root: the repository. A folder inside another repository has no commit of its own.
         ignore: files whose changes do not count.
     """
     root = Path(root).resolve()
@@ -65,13 +63,13 @@ def commit(root: str | Path, ignore: Sequence[str | Path] = ()) -> str:
 
 def _git(root: Path, *arguments: str) -> str:
     call = ["git", "-C", str(root), *arguments]
-    # GIT_DIR of a surrounding hook would name another repository.
+    # The variable GIT_DIR of a surrounding hook would select another repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return subprocess.run(call, check=True, capture_output=True, text=True, timeout=60, env=env).stdout.strip()
 
 
 def cpu() -> str:
-    """Model of the processor and the number of cores that this process may use."""
+    """Model of the processor, and number of cores that this process may use."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -83,11 +81,11 @@ def cpu() -> str:
 
 
 def gpu() -> str:
-    """Names of the GPUs that the driver lists; ``none`` where there is no driver."""
+    """Names of the GPUs that the driver lists, or ``none`` without a driver."""
     try:
         call = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        names = subprocess.run(call, check=True, capture_output=True, text=True, timeout=20).stdout.split("\n")
+        text = subprocess.run(call, check=True, capture_output=True, text=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):
         return "none"
-    listed = [name.strip() for name in names if name.strip()]
-    return ", ".join(f"{listed.count(name)} x {name}" for name in dict.fromkeys(listed)) or "none"
+    names = Counter(line.strip() for line in text.splitlines() if line.strip())
+    return ", ".join(f"{n} x {name}" for name, n in names.items()) or "none"

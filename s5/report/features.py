@@ -1,6 +1,6 @@
-"""What a tagger sees of a mixture: waveform, mel spectrogram, roll-off and chroma (Fig. 1 of Park et al.).
+"""Draws the taggers' features of a mixture: waveform, mel spectrogram, roll-off and chroma (Fig. 1 of Park et al.).
 
-The features are those of the networks (:mod:`s5.tagging.logmel`, :mod:`s5.tagging.features`) at their 25 ms windows.
+The features are those of the networks (:mod:`s5.tagging.logmel`, :mod:`s5.tagging.features`), with windows of 25 ms.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ PITCHES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯",
 
 @dataclass(frozen=True)
 class Features:
-    """Frames of one waveform.
+    """Features of one waveform.
 
     Attributes:
-        mel_db: [N_MELS, frames], relative to the loudest.
-        mel_hz: centre frequency of each band [N_MELS].
-        rolloff: in Hz [frames].
-        chroma: [12, frames], 0 to 1.
-        hop: seconds from frame to frame.
+        mel_db: level relative to the loudest [N_MELS, frames], in dB.
+        mel_hz: centre frequency of each band [N_MELS], in Hz.
+        rolloff: roll-off frequency [frames], in Hz.
+        chroma: share of each pitch class [12, frames], from 0 to 1.
+        hop: step between frames in seconds.
     """
 
     mel_db: np.ndarray
@@ -43,7 +43,7 @@ class Features:
 
 
 def extract(waveform: np.ndarray, fs: int) -> Features:
-    """The features of a waveform [T] at fs Hz."""
+    """Computes the features of a waveform [T] at fs Hz."""
     import torch
 
     from s5.tagging.features import Chroma, SpectralRolloff
@@ -59,25 +59,25 @@ def extract(waveform: np.ndarray, fs: int) -> Features:
 
 
 def choose_mixture(mixtures: Sequence[Mapping[str, Any]]) -> str | None:
-    """A mixture that shows most: of those with two classes, the best separated one; None without any of them.
+    """Name of the best separated mixture with two sources of different classes; None if there is none.
 
     Args:
-        mixtures: of scores.json.
+        mixtures: entries of scores.json.
     """
     two = [m for m in mixtures if len(m["ref_labels"]) == len(set(m["ref_labels"])) == 2 and m.get("CAPI-SDRi")]
     return max(two, key=lambda m: (m["CAPI-SDRi"], m["utt"]))["utt"] if two else None
 
 
 def draw_features(data: DataDir, utt: str, out: Path) -> None:
-    """Draws Fig. 1 of Park et al. for a mixture, with the times in which each source is active.
+    """Draws Fig. 1 of Park et al. for a mixture, with bars where each source is active.
 
     Args:
         data: the data set.
         utt: the mixture.
-        out: PNG file.
+        out: PNG file to write.
 
     Raises:
-        InputError: no such mixture.
+        InputError: the data set has no such mixture.
     """
     if utt not in data.utts:
         raise InputError(data.path, f"no mixture {utt}", one_of(data.utts[:10], utt))
@@ -143,7 +143,9 @@ def draw_features(data: DataDir, utt: str, out: Path) -> None:
 
 
 def active_times(source: np.ndarray, fs: int) -> list[tuple[float, float]]:
-    """Seconds from and to which a dry source is above 1 % of its peak; gaps of less than 0.1 s do not part it.
+    """Start and end in seconds of each stretch where a dry source is above 1 % of its peak.
+
+    Gaps of less than 0.1 s are bridged.
 
     Example:
         >>> active_times(np.repeat([0.0, 1.0, 0.0, 1.0], 1000), 1000)

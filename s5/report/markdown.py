@@ -1,4 +1,4 @@
-"""RESULTS.md: what the systems of an experiment folder reached, and what that depends on."""
+"""Writes RESULTS.md: scores of the systems in an experiment folder, and how they were made."""
 
 from __future__ import annotations
 
@@ -11,69 +11,25 @@ from typing import Any
 
 from s5.data.names import shortened
 from s5.metrics import Bootstrap, mixture_terms
-from s5.report.compare import comparable, interval_text, paired_rows
+from s5.report.compare import interval_text, paired_rows
 from s5.report.results import Result, by_set
 from s5.report.taggers import SUBSETS, TaggerAccuracy
+from s5.report.template import render
 from s5.report.training import Training
 from s5.system.archive import Description
 from s5.utils.config import ROOT, load_yaml
+from s5.utils.errors import InputError
 
 _SUBSETS = ("DupSet", "NoDupSet")
 _MAIN = ("CAPI-SDRi", "accuracy_mix", "accuracy_src")
 
-_READING = (
-    "CAPI-SDRi in dB, accuracies in %. Tagged: labels from the system's own taggers; oracle: labels of the references. "
-    "Columns by number of sources and by subset: CAPI-SDRi / mixture accuracy. DupSet: mixtures with two or more "
-    "sources of one class; NoDupSet: mixtures with sources of different classes only, at least one. ±: half the width "
-    "of the 95 % interval (bootstrap over mixtures)."
-)
-
-_TAGGERS = (
-    "Every tagger by itself, without the vote of a system, as in Table 1 of Nguyen et al.: accuracies in %. Total: "
-    "DupSet and NoDupSet together; mixtures without a source are in neither."
-)
-
-_DIFFERENCES = (
-    "Differences to {system} on the same mixtures, with their {level:g} % intervals (paired bootstrap; "
-    "`python -m s5.bin.compare A B` has all figures). Where the interval holds zero, the systems are not told apart."
-)
-
-_SCENES = (
-    "By scene: SDRi of the sources with a right label by their SNR, CAPI-SDRi of mixtures of DupSet by the smallest "
-    "angle between sources of one class, and CAPI-SDRi by room; in dB."
-)
-
-_WARNINGS = (
-    "**Doubtful: {n} of the references are silent. An estimate improves on the mixture by tens of dB there, which the "
-    "means above hold, as the official scorer has it.** {system}, {labels} labels: {lines}."
-)
-
-_FIGURES = "{what} (made with this file; they lie in the experiment folder, not in the repository): {links}."
-
-_ARCHIVES = (
-    "Trained systems as one file each in this folder, for `--system` and `S5System.from_pretrained`; what they scored "
-    "when they were packed."
-)
-
-_BESIDE = (
-    "Each row as it was published, and below it what the system of that name reached here, on the data that the third "
-    "column names. **On other data, and of systems at other sizes, levels do not compare: the change from row "
-    "to row does.**"
-)
-
-_PUBLISHED = (
-    "Figures that others published for the data of the challenge (CAPI-SDRi in 2026, CA-SDRi in 2025, in dB, / mixture "
-    "accuracy in %). They were measured on the challenge's own recordings, rooms and lengths: **not comparable with "
-    "the tables of other data sets above**."
-)
-
 
 @dataclass(frozen=True)
 class DataSet:
-    """Size of a data set, for the table of data."""
+    """Size of a data set; ``lengths`` are those of its mixtures in seconds."""
 
     name: str
-    lengths: tuple[float, ...]  # of every mixture, in seconds
+    lengths: tuple[float, ...]
     channels: int
     fs: int
     sources: int
@@ -95,66 +51,60 @@ def results_markdown(
     recipe: str = "",
     archives: Mapping[str, Description] | None = None,
 ) -> str:
-    """The whole of RESULTS.md.
+    """Text of RESULTS.md.
 
     Args:
-        system: name of the system whose results are broken down by class.
+        system: name of the system whose results are also listed by class.
         results: all results, newest first.
         data: the data sets.
         trainings: the trained models.
-        environment: name -> value.
+        environment: facts of :func:`s5.report.environment.describe`.
         command: the command that makes this file.
-        date: when it was made.
-        pages: data set -> the listening page, for the reader.
-        taggers: accuracies of every tagger by itself.
-        figures: data set -> what a figure shows -> its file, for the reader; for ``""``: model -> its learning curves.
-        recipe: name of the recipe folder: what was published for its very data stands in the tables of its sets.
-        archives: file name -> what the model archive of that name tells of itself.
+        date: time of the report.
+        pages: path of the listening page by data set.
+        taggers: accuracies of every tagger alone.
+        figures: path of each figure by data set and title; under ``""`` the learning curves by model.
+        recipe: name of the recipe folder; figures that were published for its data are added to its tables.
+        archives: descriptions of model archives by file name.
     """
-    sets = by_set(results)
-    figures = figures or {}
-    parts = [
-        f"# Results of {system}",
-        f"Written by the command below; run it again rather than edit this file.\n\n    {command}",
-        table(["", ""], [["date", date.strftime("%Y-%m-%d %H:%M UTC")], *map(list, environment.items())], left=2),
-        _READING,
-    ]
-    for name, rows in sets.items():
-        parts.append(f"## {name}")
+    figures, archives = figures or {}, archives or {}
+    facts = [["date", date.strftime("%Y-%m-%d %H:%M UTC")], *map(list, environment.items())]
+    sets = []
+    for name, rows in by_set(results).items():
+        own = [row for row in rows if row.system == system]
         size = next((d for d in data if d.name == name), None)
-        if size is not None:
-            parts.append(_size(size))
-        parts.append(_systems(rows, _published_for(recipe, name)))
-        parts += _warnings(rows)
-        if others := _other_metrics(rows):
-            parts += ["Further metrics:", others]
-        parts += _differences(system, rows)
-        if alone := [t for t in taggers if t.set == name]:
-            parts += [f"### {name}: taggers alone", _TAGGERS, _tagger_table(alone)]
-        parts += _scenes([row for row in rows if row.system == system])
-        own = [row for row in rows if row.system == system and row.scores.get("by_class")]
-        for row in own:
-            parts.append(f"### {name} by class: {system}, {row.labels} labels")
-            parts.append(_classes(row))
-        if name in pages:
-            parts.append(f"To listen: `{pages[name]}` (open it in a browser).")
-        if figures.get(name):
-            parts.append(_links("Figures", figures[name]))
-    if trainings:
-        parts += ["## Training", _trainings(trainings)]
-        parts += [_links("Learning curves", figures[""])] if figures.get("") else []
-    parts += _archives(archives or {})
-    parts += [
-        *_beside_published(results, data),
-        "## Published results, on other data",
-        _PUBLISHED,
-        _published(),
-    ]
-    return "\n\n".join(parts) + "\n"
+        values = {
+            "name": name,
+            "size": size and _size(size),
+            "systems": _systems(rows, _published_for(recipe, name)),
+            "doubtful": _warnings(rows),
+            "others": _other_metrics(rows),
+            "differences": _differences(system, rows),
+            "taggers": _tagger_table([tagger for tagger in taggers if tagger.set == name]),
+            "scenes": _scenes(own),
+            "classes": {row.labels: _classes(row) for row in own if row.scores.get("by_class")},
+            "page": pages.get(name),
+            "figures": figures.get(name),
+        }
+        sets.append(values)
+    return render(
+        "results.md.j2",
+        system=system,
+        command=command,
+        environment=table(["", ""], facts, left=2),
+        sets=sets,
+        level=Bootstrap().level,
+        trainings=_trainings(trainings),
+        curves=figures.get(""),
+        archives=_archives(archives),
+        notes={file: archive.note for file, archive in archives.items() if archive.note},
+        reports=_beside_published(results, data),
+        published=_published(),
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """A Markdown table; the first ``left`` columns are text, the others numbers at the right.
+    """A Markdown table. The first ``left`` columns are aligned left, the others right.
 
     Example:
         >>> print(table(["a", "b"], [["x|y", 1]]))
@@ -170,19 +120,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) 
     return "\n".join([line(head), rule, *map(line, rows)])
 
 
-def _archives(archives: Mapping[str, Description]) -> list[str]:
-    """The section on model archives, if there are any."""
-    lines, notes = [], []
+def _archives(archives: Mapping[str, Description]) -> str:
+    """Table of model archives; empty if there are none."""
+    lines = []
     for file, archive in archives.items():
         for set_name, entry in archive.figures.items():
             figures = [number(entry["metrics"].get(key), 2 if key == "CAPI-SDRi" else 1) for key in _MAIN]
-            lines.append(
-                [f"`{file}`", set_name, f"{archive.size / 1e6:.1f}", entry["counts"].get("mixtures"), *figures]
-            )
-        if archive.note:
-            notes.append(f"`{file}`: {archive.note}")
-    head = ["archive", "test set", "MB", "mixtures", *_MAIN]
-    return ["## Model archives", _ARCHIVES, table(head, lines, left=2), *notes] if archives else []
+            size, n_mixtures = f"{archive.size / 1e6:.1f}", entry["counts"].get("mixtures")
+            lines.append([f"`{file}`", set_name, size, n_mixtures, *figures])
+    return table(["archive", "test set", "MB", "mixtures", *_MAIN], lines, left=2) if archives else ""
 
 
 def _size(d: DataSet) -> str:
@@ -199,7 +145,7 @@ def _length(d: DataSet) -> str:
 
 
 def _systems(rows: Sequence[Result], published: Sequence[Mapping[str, Any]]) -> str:
-    """The main table of a data set: ours, newest first, then what others published for the same data."""
+    """Main table of a data set: our results, newest first, then published results on the same data."""
     counts = sorted({key for row in rows for key in row.scores.get("by_n_sources") or {}}, key=lambda k: (len(k), k))
     head = ["system", "labels", *_MAIN]
     head += [f"{k} source{'s' if k != '1' else ''}" for k in counts] + list(_SUBSETS)
@@ -216,7 +162,7 @@ def _systems(rows: Sequence[Result], published: Sequence[Mapping[str, Any]]) -> 
 
 
 def _published_for(recipe: str, set_name: str) -> list[dict[str, Any]]:
-    """Rows of what was published for a challenge's own test or evaluation set; none for other data."""
+    """Published results on a challenge's own test or evaluation set; none for other data."""
     content = _published_figures()
     year = content.get("recipes", {}).get(recipe)
     found = [entry for entry in content["challenge"] if entry["year"] == year and set_name in ("test", "eval")]
@@ -224,42 +170,39 @@ def _published_for(recipe: str, set_name: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["CAPI-SDRi"] is not None]  # of 2025: CA-SDRi, the same where labels are distinct
 
 
-def _other_metrics(rows: Sequence[Result]) -> str | None:
-    """What stage 11 computes beyond the main table, as far as there is any."""
+def _other_metrics(rows: Sequence[Result]) -> str:
+    """Table of the metrics that are not in the main table; empty if there are none."""
     known = dict.fromkeys(key for row in rows for key, value in row.scores["metrics"].items() if value is not None)
     keys = [key for key in known if key not in _MAIN]
     lines = [[row.system, row.labels, *(_with_interval(row, k, "metrics") for k in keys)] for row in rows]
-    return table(["system", "labels", *keys], lines, left=2) if keys else None
+    return table(["system", "labels", *keys], lines, left=2) if keys else ""
 
 
-def _warnings(rows: Sequence[Result]) -> list[str]:
-    """What makes the figures of a set doubtful; the references are the same for all its systems, so one tells it."""
-    row = next((row for row in rows if row.scores.get("warnings")), None)
-    if row is None:
-        return []
-    lines = row.scores["warnings"]
-    return [_WARNINGS.format(n=len(lines), system=row.system, labels=row.labels, lines=shortened(lines))]
+def _warnings(rows: Sequence[Result]) -> dict[str, Any] | None:
+    """Warnings about a data set's references, from one of its systems, as all have the same references."""
+    for row in rows:
+        if lines := row.scores.get("warnings"):
+            return {"n": len(lines), "system": f"{row.system}, {row.labels} labels", "lines": shortened(lines)}
+    return None
 
 
-def _differences(system: str, rows: Sequence[Result]) -> list[str]:
-    """What the other systems of a data set are ahead of one system, where the mixtures are the same."""
+def _differences(system: str, rows: Sequence[Result]) -> str:
+    """Table of the other systems' differences to one system on the same mixtures; empty if there are none."""
     bootstrap = Bootstrap()
     lines = []
     for own in (row for row in rows if row.system == system):
         for other in (row for row in rows if row.system != system and row.oracle == own.oracle):
-            if not comparable(own.scores, other.scores):
+            try:
+                pair = paired_rows(own.scores, other.scores)
+            except InputError:  # scored on other mixtures or with other options
                 continue
-            pair = (mixture_terms(part) for part in paired_rows(own.scores, other.scores))
-            found = bootstrap.differences(*pair)
-            cells = [f"{_signed(found[k].gained)} ({interval_text(found[k])})" for k in ("CAPI-SDRi", "accuracy_mix")]
+            found = bootstrap.differences(*map(mixture_terms, pair))
+            cells = []
+            for difference in (found["CAPI-SDRi"], found["accuracy_mix"]):
+                gained = "–" if difference.gained is None else f"{difference.gained:+.2f}"
+                cells.append(f"{gained} ({interval_text(difference)})")
             lines.append([other.system, own.labels, *cells])
-    head = ["system", "labels", "CAPI-SDRi (dB)", "accuracy_mix (%)"]
-    text = _DIFFERENCES.format(system=system, level=bootstrap.level)
-    return [text, table(head, lines, left=2)] if lines else []
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
+    return table(["system", "labels", "CAPI-SDRi (dB)", "accuracy_mix (%)"], lines, left=2) if lines else ""
 
 
 def _tagger_table(taggers: Sequence[TaggerAccuracy]) -> str:
@@ -268,14 +211,14 @@ def _tagger_table(taggers: Sequence[TaggerAccuracy]) -> str:
     for t in taggers:
         figures = [number(part[subset]) for part in (t.source, t.mixture) for subset in SUBSETS]
         lines.append([t.name, number(t.channels), *figures])
-    return table(head, lines)
+    return table(head, lines) if lines else ""
 
 
-def _scenes(rows: Sequence[Result]) -> list[str]:
-    """One system by SNR, angle and room, where the scenes are known."""
+def _scenes(rows: Sequence[Result]) -> str:
+    """Table of one system's results by SNR, angle and room; empty if the scenes are not known."""
     rows = [row for row in rows if row.scores.get("by_snr")]
     if not rows:
-        return []
+        return ""
     kinds = (
         ("by_snr", "SDRi", "SNR {} dB", "sources"),
         ("by_angle", "CAPI-SDRi", "angle {}°", "mixtures"),
@@ -286,11 +229,7 @@ def _scenes(rows: Sequence[Result]) -> list[str]:
         for key, part in (rows[0].scores.get(group) or {}).items():
             cells = [_with_interval(row, metric, group, key) for row in rows]
             lines.append([words.format(key.replace("..", " to ")), f"{part[unit]} {unit}", *cells])
-    return [_SCENES, table(["scene", "of", *(f"{row.labels} labels" for row in rows)], lines)]
-
-
-def _links(what: str, figures: Mapping[str, str]) -> str:
-    return _FIGURES.format(what=what, links=", ".join(f"[{title}](<{path}>)" for title, path in figures.items()))
+    return table(["scene", "of", *(f"{row.labels} labels" for row in rows)], lines)
 
 
 def _pair(group: Mapping[str, Any] | None) -> str:
@@ -301,13 +240,13 @@ def _pair(group: Mapping[str, Any] | None) -> str:
 
 def _classes(row: Result) -> str:
     groups: Mapping[str, Mapping[str, Any]] = row.scores["by_class"]
-    keys = list(dict.fromkeys(key for group in groups.values() for key in group if _is_number(group[key])))
+    keys = list(dict.fromkeys(key for group in groups.values() for key in group))
     rows = [[label, *(_with_interval(row, k, "by_class", label) for k in keys)] for label in groups]
     return table(["class", *keys], rows)
 
 
 def _with_interval(row: Result, metric: str, group: str, key: str | None = None) -> str:
-    """A figure with half the width of its interval, where stage 11 computed one: ``3.06 ± 0.36``."""
+    """A figure and half the width of its interval, if stage 11 computed one: ``3.06 ± 0.36``."""
     scores, intervals = row.scores[group], row.scores.get("intervals", {}).get(group, {})
     if key is not None:
         scores, intervals = scores.get(key, {}), intervals.get(key, {})
@@ -320,37 +259,15 @@ def _digits(metric: str) -> int:
     return 2 if "SDR" in metric else 1
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
 def _trainings(trainings: Sequence[Training]) -> str:
-    head = [
-        "model",
-        "parameters",
-        "trainable",
-        "epochs",
-        "batch",
-        "seed",
-        "criterion",
-        "best epoch",
-        "best value",
-        "time",
-    ]
+    head = ["model", "parameters", "trainable", "epochs", "batch", "seed"]
+    head += ["criterion", "best epoch", "best value", "time"]
     lines = []
     for t in trainings:
         epochs = f"{number(t.epochs)} of {number(t.max_epoch)}"
-        best = number(t.best_value, 3)
-        cells = [
-            t.parameters or "–",
-            t.trainable or "–",
-            epochs,
-            number(t.batch_size),
-            number(t.seed),
-            t.criterion or "–",
-        ]
-        lines.append([t.name, *cells, number(t.best_epoch), best, duration(t.time)])
-    return table(head, lines)
+        facts = (t.parameters, t.trainable, epochs, t.batch_size, t.seed, t.criterion, t.best_epoch)
+        lines.append([t.name, *map(number, facts), number(t.best_value, 3), duration(t.time)])
+    return table(head, lines) if lines else ""
 
 
 def _published() -> str:
@@ -361,8 +278,8 @@ def _published() -> str:
     return table(["year", "system", "metric", "challenge test", "challenge eval"], lines, left=3)
 
 
-def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -> list[str]:
-    """A table a report with the rows of its table that we have results of: published, then ours, and on which data."""
+def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -> list[dict[str, str]]:
+    """For each report, a table of the published rows that we have results of, each followed by our results."""
     parts = []
     for report in _published_figures()["reports"]:
         metrics = list(dict.fromkeys(key for row in report["rows"] for key in row["metrics"]))
@@ -376,21 +293,21 @@ def _beside_published(results: Sequence[Result], data: Sequence[DataSet] = ()) -
                 cells = (_ours(r.scores, m, exact.get(m)) for m in metrics)
                 lines.append(["", r.system, _our_data(r.set, data), *cells])
         if lines:
-            parts += [f"## Beside {report['table']}", _BESIDE, table(["row", "", "data", *metrics], lines, left=3)]
-            parts += [report["note"]] if "note" in report else []
+            columns = table(["row", "", "data", *metrics], lines, left=3)
+            parts.append({"title": report["table"], "table": columns, "note": report.get("note", "")})
     return parts
 
 
 def _our_data(name: str, data: Sequence[DataSet]) -> str:
-    """A data set of ours in a few words."""
+    """Short description of one of our data sets."""
     size = next((d for d in data if d.name == name), None)
     return f"this folder's `{name}`" + (f" ({_length(size)}, {size.fs / 1000:g} kHz)" if size else "")
 
 
 def _ours(scores: Mapping[str, Any], metric: str, published: str | None = None) -> str:
-    """Our figure of a published metric; where labels repeat, CAPI-SDRi stands in for CA-SDRi, which it extends.
+    """Our figure of a published metric, with as many decimals as ``published``.
 
-    It has as many decimals as ``published``.
+    If labels repeat, CA-SDRi is not defined; then CAPI-SDRi, which extends it, takes its place.
     """
     digits = 3 if metric.partition(" ")[0].endswith("SDRi") else 1
     if published is not None:
@@ -403,7 +320,7 @@ def _ours(scores: Mapping[str, Any], metric: str, published: str | None = None) 
 
 
 def _of_subset(subsets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """Metrics of a subset; of ``Total`` the accuracies of both together (a mixture without a source is in neither).
+    """Metrics of a subset; for ``Total`` the accuracies of both subsets together, without mixtures of no source.
 
     Example:
         >>> counts = {"mixtures": 4, "correct": 1, "tp": 6, "fp": 1, "fn": 1}
@@ -422,13 +339,13 @@ def _of_subset(subsets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[s
 @cache
 def _published_figures() -> dict[str, Any]:
     path = ROOT / "local/published.yaml"
-    if not path.is_file():  # the package alone, without the repository
+    if not path.is_file():  # an installed package has no local folder
         return {"challenge": [], "reports": []}
     return load_yaml(path)
 
 
 def number(value: Any, digits: int = 1) -> str:
-    """A figure with so many decimals, an integer or text as it is, a dash for None.
+    """A number with so many decimals; integers and text are unchanged, None becomes a dash.
 
     Example:
         >>> number(3.14159, 2), number(7), number(None)
@@ -440,7 +357,7 @@ def number(value: Any, digits: int = 1) -> str:
 
 
 def duration(value: timedelta | None) -> str:
-    """Hours, minutes and seconds in short.
+    """A duration as hours and minutes, or minutes and seconds.
 
     Example:
         >>> duration(timedelta(seconds=3725)), duration(timedelta(seconds=62)), duration(None)

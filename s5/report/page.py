@@ -1,70 +1,55 @@
-"""The listening page: mixtures, their references and the estimates of one or more systems, to hear and to see.
+"""Writes the listening page: mixtures, references and estimates of one or more systems, as sounds and pictures.
 
-One folder that opens from disk in any browser without a network. index.html holds the table of the mixtures; what is
-shown and heard of one comes with a script of its own (a page from disk may load scripts and images, but read no files),
-when it is asked for: its description as HTML and its sounds as FLAC in base64. Spectrograms are PNG files.
+The page is a folder that opens from disk in any browser without a network. index.html holds the table of mixtures. A
+page from disk may load scripts and images but not read files, so each mixture has a script, which is loaded when the
+mixture is chosen: its description as HTML and its sounds as FLAC in base64. Spectrograms are PNG files.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
-from s5.data import read_audio
+from s5.data import DataDir, read_audio
 from s5.inference.results import Results
 from s5.labels import SILENCE
-from s5.report.choose import Mixture, choose, improvement, labels_of, same_class, wrong_labels
+from s5.metrics.labels import active
+from s5.report.choose import Mixture, choose, improvement, same_class, wrong_labels
 from s5.report.direction import Direction, directions
 from s5.report.results import Result
-from s5.report.template import render
+from s5.report.template import flac, render
 from s5.utils import spectrogram
 from s5.utils.errors import InputError
 from s5.utils.files import atomic_folder
 
 PEAK = 0.5
-"""Peak of a mixture's audio copy; its references and estimates get the same gain."""
+"""Peak of a mixture on the page; its references and estimates get the same gain."""
 
 ENVELOPE_DB = 60
-"""Range of the envelopes below the loudest moment of the mixture."""
-
-
-class Data(Protocol):
-    """What the page needs of a data directory; :class:`s5.data.DataDir` is one."""
-
-    labels: dict[str, tuple[str, ...]]
-
-    def mixture(self, utt: str) -> tuple[np.ndarray, int]:
-        """Mixture [M, T] and its sampling rate in Hz."""
-
-    def sources(self, utt: str) -> np.ndarray:
-        """Dry targets [n_slots, T] in the order of ``labels[utt]``."""
-
-    def scene_path(self, utt: str) -> Path | None:
-        """JSON file of the mixture's scene, if there is one."""
+"""Range of the envelopes in dB below the loudest moment of the mixture."""
 
 
 @dataclass
 class Sound:
-    """One lane of the page: a waveform [T] with what is written beside it.
+    """A sound of the page with the text beside it.
 
     Attributes:
-        file: name of its picture, without the ending.
-        title: what it is.
-        waveform: [T].
-        kind: ``mixture``, ``reference``, or the letter of the system whose estimate it is.
-        number: its place on the page, 0 for the mixture.
-        levels: its envelope in dB below the loudest moment of the mixture.
-        label_given: an estimate whose system was given the label.
-        confidence: of the label; None where it is not known.
-        sdri: improvement of an estimate over the mixture, in dB.
-        sdr: SDR of the mixture and of the estimate, in dB.
+        file: name of its picture without suffix.
+        title: its title.
+        waveform: samples [T].
+        kind: ``mixture``, ``reference``, or the letter of the system that estimated it.
+        number: its position on the page; the mixture has 0.
+        levels: its envelope in dB relative to the loudest moment of the mixture.
+        reference: slot of the reference that an estimate was paired with.
+        label_given: whether the system was given the label of an estimate.
+        confidence: probability of the label, if it is known.
+        sdri: improvement of an estimate over the mixture in dB.
+        sdr: SDR of the mixture and of the estimate in dB.
     """
 
     heard: ClassVar[bool] = True
@@ -74,6 +59,7 @@ class Sound:
     kind: str
     number: int = 0
     levels: list[float] = field(default_factory=list)
+    reference: int | None = None
     label_given: bool = False
     confidence: float | None = None
     sdri: float | None = None
@@ -82,37 +68,16 @@ class Sound:
 
 @dataclass
 class Missing:
-    """In place of a sound: why there is none."""
+    """Takes the place of a sound that does not exist; ``text`` is the reason."""
 
     heard: ClassVar[bool] = False
     title: str
     text: str
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a system says of one mixture.
-
-    Attributes:
-        letter: the system's letter.
-        name: its name.
-        labels: the labels that it gives.
-        wrong: they are not those of the references.
-        oracle: it was given the labels.
-        value: CAPI-SDRi of the mixture in dB.
-    """
-
-    letter: str
-    name: str
-    labels: list[str]
-    wrong: bool
-    oracle: bool
-    value: float | None
-
-
 @dataclass
 class Source:
-    """What belongs to one source: the reference and the estimates of all systems, in the order of the page."""
+    """A source's reference and all systems' estimates of it, in the order of the page."""
 
     title: str
     about: str
@@ -121,16 +86,16 @@ class Source:
 
 @dataclass
 class Entry:
-    """One mixture of the page.
+    """A mixture of the page.
 
     Attributes:
         mixture: its entry in the first system's scores.json.
-        words: what it stands for.
+        words: words of :func:`s5.report.choose.choose` that describe it.
         fs: sampling rate in Hz.
         sound: channel 0 of the mixture.
         sources: its references, then the false alarms.
-        places: directions of the references, as :func:`s5.report.direction.directions` gives them.
-        gain: factor of all audio copies.
+        places: directions of the references, from :func:`s5.report.direction.directions`.
+        gain: factor of all its sounds.
     """
 
     mixture: Mixture
@@ -147,21 +112,20 @@ class Entry:
         return [self.sound, *(x for source in self.sources for x in source.lanes if isinstance(x, Sound))]
 
 
-def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixtures: int = 12) -> int:
-    """Writes the page of one data set. An older page at ``out`` is replaced at the end, in one step.
+def write_page(out: str | Path, data: DataDir, results: Sequence[Result], n_mixtures: int = 12) -> int:
+    """Writes the page of one data set. An older page is replaced in one step at the end.
 
     Args:
         out: folder to write, e.g. ``exp/<system>/<set>/report``.
-        data: the data directory of the set.
-        results: what is compared on the page, called A, B, ... there: results of one or more systems on the set. The
-            first one decides which mixtures are shown.
-        n_mixtures: number of mixtures to show at most.
+        data: data directory of the set.
+        results: results on the set, called A, B, ... on the page. The first one decides which mixtures are shown.
+        n_mixtures: largest number of mixtures to show.
 
     Returns:
         Number of mixtures shown.
 
     Raises:
-        InputError: an estimate is missing or broken, or scores and data disagree.
+        InputError: an estimate is missing or damaged, or scores and data do not fit together.
     """
     chosen = choose(results[0].scores["mixtures"], n_mixtures)
     columns = [_Column(chr(ord("A") + i), result) for i, result in enumerate(results)]
@@ -170,7 +134,7 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
         for number, (mixture, words) in enumerate(chosen):
             entry = _entry(mixture, words, data, columns)
             _write_files(folder, number, entry, columns)
-            rows.append(_row(number, mixture, columns))  # no samples: they need not stay in memory
+            rows.append(_row(number, mixture, columns))  # without samples, which are freed here
         text = render(
             "page.html.j2",
             title=f"Listen: {results[0].system} on {results[0].set}",
@@ -185,35 +149,35 @@ def write_page(out: str | Path, data: Data, results: Sequence[Result], n_mixture
     return len(chosen)
 
 
-def _entry(mixture: Mixture, words: list[str], data: Data, columns: Sequence[_Column]) -> Entry:
+def _entry(mixture: Mixture, words: list[str], data: DataDir, columns: Sequence[_Column]) -> Entry:
     utt = mixture["utt"]
-    scores = Results(columns[0].result.path).scores_file
     if utt not in data.labels:
-        raise InputError(scores, f"mixture {utt}", "mixtures of the data directory")
+        raise InputError(columns[0].scores_file, f"mixture {utt}", "mixtures of the data directory")
     labels = data.labels[utt]
     for column in columns:
         column.check(utt, labels)
     samples, fs = data.mixture(utt)
     references = data.sources(utt)
     sound = Sound(f"{utt}_mixture", "Mixture, channel 0", samples[0], "mixture")
-    takes = [_SystemEstimates(column, utt, len(samples[0]), fs) for column in columns]
+    estimates = [column.estimates(utt, len(samples[0]), fs) for column in columns]
     places = _places(data.scene_path(utt), labels)
     sources = []
     for slot, label in enumerate(labels):
         lanes: list[Sound | Missing] = [
             Sound(f"{utt}_reference{slot}_{label}", "Reference", references[slot], "reference")
         ]
-        lanes += [take.of_reference(slot) for take in takes]
+        for column, found in zip(columns, estimates, strict=True):
+            missed = Missing(f"System {column.letter}: ✗ missed", "It has no estimate for this reference.")
+            lanes.append(next((one for one in found if one.reference == slot), missed))
         sources.append(Source(f"Source {slot + 1}: {label}", _place_words(places[slot]), lanes))
-    for take in takes:
-        for alarm in take.false_alarms():
-            about = f"System {take.column.letter} has an estimate for which there is no reference."
-            sources.append(Source("✗ False alarm", about, [alarm]))
+    for column, found in zip(columns, estimates, strict=True):
+        about = f"System {column.letter} has an estimate for which there is no reference."
+        sources += [Source("✗ False alarm", about, [one]) for one in found if one.reference is None]
     entry = Entry(mixture, words, fs, sound, sources, places)
     peak = float(np.abs(sound.waveform).max(initial=0))
     highest = max(float(np.abs(s.waveform).max(initial=0)) for s in entry.sounds)
     if peak > 0:
-        entry.gain = min(PEAK / peak, 0.99 / highest)  # the second: nothing clips, whatever a system puts out
+        entry.gain = min(PEAK / peak, 0.99 / highest)  # the second term keeps loud estimates from clipping
     loudest = float(spectrogram.envelope(sound.waveform).max())
     for number, one in enumerate(entry.sounds):
         one.number = number
@@ -236,89 +200,75 @@ def _place_words(points: Sequence[Direction]) -> str:
 
 
 class _Column:
-    """One result as the page shows it: system A, B, ..."""
+    """A result on the page: system A, B, ..."""
 
     def __init__(self, letter: str, result: Result) -> None:
         self.letter, self.result = letter, result
+        results = Results(result.path)
+        self.scores_file, self.folder = results.scores_file, results.estimates
         self.mixtures: dict[str, Mixture] = {m["utt"]: m for m in result.scores["mixtures"]}
-        self.files = Results(result.path).estimates.find(self.mixtures)
+        self.files = self.folder.find(self.mixtures)
         self.name = f"{result.system}, {result.labels} labels"
         self.value: float | None = result.scores["metrics"].get("CAPI-SDRi")
 
     def check(self, utt: str, labels: Sequence[str]) -> None:
-        """Complains where the scores are not of this mixture with these references."""
-        scores = Results(self.result.path).scores_file
+        """Raises InputError unless the scores include this mixture with these references."""
         if utt not in self.mixtures:
-            raise InputError(scores, f"no mixture {utt}", "the mixtures of the data directory (score again)")
+            raise InputError(self.scores_file, f"no mixture {utt}", "the mixtures of the data directory (score again)")
         names = self.mixtures[utt]["ref_labels"]
-        if list(labels) != labels_of(names):  # pairs count references in this order
-            found, expected = " ".join(names), " ".join(labels)
-            raise InputError(
-                f"{scores}: mixture {utt}", f"references [{found}]", f"[{expected}] of the data directory (score again)"
-            )
+        if list(labels) != active(names):  # pairs count references in this order
+            expected = f"[{' '.join(labels)}] of the data directory (score again)"
+            raise InputError(f"{self.scores_file}: mixture {utt}", f"references [{' '.join(names)}]", expected)
 
-    def answer(self, utt: str) -> Answer:
-        """What the system says of a mixture."""
+    def answer(self, utt: str) -> dict[str, Any]:
+        """The system's labels of a mixture and its score, for the templates."""
         m = self.mixtures[utt]
-        labels = labels_of(m["est_labels"])
-        return Answer(self.letter, self.name, labels, wrong_labels(m), self.result.oracle, improvement(m))
+        return {
+            "letter": self.letter,
+            "name": self.name,
+            "labels": active(m["est_labels"]),
+            "wrong": wrong_labels(m),
+            "oracle": self.result.oracle,
+            "value": improvement(m),
+        }
 
+    def estimates(self, utt: str, n_samples: int, fs: int) -> list[Sound]:
+        """The system's estimates of a mixture."""
+        mixture = self.mixtures[utt]
+        labels, probabilities = mixture["est_labels"], mixture.get("probabilities") or []
+        pairs = {int(pair["est"]): pair for pair in mixture["pairs"]}
+        if beyond := [slot for slot in pairs if slot >= len(labels)]:
+            raise InputError(self.scores_file, f"slot {beyond[0]} of {utt}", f"a slot below {len(labels)}")
+        found = []
+        for slot, label in enumerate(labels):
+            if label == SILENCE:
+                continue
+            name, title = f"{utt}_{self.letter}{slot}_{label}", f"System {self.letter}: {label}"
+            sound = Sound(name, title, self._read(utt, slot, label, n_samples, fs), self.letter)
+            sound.label_given = self.result.oracle
+            sound.confidence = probabilities[slot] if slot < len(probabilities) else None
+            if slot in pairs:
+                pair = pairs[slot]
+                sound.reference, sound.sdri = int(pair["ref"]), pair.get("sdri")
+                if pair.get("sdr") is not None and pair.get("sdr_mixture") is not None:
+                    sound.sdr = pair["sdr_mixture"], pair["sdr"]
+            found.append(sound)
+        return found
 
-class _SystemEstimates:
-    """One result's estimates of one mixture."""
-
-    def __init__(self, column: _Column, utt: str, n_samples: int, fs: int) -> None:
-        self.column, self.utt, self.n_samples, self.fs = column, utt, n_samples, fs
-        self.result = column.result
-        self.mixture = column.mixtures[utt]
-        self.files = column.files[utt]
-        self.slot_of = {int(pair["ref"]): int(pair["est"]) for pair in self.mixture["pairs"]}
-        self.pair_of = {int(pair["est"]): pair for pair in self.mixture["pairs"]}
-
-    def of_reference(self, slot: int) -> Sound | Missing:
-        """The estimate that was paired with a reference."""
-        if slot in self.slot_of:
-            return self.estimate(self.slot_of[slot])
-        return Missing(f"System {self.column.letter}: ✗ missed", "It has no estimate for this reference.")
-
-    def estimate(self, slot: int) -> Sound:
-        """The estimate in a slot."""
-        labels = self.mixture["est_labels"]
-        if slot >= len(labels):
-            raise InputError(
-                Results(self.result.path).scores_file, f"slot {slot} of {self.utt}", f"a slot below {len(labels)}"
-            )
-        label, letter = labels[slot], self.column.letter
-        probabilities = self.mixture.get("probabilities") or []
-        name = f"{self.utt}_{letter}{slot}_{label}"
-        sound = Sound(name, f"System {letter}: {label}", self._read(slot, label), letter)
-        sound.label_given = self.result.oracle
-        sound.confidence = probabilities[slot] if slot < len(probabilities) else None
-        pair = self.pair_of.get(slot, {})
-        sound.sdri = pair.get("sdri")
-        if pair.get("sdr") is not None and pair.get("sdr_mixture") is not None:
-            sound.sdr = pair["sdr_mixture"], pair["sdr"]
-        return sound
-
-    def false_alarms(self) -> list[Sound]:
-        """Estimates that were paired with no reference."""
-        slots = [slot for slot, label in enumerate(self.mixture["est_labels"]) if label != SILENCE]
-        return [self.estimate(slot) for slot in slots if slot not in self.pair_of]
-
-    def _read(self, slot: int, label: str) -> np.ndarray:
-        if slot not in self.files or self.files[slot].label != label:
-            expected = Results(self.result.path).estimates.path(self.utt, slot, label)
+    def _read(self, utt: str, slot: int, label: str, n_samples: int, fs: int) -> np.ndarray:
+        file = self.files[utt].get(slot)
+        if file is None or file.label != label:
+            expected = self.folder.path(utt, slot, label)
             raise InputError(expected, "no such file", "the estimates that were scored (stages 10 and 11)")
-        file = self.files[slot].path
-        samples, fs = read_audio(file)
-        if fs != self.fs or samples.shape != (1, self.n_samples):
-            found = f"{samples.shape[0]} channels, {samples.shape[1]} samples at {fs} Hz"
-            raise InputError(file, found, f"1 channel, {self.n_samples} samples at {self.fs} Hz as in the mixture")
+        samples, rate = read_audio(file.path)
+        if rate != fs or samples.shape != (1, n_samples):
+            found = f"{samples.shape[0]} channels, {samples.shape[1]} samples at {rate} Hz"
+            raise InputError(file.path, found, f"1 channel, {n_samples} samples at {fs} Hz as in the mixture")
         return samples[0]
 
 
 def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Column]) -> None:
-    """Pictures and the script of an entry: all sounds with one gain, all pictures with one scale."""
+    """Writes the pictures and the script of a mixture; all sounds have one gain, all pictures one colour scale."""
     picture = spectrogram.power(entry.sound.waveform, entry.fs)
     loudest = float(picture.max())
     for sound in entry.sounds:
@@ -329,7 +279,7 @@ def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Col
         "html": render("mixture.html.j2", **_view(entry, columns)),
         "seconds": len(entry.sound.waveform) / entry.fs,
         "fs": entry.fs,
-        "sounds": [_flac(sound.waveform * entry.gain, entry.fs) for sound in entry.sounds],
+        "sounds": [flac(sound.waveform * entry.gain, entry.fs) for sound in entry.sounds],
     }
     (folder / _script(number)).write_text(f"s5page.arrived({number}, {json.dumps(content)});\n", encoding="utf-8")
 
@@ -338,29 +288,20 @@ def _script(number: int) -> str:
     return f"mixture{number:04d}.js"
 
 
-def _flac(waveform: np.ndarray, fs: int) -> str:
-    """A FLAC file of 16 bits in base64."""
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, waveform, fs, format="FLAC", subtype="PCM_16")
-    return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-# --- what the templates are filled with ---------------------------------------------------------------------------
+# --- values for the templates ---------------------------------------------------------------------------------------
 
 
 def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> dict[str, Any]:
-    """A mixture's row of the table; its facts are what the page's script filters and sorts by."""
+    """A mixture's row of the table; the page's script filters and sorts by its facts."""
     utt, answers = mixture["utt"], [column.answer(mixture["utt"]) for column in columns]
-    references = labels_of(mixture["ref_labels"])
+    references = active(mixture["ref_labels"])
     facts = {
         "utt": utt,
-        "labels": sorted({label for labels in (references, *(a.labels for a in answers)) for label in labels}),
+        "labels": sorted({*references, *(label for answer in answers for label in answer["labels"])}),
         "count": len(references),
         "same": same_class(mixture),
-        "wrong": [answer.letter for answer in answers if answer.wrong],
-        "values": {answer.letter: answer.value for answer in answers},
+        "wrong": [answer["letter"] for answer in answers if answer["wrong"]],
+        "values": {answer["letter"]: answer["value"] for answer in answers},
     }
     return {
         "utt": utt,
@@ -373,7 +314,7 @@ def _row(number: int, mixture: Mixture, columns: Sequence[_Column]) -> dict[str,
 
 
 def _menus(rows: Sequence[dict[str, Any]], columns: Sequence[_Column]) -> list[dict[str, Any]]:
-    """The choices above the table; only what occurs is offered."""
+    """The menus above the table, with the choices that occur."""
     classes = sorted({label for row in rows for label in row["labels"]})
     counts = sorted({len(row["references"]) for row in rows})
     orders = {"": "as chosen", "name": "name"}
@@ -394,11 +335,11 @@ def _menus(rows: Sequence[dict[str, Any]], columns: Sequence[_Column]) -> list[d
 
 
 def _view(entry: Entry, columns: Sequence[_Column]) -> dict[str, Any]:
-    """What is shown of one mixture."""
+    """Values for the view of one mixture."""
     seconds, khz = len(entry.sound.waveform) / entry.fs, entry.fs / 2000
     return {
         "entry": entry,
-        "references": labels_of(entry.mixture["ref_labels"]),
+        "references": active(entry.mixture["ref_labels"]),
         "answers": [column.answer(entry.mixture["utt"]) for column in columns],
         "gain_db": 20 * np.log10(entry.gain),
         "envelope_db": ENVELOPE_DB,
@@ -411,12 +352,12 @@ def _view(entry: Entry, columns: Sequence[_Column]) -> dict[str, Any]:
 
 
 def _spot(point: Direction) -> tuple[float, float]:
-    """Place on the plan of 100 by 100. Farther in where a source stands above or below, as on a sphere from above."""
+    """Position on the plan of 100 by 100, which shows a sphere around the microphone from above."""
     angle, radius = np.radians(point.azimuth), 38 * np.cos(np.radians(point.elevation))
     return 50 - radius * np.sin(angle), 50 - radius * np.cos(angle)
 
 
 def _ticks(end: float) -> list[dict[str, float]]:
-    """Round numbers from 0 to ``end`` at their places along an axis."""
+    """Round numbers from 0 to ``end`` with their positions along an axis in percent."""
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 4, 5, 10, 20, 30, 60) if end / s <= 5), end / 5)
     return [{"value": i * step, "percent": 100 * i * step / end} for i in range(int(end / step + 1e-6) + 1)]

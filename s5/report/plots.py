@@ -1,14 +1,14 @@
-"""Figures of what a system reached: by class, by number of sources, by scene, confusions, and a map of all systems.
+"""Draws a system's results: by class, by number of sources, by scene, confusions, and a map of all systems.
 
-All of them are drawn from ``scores.json`` alone. They are told apart by marks, hatching and words, not by colour, and
-carry bootstrap intervals where stage 11 computed them.
+All figures are drawn from ``scores.json`` alone. They use marks, hatching and words rather than colours, and show the
+bootstrap intervals that stage 11 computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,9 @@ SUBSETS = ("DupSet", "NoDupSet", "all")
 
 Parts = Mapping[str, Mapping[str, Any]]
 
+_Panel = tuple[Sequence[tuple[str, str, str]], str, str, str, str]
+"""Groups for :func:`_bars`, metric, title, and labels of both axes."""
+
 
 def draw_results(own: Sequence[Result], everything: Sequence[Result], folder: Path) -> dict[str, Path]:
     """Draws all figures of one system on one data set that its scores allow.
@@ -45,10 +48,10 @@ def draw_results(own: Sequence[Result], everything: Sequence[Result], folder: Pa
     Args:
         own: results of the system on the set, with tagged labels, with oracle labels, or both.
         everything: all results on the set, for the map of systems.
-        folder: where the files go.
+        folder: folder to write.
 
     Returns:
-        What a figure shows -> its file.
+        File of each figure by title.
     """
     name, first = own[0].set, own[0]
     drawn: dict[str, Path] = {}
@@ -74,7 +77,7 @@ def sdri_by_class(results: Sequence[Result]) -> Any:
     known = [r for r in results if r.scores.get("by_class")]
     if not known:
         return None
-    order = known[-1].scores["by_class"]  # oracle labels, where there are: every source counts
+    order = known[-1].scores["by_class"]  # those of the oracle labels, if there are any: every source counts
     classes = [name for name, part in order.items() if part.get("SDRi") is not None]
     classes.sort(key=lambda name: order[name]["SDRi"])
     if not classes:
@@ -83,28 +86,17 @@ def sdri_by_class(results: Sequence[Result]) -> Any:
     axes = figure.add_subplot()
     for i, result in enumerate(known):
         offset = 0.16 * (len(known) - 1) * (1 - 2 * i)
-        values, places, bars, counts = [], [], [], []
-        for y, label in enumerate(classes):
-            part = result.scores["by_class"].get(label, {})
-            if part.get("SDRi") is not None:
-                values.append(part["SDRi"])
-                places.append(y + offset)
-                bars.append(_interval(result, "by_class", label, "SDRi"))
-                counts.append(part.get("tp"))
-        style: dict[str, Any] = {
-            "fmt": MARKERS[i],
-            "color": (DARK, ACCENT)[i % 2],
-            "markersize": 5,
-            "capsize": 2,
-            "linewidth": 1,
-        }
-        axes.errorbar(values, places, xerr=errors(values, bars), label=f"{result.labels} labels", **style)
-        for value, place, interval, count in zip(values, places, bars, counts, strict=True):
-            right = interval[1] if interval else value
-            text = f"{value:.1f}" + (f" (n = {count})" if count is not None else "")
-            axes.annotate(
-                text, (right, place), (4, 0), textcoords="offset points", va="center", fontsize=6.5, color="0.25"
-            )
+        cells = [(y + offset, "by_class", label) for y, label in enumerate(classes)]
+        points = _points(result, cells, "SDRi")
+        values = [point.value for point in points]
+        style: dict[str, Any] = {"fmt": MARKERS[i], "color": (DARK, ACCENT)[i % 2]}
+        style |= {"markersize": 5, "capsize": 2, "linewidth": 1, "label": f"{result.labels} labels"}
+        spans = errors(values, [point.interval for point in points])
+        axes.errorbar(values, [point.place for point in points], xerr=spans, **style)
+        for point in points:
+            count = point.part.get("tp")
+            text = f"{point.value:.1f}" + (f" (n = {count})" if count is not None else "")
+            _note(axes, text, (point.top, point.place), (4, 0), va="center", color="0.25")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("SDRi of the sources with a right label (dB)")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -121,49 +113,35 @@ def sdri_by_n_sources(results: Sequence[Result]) -> Any:
         return None
     groups = [("by_n_sources", key, f"{key} source{'s' if key != '1' else ''}") for key in _numbers(known)]
     groups += [("by_subset", key, key) for key in ("DupSet", "NoDupSet")]
-    figure = new_figure(8.4, 3.4, f"{_who(known[0])}: improvement by number of sources and subset")
-    all_axes = figure.subplots(1, 2)
-    for axes, metric in zip(all_axes, ("CAPI-SDRi", "SDRi"), strict=True):
-        _bars(axes, known, groups, metric)
-        axes.set_ylabel(f"{metric} (dB)")
-        axes.set_title(
-            {"CAPI-SDRi": "wrong and missed labels count as 0 dB", "SDRi": "sources with a right label"}[metric]
-        )
-        tidy(axes, "y")
-    _legend(all_axes[0], known)
-    return figure
+    panels = [
+        (groups, "CAPI-SDRi", "wrong and missed labels count as 0 dB", "", "CAPI-SDRi (dB)"),
+        (groups, "SDRi", "sources with a right label", "", "SDRi (dB)"),
+    ]
+    return _panels(known, panels, f"{_who(known[0])}: improvement by number of sources and subset", 8.4)
 
 
 def sdri_by_scene(results: Sequence[Result]) -> Any:
-    """SDRi by SNR of the source, angle between sources of a class and room; None where the scenes are not known."""
+    """SDRi by SNR of the source, angle between sources of a class and room; None if the scenes are not known."""
     known = [r for r in results if r.scores.get("by_snr")]
     if not known:
         return None
-    panels = [
+    panels, n_bars = [], 0
+    for group, metric, x_label, y_label in (
         ("by_snr", "SDRi", "SNR of the source over the background (dB)", "SDRi, right labels (dB)"),
         ("by_angle", "CAPI-SDRi", "smallest angle between sources\nof one class (degrees)", "CAPI-SDRi (dB)"),
         ("by_room", "CAPI-SDRi", "room", "CAPI-SDRi (dB)"),
-    ]
-    panels = [panel for panel in panels if known[0].scores.get(panel[0])]
-    sizes = [max(2, len(known[0].scores[group])) for group, *_ in panels]
-    figure = new_figure(1.5 + 0.85 * sum(sizes), 3.4, f"{_who(known[0])}: improvement by scene")
-    all_axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=sizes)[0]
-    for axes, (group, metric, x_label, y_label) in zip(all_axes, panels, strict=True):
-        keys = known[0].scores[group]
-        _bars(axes, known, [(group, key, key.replace("..", "–")) for key in keys], metric)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        tidy(axes, "y")
-    _legend(all_axes[0], known)
-    return figure
+    ):
+        if keys := known[0].scores.get(group):
+            panels.append(([(group, key, key.replace("..", "–")) for key in keys], metric, "", x_label, y_label))
+            n_bars += max(2, len(keys))
+    return _panels(known, panels, f"{_who(known[0])}: improvement by scene", 1.5 + 0.85 * n_bars)
 
 
 def accuracy_by_class(result: Result) -> Any:
     """Source accuracy of each class as a bar, recall and precision as marks."""
     parts: Parts = result.scores.get("by_class") or {}
-    classes = sorted(
-        (c for c in parts if parts[c].get("accuracy_src") is not None), key=lambda c: parts[c]["accuracy_src"]
-    )
+    classes = [label for label in parts if parts[label].get("accuracy_src") is not None]
+    classes.sort(key=lambda label: parts[label]["accuracy_src"])
     if not classes:
         return None
     figure = new_figure(6.4, 1.4 + 0.32 * len(classes), f"{_who(result)}: accuracy by class")
@@ -172,23 +150,16 @@ def accuracy_by_class(result: Result) -> Any:
     spans = errors(values, [_interval(result, "by_class", label, "accuracy_src") for label in classes])
     places = np.arange(len(classes))
     style: dict[str, Any] = {"color": LIGHT, "edgecolor": DARK, "hatch": "//", "linewidth": 0.6}
-    axes.barh(
-        places, values, 0.62, xerr=spans, label="source accuracy TP / (TP + FP + FN)", ecolor="0.3", capsize=2, **style
-    )
+    style |= {"ecolor": "0.3", "capsize": 2, "label": "source accuracy TP / (TP + FP + FN)"}
+    axes.barh(places, values, 0.62, xerr=spans, **style)
     for key, marker, color in (("recall", "o", DARK), ("precision", "D", ACCENT)):
         points = [(parts[label][key], y) for y, label in enumerate(classes) if parts[label].get(key) is not None]
         style = {"marker": marker, "color": color, "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
         axes.scatter([x for x, _ in points], [y for _, y in points], s=26, label=key, **style)
     for y, label in enumerate(classes):
         counts = parts[label]
-        axes.annotate(
-            f"{counts['accuracy_src']:.0f} %  ({counts['tp']} found, {counts['fn']} missed, {counts['fp']} false)",
-            (102, y),
-            va="center",
-            fontsize=6.5,
-            color="0.25",
-            annotation_clip=False,
-        )
+        text = f"{counts['accuracy_src']:.0f} %  ({counts['tp']} found, {counts['fn']} missed, {counts['fp']} false)"
+        _note(axes, text, (102, y), (0, 0), va="center", color="0.25", annotation_clip=False)
     axes.set_yticks(places, classes)
     axes.set_xlim(0, 100)
     axes.set_xlabel("%")
@@ -205,19 +176,12 @@ def confusion(result: Result) -> Any:
     labels, counts = matrix["labels"], np.array(matrix["counts"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 2.6 + 0.42 * len(labels)
-    figure = new_figure(size + 0.6, size, f"{_who(result)}: what is taken for what")
+    figure = new_figure(size + 0.6, size, f"{_who(result)}: confusions of classes")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="equal")
     for i, j in zip(*np.nonzero(counts), strict=True):
-        axes.text(
-            j,
-            i,
-            str(counts[i, j]),
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            color="white" if shares[i, j] > 0.55 else "black",
-        )
+        color = "white" if shares[i, j] > 0.55 else "black"
+        axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=7.5, color=color)
     last = len(labels) - 1
     for line in (axes.axhline, axes.axvline):
         line(last - 0.5, color="black", linewidth=1)
@@ -234,17 +198,13 @@ def confusion(result: Result) -> Any:
 
 
 def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
-    """Table 1 of Nguyen et al. as a figure: accuracies of every tagger alone, by subset; None without any.
-
-    Args:
-        taggers: of one data set.
-    """
+    """Accuracies of every tagger alone on one data set, like Table 1 of Nguyen et al.; None without taggers."""
     known = [t for t in taggers if t.mixture["Total"] is not None]
     if not known:
         return None
     known.sort(key=lambda t: (t.mixture["Total"], t.source["Total"], t.name))
     names = [t.name if t.channels is None else f"{t.name} ({t.channels} ch.)" for t in known]
-    figure = new_figure(8.4, 1.8 + 0.28 * len(known), f"{known[0].set}: every tagger by itself")
+    figure = new_figure(8.4, 1.8 + 0.28 * len(known), f"{known[0].set}: every tagger alone")
     all_axes = figure.subplots(1, 2, sharey=True)
     panels = {"source accuracy TP / (TP + FP + FN) (%)": "source", "mixtures with all labels right (%)": "mixture"}
     marks = {"DupSet": ("s", DARK), "NoDupSet": ("o", "white"), "Total": ("D", ACCENT)}
@@ -253,12 +213,7 @@ def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
         for y, found in enumerate(figures):
             values = [value for value in found.values() if value is not None]
             axes.plot([min(values), max(values)], [y, y], color=MIDDLE, linewidth=1, zorder=1)
-            beside: dict[str, Any] = {
-                "xycoords": ("axes fraction", "data"),
-                "textcoords": "offset points",
-                "va": "center",
-            }
-            axes.annotate(f"{found['Total']:.1f}", (1, y), (4, 0), fontsize=7, **beside)
+            _note(axes, f"{found['Total']:.1f}", (1, y), (4, 0), xycoords=("axes fraction", "data"), va="center")
         for subset, (marker, face) in marks.items():
             points = [(found[subset], y) for y, found in enumerate(figures) if found[subset] is not None]
             style: dict[str, Any] = {"marker": marker, "facecolors": face, "edgecolors": "black", "linewidths": 0.7}
@@ -268,18 +223,17 @@ def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
         axes.set_xlim(-3, 103)
         tidy(axes, "x")
     all_axes[0].set_yticks(range(len(known)), names)
-    figure.legend(
-        *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5, frameon=False
-    )
+    handles = all_axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=7.5, frameon=False)
     return figure
 
 
 def system_map(results: Sequence[Result]) -> Any:
     """A map of systems like Fig. 5 of Nguyen et al.; None for fewer than two systems.
 
-    A system's place is the source accuracy of its labels and the CAPI-SDRi that its separators reach with oracle
-    labels; the size of its mark is the CAPI-SDRi of the whole, which the list beside the map tells. Systems that were
-    not scored with oracle labels too have no place.
+    A system's position is the source accuracy of its labels, and the CAPI-SDRi of its separators with oracle labels.
+    The size of its mark is the CAPI-SDRi of the system, which is also listed beside the map. Systems without scores
+    with oracle labels are left out.
     """
     rows = next(iter(by_set(results).values()), [])
     oracle = {r.system: r for r in rows if r.oracle}
@@ -307,25 +261,21 @@ def system_map(results: Sequence[Result]) -> Any:
     key = [f"{number}  {r.system}  {r.scores['metrics']['CAPI-SDRi']:.2f}" for number, (r, _) in enumerate(pairs, 1)]
     if without := len([r for r in rows if not r.oracle]) - len(pairs):
         key.append(f"(not scored with oracle labels: {without} more)")
-    figure.legend(
-        [],
-        [],
-        loc="outside right upper",
-        title="Size of a mark: CAPI-SDRi of the system\non these mixtures. On all of them, in dB:\n\n" + "\n".join(key),
-        title_fontsize=7,
-        frameon=False,
-        alignment="left",
+    title = "\n".join(
+        ["Size of a mark: CAPI-SDRi of the system", "on these mixtures. On all of them, in dB:", "", *key]
     )
+    style: dict[str, Any] = {"title_fontsize": 7, "frameon": False, "alignment": "left"}
+    figure.legend([], [], loc="outside right upper", title=title, **style)
     return figure
 
 
 def _map_marks(axes: Axes, marks: Sequence[tuple[int, float, float, float]], extent: tuple[float, float]) -> None:
-    """Numbered marks whose numbers do not cover each other.
+    """Draws numbered marks whose numbers do not cover each other.
 
     Args:
-        axes: where to draw.
+        axes: axes to draw on.
         marks: number, x, y and area of each.
-        extent: about the size of the axes, in typographic points.
+        extent: approximate size of the axes in typographic points.
     """
     if not marks:
         return
@@ -338,68 +288,75 @@ def _map_marks(axes: Axes, marks: Sequence[tuple[int, float, float, float]], ext
     axes.margins(margin)
     in_points = (places - places.min(axis=0)) / spread * np.array(extent) / (1 + 2 * margin)
     for (number, *_), place, offset in zip(marks, places, label_offsets(in_points, (11.0, 9.0)), strict=True):
-        line = (
-            {"arrowstyle": "-", "color": "0.4", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0} if offset.any() else None
-        )
-        axes.annotate(
-            str(number),
-            tuple(place),
-            tuple(offset),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=7,
-            zorder=3,
-            arrowprops=line if offset.any() else None,
-        )
+        line = {"arrowstyle": "-", "color": "0.4", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+        centre: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 3}
+        _note(axes, str(number), tuple(place), tuple(offset), arrowprops=line if offset.any() else None, **centre)
+
+
+class _Point(NamedTuple):
+    """A metric of a group of mixtures, and the position where it is drawn."""
+
+    place: float
+    value: float
+    interval: Sequence[float] | None
+    part: Mapping[str, Any]
+    """All metrics of the group."""
+
+    @property
+    def top(self) -> float:
+        """Upper end of the interval, or the value itself."""
+        return max(self.interval[1], self.value) if self.interval else self.value
+
+
+def _points(result: Result, cells: Iterable[tuple[float, str, str]], metric: str) -> list[_Point]:
+    """Points of those cells (position, breakdown, key in it) that have the metric."""
+    points = []
+    for place, group, key in cells:
+        part = (result.scores.get(group) or {}).get(key, {})
+        if part.get(metric) is not None:
+            points.append(_Point(place, part[metric], _interval(result, group, key, metric), part))
+    return points
+
+
+def _panels(results: Sequence[Result], panels: Sequence[_Panel], title: str, width: float) -> Any:
+    """A figure with panels of bars side by side, whose widths follow their numbers of groups."""
+    sizes = [max(2, len(groups)) for groups, *_ in panels]
+    figure = new_figure(width, 3.4, title)
+    all_axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=sizes)[0]
+    for axes, (groups, metric, panel_title, x_label, y_label) in zip(all_axes, panels, strict=True):
+        _bars(axes, results, groups, metric)
+        axes.set_title(panel_title)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        tidy(axes, "y")
+    _legend(all_axes[0], results)
+    return figure
 
 
 def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str, str]], metric: str) -> None:
-    """Bars of each group beside each other, one of every result, with values and intervals.
+    """Draws a bar of every result for each group, with values and intervals.
 
     Args:
-        axes: where to draw.
-        results: told apart by shade and hatching.
+        axes: axes to draw on.
+        results: results, which differ in shade and hatching.
         groups: (breakdown, key in it, name below the bars).
-        metric: the figure.
+        metric: metric to draw.
     """
     width = 0.8 / len(results)
     for i, result in enumerate(results):
-        values: list[float] = []
-        bars: list[Sequence[float] | None] = []
-        places: list[float] = []
-        for x, (group, key, _) in enumerate(groups):
-            value = (result.scores.get(group) or {}).get(key, {}).get(metric)
-            if value is not None:
-                values.append(value)
-                bars.append(_interval(result, group, key, metric))
-                places.append(x + (i - (len(results) - 1) / 2) * width)
-        style: dict[str, Any] = {
-            "color": SHADES[i % 3],
-            "hatch": HATCHES[i % len(HATCHES)],
-            "edgecolor": "black",
-            "linewidth": 0.6,
-        }
-        spans = errors(values, bars)
-        axes.bar(
-            places,
-            values,
-            0.94 * width,
-            yerr=spans,
-            ecolor="black",
-            capsize=2,
-            label=f"{result.labels} labels",
-            **style,
-        )
-        for place, value, span in zip(places, values, bars, strict=True):
-            top = max(span[1] if span else value, value)
-            axes.annotate(
-                f"{value:.1f}", (place, max(top, 0)), (0, 2), textcoords="offset points", ha="center", fontsize=6.5
-            )
-    first = results[0].scores
+        shift = (i - (len(results) - 1) / 2) * width
+        points = _points(result, [(x + shift, group, key) for x, (group, key, _) in enumerate(groups)], metric)
+        values = [point.value for point in points]
+        style: dict[str, Any] = {"color": SHADES[i % 3], "hatch": HATCHES[i % len(HATCHES)]}
+        style |= {"edgecolor": "black", "linewidth": 0.6, "ecolor": "black", "capsize": 2}
+        spans = errors(values, [point.interval for point in points])
+        places = [point.place for point in points]
+        axes.bar(places, values, 0.94 * width, yerr=spans, label=f"{result.labels} labels", **style)
+        for point in points:
+            _note(axes, f"{point.value:.1f}", (point.place, max(point.top, 0)), (0, 2), ha="center")
     names = []
     for group, key, name in groups:
-        part = (first.get(group) or {}).get(key, {})
+        part = (results[0].scores.get(group) or {}).get(key, {})
         count = part.get("mixtures", part.get("sources"))
         names.append(name if count is None else f"{name}\n(n = {count})")
     axes.set_xticks(range(len(groups)), names)
@@ -407,8 +364,13 @@ def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str
     axes.margins(y=0.12)
 
 
+def _note(axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Writes small text beside a position; the offset is in typographic points."""
+    axes.annotate(text, place, offset, textcoords="offset points", fontsize=6.5, **style)
+
+
 def _legend(axes: Axes, results: Sequence[Result]) -> None:
-    """A legend below the figure, which says what the bars with caps are, if there are any."""
+    """Adds a legend below the figure, with the level of the intervals if there are any."""
     handles, names = axes.get_legend_handles_labels()
     level = results[0].scores.get("intervals", {}).get("level")
     title = f"{level:g} % intervals by bootstrap over mixtures" if level else None
@@ -419,7 +381,7 @@ def _legend(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def _interval(result: Result, group: str, key: str, metric: str) -> Sequence[float] | None:
-    """[low, high] of a figure, where stage 11 computed it."""
+    """Interval [low, high] of a metric, if stage 11 computed it."""
     return result.scores.get("intervals", {}).get(group, {}).get(key, {}).get(metric)
 
 
@@ -430,7 +392,7 @@ def _subset(result: Result, subset: str) -> Mapping[str, Any]:
 
 
 def _numbers(results: Sequence[Result]) -> list[str]:
-    """Numbers of sources that occur, but for none: nothing can improve there."""
+    """Numbers of sources that occur, without 0, where nothing can improve."""
     return sorted({key for r in results for key in r.scores["by_n_sources"]} - {"0"}, key=int)
 
 

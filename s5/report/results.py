@@ -1,4 +1,4 @@
-"""What is in the experiment folder: every scores.json that stage 11 left, newest first."""
+"""Finds the results in an experiment folder: every scores.json of stage 11, newest first."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from s5.inference.results import Results
 from s5.utils.errors import InputError
 
 ORACLE = "_oracle"
-"""Ending of a results folder whose separators were given the reference labels."""
+"""Suffix of a results folder whose separators were given the reference labels."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One system on one data set, as scored by stage 11.
+    """Scores of one system on one data set.
 
     Attributes:
         path: the results folder ``exp/<system>/<set>`` or ``exp/<system>/<set>_oracle``.
-        oracle: the separators were given the reference labels instead of the tagged ones.
-        scores: contents of ``scores.json``.
-        time: when it was scored, in seconds since the epoch.
+        oracle: whether the separators were given the reference labels instead of the tagged ones.
+        scores: content of ``scores.json``.
+        time: time of scoring in seconds since the epoch.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class Result:
 
     @property
     def system(self) -> str:
-        """Name of the system: its folder in the experiment folder."""
+        """Name of the system, which is its folder's name."""
         return self.path.parent.name
 
     @property
@@ -42,16 +42,12 @@ class Result:
 
     @property
     def labels(self) -> str:
-        """Where the labels came from: ``tagged`` or ``oracle``."""
+        """Origin of the labels: ``tagged`` or ``oracle``."""
         return "oracle" if self.oracle else "tagged"
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
-        """Reads the ``scores.json`` of a results folder.
-
-        Raises:
-            InputError: the file is missing, or is not what stage 11 writes.
-        """
+        """Reads the ``scores.json`` of a results folder. Raises InputError if stage 11 did not write it."""
         results = Results(path)
         scores = results.scores()
         oracle = scores.get("oracle_labels")
@@ -60,17 +56,13 @@ class Result:
 
 
 def find_results(expdir: str | Path) -> list[Result]:
-    """Every scored system and data set of an experiment folder, newest first.
-
-    Raises:
-        InputError: a ``scores.json`` is not what stage 11 writes.
-    """
+    """All results of an experiment folder, newest first. Raises InputError for a wrong ``scores.json``."""
     found = [Result.load(file.parent) for file in sorted(Path(expdir).glob("*/*/scores.json"))]
     return sorted(found, key=lambda result: -result.time)
 
 
 def by_set(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Data set -> its results: systems in the given order, each system's tagged row before its oracle row."""
+    """Results by data set: systems in the given order, each with tagged before oracle labels."""
     sets: dict[str, list[Result]] = {}
     for result in results:
         sets.setdefault(result.set, []).append(result)
@@ -81,14 +73,9 @@ def by_set(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def of_system(results: Iterable[Result], system: str, expdir: str | Path) -> dict[str, list[Result]]:
-    """Data set -> results of one system (tagged first).
-
-    Raises:
-        InputError: the system has no scores at all.
-    """
+    """Results of one system by data set. Raises InputError if it has none."""
     own = by_set(result for result in results if result.system == system)
     if not own:
-        raise InputError(
-            Path(expdir) / system, "no scored data set", f"{system}/<set>/scores.json, which stage 11 writes"
-        )
+        expected = f"{system}/<set>/scores.json, which stage 11 writes"
+        raise InputError(Path(expdir) / system, "no scored data set", expected)
     return own

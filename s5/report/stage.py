@@ -1,4 +1,4 @@
-"""Stage 12: RESULTS.md and the listening pages from what is in an experiment folder."""
+"""Runs stage 12: writes RESULTS.md, figures and listening pages of an experiment folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from s5.utils.files import write_text
 from s5.utils.parallel import in_processes
 
 _APART = ("learning", "features")
-"""Figures that another process draws meanwhile: they take their time, and features torch."""
+"""Kinds of figures that another process draws meanwhile, as they take longest; ``features`` also imports torch."""
 
 
 def write_report(
@@ -42,16 +42,16 @@ def write_report(
     """Writes a listening page for every data set of the system, its figures, then RESULTS.md with all systems.
 
     Args:
-        system: the system's YAML; its results lie in ``<expdir>/<system_name>``.
+        system: the system's YAML; its results are in ``<expdir>/<system_name>``.
         expdir: the experiment folder.
-        out: file to write, at the very end.
+        out: the Markdown file, which is written last.
         data_root: folder of the data directories.
-        n_mixtures: mixtures on a page at most.
-        figures: draw figures, into ``<expdir>/<system_name>/report/figures``.
-        compare: another system's name in the experiment folder: to hear beside this one on the page of each data set.
+        n_mixtures: largest number of mixtures on a page.
+        figures: draw figures into ``<expdir>/<system_name>/report/figures``.
+        compare: name of another system in the experiment folder, for comparison on each page.
 
     Raises:
-        InputError: nothing is scored, or scores, estimates and data do not fit together.
+        InputError: the system has no scores, or scores, estimates and data do not fit together.
     """
     if not resolve(split_size(system)[0]).is_file():
         raise InputError(system, "no such file", "the YAML of a system")
@@ -71,7 +71,7 @@ def write_report(
         for set_name in by_set(results):
             folder = Path(data_root) / set_name
             if set_name not in own and not folder.is_dir():
-                continue  # another system's data set that is no longer here: its figures stay
+                continue  # another system's data set, which was removed; its scores are still reported
             data = DataDir.load(folder)
             sizes.append(_size(set_name, data))
             if set_name in own:
@@ -111,7 +111,7 @@ def write_report(
 def command_line(
     system: str | Path, expdir: Path, out: Path, data_root: str | Path, n_mixtures: int, compare: str | None = None
 ) -> str:
-    """The command that makes the report, for RESULTS.md: no absolute path."""
+    """The command that makes the report, for RESULTS.md, without absolute paths."""
     options = {"system": system, "expdir": expdir, "out": out, "data_root": data_root}
     words = [f"--{key} {shlex.quote(portable(path))}" for key, path in options.items()]
     words += [f"--n_mixtures {n_mixtures}", *([f"--compare {shlex.quote(compare)}"] if compare else [])]
@@ -119,7 +119,7 @@ def command_line(
 
 
 def portable(path: str | Path, base: str | Path = ".") -> str:
-    """A path as others can read it: relative to ``base`` where it lies below it, else as given, else its name alone.
+    """A path without the machine's folders: relative to ``base`` if possible; of other absolute paths the name.
 
     Example:
         >>> portable("exp/mini"), portable("/somewhere/exp"), portable("/a/exp/mini", "/a")
@@ -132,7 +132,7 @@ def portable(path: str | Path, base: str | Path = ".") -> str:
 
 
 def _size(name: str, data: DataDir) -> DataSet:
-    """Size of a data set, from the headers of its mixtures; channels and rate are those of the first."""
+    """Size of a data set from its mixtures' headers; channels and sampling rate are those of the first mixture."""
     infos = [audio_info(data.mixture_path(utt)) for utt in data.utts]
     channels, _, fs = infos[0]
     lengths = tuple(samples / rate for _, samples, rate in infos)

@@ -1,6 +1,6 @@
-"""Table 1 of Nguyen et al. for our models: accuracies of every tagger alone, by DupSet, NoDupSet and in total.
+"""Computes accuracies of every tagger alone by DupSet, NoDupSet and in total, like Table 1 of Nguyen et al.
 
-Stage 7 keeps each tagger's posteriors; here each decides by itself, without the vote of its system.
+The labels are decided from one tagger's posteriors of stage 7, without the vote of its system.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ SUBSETS = ("DupSet", "NoDupSet", "Total")
 
 @dataclass(frozen=True)
 class TaggerAccuracy:
-    """Accuracies of one tagger on one data set, in percent, by subset; None where a subset has no mixture.
+    """Accuracies of one tagger on one data set in percent by subset; None for a subset without mixtures.
 
     Attributes:
-        name: of the tagger in its system, and of its experiment folder (unless the system renames it).
-        channels: that it takes; None where its configuration does not tell.
+        name: name of the tagger in its system.
+        set: name of the data set.
+        channels: number of input channels, if its configuration states it.
         source: TP / (TP + FP + FN) over all sources.
         mixture: share of mixtures with all labels right.
     """
@@ -41,11 +42,11 @@ class TaggerAccuracy:
 
 
 def tagger_accuracies(results: Sequence[Result], expdir: str | Path) -> list[TaggerAccuracy]:
-    """Every tagger whose posteriors lie beside a result, each once a data set, newest first.
+    """Accuracies of all taggers with posteriors beside the results; each counts once a data set, the newest first.
 
     Args:
-        results: newest first.
-        expdir: the experiment folder, where the taggers' configurations are.
+        results: results, newest first.
+        expdir: the experiment folder with the taggers' configurations.
     """
     found: dict[tuple[str, str], TaggerAccuracy] = {}
     for result in results:
@@ -66,7 +67,7 @@ def tagger_accuracies(results: Sequence[Result], expdir: str | Path) -> list[Tag
 
 
 def _decided(posteriors: Posteriors, known: Collection[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """Name and labels by utterance of each tagger in a folder ``posteriors``, but for those that are known already."""
+    """Name and labels by utterance of each tagger in a folder ``posteriors``, except for known ones."""
     taggers = [name for name in posteriors.taggers() if name not in known]
     if not taggers:
         return
@@ -87,9 +88,8 @@ def _accuracy(
     source: dict[str, float | None] = {}
     mixture: dict[str, float | None] = {}
     for subset in SUBSETS:
-        counts = [
-            label_counts(labels[utt], ref) for utt, ref in references.items() if utt in labels and _within(ref, subset)
-        ]
+        pairs = [(labels[utt], ref) for utt, ref in references.items() if utt in labels and _within(ref, subset)]
+        counts = [label_counts(*pair) for pair in pairs]
         total = sum(one.total for one in counts)
         source[subset] = 100 * sum(one.tp for one in counts) / total if total else None
         mixture[subset] = 100 * sum(one.correct for one in counts) / len(counts) if counts else None
@@ -97,27 +97,27 @@ def _accuracy(
 
 
 def _within(ref_labels: Sequence[str], subset: str) -> bool:
-    if subset == "Total":  # Nguyen et al. have no mixture without a source
-        return bool(active(ref_labels))
-    return bool(active(ref_labels)) and repeats(ref_labels) == (subset == "DupSet")
+    in_subset = subset == "Total" or repeats(ref_labels) == (subset == "DupSet")
+    return in_subset and bool(active(ref_labels))  # Nguyen et al. have no mixture without a source
 
 
 def _folders(system: str, expdir: Path) -> dict[str, str]:
-    """Tagger -> its experiment folder, from the system's YAML, in the recipe or in the repository; empty without it."""
-    for base in (expdir.absolute().parent, ROOT):
-        sizes = ["", *(f":{path.stem}" for path in sorted(base.glob("conf/sizes/*.yaml")))]
-        for path in sorted(base.glob("conf/systems/**/*.yaml")):
-            for size in sizes:
-                if system_name(f"{path}{size}") == system:
-                    try:
-                        return {model.name: model.folder() for model in SystemConfig.load(f"{path}{size}").taggers}
-                    except InputError:
-                        return {}
-    return {}
+    """Experiment folder by tagger from the system's YAML in the recipe or the repository; empty without a YAML."""
+    names = (
+        f"{path}{size}"
+        for base in (expdir.absolute().parent, ROOT)
+        for path in sorted(base.glob("conf/systems/**/*.yaml"))
+        for size in ("", *(f":{path.stem}" for path in sorted(base.glob("conf/sizes/*.yaml"))))
+    )
+    try:
+        config = next(SystemConfig.load(name) for name in names if system_name(name) == system)
+    except (StopIteration, InputError):
+        return {}
+    return {model.name: model.folder() for model in config.taggers}
 
 
 def _channels(expdir: Path, folder: str) -> int | None:
-    """Channels that a tagger takes, from the configuration of its last training."""
+    """Number of a tagger's input channels, from the configuration of its last training."""
     for found in [*sorted(expdir.glob(f"{folder}_ft*"), reverse=True), expdir / folder]:
         if (found / "config.yaml").is_file():
             conf: Any = load_yaml(found / "config.yaml").get("network_conf") or {}

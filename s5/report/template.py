@@ -1,32 +1,44 @@
-"""HTML from templates/*.html.j2 (Jinja2, which escapes all values); styles and scripts come from static/."""
+"""Renders templates/*.j2 with Jinja2, which escapes all values in HTML; styles and scripts are in static/."""
 
 from __future__ import annotations
 
+import base64
+import io
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 _HERE = Path(__file__).parent
 
 
 def render(template: str, **values: Any) -> str:
-    """A template filled with values.
+    """Renders a template.
 
     Args:
         template: name of a file in ``templates``.
-        values: what the template names; one that is missing is an error.
+        values: values for the template's names; a missing one is an error.
     """
     return _environment().get_template(template).render(values)
+
+
+def flac(waveform: np.ndarray, fs: int) -> str:
+    """A waveform [T] at fs Hz as a FLAC file with 16 bits, encoded in base64."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, waveform, fs, format="FLAC", subtype="PCM_16")
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -38,7 +50,7 @@ def _environment() -> Environment:
 
 
 def signed(value: float) -> str:
-    """A number with its sign and one decimal, with the typographic minus.
+    """A number with its sign and one decimal, with a typographic minus.
 
     Example:
         >>> signed(5), signed(-0.25)
@@ -48,5 +60,5 @@ def signed(value: float) -> str:
 
 
 def _static(name: str) -> Markup:
-    """A file of ``static`` as it is."""
+    """Content of a file in ``static``, which is not escaped."""
     return Markup((_HERE / "static" / name).read_text(encoding="utf-8"))  # noqa: S704 - our own file

@@ -1,4 +1,4 @@
-"""How the models were trained, read from experiment folders: config.yaml and the training log."""
+"""Reads how models were trained from their experiment folders: config.yaml and the training log."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from s5.utils.config import load_yaml
 from s5.utils.errors import InputError
 
 ASIDE = re.compile(r"\.(old|\d{8}-\d{6}(-\d+)?)$")
-"""How the folder's name ends of a model that run.sh has put aside."""
+"""End of the folder's name of a model that run.sh has put aside."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One trained model. What neither the configuration nor the log says is None.
+    """One trained model; facts that neither configuration nor log contain are None.
 
     Attributes:
         name: folder of the model in the experiment folder.
-        parameters, trainable: numbers of parameters, e.g. "26.74 M".
-        epochs, max_epoch: epochs run, and allowed.
-        criterion: e.g. "valid loss (min)".
-        best_epoch, best_value: the epoch with the best criterion and its value.
-        batch_size, seed: from the configuration.
-        time: training and validation together, interruptions left out.
+        parameters, trainable: numbers of all and of trainable parameters, e.g. "26.74 M".
+        epochs, max_epoch: number of epochs so far, and their limit.
+        criterion: criterion of the best epoch, e.g. "valid loss (min)".
+        best_epoch, best_value: number of the best epoch, and its value.
+        batch_size, seed: values of the configuration.
+        time: time of training and validation together, without interruptions.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Training:
 
 
 def find_trainings(expdir: str | Path) -> list[Training]:
-    """Every ESPnet experiment folder in ``expdir``, by name. One that cannot be read is left out with a warning."""
+    """All trained models in ``expdir``, sorted by name. Unreadable configurations are left out with a warning."""
     found = []
     for config in sorted(Path(expdir).glob("*/config.yaml")):
         if ASIDE.search(config.parent.name):
@@ -62,7 +62,7 @@ def find_trainings(expdir: str | Path) -> list[Training]:
 
 
 def read_training(folder: Path, conf: dict[str, Any]) -> Training:
-    """One model from its folder and its ESPnet configuration."""
+    """Facts about one model from its folder and its ESPnet configuration."""
     phase, key, mode = criterion(conf)
     try:
         epochs = read_epochs(folder)
@@ -88,7 +88,7 @@ def read_training(folder: Path, conf: dict[str, Any]) -> Training:
 
 
 def criterion(conf: dict[str, Any]) -> tuple[str, str, str]:
-    """The first of ESPnet's ``best_model_criterion``, a list of [phase, key, min|max]."""
+    """Phase, key and mode (min or max) of the first criterion in ESPnet's ``best_model_criterion``."""
     match conf.get("best_model_criterion"):
         case [[str(phase), str(key), str(mode)], *_]:
             return phase, key, mode
@@ -96,7 +96,7 @@ def criterion(conf: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _count(number: int) -> str:
-    """A number of parameters, e.g. "26.74 M".
+    """A number of parameters as text.
 
     Example:
         >>> _count(26740971), _count(1500), _count(12)

@@ -252,7 +252,8 @@ def test_missing_script_is_named(show, page_folder, tmp_path):
     (folder / "mixture0001.js").unlink()
     page = show(folder / "index.html", says=["Failed to load resource: net::ERR_FILE_NOT_FOUND"])
     page.click('a[href="#u2"]')
-    page.wait_for_function("document.querySelector('#mixture').innerText === 'mixture0001.js is not beside this page'")
+    text = "mixture0001.js is missing beside this page"
+    page.wait_for_function(f"document.querySelector('#mixture').innerText === '{text}'")
     go(page, "u10")
 
 

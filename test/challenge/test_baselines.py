@@ -1,4 +1,4 @@
-"""Published checkpoints: replicas with the official keys and shapes, from a local server, become models of ours."""
+"""Tests that published checkpoints become our models, with replicas of the official keys from a local server."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def pack(golden, path, members, folder="", **options):
 
 @pytest.fixture
 def server(tmp_path):
-    """A folder that is served, and its address."""
+    """A served folder, its address, and the requested paths."""
     (tmp_path / "served").mkdir()
     asked = []
 
@@ -89,7 +89,7 @@ def table_at(path, address, **about):
 def test_the_separator_is_fetched_converted_and_loads(golden, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     served, address, asked = server
-    # The tagger's folder is as large as four separators: its weights are checked below, without files.
+    # The tagger is four times as large as the separator; its keys are checked below without files.
     (tmp_path / "system.yaml").write_text(
         "taggers: {t: {train: t.yaml}}\nseparators: {s: {experiment: official_2026_resunetk}}\n"
     )

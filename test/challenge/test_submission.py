@@ -1,4 +1,4 @@
-"""Submissions: what stage 13 writes keeps the challenge's rules; each broken rule is told with its reason."""
+"""Tests that stage 13 keeps the challenge's rules, and that each broken rule is reported with its reason."""
 
 import copy
 import io
@@ -49,7 +49,7 @@ def rules(**changes):
 
 
 def baseline(folder="Nguyen_NTT_task4_1"):
-    """The files of a submission as the baseline's own script lays them out."""
+    """The files of a submission in the layout of the baseline's script."""
     entries, files = [], {}
     for utt, labels in UTTS.items():
         names = [f"{utt}_{slot}_{label}.wav" for slot, label in enumerate(labels)]
@@ -94,7 +94,7 @@ def write(path, files):
 
 def test_a_submission_laid_out_as_the_baselines_passes(tmp_path):
     assert check_submission(write(tmp_path / "Nguyen_NTT_task4_1.zip", baseline()), rules()) == []
-    # the name that the rules ask for, with either folder in it
+    # the name that the rules require, with either folder in it
     for folder in ("Nguyen_NTT_task4_1", "Nguyen_NTT_task4_1_out"):
         assert check_submission(write(tmp_path / "Nguyen_NTT_task4_1_out.zip", baseline(folder)), rules()) == []
 
@@ -106,7 +106,7 @@ EVAL, TEST = f"{FOLDER}/eval_results.json", f"{FOLDER}/dev_set_test_results.json
 
 
 def renamed(old, new):
-    """A file under another name, in the list of probabilities too."""
+    """Renames a file, in the list of probabilities too."""
 
     def change(files):
         files[f"{OUT}/{new}"] = files.pop(f"{OUT}/{old}")
@@ -236,7 +236,7 @@ BROKEN = {
 
 
 def counted(key, value):
-    """Of the first soundscape, whose labels are all right, or of the second, whose one source was missed."""
+    """Changes a count of the first soundscape, with right labels, or of the second, with a missed source."""
 
     def change(files):
         entry = files[TEST]["details"][0 if key in ("tp", "fp") else 1]
@@ -281,7 +281,7 @@ AS_THEY_ARE = ("config", "nparams")
 
 @pytest.mark.parametrize("document", [EVAL, TEST])
 def test_a_value_of_another_type_in_any_place_is_told_and_no_fault(tmp_path, document):
-    """Every field of both documents, with a value of every type."""
+    """Puts a value of every type into every field of both documents."""
     sound = baseline()
     for place in [path for path in places(sound[document]) if path[0] not in AS_THEY_ARE]:
         for value in WRONG:
@@ -292,7 +292,7 @@ def test_a_value_of_another_type_in_any_place_is_told_and_no_fault(tmp_path, doc
             before, parent[place[-1]] = parent[place[-1]], value
             found = check_submission(write(tmp_path / f"{FOLDER}.zip", files), rules())
             assert all("\n" not in line and line.encode() for line in found)
-            # A figure of one soundscape may be null, or any number where no other tells the mean.
+            # A figure of a soundscape may be null, or any number if it alone determines the mean.
             figure = place[-2:] == (0, "value") and (value is None or type(value) in (int, float))
             assert found or figure or (type(value) is type(before) and value == before), (place, value)
 

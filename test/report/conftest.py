@@ -1,4 +1,4 @@
-"""A small experiment folder with real sounds: two systems, one of them with oracle labels too."""
+"""A small experiment folder with real sounds and two systems, one of them also with oracle labels."""
 
 import contextlib
 import json
@@ -92,7 +92,7 @@ def write_results(folder, oracle, gain):
 
 
 def write_recipe():
-    """The recipe folder in the working directory."""
+    """Writes the recipe folder into the working directory."""
     data = Path("data/test")
     (data / "wav").mkdir(parents=True)
     (data / "source").mkdir()
@@ -146,7 +146,7 @@ def reported(unreported, tmp_path_factory):
 
 @pytest.fixture
 def recipe(unreported, tmp_path, monkeypatch):
-    """A recipe folder before its report, which is the working directory too."""
+    """A recipe folder without a report, as the working directory."""
     shutil.copytree(unreported, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -154,7 +154,7 @@ def recipe(unreported, tmp_path, monkeypatch):
 
 @pytest.fixture
 def made(reported, tmp_path, monkeypatch):
-    """The same with its report."""
+    """A recipe folder with its report, as the working directory."""
     shutil.copytree(reported, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path

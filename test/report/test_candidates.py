@@ -1,4 +1,4 @@
-"""Proposals of events to leave out: the list, and a page that needs nothing else."""
+"""Tests of the proposals of events to leave out: the list, and the page in one file."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from s5.utils.errors import InputError
 
 @pytest.fixture
 def events(tmp_path):
-    """Two classes of tones, one with a noise in it; an awkward file name."""
+    """Two classes of tones, one of which contains a noise, with awkward file names."""
     rng = np.random.default_rng(0)
     for label, pitch in (("Doorbell", 800), ("Speech", 300)):
         for i in range(12):
@@ -54,7 +54,7 @@ def test_page_holds_its_sounds_and_refers_to_nothing_outside(events):
 
 def test_nothing_found_says_so(events):
     command.main(arguments(events, "--threshold", "1000"))
-    assert "No event is unlike" in (events / "out/candidates.html").read_text()
+    assert "No event differs" in (events / "out/candidates.html").read_text()
     assert not read_drop_list(events / "out/candidates.tsv")
 
 

@@ -51,7 +51,7 @@ def test_without_commit_repository_or_git(repository, tmp_path, monkeypatch):
     assert environment.commit(tmp_path) == "not a git repository"
     inside = repository / "unpacked"
     inside.mkdir()
-    assert environment.commit(inside) == "not a git repository"  # it is another project's
+    assert environment.commit(inside) == "not a git repository"  # it is part of another project
     monkeypatch.setenv("PATH", "")
     assert environment.commit(repository) == "not a git repository"
 

@@ -1,4 +1,4 @@
-"""What RESULTS.md says beside its figures."""
+"""Tests of the texts beside the figures of RESULTS.md."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,6 @@ def text(*warnings):
 
 def test_silent_references_stand_below_the_means_that_hold_them():
     line = "m0: the reference of slot 0 (Pour) is silent: SDRi 62.1 dB"
-    assert "1 of the references are silent. An estimate" in text(line) and line in text(line)
+    assert "1 of the references are silent. Estimates" in text(line) and line in text(line)
     assert text(line).index("35.2") < text(line).index(line)
     assert "Doubtful" not in text()

@@ -1,4 +1,4 @@
-"""The listening page as files; test/browser has it in a browser."""
+"""Tests of the listening page's files; test/browser tests it in a browser."""
 
 import base64
 import html
@@ -34,7 +34,7 @@ class Links(HTMLParser):
 
 
 class Mixture:
-    """What a mixture's script brings."""
+    """Content of a mixture's script."""
 
     def __init__(self, file):
         number, content = re.fullmatch(r"s5page\.arrived\((\d+), (.*)\);\n", file.read_text(), re.S).groups()
@@ -171,7 +171,7 @@ def test_directions_come_from_the_scene(recipe):
     assert "moves from azimuth 180° (back), elevation 45° to azimuth −90° (right), elevation 0°" in shown["m0"].html
     assert "seen from above" in shown["m0"].html
     assert "azimuth 0° (front), elevation 0°" in shown["m4"].html
-    assert "azimuth" not in shown["m5"].html  # a false alarm has no place
+    assert "azimuth" not in shown["m5"].html  # a false alarm has no direction
 
 
 def test_without_a_scene_no_direction_is_told(made):

@@ -1,4 +1,4 @@
-"""Figures: what is drawn, from what, and that a picture comes out."""
+"""Tests of the figures: their values, and that they become pictures."""
 
 import json
 import os
@@ -127,7 +127,7 @@ def test_system_without_scores_is_refused(recipe, tmp_path):
 
 
 def test_values_of_the_bars_are_the_scores(recipe):
-    """What is written above the bars and beside the marks is what scores.json says."""
+    """Numbers above the bars and in the cells are those of scores.json."""
     own = [r for r in find_results(recipe / "exp") if r.system == "new"]
     own.sort(key=lambda r: r.oracle)
     figure = plots.sdri_by_n_sources(own)
@@ -178,7 +178,7 @@ def test_figure_of_taggers_shows_table_1(recipe):
 
 
 def test_channels_are_found_through_the_systems_experiments(recipe, tmp_path):
-    """A tagger may have another name in its system than its experiment folder."""
+    """A tagger's name in its system may differ from its experiment folder."""
     shutil.copytree(recipe / "exp", tmp_path / "exp")
     os.rename(tmp_path / "exp/tagger_4c", tmp_path / "exp/trained_ft")
     assert tagger_accuracies(find_results(tmp_path / "exp"), tmp_path / "exp")[0].channels is None
@@ -234,7 +234,7 @@ def test_silence_is_never_active():
 
 
 def test_table_1_is_that_of_the_taggers_own_labels(recipe):
-    """Accuracies of Nguyen et al., by hand; the mixture without a source is in no subset."""
+    """Accuracies like those of Nguyen et al., computed by hand; a mixture without a source is in no subset."""
     results = find_results(recipe / "exp")
     (found,) = tagger_accuracies(results, recipe / "exp")
     assert (found.name, found.set, found.channels) == ("tagger_4c", "test", 4)

@@ -1,4 +1,4 @@
-"""Published figures: complete, of systems that there are, and beside ours."""
+"""Tests of the published figures: complete, of existing systems, and beside our figures."""
 
 import re
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ def test_every_row_of_a_report_is_a_system_that_there_is_in_small_too(report, n_
 
 
 def test_every_published_checkpoint_has_its_figures_and_the_docs_tell_the_same():
-    """The challenge's own models come in one size; nothing stands beside them but trainings of the same networks."""
+    """The challenge's own models have one size; only trainings of the same networks are listed beside them."""
     official = {name for name in systems(".") if name.startswith("official_")}
     assert official and official == {name for name in rows("official") if name in official}
     assert set(rows("official")) - official <= set(rows("nguyen2026"))
@@ -89,7 +89,7 @@ def test_ours_stands_below_the_published_and_says_on_which_data():
     lines = text.splitlines()
     published = next(i for i, line in enumerate(lines) if "| 8.625 | 61.706 | 72.139 |" in line)
     assert "2026 challenge, development test set" in lines[published]
-    assert "the data that the third column names" in text
+    assert "on the data in the third column" in text
     assert lines[published + 1] == "|  | deng2026_final_mini | this folder's `test` | 2.500 | 40.0 | 50.0 |"
     agent = next(i for i, line in enumerate(lines) if "| 12.726 | 72.13 | 86.47 | 60.14 |" in line)
     assert "| CAPI-SDRi 3.000 | 33.3 | – | – |" in lines[agent + 1]

@@ -1,4 +1,4 @@
-"""Stage 12 as a whole, through its command line."""
+"""Tests of stage 12 as a whole, through its command line."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_tables_carry_the_scores_newest_first(made):
     assert (tagged["DupSet"], tagged["NoDupSet"]) == ("3.14 / 12.3", "– / –")
     assert text.index("| small | tagged") < text.index("| small | oracle") < text.index("| older | tagged")
     assert ["Cough", "1", "4.32", "33.3"] in rows(text, "Cough")
-    assert "71.2" in text  # recall, which the main table leaves out
+    assert "71.2" in text  # recall, which is not in the main table
     assert "6 mixtures of 1 s (0.1 minutes), 4 channels, 8 kHz; 7 sources of 3 classes." in text
 
 

@@ -1,4 +1,4 @@
-"""Templates: values cannot become markup, and none may be missing."""
+"""Tests that values in templates cannot become markup and must not be missing."""
 
 import jinja2
 import pytest

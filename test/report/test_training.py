@@ -1,4 +1,4 @@
-"""How models were trained, from their configuration and their training log."""
+"""Tests how facts about trainings are read from configurations and training logs."""
 
 import subprocess
 import sys

@@ -1,3 +1,3 @@
-"""From published archives to a recipe's data: download, unpack, add, refine, verify. Needs no torch."""
+"""Prepares a recipe's data from published archives: download, unpack, add, curate, verify. Needs no torch."""
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Sounds of other corpora for the development set, by the challenge's rules: what is kept, and in which form.
+"""Adds sounds of other corpora to the development set, by the challenge's rules.
 
-The rules, in their order (:class:`s5.challenge.corpus.config.KeepRules`), and the status that a file gets:
+The rules in their order (:class:`s5.challenge.corpus.config.KeepRules`), by the status that a file gets:
 
     remove_low_amplitude                     its peak is below 0.02
     remove_too_short                         it is shorter than 0.1 s
-    remove_too_short_after_trim              it is so without the zeros at its ends
+    remove_too_short_after_trim              it is shorter than 0.1 s without the zeros at its ends
     remove_contain_low_amplitude_segment     10 s in a row stay below 0.02
-    selected, _trim, _resampled              kept; zeros at its ends cut; brought to 32 kHz
+    selected, _trim, _resampled              it is kept; without zeros at its ends; resampled to 32 kHz
 
-These are the statuses of the baselines' scripts (add_sound_event.py, add_interference.py), and the files are the same.
+Statuses and files are those of the baselines' scripts add_sound_event.py and add_interference.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ import soxr
 
 from s5.challenge.corpus.config import Addition, KeepRules
 from s5.data import next_frames, open_audio
+from s5.data.names import shortened
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes, write_json
 from s5.utils.parallel import run_jobs
@@ -44,26 +46,22 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class Item:
-    """A file to convert."""
+    """A file to convert, or the part of it from ``start`` to ``end`` in seconds."""
 
     source: str
     target: str
-    """Below the folder of the addition's results, e.g. ``sound_event/train/Speech/p001/a.wav``."""
+    """Path below the folder of results, e.g. ``sound_event/train/Speech/p001/a.wav``."""
     start: float | None = None
-    """Seconds; with ``end`` the part of the file that is meant."""
     end: float | None = None
 
 
 def judge(audio: np.ndarray, rate: int, rules: KeepRules) -> tuple[str, np.ndarray]:
-    """Status of a sound, and what is kept of it.
+    """Status of a sound (without ``_resampled``), and the sound without the zeros at its ends.
 
     Args:
         audio: [T] float32, full scale 1.
-        rate: Hz.
-        rules: to judge by.
-
-    Returns:
-        Status without ``_resampled``; the sound without zeros at its ends.
+        rate: sampling rate in Hz.
+        rules: limits to judge by.
 
     Example:
         >>> status, kept = judge(np.array([0, 0.5] * 400 + [0] * 200, np.float32), 1000, KeepRules())
@@ -83,7 +81,7 @@ def judge(audio: np.ndarray, rate: int, rules: KeepRules) -> tuple[str, np.ndarr
 
 
 def _has_quiet_segment(audio: np.ndarray, n: int, shift: int, peak: float) -> bool:
-    """Whether a stretch of n samples, at a multiple of ``shift``, stays below the peak."""
+    """Whether n samples in a row, starting at a multiple of ``shift``, stay below the peak."""
     starts = np.arange(0, len(audio) - n + 1, shift)
     loud = np.append(np.flatnonzero(np.abs(audio) >= peak), np.iinfo(np.int64).max)
     next_loud = loud[np.searchsorted(loud, starts)]
@@ -98,7 +96,7 @@ class Convert:
     rules: KeepRules
 
     def __call__(self, item: Item) -> str:
-        """Writes what is kept. Returns the status; ``unreadable: <why>`` for a file that is no audio."""
+        """Writes the sound if it is kept. Returns the status, ``unreadable: <why>`` for a file that is no audio."""
         try:
             audio, rate = _read(item)
         except InputError as e:
@@ -120,7 +118,7 @@ class Convert:
 
 
 def _read(item: Item) -> tuple[np.ndarray, int]:
-    """[T] float32 mixed down, and the rate in Hz."""
+    """The sound mixed down to one channel, [T] float32, and its sampling rate in Hz."""
     with open_audio(item.source) as sound:
         rate = sound.samplerate
         start, n = 0, sound.frames
@@ -132,23 +130,28 @@ def _read(item: Item) -> tuple[np.ndarray, int]:
 
 
 def _resampled(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """soxr's high quality, ceil(T * target / rate) samples."""
+    """The sound resampled by soxr in high quality: ceil(T * target / rate) samples."""
     n = int(np.ceil(len(audio) * target / rate))
     new = soxr.resample(audio, rate, target, quality="HQ")[:n]
     return np.pad(new, (0, n - len(new)))
 
 
-def picked(addition: Addition, source: Path, picks: Path) -> list[Item]:
-    """The files that a list of the challenge picks.
+def items_of(addition: Addition, part: Path, dev: Path) -> list[Item]:
+    """Files to convert for an addition.
 
     Args:
-        addition: with ``picks``.
-        source: folder that ``file_name`` starts from.
-        picks: the JSON list.
+        addition: the addition.
+        part: folder of the other corpus.
+        dev: folder of the development set, which holds the lists of picked files.
 
     Raises:
-        InputError: no such list, an entry that goes outside of the folders, a target twice.
+        InputError: the list is missing, names a path outside of the folders or a target twice; a class has no folder.
     """
+    source = part / addition.folder
+    return _of_classes(addition, source) if addition.picks is None else _picked(addition, source, dev / addition.picks)
+
+
+def _picked(addition: Addition, source: Path, picks: Path) -> list[Item]:
     data = read_json(picks, "a list of picked files")
     if not isinstance(data, list):
         raise InputError(picks, f"a JSON {type(data).__name__}", "a list of picked files")
@@ -159,14 +162,14 @@ def picked(addition: Addition, source: Path, picks: Path) -> list[Item]:
             if not isinstance(name, str) or not name or name.startswith("/") or ".." in Path(name).parts:
                 raise InputError(f"{picks}[{i}].{key}", repr(name)[:80], "a path below the folder")
         if names[1] in seen:
-            raise InputError(f"{picks}[{i}].convert_path", f"{names[1]} twice", "each once")
+            raise InputError(f"{picks}[{i}].convert_path", f"{names[1]} twice", "each path once")
         seen.add(names[1])
         items.append(Item(str(source / str(names[0])), f"{addition.into}/{names[1]}"))
     return items
 
 
-def of_classes(addition: Addition, source: Path) -> list[Item]:
-    """All wav files of the addition's classes in its splits. Raises InputError for a class without folder."""
+def _of_classes(addition: Addition, source: Path) -> list[Item]:
+    """All wav files of the addition's classes in its splits."""
     items = []
     for split, here in addition.splits.items():
         for name in addition.classes:
@@ -174,45 +177,42 @@ def of_classes(addition: Addition, source: Path) -> list[Item]:
             try:
                 names = sorted(entry for entry in os.listdir(folder) if entry.endswith(".wav"))
             except OSError as e:
-                raise InputError(folder, e.strerror or "no folder", f"one for each class of {addition.name}") from e
+                raise InputError(
+                    folder, e.strerror or "no folder", f"a folder for each class of {addition.name}"
+                ) from e
             items += [Item(str(folder / file), f"{addition.into}/{here}/{name}/{file}") for file in names]
     return items
 
 
 def convert(name: str, items: Sequence[Item], out: str | Path, rules: KeepRules, nj: int = 1) -> Counter[str]:
-    """Converts files, or what is left of them after an interrupted run.
+    """Converts files; an interrupted run is resumed.
 
-    What became of each stands in ``<out>/.<name>.jsonl``; an item is done again if its source, the rules or its result
-    are not as they were. ``<out>/<name>.json`` gets the counts.
+    ``<out>/.<name>.jsonl`` records the status of each file. A file is converted again if its source, the rules or its
+    result have changed. The counts are written to ``<out>/<name>.json``.
 
     Args:
-        name: of the addition.
+        name: name of the addition.
         items: the files.
         out: folder of results.
-        rules: what is kept.
-        nj: processes.
+        rules: which sounds are kept.
+        nj: number of processes.
 
     Returns:
         Number of files by status.
 
     Raises:
-        InputError: sources that are missing (all are looked for first) or no audio (the others are converted).
+        InputError: a source is missing (nothing is converted then) or is no audio (the others are converted).
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     absent = [item.source for item in items if not os.path.isfile(item.source)]
     if absent:
-        more = f" and {len(absent) - 1} more" if absent[1:] else ""
-        raise InputError(f"{name}: {absent[0]}{more}", "no file", f"the {len(items)} files that are picked")
+        raise InputError(f"{name}: {shortened(absent, 1)}", "no file", f"the {len(items)} files that are picked")
     log = out / f".{name}.jsonl"
     stamps = [_stamp(item, rules) for item in items]
-    known = dict(_done(log, out))
-    status = {
-        item.target: known[item.target][1]
-        for item, stamp in zip(items, stamps, strict=True)
-        if known.get(item.target, [""])[0] == stamp
-    }
-    todo = [(item, stamp) for item, stamp in zip(items, stamps, strict=True) if item.target not in status]
+    done = _done(log, out)
+    todo = [(i, stamp) for i, stamp in zip(items, stamps, strict=True) if done.get(i.target, ("", ""))[0] != stamp]
+    status = {item.target: done[item.target][1] for item in items if item.target in done}
     if todo:
         logging.info("%s: %d files, %d of them to convert", name, len(items), len(todo))
         results = run_jobs(Convert(str(out), rules), [item for item, _ in todo], nj, name)
@@ -224,16 +224,15 @@ def convert(name: str, items: Sequence[Item], out: str | Path, rules: KeepRules,
                     lines.flush()
     bad = [item.source for item in items if status[item.target].startswith(UNREADABLE)]
     if bad:
-        more = f" and {len(bad) - 1} more" if bad[1:] else ""
         why = next(s for s in status.values() if s.startswith(UNREADABLE)).partition(": ")[2]
-        raise InputError(f"{name}: {bad[0]}{more}", why, "audio")
+        raise InputError(f"{name}: {shortened(bad, 1)}", why, "audio")
     counts = Counter(status.values())
     write_json(out / f"{name}.json", summary(counts), indent=1)
     return counts
 
 
 def summary(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Files, kept, removed, and the number of each status.
+    """Number of files, of kept and of removed ones, and of each status.
 
     Example:
         >>> summary({"selected": 2, "remove_too_short": 1})
@@ -245,23 +244,19 @@ def summary(counts: Mapping[str, int]) -> dict[str, Any]:
 
 
 def statuses(name: str, out: str | Path) -> dict[str, str]:
-    """Target -> status of what was converted into a folder."""
-    return {target: status for target, (_, status) in _done(Path(out, f".{name}.jsonl"), Path(out))}
+    """Status by target of the files that were converted into a folder."""
+    return {target: status for target, (_, status) in _done(Path(out, f".{name}.jsonl"), Path(out)).items()}
 
 
-def _done(log: Path, out: Path) -> Iterator[tuple[str, list[str]]]:
-    """Target -> [stamp, status] of a log's lines, of which the last may be cut off; kept files have to be there."""
-    try:
-        lines = log.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
+def _done(log: Path, out: Path) -> dict[str, tuple[str, str]]:
+    """Stamp and status by target from a log whose last line may be cut off; files that are missing are left out."""
+    done: dict[str, tuple[str, str]] = {}
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+        with suppress(ValueError):
             target, stamp, status = json.loads(line)
-        except ValueError:
-            continue
-        if not status.startswith(SELECTED) or (out / target).is_file():
-            yield target, [stamp, status]
+            if not status.startswith(SELECTED) or (out / target).is_file():
+                done[target] = stamp, status
+    return done
 
 
 def _stamp(item: Item, rules: KeepRules) -> str:

@@ -1,7 +1,7 @@
-"""What a recipe's ``conf/data.yaml`` says: the parts of a data set, where they come from and what is made of them.
+"""Describes a recipe's data set in ``conf/data.yaml``: its parts, their addresses, and the data made from them.
 
-A part is what is downloaded and unpacked together (``dev_set``, ``eval_set``, another corpus that sounds are taken
-from). Additions are sounds of such a corpus that join the development set. Sets are mixtures that come ready-made.
+A part is downloaded and unpacked as a whole (``dev_set``, ``eval_set``, or another corpus). Additions are sounds of
+another corpus that join the development set. Sets are ready-made mixtures.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from s5.utils.config import load_inherited, parse, resolve
 from s5.utils.errors import InputError, one_of
 
 DEV = "dev_set"
-"""The part that additions join and refinement works on."""
+"""Name of the part that additions join and whose training events are curated."""
 
 
 @dataclass
 class Part:
-    """Something that is downloaded and unpacked together."""
+    """A part of the data set, which is downloaded and unpacked as a whole."""
 
     urls: list[str]
-    """Addresses of the folder that its files lie in; the first that works is taken."""
+    """Addresses of the folder with its files; they are tried in this order."""
     files: list[str]
-    """File names; ``p{001..107}.zip`` stands for many. The parts of a split zip archive stand together."""
+    """File names; ``p{001..107}.zip`` means a range. All parts of a split zip archive are listed."""
     folder: str = "."
-    """Where its content lies below the folder that it is unpacked in."""
+    """Folder of its content, relative to the folder it is unpacked in."""
     found: list[str] = field(default_factory=list)
-    """Where its content may lie below a folder of the user's (``--data_root``)."""
+    """Possible folders of its content, relative to the user's ``--data_root``."""
     holds: list[str] = field(default_factory=list)
-    """Folders and files that its content has: what tells it from another folder."""
+    """Folders and files by which its content is recognised."""
     record: str | None = None
-    """Address of the record at Zenodo's API, which says sizes and checksums."""
+    """Address of its record at Zenodo's API, which lists sizes and checksums."""
     checksums: dict[str, str] = field(default_factory=dict)
-    """``md5:...`` or ``sha256:...`` by file name, where they are published elsewhere."""
+    """``md5:...`` or ``sha256:...`` by file name, for files without a Zenodo record."""
 
     def __post_init__(self) -> None:
         self.files = [name for pattern in self.files for name in expand(pattern)]
@@ -49,9 +49,9 @@ class Part:
 
 @dataclass
 class Addition:
-    """Sounds of another corpus that are added to the development set, if they pass the rules of :class:`KeepRules`.
+    """Sounds of another corpus that join the development set if they pass :class:`KeepRules`.
 
-    Either a list picks the files (``picks``), or all files of some classes are taken (``classes``).
+    Give either ``picks``, a list of files, or ``classes``, whose files are all added.
     """
 
     name: str
@@ -59,39 +59,41 @@ class Addition:
     into: Literal["sound_event", "interference"]
     """Folder of the development set that they join."""
     folder: str = "."
-    """Where they lie in the part."""
+    """Their folder in the part."""
     picks: str | None = None
-    """JSON list of {file_name, t4_label, convert_path}, in the development set; convert_path starts from ``into``."""
+    """JSON list of {file_name, t4_label, convert_path} in the development set; convert_path is relative to ``into``."""
     classes: list[str] = field(default_factory=list)
     splits: dict[str, str] = field(default_factory=dict)
-    """For classes: name of a split there -> here. Files are <folder>/<split>/<class>/*.wav."""
+    """For ``classes``: our split's name by the corpus's. The files are <folder>/<split>/<class>/*.wav."""
 
     def __post_init__(self) -> None:
         if (self.picks is None) == (not self.classes):
-            raise InputError(f"addition {self.name}", "picks and classes" if self.picks else "neither", "one of them")
+            raise InputError(
+                f"addition {self.name}", "picks and classes" if self.picks else "neither", "picks or classes"
+            )
         if self.classes and not self.splits:
-            raise InputError(f"addition {self.name}: splits", "none", "one or more, as it has classes")
+            raise InputError(f"addition {self.name}: splits", "none", "a split for its classes")
 
 
 @dataclass
 class KeepRules:
-    """Which additional sounds are kept, and in which form they are written."""
+    """Rules for additional sounds."""
 
     peak: float = 0.02
-    """A sound whose largest absolute sample is below this is left out (full scale 1)."""
+    """Smallest peak of a sound that is kept (full scale 1)."""
     min_seconds: float = 0.1
-    """A shorter one is left out, zeros at its ends not counted."""
+    """Smallest duration in seconds, without the zeros at its ends."""
     segment: float = 10.0
-    """One with a stretch of so many seconds that stays below ``peak`` is left out."""
+    """A sound that stays below ``peak`` for so many seconds in a row is left out."""
     shift: float = 0.1
-    """Seconds between the stretches that are looked at."""
+    """Seconds between the starts of the segments that are tested."""
     sampling_rate: int = 32000
-    """What is kept is resampled to this."""
+    """Sampling rate in Hz that sounds are resampled to."""
 
 
 @dataclass
 class MixtureSet:
-    """A set of ready-made mixtures, with their sources or without."""
+    """A set of ready-made mixtures, with or without their sources."""
 
     part: str
     mixtures: str
@@ -99,9 +101,9 @@ class MixtureSet:
     sources: str | None = None
     """Folder of ``<mixture>_<slot>_<Label>.wav`` or ``<mixture>_<Label>.wav``."""
     names: list[str] = field(default_factory=list)
-    """Names without suffix of all its mixtures, where they are known; ``eval_{0000..2566}`` stands for many."""
+    """Names of all mixtures without suffix, if known; ``eval_{0000..2566}`` means a range."""
     count: int | None = None
-    """Number of its mixtures, where only that is known."""
+    """Number of mixtures, if their names are not known."""
 
     def __post_init__(self) -> None:
         self.names = [name for pattern in self.names for name in expand(pattern)]
@@ -115,16 +117,16 @@ class Corpus:
     labels: str = "conf/labels.txt"
     n_slots: int = 3
     channels: int = 4
-    """Of mixtures and backgrounds."""
+    """Number of channels of mixtures and backgrounds."""
     additions: list[Addition] = field(default_factory=list)
     keep: KeepRules = field(default_factory=KeepRules)
     sets: dict[str, MixtureSet] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
-    """Folders that the data set has to have; they start with a part's name."""
+    """Folders that must exist; their paths start with a part's name."""
     scenes: str | None = None
-    """List of scenes (``valid.json``), likewise: what they name has to be there."""
+    """List of scenes (``valid.json``) whose files must exist; the path starts with a part's name."""
     filelist: str | None = None
-    """JSON list of files, likewise, where the data set may bring one."""
+    """Optional JSON list of files that must exist; the path starts with a part's name."""
 
     def __post_init__(self) -> None:
         named = [(f"addition {a.name}", a.part) for a in self.additions]
@@ -133,16 +135,16 @@ class Corpus:
             if part not in self.parts:
                 raise InputError(where, f"part {part}", one_of(self.parts, part))
         if self.additions and DEV not in self.parts:
-            raise InputError("parts", f"no {DEV}", "it, as additions join it")
+            raise InputError("parts", f"no {DEV}", "this part, which the additions join")
 
     @classmethod
     def load(cls, path: str | Path) -> Corpus:
-        """Reads ``conf/data.yaml``, with what it inherits. Raises InputError naming the file and the key."""
+        """Reads ``conf/data.yaml`` and the files it inherits from. Raises InputError naming the file and the key."""
         return parse(cls, load_inherited(path), resolve(path))
 
 
 def expand(pattern: str) -> list[str]:
-    """Names that a pattern with one range of numbers stands for.
+    """All names of a pattern with one range of numbers.
 
     Example:
         >>> expand("a.z{09..11}"), expand("a.zip")
@@ -157,11 +159,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def choose_parts(corpus: Corpus, wanted: str | None) -> list[str]:
-    """Names of parts from an option, ``dev_set,ears``; None: all.
-
-    Raises:
-        InputError: an unknown one.
-    """
+    """Names of parts in an option such as ``dev_set,ears``; None means all. Raises InputError for an unknown part."""
     names = list(corpus.parts) if wanted is None else [name for name in wanted.split(",") if name]
     for name in names:
         if name not in corpus.parts:

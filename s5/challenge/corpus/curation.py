@@ -1,13 +1,13 @@
-"""Refinement of the training events (Park et al., section 2.2): short ones and listed ones leave, external ones join.
+"""Curates the training events (Park et al., section 2.2): removes short and listed events, adds external ones.
 
-A list of files to leave out is text: a path below ``sound_event/train`` a line, then, after a tab, what is wrong with
-it; lines that begin with # are comments.
+A list of files to leave out is text: on each line a path below ``sound_event/train`` and, after a tab, the reason.
+Lines that begin with # are comments.
 
     Doorbell/ring_7.wav	a voice
     Percussion/set2/roll.wav
 
-A manifest of external clips is CSV with a header. ``id`` and ``start`` (seconds) are those of AudioSet's lists and say
-how the user's file is called; ``end`` is needed where a clip is to be cut from a longer file:
+A manifest of external clips is CSV with a header. ``id`` and ``start`` (seconds) are those of AudioSet's lists and
+determine the name of the user's file. ``end`` is needed if the clip has to be cut from a longer file:
 
     id,start,end,label
     --aE2O5G5WE,30,40,Doorbell
@@ -20,7 +20,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,13 +38,13 @@ class External:
     """Clips of the user's that are added."""
 
     manifest: str
-    """CSV with a header: id, start, label, and end where ``cut``."""
+    """CSV file with the columns id, start, label and, with ``cut``, end."""
     audio: str
     """Folder of the user's audio files."""
     names: list[str] = field(default_factory=lambda: ["{id}_{start}", "{id}_{start_ms}", "Y{id}", "{id}"])
-    """How a clip's file may be called, without suffix."""
+    """Possible names of a clip's file, without suffix."""
     cut: bool = False
-    """Whether the files are longer, and start and end say which part is meant."""
+    """Whether clips are cut from longer files, from start to end."""
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -55,43 +55,43 @@ class External:
 
 
 @dataclass
-class Refinement:
-    """Keys of a refinement's YAML. Paths start from the recipe folder."""
+class Curation:
+    """Content of a curation's YAML file. Paths are relative to the recipe folder."""
 
     min_duration: float = 0.0
-    """Seconds; shorter training events are left out."""
+    """Smallest duration of a training event in seconds."""
     drop: list[str] = field(default_factory=list)
     """Lists of files that are left out."""
     external: list[External] = field(default_factory=list)
 
     @classmethod
-    def load(cls, path: str | Path) -> Refinement:
-        """Reads the YAML file, with what it inherits. Raises InputError naming the file and the key."""
+    def load(cls, path: str | Path) -> Curation:
+        """Reads the YAML file and the files it inherits from. Raises InputError naming the file and the key."""
         return parse(cls, load_inherited(path), resolve(path))
 
 
 @dataclass
-class Refined:
-    """What is left, and the counts by label."""
+class Curated:
+    """Curated training events, and the counts by label."""
 
     files: dict[str, str]
-    """Path below ``sound_event/train`` -> file."""
+    """File by its path below ``sound_event/train``."""
     original: Counter[str]
     short: Counter[str]
     listed: Counter[str]
     added: Counter[str]
 
 
-def refine(files: Mapping[str, str], rules: Refinement, external: Mapping[str, str]) -> Refined:
+def curate(files: Mapping[str, str], rules: Curation, external: Mapping[str, str]) -> Curated:
     """Applies the rules to the training events.
 
     Args:
-        files: path below ``sound_event/train``, ``<Label>/...`` -> file.
-        rules: the refinement.
-        external: the same for external clips, as they were converted.
+        files: file by its path below ``sound_event/train``, ``<Label>/...``.
+        rules: the curation.
+        external: converted external clips by their paths there.
 
     Raises:
-        InputError: a listed file that is not there, an external one of a name that is there, a file that is no audio.
+        InputError: a listed file does not exist, an external clip has an existing name, or a file is no audio.
     """
     label_of = {path: path.partition("/")[0] for path in files}
     original = Counter(label_of.values())
@@ -101,40 +101,40 @@ def refine(files: Mapping[str, str], rules: Refinement, external: Mapping[str, s
     added: Counter[str] = Counter()
     for path, file in external.items():
         if path in files:
-            raise InputError(file, f"{path} in the training events", "a name of its own")
+            raise InputError(file, f"{path} in the training events", "a name that is not used")
         if seconds(file) >= rules.min_duration:
             kept[path] = file
             added[path.partition("/")[0]] += 1
-    return Refined(
+    return Curated(
         kept, original, Counter(label_of[path] for path in short), Counter(label_of[path] for path in listed), added
     )
 
 
 def seconds(file: str | Path) -> float:
-    """Duration of an audio file, from its header. Raises InputError for none."""
+    """Duration of an audio file in seconds, from its header. Raises InputError if it is no audio file."""
     _, n_samples, fs = audio_info(file)
     return n_samples / fs
 
 
 def read_drop_list(path: str | Path, files: Iterable[str] | None = None) -> dict[str, str]:
-    """Path below ``sound_event/train`` -> what is wrong with it.
+    """Reason by path below ``sound_event/train`` from a list of files to leave out.
 
     Args:
         path: the list.
-        files: paths that there are; None: not checked.
+        files: existing paths; None skips this check.
 
     Raises:
-        InputError: no such list, a path twice or (with its line) one that is not there.
+        InputError: the list is missing, or a line names a path twice or one that does not exist.
     """
     out: dict[str, str] = {}
     known = None if files is None else set(files)
-    for number, line in enumerate(_text(path, "a list of files").splitlines(), 1):
+    for number, line in enumerate(read_text(resolve(path), "a list of files").splitlines(), 1):
         name, _, reason = line.partition("\t")
         name = name.strip()
         if not name or name.startswith("#"):
             continue
         if name in out:
-            raise InputError(f"{path}:{number}", f"{name} twice", "each once")
+            raise InputError(f"{path}:{number}", f"{name} twice", "each path once")
         if known is not None and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise InputError(f"{path}:{number}", f"{name}", f"{near[0]}" if near else "a file below sound_event/train")
@@ -143,11 +143,7 @@ def read_drop_list(path: str | Path, files: Iterable[str] | None = None) -> dict
 
 
 def external_items(external: External, labels: Sequence[str], into: str) -> list[Item]:
-    """The clips of a manifest, as files to convert to ``<into>/<Label>/<manifest>_<id>_<start>.wav``.
-
-    Raises:
-        InputError: a bad line of the manifest, or a clip without a file.
-    """
+    """Files to convert to ``<into>/<Label>/<manifest>_<id>_<start>.wav``. Raises InputError for a clip without file."""
     stem = re.sub(r"[^A-Za-z0-9-]", "-", Path(external.manifest).stem)
     items = []
     for row in read_manifest(external, labels):
@@ -169,9 +165,10 @@ class Clip:
 
 
 def read_manifest(external: External, labels: Sequence[str]) -> list[Clip]:
-    """Reads a manifest. Raises InputError with the line for a wrong id, number or label, or a clip twice."""
+    """Reads a manifest. Raises InputError naming the line for a wrong id, number or label, or a repeated clip."""
     path = external.manifest
-    rows = csv.DictReader(line for line in _text(path, "a CSV file").splitlines() if not line.startswith("#"))
+    lines = read_text(resolve(path), "a CSV file").splitlines()
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
     needed = ["id", "start", "label", *(["end"] if external.cut else [])]
     for name in needed:
         if name not in (rows.fieldnames or ()):
@@ -189,7 +186,7 @@ def read_manifest(external: External, labels: Sequence[str]) -> list[Clip]:
         if external.cut and (end is None or end <= start):
             raise InputError(f"{where}: end", row.get("end") or "nothing", f"more than start ({start:g})")
         if (name, start, label) in seen:
-            raise InputError(where, f"clip {name} {start:g} twice", "each once")
+            raise InputError(where, f"clip {name} {start:g} twice", "each clip once")
         seen.add((name, start, label))
         clips.append(Clip(name, start, end, label, where))
     return clips
@@ -201,36 +198,25 @@ def _number(text: str | None, where: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
-        raise InputError(where, repr(text), "seconds from 0")
+        raise InputError(where, repr(text), "seconds, 0 or more")
     return value
 
 
 def _find(external: External, row: Clip) -> str:
     places = {"id": row.id, "start": f"{row.start:g}", "start_ms": f"{round(1000 * row.start)}"}
     tried = [name.format(**places) for name in external.names]
-    for name in tried:
-        for suffix in SUFFIXES:
-            path = os.path.join(external.audio, name + suffix)
-            if os.path.isfile(path):
-                return path
+    paths = (os.path.join(external.audio, name + suffix) for name in tried for suffix in SUFFIXES)
+    if path := next(filter(os.path.isfile, paths), None):
+        return path
     raise InputError(row.where, f"no audio in {external.audio}", f"{' or '.join(tried)} ({', '.join(SUFFIXES)})")
 
 
-def _text(path: str | Path, what: str) -> str:
-    return read_text(resolve(path), what)
-
-
-def counts_table(refined: Refined, labels: Sequence[str], min_duration: float) -> str:
-    """The counts as a Markdown table in the manner of Park et al., Table 1."""
-    head = ["Class", "Original count", f"Under {min_duration:g} s", "Listed", "Added", "Final count"]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * 5]
-    rows = [(label, *_counts(refined, [label])) for label in labels]
-    for row in [*rows, ("all", *_counts(refined, labels))]:
-        lines.append("| " + " | ".join(map(str, row)) + " |")
+def counts_table(curated: Curated, labels: Sequence[str], min_duration: float) -> str:
+    """The counts as a Markdown table like Table 1 of Park et al."""
+    head = f"| Class | Original count | Under {min_duration:g} s | Listed | Added | Final count |"
+    lines = [head, "| --- |" + " ---: |" * 5]
+    columns = (curated.original, curated.short, curated.listed, curated.added)
+    for name, of in [*((label, [label]) for label in labels), ("all", list(labels))]:
+        original, short, listed, added = (sum(column[label] for label in of) for column in columns)
+        lines.append(f"| {name} | {original} | {short} | {listed} | {added} | {original - short - listed + added} |")
     return "\n".join(lines) + "\n"
-
-
-def _counts(refined: Refined, labels: Sequence[str]) -> Iterator[int]:
-    columns = (refined.original, refined.short, refined.listed, refined.added)
-    original, short, listed, added = (sum(column[label] for label in labels) for column in columns)
-    return iter((original, short, listed, added, original - short - listed + added))

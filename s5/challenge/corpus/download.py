@@ -1,8 +1,8 @@
-"""Files from the network: resumed, verified, several at once, from mirrors; a file has its name only when it is whole.
+"""Downloads files: resumed, verified, several at a time, from mirrors. A file gets its name when it is complete.
 
-<folder>/<name>              complete: its size and checksum were found right
-<folder>/<name>.part         so far; the next run goes on from its end
-<folder>/<name>.part.json    of which version of the file, for servers that may have changed it since
+<folder>/<name>              complete, with the published size and checksum
+<folder>/<name>.part         incomplete; the next run resumes it
+<folder>/<name>.part.json    address and version of the incomplete file, in case the server's file changes
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
 from urllib3.util import Retry
@@ -32,13 +32,13 @@ from s5.utils.progress import LOG_INTERVAL
 from s5.utils.text import read_json
 
 BLOCK = 1 << 18
-"""Bytes that are read at a time."""
+"""Number of bytes that are read at a time."""
 
 KEPT_FREE = 1 << 30
-"""Bytes of the disk that are left free."""
+"""Number of bytes of the disk that are kept free."""
 
 GONE = (400, 401, 403, 404, 405, 410, 451)
-"""HTTP statuses that another try will not change."""
+"""HTTP statuses after which the address is not tried again."""
 
 TEMPORARY = (".part", ".part.json")
 
@@ -49,27 +49,27 @@ class File:
 
     name: str
     urls: tuple[str, ...]
-    """Tried in this order."""
+    """Addresses, tried in this order."""
     size: int | None = None
-    """Bytes, if published."""
+    """Published size in bytes."""
     checksum: str | None = None
-    """``md5:<hex>`` or ``sha256:<hex>``, if published."""
+    """Published checksum, ``md5:<hex>`` or ``sha256:<hex>``."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """When to give up."""
+    """Limits of a download."""
 
     timeout: float = 60.0
-    """Seconds without a byte after which a connection counts as stalled."""
+    """Read timeout in seconds."""
     retries: int = 8
-    """Tries in a row that bring nothing new, before the next address is tried."""
+    """Number of retries without a new byte before the next address is tried."""
     first_wait: float = 1.0
-    """Seconds before the second try; they double with each further one that brings nothing new."""
+    """Seconds before the first retry; they double with each further retry without a new byte."""
     longest_wait: float = 60.0
 
     def tries(self) -> Retry:
-        """The tries of one address since it brought something new."""
+        """Retries of one address, counted from the last new byte."""
         return Retry(self.retries, backoff_factor=self.first_wait, backoff_max=self.longest_wait)
 
 
@@ -77,12 +77,7 @@ PATIENT = Patience()
 
 
 class _Broken(Exception):
-    """This try failed; another may not.
-
-    Args:
-        reason: why.
-        after: the answer's ``Retry-After``: seconds, or a date.
-    """
+    """A failed try that is worth a retry. ``after`` is the answer's ``Retry-After``: seconds, or a date."""
 
     def __init__(self, reason: str, after: str | None = None) -> None:
         super().__init__(reason)
@@ -90,16 +85,16 @@ class _Broken(Exception):
 
 
 class _Refused(Exception):
-    """This address will not give the file."""
+    """An address that does not serve the file; the next one is tried."""
 
 
 class _Stopped(Exception):
-    """Another file failed, or the user has had enough."""
+    """The download was ended, after an error of another file or by the user."""
 
 
 @dataclass
 class _Meter:
-    """Bytes of all files, a log line a minute."""
+    """Counts the bytes of all files and logs a line each minute."""
 
     total: int | None
     done: int = 0
@@ -121,7 +116,7 @@ class _Meter:
 
 
 def in_words(n_bytes: float) -> str:
-    """A number of bytes for people.
+    """A number of bytes in a readable unit.
 
     Example:
         >>> in_words(512), in_words(2_500_000), in_words(31e9)
@@ -136,21 +131,21 @@ def in_words(n_bytes: float) -> str:
 def download(
     files: Sequence[File], folder: str | Path, jobs: int = 4, patience: Patience = PATIENT, recheck: bool = False
 ) -> list[Path]:
-    """Downloads files, or what is missing of them.
+    """Downloads files, or resumes their download.
 
     Args:
-        files: to download; those that are there by name and size are left alone.
-        folder: where to.
-        jobs: files at a time.
-        patience: when to give up.
-        recheck: compute the checksums of files that are there, too.
+        files: the files; those that exist with the right size are kept.
+        folder: folder to write.
+        jobs: number of files that are downloaded at a time.
+        patience: limits of a download.
+        recheck: also verify the checksums of existing files.
 
     Returns:
-        Their paths.
+        Paths of the files.
 
     Raises:
-        InputError: a file that no address gives, one that is there and differs from what is published, or a disk
-            without enough space (nothing is downloaded then). What was downloaded so far stays.
+        InputError: no address serves a file, an existing file differs from the published one, or the disk has not
+            enough space (nothing is downloaded then). Incomplete files are kept.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +153,7 @@ def download(
     for file in missing:
         for url in file.urls:
             if urlsplit(url).scheme not in ("http", "https"):
-                raise InputError(file.name, f"address {url}", "one that begins with http:// or https://")
+                raise InputError(file.name, f"address {url}", "http://... or https://...")
     left = bytes_left(missing, folder)
     check_space(folder, left, f"{len(missing)} files")
     if missing:
@@ -169,7 +164,7 @@ def download(
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            # After a failure or Ctrl-C the others end soon; what they have stays in their .part files.
+            # After an error or Ctrl-C the other downloads end soon and keep their .part files.
             if not all(future.done() and future.exception() is None for future in futures):
                 stop.set()
             wait(futures)
@@ -180,7 +175,7 @@ def download(
 
 
 def bytes_left(files: Iterable[File], folder: Path) -> int:
-    """Bytes of files that are not in a folder yet, as far as their sizes are known."""
+    """Number of bytes that a folder lacks of some files; files of unknown size count as 0."""
     return sum(
         max(0, (file.size or 0) - _size(folder / f"{file.name}.part"))
         for file in files
@@ -189,76 +184,70 @@ def bytes_left(files: Iterable[File], folder: Path) -> int:
 
 
 def check_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Raises InputError if a folder's disk has not so many bytes free, and a GiB more."""
+    """Raises InputError unless a folder's disk has room for so many bytes and a GiB more."""
     free = shutil.disk_usage(folder).free
     if n_bytes and free < n_bytes + KEPT_FREE:
         raise InputError(folder, f"{in_words(free)} free", f"{in_words(n_bytes + KEPT_FREE)} for {what}")
 
 
 def published(record: str, memory: Path, patience: Patience = PATIENT) -> dict[str, tuple[int, str]]:
-    """Sizes and checksums of a Zenodo record's files, from the service or as remembered.
+    """Size in bytes and checksum by name of a Zenodo record's files.
 
     Args:
         record: address of the record, e.g. ``https://zenodo.org/api/records/19328046``.
-        memory: file in which they are kept.
-        patience: when to give up.
-
-    Returns:
-        Name -> (bytes, checksum).
+        memory: file in which the record is kept; it is downloaded once.
+        patience: limits of the download.
 
     Raises:
-        InputError: no answer, or another one than expected.
+        InputError: there is no answer, or it is not a record.
     """
-    try:
-        return _listing(read_json(memory, "a record of Zenodo's API"))
-    except (InputError, ValueError, KeyError, TypeError):
-        pass
+    if (listing := _listing(memory)) is not None:
+        return listing
     memory.parent.mkdir(parents=True, exist_ok=True)
     name = f"record_{record.rstrip('/').rpartition('/')[2]}"
     short = replace(patience, retries=min(patience.retries, 3))
     found = download([File(name, (record,))], memory.parent, patience=short)[0]
-    try:
-        listing = _listing(read_json(found, "a record of Zenodo's API"))
-    except (InputError, ValueError, KeyError, TypeError) as e:
+    if (listing := _listing(found)) is None:
         found.unlink()
-        raise InputError(record, "an answer without a list of files", "a record of Zenodo's API") from e
+        raise InputError(record, "an answer without a list of files", "a record of Zenodo's API")
     os.replace(found, memory)
     return listing
 
 
-def _listing(data: Any) -> dict[str, tuple[int, str]]:
-    return {file["key"]: (int(file["size"]), str(file["checksum"])) for file in data["files"]}
-
-
-def checksum(path: Path, kind: str) -> str:
-    """``<kind>:<hex>`` of a file, kind being md5 or sha256."""
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return f"{kind}:{digest.hexdigest()}"
-
-
-def addresses(bases: Iterable[str], name: str) -> tuple[str, ...]:
-    """Addresses of a file in several folders."""
-    return tuple(f"{base.rstrip('/')}/{quote(name)}" for base in bases)
+def _listing(path: Path) -> dict[str, tuple[int, str]] | None:
+    """Size in bytes and checksum by name of the files in a record; None if the file is no record."""
+    try:
+        files = read_json(path, "a record of Zenodo's API")["files"]
+        return {file["key"]: (int(file["size"]), str(file["checksum"])) for file in files}
+    except (InputError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_there(file: File, folder: Path, recheck: bool) -> bool:
     path = folder / file.name
     if not path.is_file():
         return False
-    if file.size is not None and path.stat().st_size != file.size:
-        raise InputError(path, f"{path.stat().st_size} bytes", f"{file.size}, as published (move it away)")
-    if recheck and file.checksum is not None:
-        found = checksum(path, file.checksum.partition(":")[0])
-        if found != file.checksum:
-            raise InputError(path, found, f"{file.checksum}, as published (move it away)")
+    if different := _difference(file, path, recheck):
+        raise InputError(path, different[0], f"{different[1]}, as published (move it away)")
     return True
 
 
+def _difference(file: File, path: Path, recheck: bool = True) -> tuple[str, str] | None:
+    """Found and published size or checksum of a file, if they differ."""
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        return f"{size} bytes", str(file.size)
+    if recheck and file.checksum is not None:
+        kind = file.checksum.partition(":")[0]
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False))
+        if (found := f"{kind}:{digest.hexdigest()}") != file.checksum:
+            return found, file.checksum
+    return None
+
+
 class _Transfer:
-    """One file."""
+    """The download of one file."""
 
     def __init__(self, file: File, folder: Path, patience: Patience, meter: _Meter, stop: threading.Event) -> None:
         self.file, self.patience, self.meter, self.stop = file, patience, meter, stop
@@ -273,27 +262,30 @@ class _Transfer:
             except _Refused as e:
                 host = urlsplit(url).netloc
                 reasons.append(f"{host}: {e}")
-                logging.warning("%s: %s gives up: %s", self.file.name, host, e)
+                logging.warning("%s: %s failed: %s", self.file.name, host, e)
                 continue
             os.replace(self.part, self.path)
             self.note.unlink(missing_ok=True)
             logging.info("%s: complete, %s", self.file.name, in_words(self.path.stat().st_size))
             return
-        raise InputError(self.file.name, "; ".join(reasons) or "no address", "a download (--mirrors names other hosts)")
+        raise InputError(
+            self.file.name, "; ".join(reasons) or "no address", "a download (--mirrors adds other addresses)"
+        )
 
     def _persist(self, url: str) -> None:
-        """Tries one address until the file is whole. Raises _Refused when that is of no use."""
+        """Tries one address until the file is complete. Raises _Refused if the address has to be given up."""
         tries, damaged, most = self.patience.tries(), 0, _size(self.part)
         while True:
             after = None
             try:
                 self._transfer(url)
-                self._check()
+                if different := _difference(self.file, self.part):
+                    raise _Damaged(" instead of ".join(different))
                 return
             except _Broken as e:
                 reason, after = str(e), e.after
             except _Damaged as e:
-                # From its beginning, once more: a resumed file may have been of two versions.
+                # Once more from the beginning: a resumed file may mix two versions.
                 self._restart()
                 reason, damaged, most = str(e), damaged + 1, 0
                 if damaged > 1:
@@ -306,12 +298,12 @@ class _Transfer:
                 except MaxRetryError as e:
                     raise _Refused(f"{reason} ({len(tries.history) + 1} tries)") from e
             pause = self._pause(tries, after)
-            logging.info("%s: %s; again in %.0f s from byte %d", self.file.name, reason, pause, _size(self.part))
+            logging.info("%s: %s; retry in %.0f s from byte %d", self.file.name, reason, pause, _size(self.part))
             if self.stop.wait(pause):
                 raise _Stopped
 
     def _pause(self, tries: Retry, after: str | None) -> float:
-        """Seconds before the next try: what the server asks for, within our limits."""
+        """Seconds before the next try: as long as the server asks for, within the limits."""
         try:
             asked = tries.parse_retry_after(after) if after else 0.0
         except InvalidHeader:
@@ -320,15 +312,13 @@ class _Transfer:
         return min(wait, self.patience.longest_wait)
 
     def _transfer(self, url: str) -> None:
-        """One connection."""
-        have = self._resumable(url)
+        """Downloads over one connection, from the end of the incomplete file."""
+        have, validator = self._resumable(url)
         if have and have == self.file.size:
             return
         headers = {"User-Agent": "s5", "Accept-Encoding": "identity"}
         if have:
-            headers["Range"] = f"bytes={have}-"
-            if (validator := self._noted().get("validator")) and self._noted().get("url") == url:
-                headers["If-Range"] = validator
+            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {})
         request = urllib.request.Request(url, headers=headers)  # noqa: S310  (download() allows http and https only)
         try:
             response = urllib.request.urlopen(request, timeout=self.patience.timeout)  # noqa: S310
@@ -371,8 +361,8 @@ class _Transfer:
             raise _Broken(f"the connection ended after {have} of {total} bytes")
 
     def _refuse(self, answer: urllib.error.HTTPError, have: int) -> None:
-        """Raises what an HTTP error means."""
-        if answer.code == 416 and have:  # nothing behind what is there: it may be all, or of another version
+        """Raises the exception that fits an HTTP error."""
+        if answer.code == 416 and have:  # the server's file ends here: ours is complete, or of another version
             if self.file.size is None and answer.headers.get("Content-Range") == f"bytes */{have}":
                 return
             self._restart()
@@ -382,46 +372,32 @@ class _Transfer:
             raise _Refused(words)
         raise _Broken(words, answer.headers.get("Retry-After"))
 
-    def _resumable(self, url: str) -> int:
-        """Bytes that are there and can be gone on from: if nothing tells the end result, only of the same version."""
-        have = _size(self.part)
-        if have and self.file.checksum is None:
-            noted = self._noted()
-            if noted.get("url") != url or not noted.get("validator"):
-                self._restart()
-                return 0
-        if self.file.size is not None and have > self.file.size:
-            self._restart()
-            return 0
-        return have
+    def _resumable(self, url: str) -> tuple[int, str | None]:
+        """Number of bytes to resume from, and the version of the file that they are from, if it is known.
 
-    def _noted(self) -> Mapping[str, Any]:
-        try:
-            data = read_json(self.note, "what an earlier try noted")
-        except InputError:
-            return {}
-        return data if isinstance(data, dict) else {}
+        Without a published checksum, only bytes of a known version are resumed.
+        """
+        have, noted = _size(self.part), {}
+        with suppress(InputError, ValueError, TypeError):
+            noted = dict(read_json(self.note, "what an earlier try noted"))
+        validator = noted.get("validator") if noted.get("url") == url else None
+        too_long = self.file.size is not None and have > self.file.size
+        if have and (too_long or (self.file.checksum is None and not validator)):
+            self._restart()
+            return 0, None
+        return have, validator
 
     def _restart(self) -> None:
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
-    def _check(self) -> None:
-        have = _size(self.part)
-        if self.file.size is not None and have != self.file.size:
-            raise _Damaged(f"{have} bytes instead of {self.file.size}")
-        if self.file.checksum is not None:
-            found = checksum(self.part, self.file.checksum.partition(":")[0])
-            if found != self.file.checksum:
-                raise _Damaged(f"{found} instead of {self.file.checksum}")
-
 
 class _Damaged(Exception):
-    """All bytes are there, but not the right ones."""
+    """A complete file with a wrong size or checksum."""
 
 
 def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-    """First byte of an answer, and bytes of the whole file if it says so."""
+    """Position of an answer's first byte, and size of the whole file if the server states it."""
     length = response.headers.get("Content-Length", "")
     if response.status != 206:
         return 0, int(length) if length.isdigit() else None
@@ -438,7 +414,4 @@ def _reason(error: Exception) -> str:
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return path.stat().st_size if path.exists() else 0

@@ -1,7 +1,7 @@
-"""Events that are unlike the others of their class: proposals for a person to confirm.
+"""Finds events that differ from the others of their class, as proposals for a person to confirm.
 
-Each event is a vector: simple spectral statistics, or what an encoder makes of it. Its distance to its nearest
-neighbours in the class, against that of the others, says how far off it lies.
+Each event is a vector: spectral statistics, or the features of an encoder. Its score compares its distance to its
+nearest neighbours in the class with the distances of the other events.
 """
 
 from __future__ import annotations
@@ -22,26 +22,31 @@ Embed = Callable[[np.ndarray, int], np.ndarray]
 """(waveform [T], sampling rate in Hz) -> vector [D]."""
 
 FRAME, HOP = 0.032, 0.016
-"""Seconds."""
+"""Length and step of the frames in seconds."""
 
 BANDS = np.geomspace(50.0, 16000.0, 25)
-"""Edges in Hz."""
+"""Edges of the frequency bands in Hz."""
 
 DYNAMIC_RANGE = 40.0
-"""dB below the loudest frame that still counts as sound."""
+"""Frames more than so many dB below the loudest one count as silence."""
 
 LONGEST = 60.0
-"""Seconds of a sound that are looked at."""
+"""Seconds of a sound that are analysed."""
 
 FEWEST = 5
-"""Events of a class from which one can be unlike the others."""
+"""Smallest number of events of a class whose scores mean something."""
 
 
 def find_events(folder: str | Path, labels: LabelSet, min_duration: float = 0.0) -> dict[str, list[str]]:
-    """Paths below a folder of events by label, sorted.
+    """Paths of the events below a folder by label, sorted.
+
+    Args:
+        folder: folder of ``<Label>/...``.
+        labels: labels to look for.
+        min_duration: smallest duration in seconds; shorter events are left out.
 
     Raises:
-        InputError: a label without events.
+        InputError: a label has no events.
     """
     found = {}
     for label in labels.names:
@@ -58,21 +63,21 @@ def find_events(folder: str | Path, labels: LabelSet, min_duration: float = 0.0)
 
 
 def mono(path: str | Path) -> tuple[np.ndarray, int]:
-    """An audio file mixed down: [T] and its sampling rate in Hz. Raises InputError as :func:`s5.data.read_audio`."""
+    """An audio file mixed down to one channel [T], and its sampling rate in Hz. Raises InputError for no audio."""
     audio, rate = read_audio(path)
     return audio.mean(axis=0), rate
 
 
 def spectral_statistics(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """Statistics of a sound that do not depend on its level: [2 * 27 + 3].
+    """Statistics of a sound [2 * 27 + 3] that do not depend on its level.
 
-    Mean and standard deviation over the frames that sound: power in 24 bands relative to the frame's (dB), spectral
-    centroid and 85 % roll-off (octaves), flatness (dB). Standard deviation of the level (dB), share of frames that
-    sound, duration (octaves).
+    Mean and standard deviation over the frames with sound: power in 24 bands relative to the frame's (dB), spectral
+    centroid and 85 % roll-off (octaves), flatness (dB). Then standard deviation of the level (dB), share of frames
+    with sound, and duration (octaves).
 
     Args:
         waveform: [T].
-        rate: Hz.
+        rate: sampling rate in Hz.
     """
     duration, waveform = len(waveform) / rate, waveform[: int(LONGEST * rate)]
     n, hop = int(FRAME * rate), int(HOP * rate)
@@ -96,17 +101,14 @@ def spectral_statistics(waveform: np.ndarray, rate: int) -> np.ndarray:
 
 
 def outlier_scores(vectors: np.ndarray) -> np.ndarray:
-    """How far each event of a class lies from the others: robust z-scores of the logarithm of its distance.
+    """Scores [N] of a class's events: robust z-scores of the logarithm of each event's distance from the others.
 
-    The distance is the mean of those to its nearest neighbours, a twentieth of the class but three at least, so that a
-    few wrong files that resemble each other are found too. Dimensions are brought to one scale by their median and
-    median absolute deviation.
+    The distance is the mean distance to the nearest neighbours: a twentieth of the class, at least three, so that a few
+    similar wrong files are found too. Dimensions are scaled by their median absolute deviation. With fewer than
+    :data:`FEWEST` events all scores are 0.
 
     Args:
         vectors: [N, D].
-
-    Returns:
-        [N]; zeros where there are too few events to tell.
     """
     n = len(vectors)
     if n < FEWEST:

@@ -1,14 +1,14 @@
-"""Stage 1 of the challenge recipes: parts, additions and refinement put together by links, and data directories.
+"""Prepares a challenge recipe's data (stage 1): links parts, additions and curated events, writes data directories.
 
-data/raw/unpacked/<part>/     what was downloaded; nothing where the user has it
-data/raw/added/               sounds of other corpora, converted
+data/raw/unpacked/<part>/     unpacked downloads; parts in the user's folders are used in place
+data/raw/added/               converted sounds of other corpora
 data/raw/dev_set/             the development set as the challenge's scripts leave it: links to the files above
-data/raw/eval_set             a link
-data/dev_set, data/eval_set   links to those two: scenes name their files from here
+data/raw/eval_set             a link to the evaluation set
+data/dev_set, data/eval_set   links to those two; paths in scenes start here
 data/<set>/                   data directories of ready-made mixtures
 data/raw/refinement.md        counts of training events
-data/raw/.content             what scenes are made of, as one sum: run.sh makes them again if it changes
-data/raw/.sources             the user's folders that are read, a line each: run.sh does the stage again if files change
+data/raw/.content             checksum of the files that scenes use; run.sh renders the scenes again if it changes
+data/raw/.sources             the user's folders, one a line; run.sh runs the stage again if their files change
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from s5.challenge.corpus import additions
-from s5.challenge.corpus.config import DEV, Addition, Corpus
-from s5.challenge.corpus.curation import Refined, Refinement, counts_table, external_items, refine
+from s5.challenge.corpus.config import DEV, Corpus
+from s5.challenge.corpus.curation import Curation, counts_table, curate, external_items
 from s5.challenge.corpus.paths import CorpusPaths, is_added, unpack_part
 from s5.challenge.corpus.sets import mixture_rows
 from s5.data import write_data_dir
@@ -30,6 +30,7 @@ from s5.labels import LabelSet
 from s5.utils.config import resolve
 from s5.utils.errors import InputError
 from s5.utils.files import atomic_folder, write_text
+from s5.utils.files import link as make_link
 
 MERGED = ("sound_event", "interference")
 """Folders of the development set that additions join."""
@@ -42,34 +43,34 @@ SOURCES = ".sources"
 def prepare(
     places: CorpusPaths,
     parts: Sequence[str],
-    refinement: Refinement | None = None,
+    curation: Curation | None = None,
     nj: int = 1,
     keep_archives: bool = True,
     data: Path = Path("data"),
 ) -> None:
-    """Makes everything that the later stages read.
+    """Makes all data that the later stages read.
 
     Args:
-        places: where things lie.
-        parts: names of the parts that are wanted.
-        refinement: of the training events.
-        nj: processes.
-        keep_archives: whether downloads stay when they are unpacked.
+        places: folders of the data set.
+        parts: names of the parts.
+        curation: rules for the training events.
+        nj: number of processes.
+        keep_archives: keep the downloads after unpacking.
         data: folder of data directories and links.
 
     Raises:
-        InputError: something is missing or bad; what is there from an earlier run stays.
+        InputError: a file is missing or wrong; the data of an earlier run are kept.
     """
     corpus = places.corpus
     labels = LabelSet.load(resolve(corpus.labels))
     folders = {}
-    for name in sorted(parts, key=lambda name: name != DEV):  # what is taken from others is known then
+    for name in sorted(parts, key=lambda name: name != DEV):  # the development set picks the files of others
         if places.find(name) is not None or name in places.needed([name]):
             folders[name] = unpack_part(places, name, nj, keep_archives)
     if DEV in folders:
         files = _merged(places, folders, nj)
-        if refinement is not None:
-            files = _refine(places, files, refinement, labels, nj)
+        if curation is not None:
+            files = _curate(places, files, curation, labels, nj)
         _link_tree(folders[DEV], files, places.raw / DEV)
         _write_content(corpus, places.raw, folders[DEV], files)
     for name, folder in folders.items():
@@ -84,85 +85,61 @@ def prepare(
 
 
 def _merged(places: CorpusPaths, folders: Mapping[str, Path], nj: int) -> dict[str, str]:
-    """Path in the development set -> file, of the folders that additions join, additions included."""
+    """File by path in the development set, for the folders that additions join; includes the additions."""
     dev = folders[DEV]
     files = {path: str(dev / path) for top in MERGED for path in _walk(dev, top)}
     for addition in places.corpus.additions:
         if addition.part not in folders:
-            known = is_added(addition, dev)
-            logging.log(
-                logging.INFO if known else logging.WARNING,
-                "%s: %s",
-                addition.name,
-                "in the development set already" if known else f"not added, as {addition.part} is not wanted",
-            )
+            if is_added(addition, dev):
+                logging.info("%s: in the development set already", addition.name)
+            else:
+                logging.warning("%s: not added, because %s was left out", addition.name, addition.part)
             continue
-        items = [item for item in items_of(addition, folders[addition.part], dev) if item.target not in files]
+        items = [item for item in additions.items_of(addition, folders[addition.part], dev) if item.target not in files]
         if not items:
             logging.info("%s: all files are in the development set already", addition.name)
             continue
-        out = places.raw / "added"
-        counts = additions.convert(addition.name, items, out, places.corpus.keep, nj)
-        _say(addition.name, counts)
-        files |= _kept(addition.name, items, out)
+        files |= _convert(places, addition.name, items, nj)
     return files
 
 
-def items_of(addition: Addition, part: Path, dev: Path) -> list[additions.Item]:
-    """The files of an addition."""
-    source = part if addition.folder == "." else part / addition.folder
-    if addition.picks is not None:
-        return additions.picked(addition, source, dev / addition.picks)
-    return additions.of_classes(addition, source)
-
-
-def _kept(name: str, items: Sequence[additions.Item], out: Path) -> dict[str, str]:
-    status = additions.statuses(name, out)
-    targets = [item.target for item in items if status[item.target].startswith(additions.SELECTED)]
-    return {target: str(out / target) for target in targets}
-
-
-def _say(name: str, counts: Mapping[str, int]) -> None:
-    found = additions.summary(counts)
+def _convert(places: CorpusPaths, name: str, items: Sequence[additions.Item], nj: int) -> dict[str, str]:
+    """Converts files. Returns the converted file by path in the development set, for those that the rules keep."""
+    out = places.raw / "added"
+    found = additions.summary(additions.convert(name, items, out, places.corpus.keep, nj))
     words = ", ".join(f"{status} {n}" for status, n in found["statuses"].items())
     logging.info(
         "%s: %d files, %d kept, %d left out (%s)", name, found["files"], found["kept"], found["removed"], words
     )
+    status = additions.statuses(name, out)
+    kept = [item.target for item in items if status[item.target].startswith(additions.SELECTED)]
+    return {target: str(out / target) for target in kept}
 
 
-def _refine(places: CorpusPaths, files: dict[str, str], rules: Refinement, labels: LabelSet, nj: int) -> dict[str, str]:
-    """The files with the training events refined; writes the table of counts."""
-    out = places.raw / "added"
+def _curate(places: CorpusPaths, files: dict[str, str], rules: Curation, labels: LabelSet, nj: int) -> dict[str, str]:
+    """Curates the training events among the files, and writes the table of counts."""
     external: dict[str, str] = {}
     for source in rules.external:
         name = f"external_{Path(source.manifest).stem}"
         items = external_items(source, labels.names, TRAIN.rstrip("/"))
-        counts = additions.convert(name, items, out, places.corpus.keep, nj)
-        _say(name, counts)
-        for target, file in _kept(name, items, out).items():
+        for target, file in _convert(places, name, items, nj).items():
             if external.setdefault(target.removeprefix(TRAIN), file) != file:
                 raise InputError(source.manifest, f"{target} of two manifests", "file names that differ")
     train = {path.removeprefix(TRAIN): file for path, file in files.items() if path.startswith(TRAIN)}
-    refined = refine(train, rules, external)
-    _write_report(places.raw / REPORT, refined, labels, rules.min_duration)
-    rest = {path: file for path, file in files.items() if not path.startswith(TRAIN)}
-    return rest | {TRAIN + path: file for path, file in refined.files.items()}
-
-
-def _write_report(path: Path, refined: Refined, labels: LabelSet, min_duration: float) -> None:
-    table = counts_table(refined, labels.names, min_duration)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, table)
+    curated = curate(train, rules, external)
+    table = counts_table(curated, labels.names, rules.min_duration)
+    places.raw.mkdir(parents=True, exist_ok=True)
+    write_text(places.raw / REPORT, table)
     logging.info("training events:\n%s", table)
+    rest = {path: file for path, file in files.items() if not path.startswith(TRAIN)}
+    return rest | {TRAIN + path: file for path, file in curated.files.items()}
 
 
 def _write_content(corpus: Corpus, raw: Path, part: Path, files: Mapping[str, str]) -> None:
-    """Writes the sum over names and sizes of the development set's files, ready-made mixtures left out.
+    """Writes a checksum over names and sizes of the development set's files, without ready-made mixtures.
 
-    Of the user's own files, which may be edited at the same size, the time counts too.
-
-    Where they lie does not count, nor what else stage 1 was asked for: an evaluation set that joins later, or another
-    number of downloads at a time, makes nothing be trained again.
+    The times of the user's own files count too, because they may be edited without a change of size. The folders of the
+    files, other parts and options of stage 1 do not count, so that changing them does not start a training again.
     """
     dev = raw / DEV
     mixtures = {Path(s.mixtures).parts[0] for s in corpus.sets.values() if s.part == DEV}
@@ -183,7 +160,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def _walk(folder: Path, top: str) -> Iterator[str]:
-    """Files below ``folder/top``, relative to ``folder``, hidden ones left out."""
+    """Paths of the files below ``folder/top`` relative to ``folder``, without hidden files and folders."""
     for parent, folders, names in os.walk(folder / top, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -192,7 +169,7 @@ def _walk(folder: Path, top: str) -> Iterator[str]:
 
 
 def _link_tree(dev: Path, files: Mapping[str, str], out: Path) -> None:
-    """A folder of links: to ``files`` by their paths, and to what else is in ``dev``. Complete, or as it was before."""
+    """Makes a folder of links to ``files`` and to everything else in ``dev``. An error leaves the old folder."""
     with atomic_folder(out) as new:
         for name in sorted(os.listdir(dev)):
             if name not in MERGED and not name.startswith("."):
@@ -202,23 +179,18 @@ def _link_tree(dev: Path, files: Mapping[str, str], out: Path) -> None:
 
 
 def _link(link: Path, target: Path) -> None:
-    """A symbolic link, relative where both lie in the recipe folder; an older link is replaced, nothing else is.
-
-    Raises:
-        InputError: something else is there.
-    """
+    """Makes or replaces a symbolic link, relative if both lie in the recipe folder. Other files are not replaced."""
     link.parent.mkdir(parents=True, exist_ok=True)
     here = Path.cwd()
     text = str(target.absolute())
     if target.absolute().is_relative_to(here):
         text = os.path.relpath(target.absolute(), link.parent.absolute())
-    if link.is_symlink():
-        if os.readlink(link) == text:
-            return
-        link.unlink()
-    elif link.exists():
-        raise InputError(link, "a folder or file", "nothing, or a link (move it away and name it by --data_root)")
-    link.symlink_to(text)
+    if link.exists() and not link.is_symlink():
+        raise InputError(
+            link, "a folder or file", "nothing, or a link (move it away and pass its new path as --data_root)"
+        )
+    if not link.is_symlink() or os.readlink(link) != text:
+        make_link(link, text)
 
 
 def _write_sets(corpus: Corpus, folders: Mapping[str, Path], labels: LabelSet, data: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data directories of ready-made mixtures: the test sets (with dry sources) and the evaluation sets (without)."""
+"""Makes data directories of ready-made mixtures: test sets with dry sources, and evaluation sets without."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from s5.utils.errors import InputError
 
 
 def mixture_rows(mixtures: str | Path, sources: str | Path | None, labels: LabelSet, n_slots: int = 3) -> list[Row]:
-    """Rows of a data directory, sorted.
+    """Rows of a data directory, sorted by name.
 
     Args:
         mixtures: folder of ``<mixture>.wav``.
-        sources: folder of ``<mixture>_<slot>_<Label>.wav`` (2026), in the order of their slots, or
-            ``<mixture>_<Label>.wav`` (2025), in the order of their names; None: nothing is known about the mixtures.
-        labels: that may occur.
-        n_slots: most sources of a mixture.
+        sources: folder of ``<mixture>_<slot>_<Label>.wav`` (2026), in the order of the slots, or of
+            ``<mixture>_<Label>.wav`` (2025), in the order of the names; None for mixtures without known sources.
+        labels: allowed labels.
+        n_slots: largest number of sources of a mixture.
 
     Raises:
-        InputError: no mixture, a source of no mixture, an unknown label, too many sources, two of one slot.
+        InputError: there is no mixture, or a source has no mixture, an unknown label or another source's slot, or a
+            mixture has too many sources.
     """
     files = audio_files(mixtures)
     if not files:

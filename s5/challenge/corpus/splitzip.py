@@ -1,8 +1,8 @@
-"""Split zip archives (``a.z01``, ``a.z02``, ... ``a.zip``) as one archive, read where they lie.
+"""Reads split zip archives (``a.z01``, ``a.z02``, ... ``a.zip``) in place, without joining their parts on disk.
 
-Python's zipfile does not read them, and joining them first (``zip -s 0``) takes their size in disk once more. In a
-split archive every entry of the central directory says on which part it begins and where in that part. So the parts are
-seen here as one file, with that directory written anew: places counted from the first part's beginning.
+Python's zipfile does not read them. Each entry of a split archive's central directory holds the number of a part and a
+position in it. Here the parts are presented as one file with a rewritten directory, whose positions count from the
+beginning of the first part.
 
 Formats: PKWARE's APPNOTE.TXT, sections 4.3.12 to 4.3.16 and 4.5.3 (zip64), 8.4 and 8.5 (splitting).
 """
@@ -16,30 +16,31 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import IO, Any
 
 from s5.utils.errors import InputError
 
 END = struct.Struct("<4s4H2LH")
-"""Of the archive: signature; this part, the directory's first part; entries in this part, in all; the directory's bytes
-and place; bytes of the comment."""
+"""End record: signature; number of this part and of the directory's first part; entries in this part and in all; size
+and position of the directory; length of the comment."""
 
 END64 = struct.Struct("<4sQ2H2L4Q")
 LOCATOR = struct.Struct("<4sLQL")
 ENTRY = struct.Struct("<4s6H3L5H2L")
-"""Of the directory: signature; versions, flags, method, time, date; CRC, packed and unpacked bytes; lengths of name,
-extra fields and comment; part; attributes; place in the part."""
+"""Entry of the directory: signature; versions, flags, method, time, date; CRC, packed and unpacked size; lengths of
+name, extra fields and comment; part; attributes; position in the part."""
 
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
 ZIP64 = 1
-"""Kind of the extra field with what does not fit into 32 bits."""
+"""Number of the extra field for values that do not fit into 32 bits."""
 
 
 class Joined(io.RawIOBase):
-    """Files one behind the other, and some bytes behind ``cut`` instead of theirs, as one file to read.
+    """Several files as one file to read, optionally cut off and followed by other bytes.
 
     Args:
-        paths: the files.
-        cut: bytes of them that count; all by default.
+        paths: the files in their order.
+        cut: number of their bytes that are used; all by default.
         tail: bytes that follow.
     """
 
@@ -50,25 +51,25 @@ class Joined(io.RawIOBase):
         self._tail, self._place = tail, 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def tell(self) -> int:
-        """Place of the next byte."""
+        """Position of the next byte."""
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a place."""
+        """Moves to a position and returns it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._cut + len(self._tail)}[whence]
         self._place = max(0, base + offset)
         return self._place
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        """Reads what one file has, at most."""
+        """Fills the buffer from one of the files and returns the number of bytes read."""
         view = memoryview(buffer).cast("B")
         if self._place >= self._cut:
             block = self._tail[self._place - self._cut :][: len(view)]
@@ -81,15 +82,6 @@ class Joined(io.RawIOBase):
         self._place += len(block)
         return len(block)
 
-    def read_at(self, place: int, n: int) -> bytes:
-        """n bytes from a place, fewer at the end."""
-        self.seek(place)
-        blocks = []
-        while n and (block := self.read(n)):
-            blocks.append(block)
-            n -= len(block)
-        return b"".join(blocks)
-
     def close(self) -> None:
         """Closes the files."""
         for file in self._files:
@@ -98,10 +90,13 @@ class Joined(io.RawIOBase):
 
 
 def parts(path: str | Path) -> list[Path]:
-    """Files of an archive, named by its last, ``a.zip``: ``a.z01`` .. and itself; itself alone if it is not split.
+    """All files of an archive in their order: ``a.z01``, ..., ``a.zip``, or ``a.zip`` alone if it is not split.
+
+    Args:
+        path: the last file, which ends in .zip.
 
     Raises:
-        InputError: one is missing, or it is no zip archive.
+        InputError: a file is missing, or the last one is no zip archive.
     """
     path = Path(path)
     number = _end(path)[1]
@@ -115,24 +110,25 @@ def parts(path: str | Path) -> list[Path]:
 
 
 def open_zip(path: str | Path) -> zipfile.ZipFile:
-    """Opens a zip archive, split or not, for a :class:`s5.utils.zips.ZipReader`, which names what is damaged.
+    """Opens a zip archive, split or not, for :class:`s5.utils.zips.ZipReader`.
 
     Args:
-        path: the archive; of a split one its last part, which ends in .zip.
+        path: the archive; of a split archive the last part, which ends in .zip.
 
     Raises:
-        InputError: a part is missing, or it is no zip archive.
+        InputError: a part is missing, or the file is no zip archive.
     """
     files = parts(path)
     if len(files) == 1:
         return zipfile.ZipFile(path)
-    with Joined(files) as raw:
-        cut, tail = _rewritten(raw)
+    raw = Joined(files)
+    with io.BufferedReader(raw) as whole:
+        cut, tail = _rewritten(whole, raw.starts, raw.starts[-2] + _end(files[-1])[0])
     return zipfile.ZipFile(io.BufferedReader(Joined(files, cut, tail), 1 << 18))
 
 
 def _end(path: Path) -> tuple[int, int]:
-    """Place of the end record in a file, and the number of the last part (0: not split)."""
+    """Position of the end record in a file, and the number of the last part (0 if the archive is not split)."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -144,26 +140,36 @@ def _end(path: Path) -> tuple[int, int]:
     if place < 0 or len(data) < place + END.size:
         raise InputError(path, "no end of an archive", "a complete zip archive")
     number = END.unpack_from(data, place)[1]
-    # More than 32 bits' worth: the locator before it says how many parts there are.
+    # In a zip64 archive the locator before the end record holds the number of parts.
     if number == FULL16 and place >= LOCATOR.size:
         locator = LOCATOR.unpack_from(data, place - LOCATOR.size)
         number = max(0, locator[3] - 1) if locator[0] == b"PK\x06\x07" else 0
     return size - len(data) + place, number
 
 
-def _rewritten(raw: Joined) -> tuple[int, bytes]:
-    """Place of the central directory over all parts, and the directory and end records of an archive in one part."""
-    last = Path(str(raw._files[-1].name))
-    place = raw.starts[-2] + _end(last)[0]
-    _, _, disk, _, count, size, offset, _ = END.unpack(raw.read_at(place, END.size))
-    locator = LOCATOR.unpack(raw.read_at(place - LOCATOR.size, LOCATOR.size))
+def _rewritten(whole: IO[bytes], starts: Sequence[int], place: int) -> tuple[int, bytes]:
+    """Position of the central directory in the joined parts, and new directory and end records for one part.
+
+    Args:
+        whole: the joined parts.
+        starts: position of each part in them.
+        place: position of the end record in them.
+    """
+
+    def record(form: struct.Struct, at: int) -> tuple[Any, ...]:
+        whole.seek(at)
+        return form.unpack(whole.read(form.size))
+
+    _, _, disk, _, count, size, offset, _ = record(END, place)
+    locator = record(LOCATOR, place - LOCATOR.size)
     if locator[0] == b"PK\x06\x07":
-        end = END64.unpack(raw.read_at(raw.starts[locator[1]] + locator[2], END64.size))
+        end = record(END64, starts[locator[1]] + locator[2])
         if end[0] != b"PK\x06\x06":
             raise ValueError("no zip64 end record where it should be")
         _, _, _, _, _, disk, _, count, size, offset = end
-    begin = raw.starts[disk] + offset
-    entries = list(_entries(raw.read_at(begin, size), raw.starts))
+    begin = starts[disk] + offset
+    whole.seek(begin)
+    entries = list(_entries(whole.read(size), starts))
     if len(entries) != count:
         raise ValueError(f"{len(entries)} entries instead of {count}")
     directory = b"".join(entries)
@@ -175,7 +181,7 @@ def _rewritten(raw: Joined) -> tuple[int, bytes]:
 
 
 def _entries(data: bytes, starts: Sequence[int]) -> Iterator[bytes]:
-    """Entries of a central directory with places counted from the first part's beginning."""
+    """Entries of a central directory, with positions that count from the beginning of the first part."""
     at = 0
     while at < len(data):
         fields = list(ENTRY.unpack_from(data, at))
@@ -187,30 +193,21 @@ def _entries(data: bytes, starts: Sequence[int]) -> Iterator[bytes]:
         comment = data[name_end + n_extra : name_end + n_extra + n_comment]
         at = name_end + n_extra + n_comment
         rest, wide = _split_extra(extra)
-        # What is full in the entry stands in the zip64 field, in this order.
-        packed, unpacked, part, offset = fields[8], fields[9], fields[13], fields[16]
+        # Values that do not fit into the entry are in the zip64 field: unpacked size, packed size, position, part.
         values = []
-        for value, full, form in (
-            (unpacked, FULL32, "<Q"),
-            (packed, FULL32, "<Q"),
-            (offset, FULL32, "<Q"),
-            (part, FULL16, "<L"),
-        ):
+        for i, full, form in ((9, FULL32, "<Q"), (8, FULL32, "<Q"), (16, FULL32, "<Q"), (13, FULL16, "<L")):
+            value = fields[i]
             if value == full:
                 value, wide = struct.unpack_from(form, wide)[0], wide[struct.calcsize(form) :]
             values.append(value)
         unpacked, packed, offset, part = values
-        offset += starts[part]
-        large = [value for value in (unpacked, packed, offset) if value >= FULL32]
-        if large:
-            rest += struct.pack(f"<2H{len(large)}Q", ZIP64, 8 * len(large), *large)
-        fields[8], fields[9] = min(packed, FULL32), min(unpacked, FULL32)
-        fields[11], fields[13], fields[16] = len(rest), 0, min(offset, FULL32)
+        rest += struct.pack("<2H3Q", ZIP64, 24, unpacked, packed, starts[part] + offset)
+        fields[8], fields[9], fields[11], fields[13], fields[16] = FULL32, FULL32, len(rest), 0, FULL32
         yield ENTRY.pack(*fields) + name + rest + comment
 
 
 def _split_extra(extra: bytes) -> tuple[bytes, bytes]:
-    """Extra fields without the zip64 one, and that one's content."""
+    """The extra fields without the zip64 field, and the content of the zip64 field."""
     rest, wide, at = b"", b"", 0
     while at + 4 <= len(extra):
         kind, n = struct.unpack_from("<2H", extra, at)

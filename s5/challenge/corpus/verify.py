@@ -1,9 +1,8 @@
-"""What is missing of a data set, and what is there that should not be, by name."""
+"""Checks a recipe's data set: lists missing and unexpected files by name."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,19 +24,27 @@ from s5.utils.text import read_json
 REPORT = "verify.tsv"
 
 MOST = 20
-"""Lines of each kind that are said; all stand in the report."""
+"""Number of lines of each kind that are printed; the report has all of them."""
 
 
 @dataclass
 class Findings:
-    """Paths, each with a reason."""
+    """Missing and unexpected paths with their reasons, and notes."""
 
     missing: list[tuple[str, str]] = field(default_factory=list)
     unexpected: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def miss(self, path: str | Path, reason: str) -> None:
+        """Adds a missing path."""
+        self.missing.append((str(path), reason))
+
+    def unexpect(self, path: str | Path, reason: str) -> None:
+        """Adds an unexpected path."""
+        self.unexpected.append((str(path), reason))
+
     def text(self, most: int = MOST) -> str:
-        """For people."""
+        """Text for the terminal, with at most ``most`` lines of each kind."""
         lines = []
         for word, found in (("missing", self.missing), ("unexpected", self.unexpected)):
             lines += [f"{word}: {path} ({reason})" for path, reason in found[:most]]
@@ -48,21 +55,18 @@ class Findings:
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
-        """All findings: word, tab, path, tab, reason."""
+        """Writes all findings, one a line: kind, tab, path, tab, reason."""
         rows = [("missing", *x) for x in self.missing] + [("unexpected", *x) for x in self.unexpected]
         write_text(path, "".join("\t".join(row) + "\n" for row in rows))
 
 
 def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> Findings:
-    """Looks at everything that stage 1 makes.
+    """Checks all data that stage 1 makes. Unpacked files must have the sizes that they have in their archives.
 
     Args:
-        places: where things lie.
-        parts: names of the parts that are wanted.
+        places: folders of the data set.
+        parts: names of the parts to check.
         data: folder of links and data directories.
-
-    Returns:
-        What was found. Unpacked files are compared by size with what their archive held.
     """
     corpus, findings = places.corpus, Findings()
     labels = LabelSet.load(resolve(corpus.labels))
@@ -72,10 +76,8 @@ def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> 
     for folder in corpus.folders:
         if folder.startswith(tuple(left_out)):
             continue
-        if folder.partition("/")[0] in parts and not any(_entries(data / folder)):
-            findings.missing.append(
-                (str(data / folder), "an empty folder" if (data / folder).is_dir() else "no folder")
-            )
+        if folder.partition("/")[0] in parts and not _entries(data / folder):
+            findings.miss(data / folder, "an empty folder" if (data / folder).is_dir() else "no folder")
     if DEV in parts and (data / DEV).is_dir():
         _check_events(data / DEV, labels, findings)
         _check_audio(data / DEV, findings)
@@ -90,52 +92,47 @@ def verify(places: CorpusPaths, parts: list[str], data: Path = Path("data")) -> 
     return findings
 
 
-def _entries(folder: Path) -> Iterator[str]:
-    try:
-        yield from (entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-    except OSError:
-        return
+def _entries(folder: Path) -> list[str]:
+    """Names in a folder, sorted, without hidden ones; an empty list if the folder is missing."""
+    return sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
 
 
 def _check_unpacked(places: CorpusPaths, name: str, findings: Findings) -> None:
     out = places.unpacked(name)
     for archive in main_files(places.corpus.parts[name].files):
         for path, size in (unpacked(archive, out) or {}).items():
-            try:
-                found = (out / path).stat().st_size
-            except OSError:
-                findings.missing.append((str(out / path), f"{archive} holds it"))
-                continue
-            if found != size:
-                findings.missing.append((str(out / path), f"{found} bytes instead of {size}"))
+            if not (out / path).exists():
+                findings.miss(out / path, f"a file of {archive}")
+            elif (found := (out / path).stat().st_size) != size:
+                findings.miss(out / path, f"{found} bytes instead of {size}")
 
 
 def _check_events(dev: Path, labels: LabelSet, findings: Findings) -> None:
-    """A folder with audio for each label in each split, and no other."""
+    """Checks that each split has a folder with audio for each label, and no other folder."""
     for split in ("train", "valid"):
         folder = dev / "sound_event" / split
         for label in labels.names:
             if not any(name.lower().endswith(AUDIO) for _, _, names in os.walk(folder / label) for name in names):
-                findings.missing.append((str(folder / label), "no sound of this label"))
-        for name in sorted(_entries(folder)):
+                findings.miss(folder / label, "no sound of this label")
+        for name in _entries(folder):
             if name not in labels:
-                findings.unexpected.append((str(folder / name), "no label"))
+                findings.unexpect(folder / name, "no label")
 
 
 def _check_audio(dev: Path, findings: Findings) -> None:
-    """Files that are no audio, empty, or links to nothing."""
+    """Checks for files that are empty or no audio, and for links whose targets are missing."""
     for top in (*MERGED, "noise"):
         for parent, _, names in os.walk(dev / top, followlinks=True):
             for name in sorted(names):
                 path = os.path.join(parent, name)
                 if not os.path.exists(path):
-                    findings.missing.append((path, f"a link to {os.readlink(path)}, which is gone"))
+                    findings.miss(path, f"a link to {os.readlink(path)}, which is missing")
                 elif name.startswith("."):
                     continue
                 elif not name.lower().endswith(AUDIO):
-                    findings.unexpected.append((path, "no audio file by its name"))
+                    findings.unexpect(path, "no audio file by its name")
                 elif not os.path.getsize(path):
-                    findings.missing.append((path, "an empty file"))
+                    findings.miss(path, "an empty file")
 
 
 def _check_additions(places: CorpusPaths, parts: list[str], dev: Path, findings: Findings) -> None:
@@ -144,12 +141,12 @@ def _check_additions(places: CorpusPaths, parts: list[str], dev: Path, findings:
         for name in addition.classes:
             for split in addition.splits.values():
                 folder = dev / addition.into / split / name
-                if addition.part in parts and not any(_entries(folder)):
-                    findings.missing.append((str(folder), f"no sound of this class of {addition.name}"))
+                if addition.part in parts and not _entries(folder):
+                    findings.miss(folder, f"no sound of this class of {addition.name}")
         if addition.picks is None or not (dev / addition.picks).is_file():
             continue
         origin = places.find(DEV)
-        items = additions.picked(addition, Path(), dev / addition.picks)
+        items = additions.items_of(addition, Path(), dev)
         there = [x for x in items if x.target in status or (origin is not None and (origin / x.target).is_file())]
         if status or not there:
             known = {item.target for item in there}
@@ -161,7 +158,7 @@ def _check_additions(places: CorpusPaths, parts: list[str], dev: Path, findings:
 
 
 def _left_out(places: CorpusPaths, parts: list[str]) -> dict[str, str]:
-    """Folder that sounds of an addition would join -> the addition, of those that are neither wanted nor there."""
+    """Addition by the folder that it would join, for additions that were left out."""
     dev = places.find(DEV)
     return {
         f"{DEV}/{addition.into}/": addition.name
@@ -171,18 +168,18 @@ def _left_out(places: CorpusPaths, parts: list[str]) -> dict[str, str]:
 
 
 def _check_scenes(path: Path, left_out: dict[str, str], findings: Findings) -> None:
-    """All that the scenes of a list name; what additions would have brought that are not wanted is only counted."""
+    """Checks the files that a list's scenes name; missing files of additions that were left out are only counted."""
     try:
         scenes = MetadataList.load(path)
     except InputError as e:
-        findings.missing.append((str(path), str(e)))
+        findings.miss(path, str(e))
         return
     needed: dict[str, str] = {}
     for entry, i in zip(scenes.entries, range(len(scenes)), strict=True):
         try:
             scene = scenes[i]
         except InputError as e:
-            findings.missing.append((str(path.parent / entry.metadata_path), str(e)))
+            findings.miss(path.parent / entry.metadata_path, str(e))
             continue
         config = scene.config
         for folder, events in (
@@ -195,41 +192,34 @@ def _check_scenes(path: Path, left_out: dict[str, str], findings: Findings) -> N
         needed.setdefault(os.path.normpath(scene.room.sofa_path), entry.metadata_path)
     absent = {os.path.normpath(file): scene for file, scene in needed.items() if not os.path.isfile(file)}
     for top, name in left_out.items():
-        n = sum(file.startswith(f"{top}/") for file in absent)
-        if n:
-            findings.notes.append(f"{path} cannot be rendered: {n} files of {top} are not there ({name} is left out)")
-    kept = {file: scene for file, scene in absent.items() if not file.startswith(tuple(f"{top}/" for top in left_out))}
-    findings.missing += [(file, f"scene {scene} needs it") for file, scene in kept.items()]
+        if n := len([absent.pop(file) for file in list(absent) if file.startswith(f"{top}/")]):
+            findings.notes.append(f"{path} cannot be rendered: {n} files of {top} are missing ({name} was left out)")
+    findings.missing += [(file, f"scene {scene} needs it") for file, scene in absent.items()]
 
 
 def _check_set(path: Path, expected: MixtureSet, labels: LabelSet, corpus: Corpus, findings: Findings) -> None:
-    """A data directory that is whole, with files of the right form, and the mixtures that the set has to have."""
+    """Checks that a data directory is complete, with the right files and mixtures."""
     try:
         data = DataDir.load(path, labels, corpus.n_slots)
         data.check(corpus.keep.sampling_rate, corpus.channels)
     except InputError as e:
-        findings.missing.append((str(path), str(e)))
+        findings.miss(path, str(e))
         return
     folder, there, names = data.mixture_path(data.utts[0]).parent, set(data.utts), set(expected.names)
     findings.missing += [(f"{folder}/{name}.wav", "no such mixture") for name in expected.names if name not in there]
     if names:
         findings.unexpected += [(f"{folder}/{utt}.wav", "not of the set") for utt in data.utts if utt not in names]
     if expected.count is not None and len(there) != expected.count:
-        findings.missing.append((str(folder), f"{len(there)} mixtures instead of {expected.count}"))
+        findings.miss(folder, f"{len(there)} mixtures instead of {expected.count}")
 
 
 def _check_filelist(path: Path, data: Path, origin: Path | None, findings: Findings) -> None:
-    """Files of a list that are neither here nor, refined away, where the development set came from."""
-    for name in filelist(path):
-        below = Path(name.removeprefix("data/"))
-        refined = origin is not None and below.parts[:1] == (DEV,) and (origin.parent / below).is_file()
-        if not (data / below).is_file() and not refined:
-            findings.missing.append((str(data / below), f"{path.name} names it"))
-
-
-def filelist(path: Path) -> list[str]:
-    """Paths of a JSON list of files, as the data of 2025 brings one."""
-    data = read_json(path, "a list of files")
-    if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
+    """Checks that a list's files exist here or, for events that were curated away, in the original development set."""
+    names = read_json(path, "a list of files")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(path, "no list of names", "a JSON list of paths")
-    return data
+    for name in names:
+        below = Path(name.removeprefix("data/"))
+        curated = origin is not None and below.parts[:1] == (DEV,) and (origin.parent / below).is_file()
+        if not (data / below).is_file() and not curated:
+            findings.miss(data / below, f"{path.name} names it")

@@ -1,11 +1,11 @@
-// Ticked paths become the list, which is kept in the browser until it is saved.
+// The ticked paths make up the list, which the browser stores until it is saved.
 const boxes = [...document.querySelectorAll("input[type=checkbox]")];
 const list = document.getElementById("list");
 const key = `drop ${location.pathname}`;
-// A browser may not keep anything of files; then the list lasts as long as the page.
+// A browser may refuse storage to pages from disk; then the list is lost when the page is closed.
 const kept = {
   get: () => { try { return localStorage.getItem(key) || ""; } catch { return ""; } },
-  set: (text) => { try { localStorage.setItem(key, text); } catch { /* not kept */ } },
+  set: (text) => { try { localStorage.setItem(key, text); } catch { /* not stored */ } },
 };
 const stored = new Set(kept.get().split("\n"));
 for (const box of boxes) box.checked = stored.has(box.value);

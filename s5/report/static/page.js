@@ -1,6 +1,6 @@
 "use strict";
-// The table, and the player of the mixture that is shown. A mixture's script calls s5page.arrived(); its sounds are
-// decoded once and run together on one clock, so that choosing what is heard only moves gains.
+// The table of mixtures, and the player of the chosen one. A mixture's script calls s5page.arrived(). Its sounds are
+// decoded once and play on one clock, so that choosing the audible ones only changes gains.
 window.s5page = (() => {
   const KEPT = 4; // mixtures in memory
   const FADE = 0.01; // seconds from one sound to another
@@ -10,8 +10,8 @@ window.s5page = (() => {
   }));
   const systems = [...document.querySelectorAll("#transport [data-hear]")].map((b) => b.dataset.hear)
     .filter((kind) => kind.length === 1);
-  const scripts = new Map(); // address -> promise of the content, the one asked for last at the end
-  const waiting = new Map(); // number -> what to do with the content
+  const scripts = new Map(); // address -> promise of the content, the latest one at the end
+  const waiting = new Map(); // number -> function that takes the content
   const state = { utt: null, wanted: null, lanes: [], buffers: null, heard: new Set(), seconds: 1, at: 0, playing: null, repeat: false };
   let context = null;
 
@@ -24,7 +24,7 @@ window.s5page = (() => {
     scripts.set(address, known || new Promise((resolve, reject) => {
       const script = document.createElement("script");
       waiting.set(number, resolve);
-      script.onerror = () => { scripts.delete(address); reject(new Error(`${address} is not beside this page`)); };
+      script.onerror = () => { scripts.delete(address); reject(new Error(`${address} is missing beside this page`)); };
       script.onload = () => script.remove();
       script.src = address;
       document.head.append(script);
@@ -105,7 +105,7 @@ window.s5page = (() => {
     const utt = state.utt;
     const run = { sources: [], gains: [], from: 0, began: 0 };
     state.playing = run;
-    setTimeout(() => { // a browser without a sound device keeps us waiting
+    setTimeout(() => { // without a sound device a browser may never start
       if (state.playing === run && !run.sources.length) by("heard").textContent = "no sound: the browser does not start it";
     }, 3000);
     const buffers = await Promise.all([state.buffers, context.resume()]).then(([all]) => all, () => null);
@@ -143,7 +143,7 @@ window.s5page = (() => {
     if (running) play();
   };
 
-  // What is heard: gains, and the words and marks that say so.
+  // Sets the gains of the audible sounds, and shows which sounds they are.
   const mix = async () => {
     const heard = [...state.heard];
     const words = state.lanes.filter((lane) => state.heard.has(lane.number)).map((lane) => {
@@ -176,7 +176,7 @@ window.s5page = (() => {
     });
   };
 
-  // The factor that keeps the sum of what is heard below 1.
+  // The factor that keeps the sum of the audible sounds below 1.
   const headroom = (buffers, heard) => {
     if (heard.length < 2) return 1;
     const parts = heard.map((number) => buffers[number].getChannelData(0));
@@ -200,8 +200,8 @@ window.s5page = (() => {
     mix();
   };
 
-  // A/B: the estimates that are heard give way to the next system's of the same sources. What has no counterpart
-  // (the mixture, references, a source that the next system missed) gives way to nothing, or to all of A.
+  // A/B: replaces the audible estimates by the next system's estimates of the same sources. Sounds without a counterpart
+  // (the mixture, references, a source that the next system missed) are dropped. Without an estimate, all of A are heard.
   const swap = () => {
     const heard = state.lanes.filter((lane) => state.heard.has(lane.number));
     const current = heard.map((lane) => systems.indexOf(lane.kind)).find((i) => i >= 0);
@@ -213,7 +213,7 @@ window.s5page = (() => {
     if (!state.heard.size) by("heard").textContent = `Heard: nothing (system ${next} has no estimate of it)`;
   };
 
-  // --- what moves ---
+  // --- time ---
 
   const draw = () => {
     const time = now();
@@ -289,7 +289,7 @@ window.s5page = (() => {
   by("swap").hidden = systems.length < 2;
   const repeat = () => {
     const running = state.playing;
-    stop(); // a source learns of its loop before it starts
+    stop(); // a source's loop has to be set before it starts
     state.repeat = !state.repeat;
     by("repeat").setAttribute("aria-pressed", String(state.repeat));
     if (running) play();
@@ -298,7 +298,7 @@ window.s5page = (() => {
   for (const button of document.querySelectorAll("[data-hear]")) {
     button.addEventListener("click", () => hear(of(button.dataset.hear), true));
   }
-  // A button that was clicked does not keep the space bar for itself; one that was reached with Tab does.
+  // A clicked button gives up the focus, so that the space bar plays; a button reached with Tab keeps it.
   document.addEventListener("click", (event) => {
     if (event.detail > 0) event.target.closest("button")?.blur();
   });
@@ -322,6 +322,6 @@ window.s5page = (() => {
   });
   addEventListener("hashchange", () => follow(true));
   filter();
-  setTimeout(() => follow(false)); // after the first picture of the page
+  setTimeout(() => follow(false)); // after the page is painted
   return { arrived };
 })();

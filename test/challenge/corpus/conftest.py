@@ -31,12 +31,12 @@ def replicas():
 
 @pytest.fixture(scope="session")
 def replica(replicas, tmp_path_factory):
-    """Replica of 2026; only read."""
+    """Replica of 2026, which tests only read."""
     return replicas.make_replica(tmp_path_factory.mktemp("replica26") / "of the user's", 2026)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``; ``faults[path]`` is a list of what goes wrong, one a request: a function of the handler."""
+    """Serves ``files``; ``faults[path]`` lists the faults of the next requests, one a request."""
 
     daemon_threads = True
 
@@ -57,7 +57,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
-        """Broken connections are what the tests are about."""
+        """Broken connections are expected in these tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A miniature of the published data: DCASE 2025 or 2026 Task 4, with Semantic Hearing's and EARS's, made of noise.
+"""Makes a miniature of the published data out of noise: DCASE 2025 or 2026 Task 4, Semantic Hearing and EARS.
 
     python test/challenge/corpus/replica.py --year 2026 FOLDER
 
@@ -23,7 +23,7 @@ POSITIONS = np.array([[1.5, 0.0, 0.0], [0.0, 1.5, 0.0], [-1.5, 0.0, 0.0], [0.0, 
 
 
 def sounds(rate: int) -> dict[str, np.ndarray]:
-    """Sounds that meet each of the keep rules, by the status that they should get (and a few more)."""
+    """Sounds for each of the keep rules, by the status that they should get."""
     random = np.random.RandomState(rate)
 
     def noise(seconds: float, peak: float = 0.5) -> np.ndarray:
@@ -55,7 +55,7 @@ def write(path: Path, audio: np.ndarray, rate: int = RATE) -> None:
 
 
 def make_corpora(root: Path, dev: Path, flat: bool) -> None:
-    """Semantic Hearing's and EARS's folders, and the lists in the development set that pick from them."""
+    """Writes the folders of Semantic Hearing and EARS, and the development set's lists of picked files."""
     picks = []
     for rate in (44100, 32000):
         for i, (status, audio) in enumerate(sounds(rate).items()):
@@ -86,7 +86,7 @@ def make_corpora(root: Path, dev: Path, flat: bool) -> None:
 
 
 def make_dev(root: Path, flat: bool) -> None:
-    """Events, backgrounds, rooms and validation scenes of the development set."""
+    """Writes events, backgrounds, rooms and validation scenes of the development set."""
     random = np.random.RandomState(1)
 
     def noise(seconds: float, channels: int = 1) -> np.ndarray:
@@ -114,7 +114,7 @@ def make_dev(root: Path, flat: bool) -> None:
 
 
 def room_file(path: Path) -> None:
-    """A room of four positions with short impulse responses."""
+    """Writes a room of four positions with short impulse responses."""
     random = np.random.RandomState(2)
     rirs = random.standard_normal((len(POSITIONS), 4, RATE // 20)) * np.exp(-np.arange(RATE // 20) / 200) * 0.2
     rirs[:, :, 80] = 1.0
@@ -127,7 +127,7 @@ def room_file(path: Path) -> None:
 
 
 def _events(n: int, flat: bool) -> tuple[list, list, list]:
-    """n targets, one background, one interferer that an addition brings."""
+    """n targets, one background, and one interferer from an addition."""
 
     def event(label: str, file: str, i: int, role: str, snr: float) -> dict:
         times = {"source_time": 0.0, "event_time": 0.5 + i, "event_duration": 0.2 if role == "interference" else 0.6}
@@ -142,7 +142,7 @@ def _events(n: int, flat: bool) -> tuple[list, list, list]:
 
 
 def scene_2026(n: int) -> dict:
-    """A scene of n sources as SpAudSyn writes it."""
+    """A scene of n sources in the format of SpAudSyn."""
     top = "data/dev_set"
     config = {"duration": SECONDS, "sr": RATE, "max_event_overlap": 3, "max_event_dur": 10.0, "ref_db": -55}
     config |= {"foreground_dir": f"{top}/sound_event/valid", "background_dir": f"{top}/noise/valid"}
@@ -156,7 +156,7 @@ def scene_2026(n: int) -> dict:
 
 
 def scene_2025(n: int) -> dict:
-    """The same in the format of 2025."""
+    """A scene of n sources in the format of 2025."""
     top = "data/dev_set"
     config = {"duration": SECONDS, "sr": RATE, "max_event_overlap": 3, "max_event_dur": 10.0, "ref_db": -50}
     config |= {"foreground_dir": f"{top}/sound_event/valid", "background_dir": f"{top}/noise/valid"}
@@ -168,7 +168,7 @@ def scene_2025(n: int) -> dict:
 
 
 def make_test(folder: Path, flat: bool) -> None:
-    """Six mixtures of 0 (1) to 3 sources, and the sources."""
+    """Writes six mixtures of 0 (2025: 1) to 3 sources, and the sources."""
     random = np.random.RandomState(3)
     n_samples = int(SECONDS * RATE)
     for m in range(6):
@@ -179,7 +179,7 @@ def make_test(folder: Path, flat: bool) -> None:
             dry = np.zeros(n_samples, np.float32)
             dry[start : start + RATE] = 0.1 * random.uniform(-1, 1, RATE)
             total += dry[:, None]
-            # In 2026 a label may stand twice.
+            # In 2026 a label may occur twice.
             label = DCASE_LABELS[m + slot] if flat or m == 2 else DCASE_LABELS[m]
             tag = label if flat else f"{slot}_{label}"
             write(folder / "oracle_target" / f"{name}_{tag}.wav", dry)
@@ -188,7 +188,7 @@ def make_test(folder: Path, flat: bool) -> None:
 
 
 def make_eval(folder: Path, count: int) -> None:
-    """All names of the evaluation set: links to one mixture."""
+    """Writes the evaluation set: all names are links to one mixture."""
     folder.mkdir(parents=True)
     first = folder / "eval_0000.wav"
     write(first, 0.01 * np.random.RandomState(4).standard_normal((int(SECONDS * RATE), 4)))

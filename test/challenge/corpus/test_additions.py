@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from s5.challenge.corpus import additions
-from s5.challenge.corpus.additions import Item, convert, judge, of_classes, picked, statuses, summary
+from s5.challenge.corpus.additions import Item, convert, items_of, judge, statuses, summary
 from s5.challenge.corpus.config import Addition, Corpus, KeepRules
 from s5.utils.errors import InputError
 
@@ -20,20 +20,14 @@ def corpus(replicas):
 
 @pytest.fixture(scope="session")
 def converted(corpus, replica, tmp_path_factory):
-    """All additions of the replica: folder, counts by addition."""
+    """Folder of all converted additions of the replica, and counts by addition."""
     out, counts = tmp_path_factory.mktemp("added"), {}
     folders = {"semantic_hearing": replica / "BinauralCuratedDataset", "ears": replica / "EARS"}
     for addition in corpus.additions:
         counts[addition.name] = convert(
-            addition.name, items_of(addition, folders[addition.part], replica), out, corpus.keep
+            addition.name, items_of(addition, folders[addition.part], replica / "dev_set"), out, corpus.keep
         )
     return out, counts
-
-
-def items_of(addition, folder, replica):
-    if addition.picks:
-        return picked(addition, folder / addition.folder, replica / "dev_set" / addition.picks)
-    return of_classes(addition, folder / addition.folder)
 
 
 def test_statuses_and_samples_are_those_of_the_official_scripts(converted, golden):
@@ -50,7 +44,7 @@ def test_statuses_and_samples_are_those_of_the_official_scripts(converted, golde
             assert (rate, len(audio), soundfile.info(out / path).subtype) == (32000, entry["samples"], "PCM_16")
             if "crc32" in entry:
                 assert zlib.crc32(audio.tobytes()) == entry["crc32"]
-            else:  # another build of the resampler may round otherwise
+            else:  # another build of the resampler may round differently
                 assert np.abs(audio[1000:3000:250].astype(int) - entry["some"]).max() <= 1
     assert dict(counts["interference"]) == official["interference"]
 
@@ -93,12 +87,12 @@ def test_thresholds_are_inclusive():
 
 def test_second_run_does_nothing_and_a_cut_one_goes_on(tmp_path, replica, corpus):
     addition = corpus.additions[1]
-    items = items_of(addition, replica / "EARS", replica)
+    items = items_of(addition, replica / "EARS", replica / "dev_set")
     counts = convert("EARS", items, tmp_path, corpus.keep)
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.wav")}
     assert convert("EARS", items, tmp_path, corpus.keep) == counts
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.wav")} == files
-    # Killed while it wrote: the log's last line is half, its file is there; another file is gone.
+    # Killed while writing: the log's last line is cut off although its file exists; another file is missing.
     log = tmp_path / ".EARS.jsonl"
     lines = log.read_text().splitlines()
     log.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
@@ -107,12 +101,12 @@ def test_second_run_does_nothing_and_a_cut_one_goes_on(tmp_path, replica, corpus
     assert convert("EARS", items, tmp_path, corpus.keep) == counts
     assert set(tmp_path.rglob("*.wav")) == set(files)
     assert json.loads((tmp_path / "EARS.json").read_text()) == summary(counts)
-    # Other rules: everything anew.
+    # Other rules: everything is converted again.
     assert convert("EARS", items, tmp_path, KeepRules(min_seconds=0.05))["remove_too_short"] == 0
 
 
 def test_processes_make_the_same(tmp_path, replica, corpus, converted):
-    items = items_of(corpus.additions[1], replica / "EARS", replica)
+    items = items_of(corpus.additions[1], replica / "EARS", replica / "dev_set")
     convert("EARS", items, tmp_path, corpus.keep, nj=2)
     for path in tmp_path.rglob("*.wav"):
         assert path.read_bytes() == (converted[0] / path.relative_to(tmp_path)).read_bytes()
@@ -146,10 +140,10 @@ def test_bad_lists_of_picks(tmp_path, rows, complaint):
     (tmp_path / "picks.json").write_text(json.dumps(rows))
     addition = Addition("X", "p", "sound_event", picks="picks.json")
     with pytest.raises(InputError, match=complaint):
-        picked(addition, tmp_path, tmp_path / "picks.json")
+        items_of(addition, tmp_path, tmp_path)
 
 
 def test_class_without_folder(tmp_path):
     addition = Addition("X", "p", "interference", classes=["Rain"], splits={"val": "valid"})
     with pytest.raises(InputError, match=r"val/Rain: found No such file"):
-        of_classes(addition, tmp_path)
+        items_of(addition, tmp_path, tmp_path)

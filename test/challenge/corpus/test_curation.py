@@ -1,17 +1,17 @@
-"""Refinement of the training events: what leaves, what joins, and the counts."""
+"""Tests of the curation of the training events: removed and added files, and their counts."""
 
 import numpy as np
 import pytest
 import soundfile
 
 from s5.challenge.corpus.curation import (
+    Curation,
     External,
-    Refinement,
     counts_table,
+    curate,
     external_items,
     read_drop_list,
     read_manifest,
-    refine,
 )
 from s5.utils.errors import InputError
 
@@ -20,7 +20,7 @@ LABELS = ("Doorbell", "Speech")
 
 @pytest.fixture
 def files(tmp_path):
-    """Path below sound_event/train -> file; lengths in the names."""
+    """File by path below sound_event/train; the names contain the lengths."""
     out = {}
     for label in LABELS:
         for seconds in ("0.5", "1.499", "1.5", "2.0", "3.0"):
@@ -38,19 +38,19 @@ def listed(tmp_path, text):
 
 def test_short_and_listed_events_leave(tmp_path, files):
     drop = listed(tmp_path, "# heard\nSpeech/2.0.wav\ta dog\n\nSpeech/0.5.wav\tshort anyway\n")
-    found = refine(files, Refinement(min_duration=1.5, drop=[drop]), {})
+    found = curate(files, Curation(min_duration=1.5, drop=[drop]), {})
     assert sorted(found.files) == [
         *("Doorbell/1.5.wav", "Doorbell/2.0.wav", "Doorbell/3.0.wav"),
         *("Speech/1.5.wav", "Speech/3.0.wav"),
     ]
-    # What is short is not counted as listed: a row adds up, as in the report's table.
+    # A short file is not counted as listed, so that a row adds up, as in the report's table.
     assert (found.short["Speech"], found.listed["Speech"]) == (2, 1)
 
 
 def test_external_events_join_and_the_table_adds_up(tmp_path, files):
     external = {"Doorbell/new.wav": files["Doorbell/3.0.wav"], "Doorbell/short.wav": files["Doorbell/0.5.wav"]}
-    rules = Refinement(min_duration=1.5, drop=[listed(tmp_path, "Doorbell/3.0.wav")])
-    found = refine(files, rules, external)
+    rules = Curation(min_duration=1.5, drop=[listed(tmp_path, "Doorbell/3.0.wav")])
+    found = curate(files, rules, external)
     assert "Doorbell/new.wav" in found.files
     assert "Doorbell/short.wav" not in found.files
     table = counts_table(found, LABELS, 1.5).splitlines()
@@ -64,12 +64,12 @@ def test_external_events_join_and_the_table_adds_up(tmp_path, files):
 
 
 def test_without_rules_all_stay(files):
-    assert refine(files, Refinement(), {}).files == files
+    assert curate(files, Curation(), {}).files == files
 
 
 def test_external_event_does_not_replace_one(files):
     with pytest.raises(InputError, match=r"Speech/2\.0\.wav in the training events"):
-        refine(files, Refinement(), {"Speech/2.0.wav": files["Speech/3.0.wav"]})
+        curate(files, Curation(), {"Speech/2.0.wav": files["Speech/3.0.wav"]})
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,6 @@ def test_clip_without_audio(tmp_path):
 def test_unknown_key_and_placeholder(tmp_path):
     (tmp_path / "r.yaml").write_text("min_durations: 1.5\n")
     with pytest.raises(InputError, match="min_duration"):
-        Refinement.load(tmp_path / "r.yaml")
+        Curation.load(tmp_path / "r.yaml")
     with pytest.raises(InputError, match=r"found \{name\}"):
         External("a", "b", ["{name}"])

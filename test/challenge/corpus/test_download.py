@@ -1,4 +1,4 @@
-"""Downloads from a real server that truncates, stalls, refuses and lies."""
+"""Downloads from a real server that truncates, stalls, refuses and sends wrong bytes."""
 
 import hashlib
 import json
@@ -113,7 +113,7 @@ def test_server_that_always_truncates_the_same_way_is_given_up(server, tmp_path,
 
 
 def test_file_that_changed_since_is_not_mixed(server, tmp_path, quick):
-    # Nothing is published about it: only the server's tag tells.
+    # No size or checksum is published: only the server's tag identifies the version.
     server.faults["/a.bin"] = [("truncate", 300_000), 500, 500, 500]
     with pytest.raises(InputError):
         get(server, tmp_path, quick, file(server, known=False))
@@ -138,7 +138,7 @@ def test_mirrors_stand_in_for_each_other(server, tmp_path, quick):
         dead = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         wanted = file(server, hosts=[dead, f"{server.url}/gone", server.url])
         assert get(server, tmp_path, quick, wanted)[0].read_bytes() == DATA
-    assert [path for path, _ in server.requests] == ["/gone/a.bin", "/a.bin"]  # a missing file is not asked for twice
+    assert [path for path, _ in server.requests] == ["/gone/a.bin", "/a.bin"]  # a missing file is requested once
 
 
 def test_another_size_than_published_is_another_file(server, tmp_path, quick):
@@ -189,7 +189,7 @@ def test_too_little_space_is_said_before_anything_is_downloaded(server, tmp_path
 
 
 def test_only_web_addresses(tmp_path, quick):
-    with pytest.raises(InputError, match="begins with http"):
+    with pytest.raises(InputError, match="expected http://"):
         download([File("a", ("file:///etc/passwd",))], tmp_path, patience=quick)
 
 

@@ -1,4 +1,4 @@
-"""Events that are unlike the others of their class come out on top."""
+"""Events that differ from the others of their class get the highest scores."""
 
 import numpy as np
 import pytest

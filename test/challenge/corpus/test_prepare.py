@@ -55,7 +55,7 @@ def made(replicas, replica, tmp_path_factory):
 
 
 def copy_of(folder, tmp_path, monkeypatch):
-    """A copy of a recipe folder to spoil, as the working directory; its links lead into itself and to the replica."""
+    """A copy of a recipe folder to spoil, as the working directory; its links point into itself and to the replica."""
     copy = tmp_path / "recipes" / folder.name
     shutil.copytree(folder, copy, symlinks=True)
     monkeypatch.chdir(copy)
@@ -75,8 +75,8 @@ def test_development_set_has_everything(made, monkeypatch):
     dev = Path("data/dev_set")
     for name in ("config", "metadata", "noise", "room_ir", "synthesized"):
         assert (dev / name).is_dir()
-    assert soundfile.info(dev / "sound_event/train/Speech/source0/0.wav").samplerate == 32000  # of the set
-    assert soundfile.info(dev / "sound_event/train/Speech/p107/1.wav").samplerate == 32000  # of EARS
+    assert soundfile.info(dev / "sound_event/train/Speech/source0/0.wav").samplerate == 32000  # a file of the set
+    assert soundfile.info(dev / "sound_event/train/Speech/p107/1.wav").samplerate == 32000  # a file of EARS
     assert not (dev / "sound_event/train/Speech/p107/2.wav").exists()  # too short
     assert (dev / "interference/valid/Rain/a.wav").is_file()
 
@@ -94,7 +94,7 @@ def test_data_directories(made, monkeypatch):
     monkeypatch.chdir(made[0])
     test = DataDir.load("data/test", LabelSet())
     assert [len(test.labels[utt]) for utt in test.utts] == [0, 1, 2, 3, 0, 1]
-    assert len(set(test.labels["soundscape_0003"])) == 1  # a class may stand three times
+    assert len(set(test.labels["soundscape_0003"])) == 1  # a class may occur three times
     test.check(32000, 4)
     evaluation = DataDir.load("data/eval", LabelSet())
     assert (len(evaluation.utts), evaluation.labels) == (2567, {})
@@ -130,7 +130,7 @@ def test_what_scenes_are_made_of_does_not_depend_on_where_it_lies_or_on_other_pa
     assert Path("data/raw/.content").read_text() != content  # fewer events
     prepare_command.main(these)
     assert Path("data/raw/.content").read_text() == content
-    (tmp_path / "moved/dev_set/synthesized/test/soundscape/more.wav").touch()  # no scene is made of it
+    (tmp_path / "moved/dev_set/synthesized/test/soundscape/more.wav").touch()  # no scene uses it
     os.utime(tmp_path / "moved/dev_set/noise/train/a.wav", (1, 1))
     prepare_command.main(these)
     assert Path("data/raw/.content").read_text() != content  # another recording, perhaps
@@ -195,12 +195,12 @@ def test_refinement_changes_the_training_events_alone(made, replica, tmp_path, m
     assert names == ["clips_abc_10.wav", "source0/1.wav", "source1/1.wav"]
     assert sorted(p.parent.name for p in (train / "Speech").rglob("*.wav")) == ["source1"]
     table = Path("data/raw/refinement.md").read_text().splitlines()
-    # Two of the set's four are short, of EARS's six all, of FSD50K's none has this label.
+    # Two of the set's four files and all six of EARS are short; none of FSD50K has this label.
     assert "| Speech | 10 | 8 | 1 | 0 | 1 |" in table
     assert "| Doorbell | 4 | 2 | 0 | 1 | 3 |" in table
     findings = verify(places(replica), PARTS)
     assert [path for path, _ in findings.missing] == []
-    # Without the option all are back.
+    # Without the option all files return.
     prepare_command.main(["--data_root", str(replica)])
     assert len(list((train / "Speech").rglob("*.wav"))) == 10
 
@@ -317,7 +317,7 @@ def test_from_the_network_to_data_directories(small, server, capsys):
     out = capsys.readouterr().out
     assert out.endswith("0 missing, 0 unexpected\n")
     assert DataDir.load("data/test", LabelSet()).has_sources
-    # Of EARS only what is picked was unpacked.
+    # Only the picked files of EARS were unpacked.
     assert not list(Path("data/raw/unpacked/ears").rglob("not_picked.wav"))
     assert os.readlink("data/raw/dev_set/noise") == "../unpacked/dev_set/DCASE2026Task4Dataset/data/dev_set/noise"
     # Nothing is downloaded twice, even when the archives are gone.
@@ -327,7 +327,7 @@ def test_from_the_network_to_data_directories(small, server, capsys):
     download_command.main([])
     prepare_command.main([])
     assert len(server.requests) == n
-    # What was unpacked is compared with its archive.
+    # Unpacked files are compared with their archive.
     Path("data/raw/unpacked/dev_set/DCASE2026Task4Dataset/data/dev_set/noise/train/a.wav").write_bytes(b"x")
     with pytest.raises(InputError, match=r"noise/train/a\.wav.*found 1 bytes instead of"):
         verify_command.main([])
