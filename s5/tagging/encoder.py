@@ -93,3 +93,13 @@ class Encoder(nn.Module, ABC):
     def _check_layers(self, n: int) -> None:
         if not 0 <= n <= self.n_layers:
             raise InputError("encoder: layers to train", n, f"0 .. {self.n_layers}")
+
+
+def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
+    """[N, T] at one sampling rate -> float32 at another one (windowed sinc)."""
+    if rate == new_rate:
+        return waveform.float()
+    from torchaudio.functional import resample as resampled
+
+    with torch.autocast(waveform.device.type, enabled=False):
+        return resampled(waveform.float(), rate, new_rate)

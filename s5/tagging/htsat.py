@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import convert_htsat, load_tensors, read_tensors
-from s5.tagging.encoder import Encoder
+from s5.tagging.encoder import Encoder, resample
 from s5.tagging.logmel import LogMel
 from s5.utils.config import parse, resolve
 from s5.utils.errors import InputError, one_of
@@ -204,12 +204,7 @@ class HTSATEncoder(Encoder):
 
     def resample(self, waveform: Tensor) -> Tensor:
         """[N, T] at the mixture's sampling rate -> float32 at the front end's (windowed sinc)."""
-        if self.sampling_rate == self.front_end.sampling_rate:
-            return waveform.float()
-        from torchaudio.functional import resample
-
-        with torch.autocast(waveform.device.type, enabled=False):
-            return resample(waveform.float(), self.sampling_rate, self.front_end.sampling_rate)
+        return resample(waveform, self.sampling_rate, self.front_end.sampling_rate)
 
     def _replace_filters(self, filters: Tensor) -> None:
         own = self.log_mel.filters
