@@ -34,12 +34,12 @@ class LogMelAugment(nn.Module):
         self.filter_db, self.filter_points, self.mel_shift = filter_db, filter_points, mel_shift
         self.freq_mask, self.time_mask = freq_mask, time_mask
 
-    def forward(self, mel: Tensor, std: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, std: Tensor | float) -> Tensor:
         """Augments.
 
         Args:
             mel: [B, n_mels, frames], natural logarithm of power, divided by ``std``.
-            std: scalar.
+            std: one number.
 
         Returns:
             The same shape; the input itself outside training.

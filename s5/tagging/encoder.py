@@ -95,11 +95,28 @@ class Encoder(nn.Module, ABC):
             raise InputError("encoder: layers to train", n, f"0 .. {self.n_layers}")
 
 
-def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
-    """[N, T] at one sampling rate -> float32 at another one (windowed sinc)."""
-    if rate == new_rate:
-        return waveform.float()
-    from torchaudio.functional import resample as resampled
+class Resampler(nn.Module):
+    """Waveforms [N, T] at one sampling rate to float32 at another one (windowed sinc).
 
-    with torch.autocast(waveform.device.type, enabled=False):
-        return resampled(waveform.float(), rate, new_rate)
+    Args:
+        rate: of the waveforms in Hz.
+        new_rate: of the output in Hz.
+    """
+
+    def __init__(self, rate: int, new_rate: int) -> None:
+        super().__init__()
+        self.transform: nn.Module = nn.Identity()
+        if rate != new_rate:
+            from torchaudio.transforms import Resample
+
+            with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
+                transform = Resample(rate, new_rate)
+                kernel = transform.kernel
+            del transform.kernel
+            transform.register_buffer("kernel", kernel, persistent=False)  # follows from the rates
+            self.transform = transform
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """[N, T] -> [N, T * new_rate / rate]."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            return self.transform(waveform.float())

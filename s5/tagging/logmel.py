@@ -137,7 +137,8 @@ def _htk_filters(sampling_rate: int, n_mels: int, n_fft: int, f_min: float, f_ma
         return 1127.0 * (1 + hertz / 700.0).log()
 
     edges = torch.tensor([f_min, f_max], dtype=torch.float64)
-    low, centre, high = torch.linspace(*mel(edges).tolist(), n_mels + 2, dtype=torch.float64).unfold(0, 3, 1).T
+    lowest, highest = mel(edges).tolist()
+    low, centre, high = torch.linspace(lowest, highest, n_mels + 2, dtype=torch.float64).unfold(0, 3, 1).T
     bins = mel(torch.linspace(0, sampling_rate / 2, n_fft // 2 + 1, dtype=torch.float64))[:, None]
     filters = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp(min=0)
     filters[0] = 0

@@ -6,6 +6,7 @@ weights. The repository ships them as ``pretrained/yamnet.safetensors``.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from s5.checkpoints import load_tensors, read_tensors
 from s5.tagging.augment import LogMelAugment
-from s5.tagging.encoder import Encoder, resample
+from s5.tagging.encoder import Encoder, Resampler
 from s5.tagging.logmel import MagnitudeLogMel
 from s5.utils.config import check_arguments, resolve
 from s5.utils.errors import InputError
@@ -115,6 +116,7 @@ class YAMNetEncoder(Encoder):
         channels = [n for _, n in LAYERS]
         super().__init__(sampling_rate, n_channels, N_CLASSES if output == "scores" else channels[-1], weights)
         self.hop_frames = round(frames)
+        self.resampler = Resampler(sampling_rate, RATE)
         self.log_mel = MagnitudeLogMel(RATE, N_MELS, 512, WINDOW, HOP, 125.0, 7500.0, OFFSET)
         self.augment = LogMelAugment(**(augment or {}))
         self.layers = nn.ModuleList([_Step(1, channels[0], 3, LAYERS[0][0])])
@@ -156,7 +158,7 @@ class YAMNetEncoder(Encoder):
         Returns:
             [N, patches, feature_dim].
         """
-        patches = self.patches(resample(waveform, self.sampling_rate, RATE))
+        patches = self.patches(self.resampler(waveform))
         x = patches.flatten(0, 1).unsqueeze(1)
         for layer in self.layers:
             x = layer(x)
@@ -171,6 +173,6 @@ class YAMNetEncoder(Encoder):
         if (
             self.augment.training
         ):  # from the floor upwards, where a mask's zeros are silence; magnitudes have half the dB
-            floor = mel.new_tensor(OFFSET).log()
-            mel = self.augment(mel - floor, mel.new_tensor(2.0)).clamp(min=0) + floor
+            floor = math.log(OFFSET)
+            mel = self.augment(mel - floor, 2.0).clamp(min=0) + floor
         return mel.mT.unfold(1, PATCH, self.hop_frames).mT
