@@ -32,6 +32,8 @@ WINDOW = 400
 """Samples of the analysis window: 25 ms."""
 OFFSET = 0.001
 """Added to the bands' magnitudes before the logarithm: what silence is."""
+CHUNK = 32
+"""Patches that frozen layers work on at a time on a CPU, at most: more do not fit its caches and cost twice."""
 N_CLASSES = 521
 """Classes of AudioSet that the release tells apart."""
 LAYERS = (
@@ -160,10 +162,27 @@ class YAMNetEncoder(Encoder):
         """
         patches = self.patches(self.resampler(waveform))
         x = patches.flatten(0, 1).unsqueeze(1)
-        for layer in self.layers:
-            x = layer(x)
+        n_fixed = 0 if x.requires_grad else self._count_fixed()
+        if n_fixed:
+            n_chunks = -(-len(x) // CHUNK) if x.device.type == "cpu" else 1
+            with torch.no_grad():
+                x = torch.cat([self._run(chunk, 0, n_fixed) for chunk in x.chunk(n_chunks)])
+        x = self._run(x, n_fixed, self.n_layers)
         features = x.mean((2, 3)).unflatten(0, patches.shape[:2])
         return features if self.classifier is None else self.classifier(features).sigmoid()
+
+    def _count_fixed(self) -> int:
+        """Number of the first layers that need no gradient and whose statistics stay: their patches do not meet."""
+        for n, layer in enumerate(self.layers):
+            learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.parameters())
+            if layer.training or learns:
+                return n
+        return self.n_layers
+
+    def _run(self, x: Tensor, first: int, end: int) -> Tensor:
+        for layer in list(self.layers)[first:end]:
+            x = layer(x)
+        return x
 
     def patches(self, waveform: Tensor) -> Tensor:
         """[N, T] at 16 kHz -> log-mel patches [N, patches, 96, 64]."""

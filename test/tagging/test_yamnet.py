@@ -172,6 +172,27 @@ def test_what_is_frozen_keeps_nothing_for_the_backward_pass(trainable):
     assert max(kept) < 2e6 and sum(kept) < (2e6 if trainable == "head" else 8e6)
 
 
+@pytest.mark.parametrize("trainable", ["head", "2_blocks", "all"])
+def test_chunks_change_nothing(trainable, monkeypatch):
+    """Patches that are worked on a few at a time; batch norms in training see all of them."""
+    mixture = torch.cat([tone(16000), tone(16000).flip(1)])[:, None]
+    found = []
+    for size in (3, 100):
+        monkeypatch.setattr("s5.tagging.yamnet.CHUNK", size)
+        network = tagger(trainable)
+        logits = network(mixture)
+        logits.square().sum().backward()
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.requires_grad]
+        found.append((logits.detach(), gradients))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+
+
+def test_a_gradient_reaches_the_waveform(encoder):
+    waveform = tone(16000).requires_grad_()
+    encoder(waveform).sum().backward()
+    assert waveform.grad.abs().max() > 0
+
+
 def test_augmentation_is_of_trainings_alone_and_masks_are_silence():
     network = tagger("head", augment={"freq_mask": 60, "time_mask": 90, "filter_db": 6.0, "mel_shift": 2})
     torch.manual_seed(1)
