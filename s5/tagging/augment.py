@@ -24,12 +24,12 @@ class LogMelAugment(nn.Module):
         super().__init__()
         self.filter_db, self.mel_shift = filter_db, mel_shift
 
-    def forward(self, mel: Tensor, std: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, std: Tensor | float) -> Tensor:
         """Augments a batch.
 
         Args:
             mel: [B, n_mels, frames], natural logarithm of power, divided by ``std``.
-            std: scalar.
+            std: one number.
 
         Returns:
             [B, n_mels, frames]; outside training the input itself.

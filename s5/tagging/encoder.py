@@ -87,3 +87,30 @@ class Encoder(nn.Module, ABC):
     def _check_layers(self, n: int) -> None:
         if not 0 <= n <= self.n_layers:
             raise InputError("encoder: layers to train", n, f"0 .. {self.n_layers}")
+
+
+class Resampler(nn.Module):
+    """Waveforms [N, T] at one sampling rate to float32 at another one (windowed sinc).
+
+    Args:
+        rate: of the waveforms in Hz.
+        new_rate: of the output in Hz.
+    """
+
+    def __init__(self, rate: int, new_rate: int) -> None:
+        super().__init__()
+        self.transform: nn.Module = nn.Identity()
+        if rate != new_rate:
+            from torchaudio.transforms import Resample
+
+            with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
+                transform = Resample(rate, new_rate)
+                kernel = transform.kernel
+            del transform.kernel
+            transform.register_buffer("kernel", kernel, persistent=False)  # follows from the rates
+            self.transform = transform
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """[N, T] -> [N, T * new_rate / rate]."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            return self.transform(waveform.float())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from s5.checkpoints import convert_htsat, load_tensors, read_tensors
-from s5.tagging.encoder import Encoder
+from s5.tagging.encoder import Encoder, Resampler
 from s5.tagging.logmel import LogMel
 from s5.utils.config import parse, resolve
 from s5.utils.errors import InputError, one_of
@@ -136,6 +136,7 @@ class HTSATEncoder(Encoder):
         _check_sizes(hears, image_size, dim, depths, heads, window_size)
         super().__init__(sampling_rate, n_channels, dim * 2 ** (len(depths) - 1), weights)
         self.front_end = hears
+        self.resampler = Resampler(sampling_rate, hears.sampling_rate)
         self.log_mel = log_mel_of(hears)
         self.network = _clap_audio_model(
             spec_size=image_size,
@@ -197,19 +198,10 @@ class HTSATEncoder(Encoder):
         """
         if waveform.shape[-1] == 0:
             raise InputError("mixture", "0 samples", "at least one")
-        windows = input_windows(self.resample(waveform), self.front_end)
+        windows = input_windows(self.resampler(waveform), self.front_end)
         image = self.log_mel(windows.flatten(0, 1)).mT.contiguous().unsqueeze(1)
         maps = self.network(input_features=image).last_hidden_state  # [N * windows, feature_dim, bands, steps]
         return maps.mean(2).mT.unflatten(0, (len(waveform), -1)).flatten(1, 2)
-
-    def resample(self, waveform: Tensor) -> Tensor:
-        """Resamples [N, T] from the mixture's rate to the front end's, as float32 (windowed sinc)."""
-        if self.sampling_rate == self.front_end.sampling_rate:
-            return waveform.float()
-        from torchaudio.functional import resample
-
-        with torch.autocast(waveform.device.type, enabled=False):
-            return resample(waveform.float(), self.sampling_rate, self.front_end.sampling_rate)
 
     def _replace_filters(self, filters: Tensor) -> None:
         own = self.log_mel.filters

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class LogMel(nn.Module):
@@ -71,6 +72,77 @@ class LogMel(nn.Module):
             if self.decibel:
                 return 10 * power.clamp(min=1e-10).log10()
             return (power + torch.finfo(torch.float32).eps).log()
+
+
+class MagnitudeLogMel(nn.Module):
+    """Log-mel spectrogram as TensorFlow's audio models hear it: [B, T] -> [B, n_mels, frames] float32.
+
+    Periodic Hann windows; the first one begins with the waveform and the last one lies within it. Magnitudes, HTK's mel
+    scale with triangles that are straight on it, and the natural logarithm of the sum and an offset.
+
+    Args:
+        sampling_rate: in Hz.
+        n_mels: mel bands.
+        n_fft: samples of the transform.
+        window: samples of the window, at most ``n_fft``.
+        hop_length: samples from frame to frame.
+        f_min: lower edge of the lowest band in Hz.
+        f_max: upper edge of the highest band.
+        offset: added to the bands' magnitudes.
+    """
+
+    filters: Tensor
+    """[n_fft / 2 + 1, n_mels]."""
+    window: Tensor
+
+    def __init__(
+        self,
+        sampling_rate: int,
+        n_mels: int,
+        n_fft: int,
+        window: int,
+        hop_length: int,
+        f_min: float,
+        f_max: float,
+        offset: float,
+    ) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length, self.offset = n_fft, hop_length, offset
+        with torch.device("cpu"):  # also where a model is built on the meta device to check its configuration
+            filters = _htk_filters(sampling_rate, n_mels, n_fft, f_min, f_max)
+            self.register_buffer("filters", filters, persistent=False)
+            self.register_buffer("window", torch.hann_window(window), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Waveforms [B, T], T at least a window -> [B, n_mels, 1 + (T - window) // hop_length]."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            # torch centres a window within the transform; its zeros lie before and behind the waveform.
+            spare = self.n_fft - len(self.window)
+            spectrum = torch.stft(
+                functional.pad(waveform.float(), (spare // 2, spare - spare // 2)),
+                self.n_fft,
+                self.hop_length,
+                len(self.window),
+                self.window,
+                center=False,
+                return_complex=True,
+            )
+            return (torch.matmul(self.filters.T, spectrum.abs()) + self.offset).log()
+
+
+def _htk_filters(sampling_rate: int, n_mels: int, n_fft: int, f_min: float, f_max: float) -> Tensor:
+    """TensorFlow's ``linear_to_mel_weight_matrix``: [n_fft / 2 + 1, n_mels]; the bin of 0 Hz is in no band."""
+
+    def mel(hertz: Tensor) -> Tensor:
+        return 1127.0 * (1 + hertz / 700.0).log()
+
+    edges = torch.tensor([f_min, f_max], dtype=torch.float64)
+    lowest, highest = mel(edges).tolist()
+    low, centre, high = torch.linspace(lowest, highest, n_mels + 2, dtype=torch.float64).unfold(0, 3, 1).T
+    bins = mel(torch.linspace(0, sampling_rate / 2, n_fft // 2 + 1, dtype=torch.float64))[:, None]
+    filters = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp(min=0)
+    filters[0] = 0
+    return filters.float()
 
 
 def mel_level(waveform: np.ndarray, fs: int, n_mels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,12 @@ from s5.tagging.heads import HEADS, Head
 from s5.utils.config import build
 from s5.utils.errors import InputError, one_of
 
-ENCODERS = {"m2d": "s5.tagging.m2d.M2DEncoder", "htsat": "s5.tagging.htsat.HTSATEncoder"}
-"""Encoders by the ``kind`` in configurations; imported on use, because their libraries take seconds."""
+ENCODERS = {
+    "m2d": "s5.tagging.m2d.M2DEncoder",
+    "htsat": "s5.tagging.htsat.HTSATEncoder",
+    "yamnet": "s5.tagging.yamnet.YAMNetEncoder",
+}
+"""Encoders by the ``kind`` that a configuration uses; imported on use, because their libraries take seconds."""
 
 M = TypeVar("M", bound=nn.Module)
 

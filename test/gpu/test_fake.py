@@ -42,6 +42,7 @@ HTSAT = {
     **{"sampling_rate": 8000},
     "front_end": {"sampling_rate": 8000, "seconds": 2, "hop_length": 64, "n_mels": 16, "n_fft": 256, "f_max": 4000},
 }
+YAMNET = {"kind": "yamnet", "sampling_rate": 8000, "n_channels": 2}
 AUGMENT = {"filter_db": 6.0, "mel_shift": 2}
 TRACK = {"kind": "track", "track_dim": 8, "hidden_dim": 8}
 BOTH = [{"kind": "rolloff", "width": 8}, {"kind": "chroma", "width": 8}]
@@ -50,6 +51,12 @@ TAGGING = {
     "m2d, augmented": ("tagger", {"encoder": {**M2D, "augment": AUGMENT}, "head": TRACK}),
     "m2d, two blocks": ("tagger", {"encoder": M2D, "head": TRACK, "trainable": "1_blocks"}),
     "htsat": ("tagger", {"encoder": HTSAT, "head": TRACK}),
+    "yamnet": ("tagger", {"encoder": YAMNET, "head": TRACK, "trainable": "head"}),
+    "yamnet, top layers": (
+        "tagger",
+        {"encoder": {**YAMNET, "augment": AUGMENT}, "head": TRACK, "trainable": "2_blocks"},
+    ),
+    "yamnet, scores": ("tagger", {"encoder": {**YAMNET, "output": "scores"}, "head": TRACK}),
     "bigru": ("tagger", {"encoder": M2D, "head": {"kind": "bigru", "rnn_dim": 8, "track_dim": 8, "hidden_dim": 8}}),
     "multihot": ("tagger", {"encoder": M2D, "head": {"kind": "multihot"}}),
     "dual_path": ("tagger", {"encoder": M2D, "features": BOTH, "head": {"kind": "dual_path", "width": 8}}),

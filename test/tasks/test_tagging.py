@@ -6,6 +6,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from s5.data import DataDir
 from s5.inference.stages import tag
@@ -19,7 +20,7 @@ from s5.tagging.m2d import M2DEncoder
 from s5.tasks.launch import train
 from s5.tasks.models import TaggingModel
 from s5.tasks.valid_metrics import FIGURES, batch_counts, figures
-from s5.utils.config import load_inherited
+from s5.utils.config import ROOT, load_inherited
 from s5.utils.errors import InputError
 
 ENCODER = {"kind": "m2d", "sampling_rate": 8000, "input_size": [80, 201], "dim": 8, "depth": 2, "heads": 2}
@@ -141,6 +142,23 @@ def test_pretrained_weights_are_read_when_a_training_starts_and_never_again(reci
     tuned = load_model(second, None, "tagger").network.state_dict()
     assert torch.equal(tuned["encoder.norm_stats"], released["norm_stats"])
     assert torch.equal(tuned["encoder.blocks.0.attn.qkv.weight"], released["blocks.0.attn.qkv.weight"])
+
+
+def test_yamnet_keeps_its_release_below_the_layers_that_are_trained(recipe, tmp_path):
+    """A head on the frozen encoder, then the last layer with it; a trained model needs no file of weights."""
+    release = load_file(ROOT / "pretrained/yamnet.safetensors")
+    encoder = {"kind": "yamnet", "sampling_rate": 8000, "weights": "pretrained/yamnet.safetensors"}
+    network = {"encoder": encoder, "head": {"kind": "track", "track_dim": 4, "hidden_dim": 4}}
+    folders, init = [], ()
+    for trainable in ("head", "1_blocks"):
+        conf = {"network_conf": {**network, "trainable": trainable}, "max_epoch": 1}
+        folders.append(run(config(tmp_path / f"{trainable}.yaml", **conf), tmp_path / trainable, *init))
+        init = ("--init_param", f"{best_checkpoint(folders[0])}:network:network")
+    for folder, n_kept in zip(folders, (14, 13), strict=True):
+        tensors = load_model(folder, None, "tagger").network.encoder.state_dict()
+        same = {key for key in release if key in tensors and torch.equal(tensors[key], release[key].float())}
+        kept = {key for key in release if key.startswith("layers.") and int(key.split(".")[1]) < n_kept}
+        assert same == kept and not any(key.startswith("classifier") for key in tensors)
 
 
 class Fixed(torch.nn.Module):
