@@ -45,7 +45,7 @@ def statistics(folder):
     return torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["stats"]
 
 
-@pytest.mark.parametrize("network", [TFGRIDNET, IFASNET], ids=["tfgridnet", "espnet"])
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_other_networks_train_and_decode(recipe, tmp_path, network):
     folder = run(tmp_path, "--bf16", "true", num_scenes=2, **network)
     separator = load_model(folder, None, "separator")
@@ -172,5 +172,6 @@ def test_every_separator_of_the_repository_is_a_valid_configuration(recipe):
     data = {"train_data": "data/train", "valid_data": "data/valid", "output_dir": "exp"}
     checked = {name for name, config in configs.items() if "network" in config}  # the others are inherited from
     assert {"separator_resunetk", "separator_tfgridnet", "separator_resunet_2025", "separator_uses_tiny"} <= checked
+    assert {"separator_locoformer", "separator_locoformer_large", "separator_locoformer_tiny"} <= checked
     for name in sorted(checked):
         _check_config(SeparationTask, {**configs[name], **facts, **data}, name)
