@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8, help="processes a GPU that render scenes")
     parser.add_argument("--rendered", type=float, default=32.0, help="scenes a second of each (docs/simulation.md)")
     parser.add_argument("--sampling_rate", type=int, default=32000)
-    parser.add_argument("--duration", type=float, default=10.0, help="of a scene in s")
+    parser.add_argument("--duration", type=float, default=10.0, help="of a scene in s, unless its YAML says it")
     parser.add_argument("--channels", type=int, default=4)
     args = parser.parse_args()
     samples = int(args.duration * args.sampling_rate)
@@ -169,6 +169,7 @@ def main() -> None:
         conf = load_inherited(path)
         network = build(conf)
         n_queries = 1 if conf.get("queries") == "one" else N_SLOTS
+        samples = int(conf.get("scene_conf", {}).get("duration", args.duration) * args.sampling_rate)
         scene = kept_bytes(network, samples, args.channels, n_queries)
         n_all = sum(p.numel() for p in network.parameters())
         n_trained = sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -45,21 +45,21 @@ def input_planes(spectrum: Tensor, planes: Sequence[Plane], compression: float) 
     Returns:
         [B, frames, bins, n], float32.
     """
-    x = torch.view_as_real(spectrum.permute(0, 2, 3, 1))
-    power = x.square().sum(-1)
+    real, imag = spectrum.real.contiguous(), spectrum.imag.contiguous()
+    power = (real * real).addcmul_(imag, imag)
     found = []
     for plane in planes:
         if plane == "intensity":
-            cross = (x[..., :1, :] * x[..., 1:, :]).sum(-1)
-            found.append((cross / power.mean(-1, keepdim=True).clamp(min=POWER_FLOOR)).clamp(-2, 2))
+            cross = (real[:, :1] * real[:, 1:]).addcmul_(imag[:, :1], imag[:, 1:])
+            found.append((cross / power.mean(1, keepdim=True).clamp(min=POWER_FLOOR)).clamp(-2, 2))
         elif plane == "magnitude":
             found.append(power.clamp(min=POWER_FLOOR) ** (compression / 2))
         elif compression == 1:
-            found.append(torch.cat((x[..., 0], x[..., 1]), dim=-1))
+            found += [real, imag]
         else:
             gain = power.clamp(min=POWER_FLOOR) ** ((compression - 1) / 2)
-            found.append(torch.cat((x[..., 0] * gain, x[..., 1] * gain), dim=-1))
-    return torch.cat(found, dim=-1)
+            found += [real * gain, imag * gain]
+    return torch.cat(found, dim=1).permute(0, 2, 3, 1).contiguous()
 
 
 def band_edges(bands: Bands, n_bins: int) -> list[int]:
