@@ -40,6 +40,7 @@ SEPARATION = {
         "locoformer",
         {**LOCOFORMER, "path": ["ffn", "attention"], "ffn": "glu", "kernel": 3, "norm": "layer", "output": "both"},
     ),
+    "locoformer, passes": ("locoformer", {**LOCOFORMER, "passes": 3}),
     "locoformer, bins": ("locoformer", {**LOCOFORMER, "encoder": "bins", "frames": 1, "checkpointing": True}),
     "locoformer, sfc and prompts": (
         "locoformer",

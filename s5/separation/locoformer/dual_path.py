@@ -54,6 +54,7 @@ class TFDualPath(nn.Module):
         condition: Tensor | None = None,
         frames: Tensor | None = None,
         prompts: Tensor | None = None,
+        added: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Features of a mixture.
 
@@ -62,6 +63,7 @@ class TFDualPath(nn.Module):
             condition: [B, condition_dim] for FiLM.
             frames: [B, T', time_film] for FiLM in time, spread evenly over the recording; any T'.
             prompts: [B, P, dim], vectors that the blocks process together with the frames, as a set.
+            added: [B, tokens, bands, dim], what is known of the mixture already: added to the encoder's tokens.
 
         Returns:
             Features [B, tokens, bands, dim], and the processed prompts [B, P, bands, dim] where there are some.
@@ -70,6 +72,8 @@ class TFDualPath(nn.Module):
             InputError: frames of another width than ``time_film``, or none where it asks for them.
         """
         x = self.encoder(planes)
+        if added is not None:
+            x = x + added.to(x.dtype)
         clue = self._spread(frames, x.shape[1])
         n_prompts = 0
         if prompts is not None:

@@ -86,8 +86,9 @@ class BinEncoder(nn.Module):
         self.conv = nn.Conv2d(n_planes, dim, 3, padding=1)
         self.norm = nn.GroupNorm(1, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, frames, bins, n_planes] -> [B, frames, bins, dim]."""
+    def forward(self, x: Tensor, known: bool = True) -> Tensor:
+        """[B, frames, bins, n_planes] -> [B, frames, bins, dim]; ``known: False`` is as of :class:`BandEncoder`."""
+        x = x if known else torch.zeros_like(x)
         return self.norm(self.conv(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
 
 
@@ -114,9 +115,9 @@ class BinNorm(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(n_bins * n_planes, affine=False, momentum=0.05)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, frames, bins, n] -> the same."""
-        return self.norm(x.flatten(2).flatten(0, 1)).view(x.shape)
+    def forward(self, x: Tensor, known: bool = True) -> Tensor:
+        """[B, frames, bins, n] -> the same; zeros, which is the mean, where x is not known: no statistics are kept."""
+        return self.norm(x.flatten(2).flatten(0, 1)).view(x.shape) if known else torch.zeros_like(x)
 
 
 class BandEncoder(nn.Module):
@@ -138,9 +139,17 @@ class BandEncoder(nn.Module):
         )
         self.embedding = nn.Parameter(0.1 * torch.randn(len(edges) - 1, dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, frames, bins, n_planes] -> [B, frames / self.frames, bands, dim]; frames are filled up with zeros."""
-        x = _fill_up(self.norm(x), self.frames)
+    def forward(self, x: Tensor, known: bool = True) -> Tensor:
+        """Encodes planes.
+
+        Args:
+            x: [B, frames, bins, n_planes]; frames are filled up with zeros.
+            known: False where there is nothing to see yet: the tokens are those of the mean of all inputs.
+
+        Returns:
+            [B, frames / self.frames, bands, dim].
+        """
+        x = _fill_up(self.norm(x, known), self.frames)
         batch = len(x)
         x = x.unflatten(1, (-1, self.frames)).flatten(0, 1)
         bands = []
@@ -201,9 +210,9 @@ class CompressionEncoder(nn.Module):
         self.position = nn.Parameter(0.1 * torch.randn(edges[-1], dim))
         self.attention = _CrossAttention(_towards_band(edges), dim, heads)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, frames, bins, n_planes] -> [B, frames / self.frames, bands, dim]; frames are filled up with zeros."""
-        x = _fill_up(self.norm(x), self.frames).unflatten(1, (-1, self.frames))
+    def forward(self, x: Tensor, known: bool = True) -> Tensor:
+        """As :class:`BandEncoder`'s."""
+        x = _fill_up(self.norm(x, known), self.frames).unflatten(1, (-1, self.frames))
         x = self.linear(x.permute(0, 1, 3, 2, 4).flatten(3)) + self.position
         return self.attention(x)
 

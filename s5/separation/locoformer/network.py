@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5.separation.conditioning import active_slots
+from s5.separation.feedback import Passes
 from s5.separation.locoformer.blocks import (
     Block,
     FeedForwardKind,
@@ -25,7 +26,15 @@ from s5.separation.locoformer.blocks import (
     modulate,
 )
 from s5.separation.locoformer.dual_path import TFDualPath, run_blocks
-from s5.separation.locoformer.front_ends import FrontEnd, Plane, band_edges, input_planes, make_decoder, n_planes
+from s5.separation.locoformer.front_ends import (
+    FrontEnd,
+    Plane,
+    band_edges,
+    input_planes,
+    make_decoder,
+    make_encoder,
+    n_planes,
+)
 from s5.separation.stft import istft, stft
 from s5.utils.errors import InputError
 
@@ -68,6 +77,8 @@ class Locoformer(nn.Module):
         decoder_dim: features that a slot is decoded from; by default ``dim``.
         output: ``"mask"``, complex masks of the reference channel, which start from half of it; ``"mapping"``, spectra;
             ``"both"``, their sum.
+        passes: with more than one, the magnitudes of each slot's estimate are fed back (:mod:`s5.separation.feedback`):
+            their tokens are added to those of the mixture and to the features that the slot is decoded from.
         checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
 
     Raises:
@@ -106,6 +117,7 @@ class Locoformer(nn.Module):
         time_film: int = 0,
         decoder_dim: int | None = None,
         output: Output = "mask",
+        passes: int = 1,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -139,6 +151,10 @@ class Locoformer(nn.Module):
         self.head = nn.Sequential(make_norm(norm, dim), nn.Linear(dim, 2 * decoder_dim), nn.GLU())
         self.decoder = make_decoder(encoder, edges, decoder_dim, len(START[output]), frames, heads)
         self.decoder.start_at(START[output])
+        self.passes = Passes(passes)
+        if passes > 1:
+            self.estimate_encoder = make_encoder(encoder, edges, 1, dim, frames, heads)
+            self.to_estimate = film_layer(condition_dim, dim)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, mixture: Tensor, label_vector: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -167,10 +183,14 @@ class Locoformer(nn.Module):
         rows = active.nonzero()[:, 0]
         if not len(rows):  # one slot all the same: what trains is the same parameters in every step
             rows = active.new_zeros(1, dtype=torch.long)
-        values = self._values(planes, label_vector, frames, rows).float()[:, : spectrum.shape[2]]
         items = rows // slots
+        sources: Tensor | None = None
+        for left in reversed(range(self.passes.draw())):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not left):
+                values = self._values(planes, label_vector, frames, rows, sources)
+                sources = self._sources(values.float()[:, : spectrum.shape[2]], spectrum[:, 0], items)
+        assert sources is not None
         with torch.autocast(mixture.device.type, enabled=False):
-            sources = self._sources(values, spectrum[:, 0], items)
             waveform = istft(sources, self.n_fft, self.hop_length, mixture.shape[-1], self.window)
             out = mixture.new_zeros(batch * slots, mixture.shape[-1])
             out = out.index_copy(0, rows, waveform * level[items, None])
@@ -184,7 +204,9 @@ class Locoformer(nn.Module):
             expected = f"{self.n_slots} and {self.n_labels}"
             raise InputError("label_vector", f"{slots} slots, {labels} labels", expected)
 
-    def _values(self, planes: Tensor, label_vector: Tensor, frames: Tensor | None, rows: Tensor) -> Tensor:
+    def _values(
+        self, planes: Tensor, label_vector: Tensor, frames: Tensor | None, rows: Tensor, estimate: Tensor | None
+    ) -> Tensor:
         """What the decoder gives of each active slot: [active slots, frames, bins, 2 or 4].
 
         Args:
@@ -192,20 +214,36 @@ class Locoformer(nn.Module):
             label_vector: [B, K, C].
             frames: as of :meth:`forward`.
             rows: index of each active slot in [B * K].
+            estimate: [active slots, frames, bins], the spectra of the pass before; None in the first one.
         """
         items = rows // label_vector.shape[1]
         embedding = self.slot_embedding(label_vector.to(planes.dtype))
+        added, seen = None, None
+        if self.passes.most > 1:
+            seen = self._seen(planes, embedding.flatten(0, 1)[rows], estimate)
+            added = seen.new_zeros(len(planes), *seen.shape[1:]).index_add(0, items, seen)
         if self.conditioning == "film":
             total = (embedding * active_slots(label_vector).to(embedding.dtype)[..., None]).sum(1)
-            x, _ = self.backbone(planes, total, frames)
+            x, _ = self.backbone(planes, total, frames, added=added)
             own = torch.cat((embedding.flatten(0, 1)[rows], total[items]), dim=-1)
             x = modulate(x[items], self.to_slot(own)[:, None, None])
         else:
-            x, prompts = self.backbone(planes, None, frames, self.to_slot(embedding))
+            x, prompts = self.backbone(planes, None, frames, self.to_slot(embedding), added)
             assert prompts is not None
             x = x[items] * prompts.flatten(0, 1)[rows, None]
+        x = x if seen is None else x + seen
         x = run_blocks(self.slot_blocks, x, self.checkpointing and self.training)
         return self.decoder(self.head(x))
+
+    def _seen(self, planes: Tensor, embedding: Tensor, estimate: Tensor | None) -> Tensor:
+        """Tokens of the slots' estimates, scaled and shifted by whose they are: [active slots, tokens, bands, dim]."""
+        if estimate is None:
+            tokens = self.estimate_encoder(planes.new_zeros(len(embedding), *planes.shape[1:3], 1), known=False)
+        else:
+            with torch.autocast(planes.device.type, enabled=False):
+                plane = input_planes(estimate[:, None], ["magnitude"], self.compression)
+            tokens = self.estimate_encoder(plane)
+        return modulate(tokens.float(), self.to_estimate(embedding)[:, None, None])
 
     def _sources(self, values: Tensor, reference: Tensor, items: Tensor) -> Tensor:
         """Complex spectra [active slots, frames, bins].
