@@ -34,6 +34,7 @@ SEPARATION = {
         "resunetk",
         {**RESUNETK, "compression": 0.3, "intensity": True, "n_bands": 16, "mask_channels": 2, "checkpointing": True},
     ),
+    "resunetk, passes": ("resunetk", {**RESUNETK, "n_bands": 16, "passes": 3}),
     "resunetk, one query": ("resunetk", {**RESUNETK, "single_query": True}),
     **{name: (name, conf["network_conf"]) for name, conf in OTHERS.items()},
     "locoformer, small steps": (

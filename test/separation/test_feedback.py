@@ -1,4 +1,4 @@
-"""The number of passes: all in evaluation; in training a random one, the same in all processes and after a resumption."""
+"""The number of passes: all in evaluation; in training a random one, which a resumed training goes on with."""
 
 import copy
 

@@ -113,6 +113,22 @@ def test_training_with_an_average_resumes_where_it_stopped(recipe, tmp_path):
     assert statistics(parts)[2]["valid"]["loss"] == statistics(whole)[2]["valid"]["loss"]
 
 
+@pytest.mark.parametrize("network", ["resunetk", "locoformer"])
+def test_a_resumed_training_draws_the_passes_that_it_would_have_drawn(recipe, tmp_path, network):
+    small = NETWORKS.get(network) or load_inherited("separator.yaml")
+    small = {"network": network, "network_conf": {**small["network_conf"], "passes": 3}}
+    whole = run(tmp_path, max_epoch=2, name="whole", **small)
+    run(tmp_path, "--max_epoch", "1", max_epoch=2, name="parts", **small)
+    parts = run(tmp_path, max_epoch=2, name="parts", **small)
+    expected = weights(whole / "2epoch.pth")
+    assert expected["network.passes.steps"] == 4
+    for key, value in weights(parts / "2epoch.pth").items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
+    separator = load_model(parts, None, "separator")
+    mixture = np.random.default_rng(0).standard_normal((4, 8000)).astype(np.float32)
+    assert separator.network.passes.draw() == 3 and separator.separate(mixture, ["Cough"])[0].any()
+
+
 def test_fine_tuning_goes_on_from_a_fine_tuned_model(recipe, tmp_path):
     """The first training keeps an average: the second starts from it; the third from the second."""
     first, second, third = (tmp_path / f"{name}.yaml" for name in ("first", "second", "third"))
