@@ -31,7 +31,7 @@ def fill_official(name: str) -> dict[str, np.ndarray]:
             value = 0.5 + random.rand(*shape)
         elif len(shape) >= 2:
             value = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-        elif key.endswith("weight"):
+        elif key.endswith(("weight", "gamma")):
             value = 1 + 0.1 * random.standard_normal(shape)
         else:
             value = 0.1 * random.standard_normal(shape)

@@ -4,11 +4,12 @@ import torch
 from torch import nn
 
 from s5.separation.espnet import ESPnetSeparator
+from s5.separation.locoformer import Locoformer
 from s5.separation.resunetk import ResUNetK
 from s5.separation.tfgridnet import TFGridNet
 
-SEPARATORS = {"resunetk": ResUNetK, "tfgridnet": TFGridNet, "espnet": ESPnetSeparator}
-"""Separators by the name in configurations. Those that need ESPnet import it when one is built."""
+SEPARATORS = {"resunetk": ResUNetK, "locoformer": Locoformer, "tfgridnet": TFGridNet, "espnet": ESPnetSeparator}
+"""Separators by the name that a configuration uses. Those that need ESPnet import it when one is built."""
 
 
 def memory_format(network: nn.Module) -> nn.Module:
@@ -18,4 +19,4 @@ def memory_format(network: nn.Module) -> nn.Module:
     return network
 
 
-__all__ = ["SEPARATORS", "ESPnetSeparator", "ResUNetK", "TFGridNet", "memory_format"]
+__all__ = ["SEPARATORS", "ESPnetSeparator", "Locoformer", "ResUNetK", "TFGridNet", "memory_format"]

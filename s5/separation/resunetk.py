@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots
+from s5.separation.feedback import Passes
 from s5.separation.fused import (
     affine_leaky,
     avg_pool2d,
@@ -236,6 +237,8 @@ class ResUNetK(nn.Module):
         pass_through: start from masks that pass half of the reference channel, in phase, to every slot. The official
             initialisation (false) starts from random phases, from which a short training does not recover.
         checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
+        passes: with more than one, the magnitudes of each slot's estimate are fed back as further input planes
+            (:mod:`s5.separation.feedback`).
         single_query: build the network of 2025, with one label and one source per query. K queries of a mixture run as
             a batch of K items; ``n_slots`` does not shape the network, and ``label_vector`` may have any number of
             slots.
@@ -269,6 +272,7 @@ class ResUNetK(nn.Module):
         pass_through: bool = False,
         checkpointing: bool = False,
         single_query: bool = False,
+        passes: int = 1,
     ) -> None:
         super().__init__()
         pools = [tuple(p) for p in pools] if pools else [(2, 2)] * (len(widths) - 1) + [(1, 2)]  # type: ignore[misc]
@@ -285,13 +289,16 @@ class ResUNetK(nn.Module):
         name, size = ("n_bands", n_bands) if n_bands else ("half of n_fft", n_fft // 2)
         if size % math.prod(p[1] for p in pools):
             raise InputError(f"ResUNetK: {name}", size, f"a multiple of {math.prod(p[1] for p in pools)} (the pools)")
-        n_inputs = n_channels + (n_channels - 1 if intensity else 0)
+        self.passes = Passes(passes)
+        n_inputs = n_channels + (n_channels - 1 if intensity else 0) + (self.slots_a_pass if passes > 1 else 0)
         self.mask_channels = mask_channels or n_channels
         if not 1 <= self.mask_channels <= n_channels:
             raise InputError("ResUNetK: mask_channels", mask_channels, f"1 to {n_channels}")
         n_masks = self.slots_a_pass * self.mask_channels * 3
         positions = n_bands or n_fft // 2 + 1
         self.base = _Base(n_inputs, n_masks, self.mask_channels, positions, widths, pools, bn_momentum)
+        if passes > 1:
+            self.estimate_norm = nn.BatchNorm1d(n_bands or n_fft // 2, momentum=bn_momentum, affine=False)
         bands = band_matrix(n_bands, n_fft // 2) if n_bands else None
         self.register_buffer("to_bins", bands, persistent=False)
         self.register_buffer("to_bands", bands if bands is None else (bands.T / bands.sum(1)), persistent=False)
@@ -318,17 +325,22 @@ class ResUNetK(nn.Module):
             features = self._features(spectrum)
             query = label_vector.reshape(-1, self.slots_a_pass * self.n_labels).to(features.dtype)
             betas = self.film(self.label_embedding(query))
-        if self.training or torch.is_grad_enabled():
-            sources = self._separate(spectrum, features, betas, repeats)
-        else:
-            sources = self._infer(spectrum, features, betas, active, repeats)
+        sources: Tensor | None = None
+        for left in reversed(range(self.passes.draw())):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not left):
+                seen = self._with_estimate(features, sources, active, repeats)
+                if self.training or torch.is_grad_enabled():
+                    sources = self._separate(spectrum, seen, betas, repeats)
+                else:
+                    sources = self._infer(spectrum, seen, betas, active, repeats)
+        assert sources is not None
         waveform = istft(sources, self.n_fft, self.hop_length, mixture.shape[-1], self.window)
         return torch.where(active[..., None], waveform.reshape(*active.shape, -1), 0.0)
 
     def _separate(self, spectrum: Tensor, features: Tensor, betas: dict[str, Tensor], repeats: int) -> Tensor:
         """Complex spectra [B * repeats, slots, frames, bins] of the sources, with gradients."""
         x = self.base.pre_conv(features)
-        if repeats > 1:
+        if len(x) < len(spectrum[0]) * repeats:
             x = x.repeat_interleave(repeats, dim=0)
         masks = self.base(x, betas, self.checkpointing and self.training)
         with torch.autocast(spectrum.device.type, enabled=False):
@@ -351,7 +363,8 @@ class ResUNetK(nn.Module):
             for index in passes.split(together) if len(passes) else ():
                 items = index // repeats
                 mine = {name: beta[index] for name, beta in betas.items()}
-                for rows, masks in self.base.infer(_items(x, items), mine, dtype):
+                seen = _items(x, items if len(x) == spectrum.shape[1] else index)
+                for rows, masks in self.base.infer(seen, mine, dtype):
                     rows = slice(rows.start, min(rows.stop, frames))
                     out[index, :, rows] = self._synthesise(spectrum[:, items, :, rows], masks)
         return out
@@ -395,6 +408,34 @@ class ResUNetK(nn.Module):
         features = features if self.to_bands is not None else features[..., :-1]
         features = F.pad(features, (0, 0, 0, -features.shape[2] % self.time_ratio))
         return features.contiguous(memory_format=torch.channels_last)
+
+    def _with_estimate(self, features: Tensor, sources: Tensor | None, active: Tensor, repeats: int) -> Tensor:
+        """The network's input with the slots' estimates: one row a query, where estimates are fed back.
+
+        Args:
+            features: :meth:`_features`.
+            sources: [B * repeats, slots, frames, bins], the spectra of the pass before; None in the first one.
+            active: [B, K].
+            repeats: queries a mixture.
+
+        Returns:
+            [B * repeats, n_inputs + slots, ...]; the features as they are without feedback.
+        """
+        if self.passes.most == 1:
+            return features
+        features = features.repeat_interleave(repeats, dim=0)
+        shape = (len(features), self.slots_a_pass, *features.shape[2:])
+        planes = features.new_zeros(shape)
+        if sources is not None:
+            with torch.autocast(features.device.type, enabled=False):
+                power = torch.view_as_real(sources[..., :-1]).square().sum(-1)
+                power = power if self.to_bands is None else power @ self.to_bands
+                asked = active.reshape(-1, self.slots_a_pass, 1, 1)
+                seen = (power * asked).clamp(min=POWER_FLOOR) ** (self.compression / 2)
+                # Zero is the mean: it says nothing, of a silent slot and in the first pass.
+                seen = self.estimate_norm(seen.flatten(0, 2)).view(seen.shape) * asked
+                planes[:, :, : seen.shape[2]] = seen
+        return torch.cat((features, planes), dim=1).contiguous(memory_format=torch.channels_last)
 
     def _normalised(self, features: Tensor) -> Tensor:
         """Applies batch norm over the bins, the last dimension: [B, M, frames, bins] -> the same shape."""

@@ -98,7 +98,7 @@ class YAMNetEncoder(Encoder):
         n_channels: channels that are encoded; see :class:`s5.tagging.encoder.Encoder`.
         hop: seconds from patch to patch, a multiple of 0.01; half the patches cost half the time.
         output: ``embeddings`` (1024 a patch) or ``scores``, the probabilities of the release's 521 classes.
-        augment: arguments of :class:`s5.tagging.augment.LogMelAugment`; by default none. Masks are silence.
+        augment: arguments of :class:`s5.tagging.augment.LogMelAugment`; by default none.
         weights: the release's weights, ``pretrained/yamnet.safetensors``.
     """
 
@@ -189,9 +189,7 @@ class YAMNetEncoder(Encoder):
         first, step = (PATCH - 1) * HOP + WINDOW, self.hop_frames * HOP
         more = -(-max(0, waveform.shape[-1] - first) // step)
         mel = self.log_mel(functional.pad(waveform, (0, first + more * step - waveform.shape[-1])))
-        if (
-            self.augment.training
-        ):  # from the floor upwards, where a mask's zeros are silence; magnitudes have half the dB
+        if self.augment.training:  # magnitudes have half the decibels of powers
             floor = math.log(OFFSET)
             mel = self.augment(mel - floor, 2.0).clamp(min=0) + floor
         return mel.mT.unfold(1, PATCH, self.hop_frames).mT

@@ -1,8 +1,10 @@
-"""ResUNetK's speed and memory beside the official network: one run, same weights, same mixture.
+"""ResUNetK's speed and memory beside the official network: one run, same weights, same mixture. And what the separators
+of several training YAMLs cost beside each other.
 
     python test/bench/separator.py --official CHECKOUT [--packages FOLDER]
     python test/bench/separator.py --only step --seconds 4
     python test/bench/separator.py --official CHECKOUT --device cuda --batch 4 --only step --largest
+    python test/bench/separator.py --trainings conf/tuning/separator_*_tiny.yaml --rate 16000 --seconds 4 --batch 4
 
 First come the machine's own limits: what a matrix product and a 3x3 convolution reach on these threads, and the seconds
 in which the network's operations would be done at the fastest of them. Each further line is a process of its own.
@@ -10,6 +12,9 @@ Seconds are the best of a few repetitions, ex/s mixtures a second; CPU seconds a
 without spinning, so that other work on the machine hardly counts in them. Memory is the greatest resident size of the
 process, Python and torch included (on a GPU: what torch allocates there). Agreement is that of the output (forward) or
 of the label MLP's gradient (step) with the official network in float32.
+
+With --trainings, each YAML is a line: parameters, multiply-adds of a forward pass of one mixture with all slots active,
+and the columns above, with ratios to the first YAML.
 
 The official network wants torchlibrosa: ``pip install --no-deps --target FOLDER torchlibrosa`` into a folder of your
 own, then ``--packages FOLDER``.
@@ -36,12 +41,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from s5.checkpoints import load_official
-from s5.separation import ResUNetK, memory_format
+from s5.separation import SEPARATORS, ResUNetK, memory_format
 from s5.separation.losses import ca_pi_sdr
+from s5.utils.config import load_inherited
 
-RATE = 32000
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "forward": {
         "official": {"network": "official"},
@@ -68,6 +75,8 @@ def main() -> None:
     )
     parser.add_argument("--official", help="checkout of github.com/nttcslab/dcase2026_task4_baseline; else ours alone")
     parser.add_argument("--packages", help="folder with what its network imports, besides torch")
+    parser.add_argument("--trainings", nargs="+", metavar="YAML", help="measure the separators of these instead")
+    parser.add_argument("--rate", type=int, default=32000, help="sampling rate in Hz (32000)")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the mixture (default 10)")
     parser.add_argument("--batch", type=int, default=1, help="mixtures at a time (1)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
@@ -87,12 +96,34 @@ def main() -> None:
         print(json.dumps(limits(args) if case["kind"] == "limits" else measure(args, **case)))
         return
     print(f"{cpu_model()}, {args.threads} threads, torch {torch.__version__}, {args.device}")
-    print(f"{args.batch} x {args.seconds:g} s at {RATE} Hz")
+    print(f"{args.batch} x {args.seconds:g} s at {args.rate} Hz")
     with tempfile.TemporaryDirectory() as folder:
+        if args.trainings:
+            trainings_table(args, Path(folder))
+            return
         show_limits(args)
         make_weights(args, Path(folder))
         for kind in [args.only] if args.only else CASES:
             table(args, kind, Path(folder))
+
+
+def trainings_table(args: argparse.Namespace, folder: Path) -> None:
+    """Measures and prints what --trainings names."""
+    for kind in [args.only] if args.only else CASES:
+        columns = f"{'M param':>8} {'GMAC':>8} {'s':>8} {'ratio':>6} {'CPU s':>8} {'ratio':>6} {'MB':>6} {'ratio':>6}"
+        print(f"\n{kind:<32} {columns}")
+        first: dict[str, Any] | None = None
+        for path in args.trainings:
+            name = Path(path).stem.removeprefix("separator_")
+            found = run_case(args, {"kind": kind, "folder": str(folder), "name": name, "network": path})
+            if found is None:
+                print(f"{name:<32} failed, see above")
+                continue
+            first = first or found
+            cells = f"{found['parameters'] / 1e6:8.2f} {found['operations'] / 2e9:8.2f}"
+            for key in ("wall", "cpu"):
+                cells += f" {found[key]:8.3f} {found[key] / first[key]:6.2f}"
+            print(f"{name:<32} {cells} {found['peak']:6.0f} {found['peak'] / first['peak']:6.2f}", flush=True)
 
 
 def table(args: argparse.Namespace, kind: str, folder: Path) -> None:
@@ -144,16 +175,19 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds, CPU seconds and peak memory of one line; writes what its agreement is taken from."""
     torch.set_num_threads(args.threads)
-    weights = torch.load(Path(folder) / "weights.pt")
     model: nn.Module
-    if network == "official":
+    if network.endswith(".yaml"):
+        training = load_inherited(network)
+        bf16 = bool(training.get("bf16")) and torch.device(args.device).type != "cpu"
+        torch.manual_seed(0)
+        model = memory_format(SEPARATORS[training["network"]](**{**training["network_conf"], "n_slots": 3}))
+    elif network == "official":
         model = official_network(args)
-        model.load_state_dict(weights)
+        model.load_state_dict(torch.load(Path(folder) / "weights.pt"))
     else:
         model = ResUNetK(checkpointing=checkpointing)
-        load_official(model, weights)
+        load_official(model, torch.load(Path(folder) / "weights.pt"))
         model = memory_format(model)
-    del weights
     model = model.to(args.device).train(kind == "step")
     call: Callable[..., Tensor] = torch.compile(model) if compile else model
     device = torch.device(args.device).type
@@ -171,7 +205,8 @@ def measure(
         label_index = torch.arange(3, device=args.device).expand(len(target), 3)
         loss, _ = ca_pi_sdr(forward().float(), target, label_index, 18)
         loss.mean().backward()
-        return torch.cat([p.grad.flatten() for n, p in model.named_parameters() if n.startswith("label_embedding")])
+        embedding = ("label_embedding", "slot_embedding")
+        return torch.cat([p.grad.flatten() for n, p in model.named_parameters() if n.startswith(embedding)])
 
     result, times = None, []
     for _ in range(args.repeats + 1):
@@ -189,6 +224,9 @@ def measure(
         show_profile(forward if kind == "forward" else step, name)
     wall, cpu = (min(t[i] for t in times[1:]) for i in range(2))
     found = {"wall": wall, "cpu": cpu, "first": times[0][0], "peak": peak}
+    if network.endswith(".yaml"):
+        found["parameters"] = sum(p.numel() for p in model.parameters())
+        found["operations"] = forward_operations(model, *inputs(args, 1)[:2])
     if args.largest and kind == "step":
 
         def fits(batch: int) -> bool:
@@ -224,7 +262,7 @@ def show_limits(args: argparse.Namespace) -> None:
     found = run_case(args, {"kind": "limits"})
     if found is None:
         return
-    operations = network_operations(args.seconds) * args.batch
+    operations = network_operations(args.seconds, args.rate) * args.batch
     print(f"the network: {operations / 1e9:.0f} GFLOP forward")
     for name, speeds in found.items():
         listed = ", ".join(f"{what} {speed / 1e9:.0f}" for what, speed in speeds.items())
@@ -265,13 +303,19 @@ def seconds_of(call: Callable[[], Tensor], args: argparse.Namespace) -> float:
     return min(times) / (1 if cuda else args.threads)
 
 
-def network_operations(seconds: float) -> int:
-    """Floating-point operations of the U-Net for one mixture: a multiplication and an addition are two."""
-    from torch.utils.flop_counter import FlopCounterMode
+def forward_operations(model: nn.Module, mixture: Tensor, query: Tensor) -> int:
+    """Floating-point operations of a separator for one mixture, as :func:`network_operations`."""
+    # Without inference mode and fused attention: the operators that are left are those that it knows.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model.train()(mixture, query)
+    return counter.get_total_flops()
 
+
+def network_operations(seconds: float, rate: int) -> int:
+    """Floating-point operations of the U-Net for one mixture: a multiplication and an addition are two."""
     with torch.device("meta"):
         model = ResUNetK().eval()
-        frames = round(seconds * RATE) // model.hop_length + 1
+        frames = round(seconds * rate) // model.hop_length + 1
         frames += -frames % model.time_ratio
         betas = model.film(model.label_embedding(torch.zeros(1, 54)))
         x = torch.zeros(1, 4, frames, model.n_fft // 2)
@@ -283,7 +327,7 @@ def network_operations(seconds: float) -> int:
 def inputs(args: argparse.Namespace, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mixture [B, 4, T] of noise, query [B, 3, 18], targets [B, 3, T] that are parts of it."""
     generator = torch.Generator().manual_seed(0)
-    sources = 0.05 * torch.randn(batch, 3, round(args.seconds * RATE), generator=generator)
+    sources = 0.05 * torch.randn(batch, 3, round(args.seconds * args.rate), generator=generator)
     mixture = torch.einsum("mk,bkt->bmt", torch.randn(4, 3, generator=generator), sources)
     query = torch.eye(18)[:3].expand(batch, 3, 18)
     return mixture.to(args.device), query.to(args.device), sources.to(args.device)

@@ -26,6 +26,7 @@ import fake
 
 pytestmark = pytest.mark.fake
 OTHERS = yaml.safe_load((Path(__file__).parents[1] / "tasks/networks.yaml").read_text())
+LOCOFORMER = OTHERS["locoformer"]["network_conf"]
 RESUNETK = {"n_fft": 64, "hop_length": 32, "widths": [4, 6], "condition_dim": 8}
 SEPARATION = {
     "resunetk": ("resunetk", RESUNETK),
@@ -33,8 +34,19 @@ SEPARATION = {
         "resunetk",
         {**RESUNETK, "compression": 0.3, "intensity": True, "n_bands": 16, "mask_channels": 2, "checkpointing": True},
     ),
+    "resunetk, passes": ("resunetk", {**RESUNETK, "n_bands": 16, "passes": 3}),
     "resunetk, one query": ("resunetk", {**RESUNETK, "single_query": True}),
-    **{name: (name, OTHERS[name]["network_conf"]) for name in ("tfgridnet", "espnet")},
+    **{name: (name, conf["network_conf"]) for name, conf in OTHERS.items()},
+    "locoformer, small steps": (
+        "locoformer",
+        {**LOCOFORMER, "path": ["ffn", "attention"], "ffn": "glu", "kernel": 3, "norm": "layer", "output": "both"},
+    ),
+    "locoformer, passes": ("locoformer", {**LOCOFORMER, "passes": 3}),
+    "locoformer, bins": ("locoformer", {**LOCOFORMER, "encoder": "bins", "frames": 1, "checkpointing": True}),
+    "locoformer, sfc and prompts": (
+        "locoformer",
+        {**LOCOFORMER, "encoder": "sfc", "conditioning": "prompt", "slot_blocks": 1, "output": "mapping"},
+    ),
 }
 M2D = {"kind": "m2d", "sampling_rate": 16000, "input_size": [80, 101], "dim": 8, "depth": 2, "heads": 2}
 HTSAT = {

@@ -1,5 +1,7 @@
 """ResUNetK against the official network, and facts that hold at any size."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -254,3 +256,48 @@ def test_as_many_bands_as_bins_are_the_bins():
     bins, bands = small(intensity=True).eval(), small(intensity=True, n_bands=32).eval()
     features = bins._features(bins._stft(mixture))
     torch.testing.assert_close(bands._features(bands._stft(mixture)), features, atol=1e-5, rtol=1e-5)
+
+
+FED_BACK = {
+    "bins": {},
+    "bands": {"n_bands": 16, "compression": 0.3, "intensity": True, "checkpointing": True},
+    "one query": {"single_query": True},
+}
+
+
+@pytest.mark.parametrize("kind", FED_BACK)
+def test_estimates_are_fed_back(kind, monkeypatch):
+    network, mixture = small(passes=3, **FED_BACK[kind]).eval(), torch.randn(2, 4, 640)
+    torch.nn.init.normal_(network.base.pre_conv.weight)  # planes that are fed back count as much as the others
+    labels = torch.cat((query(1, 3, 0), query(2, 2, 1)))
+    outputs, run = [], network._with_estimate
+    for n in (1, 2, 3):
+        seen = []
+
+        def watched(features, sources, *args, seen=seen):
+            seen.append((sources is None, torch.is_grad_enabled()))
+            return run(features, sources, *args)
+
+        monkeypatch.setattr(network, "_with_estimate", watched)
+        monkeypatch.setattr(network.passes, "draw", lambda n=n: n)
+        out = network(mixture, labels)
+        assert seen == [(i == 0, i == n - 1) for i in range(n)]
+        out.sum().backward()
+        with torch.inference_mode():
+            torch.testing.assert_close(network(mixture, labels), out, rtol=1e-3, atol=1e-4)
+        assert not out[0, 1].any() and out[0, [0, 2]].any(-1).all()
+        outputs.append(out.detach())
+    assert not any(torch.allclose(a, b, rtol=1e-2) for a, b in pairwise(outputs))
+
+
+@pytest.mark.parametrize("kind", FED_BACK)
+def test_a_step_with_several_passes_trains_every_weight(kind):
+    network = small(passes=2, **FED_BACK[kind]).train()
+    network(torch.randn(2, 4, 640), query(1, 3, 0).expand(2, 3, 3)).square().sum().backward()
+    assert int(network.passes.steps) == 1
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    assert network.estimate_norm.num_batches_tracked == 1  # two passes, one estimate
+
+
+def test_one_pass_adds_no_weights():
+    assert set(small().state_dict()) == set(small(passes=1).state_dict()) < set(small(passes=2).state_dict())

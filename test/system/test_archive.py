@@ -20,6 +20,7 @@ from safetensors.torch import load
 
 from s5 import S5System
 from s5.bin import separate
+from s5.inference.stages import separate_file
 from s5.labels import LabelSet
 from s5.system.archive import FILE_ON_HUB, _as_archived, _weights, _yaml, check_folder, describe, pack, read_zip, unpack
 from s5.system.config import SystemConfig, system_name
@@ -62,6 +63,33 @@ def test_a_packed_system_gives_the_same_outputs(trained, archive):
     for a, b in zip(outputs(before), outputs(after), strict=True):
         assert a.any() and np.array_equal(a, b)
     assert after.labels == before.labels and after.sampling_rate == before.sampling_rate
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_network_in_a_packed_system(recipe, trained, tmp_path, precision):
+    """Locoformer: trained, packed, and taken from the archive through a long recording window by window."""
+    from s5.tasks.launch import train_model
+
+    networks = yaml.safe_load((ROOT / "test/tasks/networks.yaml").read_text())
+    training = {**yaml.safe_load(Path("separator.yaml").read_text()), **networks["locoformer"], "max_epoch": 1}
+    (tmp_path / "separator.yaml").write_text(yaml.safe_dump(training))
+    (tmp_path / "system.yaml").write_text(
+        "taggers: {tagger: {train: tagger.yaml, finetune: tagger_ft.yaml}}\n"
+        f"separators: {{locoformer: {{train: {tmp_path}/separator.yaml}}}}\nprecision: {precision}\n"
+    )
+    shutil.copytree(trained, tmp_path / "exp")
+    train_model(tmp_path / "system.yaml", "locoformer", "train", "data/train", "data/valid", tmp_path / "exp", 0)
+    before = S5System.from_yaml(tmp_path / "system.yaml", tmp_path / "exp", "cpu")
+    after = S5System.from_pretrained(pack(tmp_path / "system.yaml", tmp_path / "exp", tmp_path / "other.s5"), "cpu")
+    one, other = (system.separate(noise(), ["Cough", "Speech"])["locoformer"] for system in (before, after))
+    assert one[:2].any(axis=1).all() and not one[2:].any() and np.array_equal(one, other)
+    recording = np.tile(noise(), 12)[:, :90000]  # more than a window of 10 s
+    soundfile.write(tmp_path / "long.wav", recording.T, 8000)
+    written = separate_file(after, tmp_path / "long.wav", tmp_path / "out", ["Cough", "Speech"])
+    assert len(written) == 2
+    for path in sorted((tmp_path / "out").glob("*.wav")):
+        samples, _ = soundfile.read(path)
+        assert len(samples) == 90000 and all(part.any() for part in np.split(samples, 9))
 
 
 def test_an_archive_is_the_same_file_every_time_and_tells_about_itself(trained, archive, tmp_path):

@@ -55,7 +55,8 @@ def test_systems_and_trainings_are_those_that_the_figures_were_made_with(system,
     known = json.loads((golden / "systems.json").read_text())
     name, config = system_name(system), dataclasses.asdict(SystemConfig.load(system))
     if name not in known["systems"]:
-        assert name in ("taggers", "taggers_multihot", "refine", "yamnet")  # small ones alone then, or none yet
+        # Small ones alone then, or none yet.
+        assert name in ("taggers", "taggers_multihot", "refine", "yamnet") or "locoformer" in name
         return
     expected = known["systems"][name]
     found = {kind: [[m["name"], m["weight"], m["checkpoint"]] for m in config.pop(kind)] for kind in KINDS}

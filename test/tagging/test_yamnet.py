@@ -193,11 +193,11 @@ def test_a_gradient_reaches_the_waveform(encoder):
     assert waveform.grad.abs().max() > 0
 
 
-def test_augmentation_is_of_trainings_alone_and_masks_are_silence():
-    network = tagger("head", augment={"freq_mask": 60, "time_mask": 90, "filter_db": 6.0, "mel_shift": 2})
+def test_augmentation_is_of_trainings_alone():
+    network = tagger("head", augment={"filter_db": 6.0, "mel_shift": 2})
     torch.manual_seed(1)
-    patches = network.encoder.patches(tone(16000))
-    floor = np.log(0.001)
-    assert patches.min() >= floor - 1e-5 and (patches - floor).abs().lt(1e-5).float().mean() > 0.05
+    patches, plain = network.encoder.patches(tone(16000)), released().patches(tone(16000))
+    assert patches.min() >= np.log(0.001) - 1e-5
+    assert (patches - plain).abs().mean() > 0.1
     network.eval()
     assert torch.equal(network.encoder.patches(tone(16000)), released().patches(tone(16000)))

@@ -45,7 +45,7 @@ def statistics(folder):
     return torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["stats"]
 
 
-@pytest.mark.parametrize("network", [TFGRIDNET, IFASNET], ids=["tfgridnet", "espnet"])
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_other_networks_train_and_decode(recipe, tmp_path, network):
     folder = run(tmp_path, "--bf16", "true", num_scenes=2, **network)
     separator = load_model(folder, None, "separator")
@@ -113,6 +113,22 @@ def test_training_with_an_average_resumes_where_it_stopped(recipe, tmp_path):
     assert statistics(parts)[2]["valid"]["loss"] == statistics(whole)[2]["valid"]["loss"]
 
 
+@pytest.mark.parametrize("network", ["resunetk", "locoformer"])
+def test_a_resumed_training_draws_the_passes_that_it_would_have_drawn(recipe, tmp_path, network):
+    small = NETWORKS.get(network) or load_inherited("separator.yaml")
+    small = {"network": network, "network_conf": {**small["network_conf"], "passes": 3}}
+    whole = run(tmp_path, max_epoch=2, name="whole", **small)
+    run(tmp_path, "--max_epoch", "1", max_epoch=2, name="parts", **small)
+    parts = run(tmp_path, max_epoch=2, name="parts", **small)
+    expected = weights(whole / "2epoch.pth")
+    assert expected["network.passes.steps"] == 4
+    for key, value in weights(parts / "2epoch.pth").items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
+    separator = load_model(parts, None, "separator")
+    mixture = np.random.default_rng(0).standard_normal((4, 8000)).astype(np.float32)
+    assert separator.network.passes.draw() == 3 and separator.separate(mixture, ["Cough"])[0].any()
+
+
 def test_fine_tuning_goes_on_from_a_fine_tuned_model(recipe, tmp_path):
     """The first training keeps an average: the second starts from it; the third from the second."""
     first, second, third = (tmp_path / f"{name}.yaml" for name in ("first", "second", "third"))
@@ -172,5 +188,6 @@ def test_every_separator_of_the_repository_is_a_valid_configuration(recipe):
     data = {"train_data": "data/train", "valid_data": "data/valid", "output_dir": "exp"}
     checked = {name for name, config in configs.items() if "network" in config}  # the others are inherited from
     assert {"separator_resunetk", "separator_tfgridnet", "separator_resunet_2025", "separator_uses_tiny"} <= checked
+    assert {"separator_locoformer", "separator_locoformer_large", "separator_locoformer_tiny"} <= checked
     for name in sorted(checked):
         _check_config(SeparationTask, {**configs[name], **facts, **data}, name)
