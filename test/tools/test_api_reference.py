@@ -65,7 +65,8 @@ class Box:
     assert "\n".join(part for part in reference.entry(node, "Box") if part) == "\n".join(
         [
             "### Box",
-            "Holds `Thing`.\n\n**Args**\n\n* `size`: side in metres.\n* `low, high`: ends.\n* `**more`: others.\n\n**Returns**\n",
+            "Holds `Thing`.\n\n**Args**\n\n* `size`: side in metres.\n* `low, high`: ends.\n* `**more`: others.\n\n"
+            "**Returns**\n",
             "nothing at all.\n\n**Example**\n\n```pycon\n>>> Box(1)\n```",
             "* `size: int = 1`: Side in `m`.\n* `full: bool = False`",
             "#### Box.open",
