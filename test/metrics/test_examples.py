@@ -24,7 +24,7 @@ def test_it_has_an_example(function):
     assert doctest.DocTestFinder(recurse=False).find(function)[0].examples
 
 
-@pytest.mark.parametrize("name", [*FORMULAS, *LOSSES])
+@pytest.mark.parametrize("name", sorted({*FORMULAS, *LOSSES}))
 def test_it_has_its_formula(name):
     text = inspect.getdoc(LOSSES.get(name) or METRICS[name])
     assert " = " in text.split("Example:")[0] or name.endswith("pairwise_sdr")
