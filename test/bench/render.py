@@ -41,8 +41,8 @@ spectra = importlib.import_module("s5.scene.rendering.cpu").spectra
 """What a process keeps of impulse responses."""
 
 PARTS = {
-    "transforms (FFT)": ("_duccfft", "pocketfft", "scipy/fft", "_forward", "_inverse"),
-    "spectra multiplied": ("_multiply",),
+    "transforms (FFT)": ("_duccfft", "pocketfft", "scipy/fft"),
+    "spectra multiplied": ("_convolve",),
     "audio read": ("soundfile", "scene/audio.py", "ascontiguousarray", "sf_"),
     "impulse responses read": ("h5py", "room.py", "load_response", "ready.py", "fromfile"),
     "levels and sums": ("render.py", "einsum", "numpy.zeros", "reduce"),
