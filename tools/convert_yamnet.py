@@ -41,7 +41,7 @@ def main() -> None:
     if total != N_WEIGHTS:
         raise SystemExit(f"error: {args.model}: found {total} weights, expected {N_WEIGHTS}")
     origin = "YAMNet of TensorFlow's models, Apache License 2.0"
-    save_file(dict(sorted(tensors.items())), args.file, metadata={"format": "pt", "origin": origin})
+    save_file(dict(sorted(tensors.items())), args.file, metadata={"origin": origin})
     if args.golden:
         write_golden(args.golden, network, variables, not args.float32)
 
