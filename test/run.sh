@@ -36,10 +36,10 @@ check() {
 count() {
   local status=0 number
   "$@" 2>&1 | tee "$scratch/output" || status=$?
-  number=$(grep -oE '[0-9]+ passed' "$scratch/output" | tail -n 1)
+  number=$(grep -aoE '[0-9]+ passed' "$scratch/output" | tail -n 1)
   number=${number%% *}
   passed=$((passed + ${number:-0}))
-  number=$(grep -E '[0-9]+ (passed|failed|errors?)' "$scratch/output" | tail -n 1 | grep -oE '[0-9]+ (failed|error)' | awk '{ n += $1 } END { print n + 0 }')
+  number=$(grep -aE '[0-9]+ (passed|failed|errors?)' "$scratch/output" | tail -n 1 | grep -oE '[0-9]+ (failed|error)' | awk '{ n += $1 } END { print n + 0 }')
   # A failure without a count is one failure.
   [ "$status" -eq 0 ] || [ "$number" -gt 0 ] || number=1
   failed=$((failed + number))

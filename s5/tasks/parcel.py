@@ -6,6 +6,7 @@ bus error. Here a batch is one unnamed file in memory, which the training maps w
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
@@ -62,7 +63,11 @@ class _Pickler(pickle.Pickler):
 
 
 def _unpack(handed_on: Any, sizes: list[int]) -> Any:
-    file = handed_on.detach()
+    try:
+        file = handed_on.detach()
+    except (EOFError, ConnectionError) as e:
+        reason = "a worker of the data loader handed over no batch: found its connection closed, expected an open file"
+        raise ChildProcessError(errno.ECHILD, f"{reason} (ulimit -n may be too low)") from e
     try:
         memory = memoryview(mmap.mmap(file, 0))
     finally:

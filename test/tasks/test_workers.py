@@ -16,7 +16,7 @@ import torch
 
 from s5.tasks.data import FixedScenes, VirtualScenes
 from s5.tasks.launch import train_model
-from s5.tasks.parcel import ALIGNMENT, Parcel
+from s5.tasks.parcel import ALIGNMENT, Parcel, _unpack
 
 REPO = Path(__file__).resolve().parents[2]
 OPTIONS = ("--num_scenes", "12", "--batch_size", "4", "--log_interval", "1")
@@ -105,6 +105,22 @@ def test_no_shared_memory_at_all_is_told_in_one_line(recipe, tmp_path):
     assert last.startswith("error: /dev/shm: No space left on device: no room for the workers' locks"), done.stderr
 
 
+class Closed:
+    """A worker's file, after the worker closed the connection that would have brought it."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def detach(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError()])
+def test_a_batch_that_is_not_handed_over_is_told_in_one_line(error):
+    with pytest.raises(ChildProcessError, match="handed over no batch: found its connection closed"):
+        _unpack(Closed(error), [1])
+
+
 def few_descriptors():
     """Enough for a batch, not for sending it."""
     free = os.dup(0)
@@ -124,9 +140,9 @@ KILLED = "a worker of the data loader was killed by "
             partial(signal.raise_signal, signal.SIGKILL),
             KILLED + "SIGKILL, probably because memory ran out",
         ),
-        (FixedScenes, partial(signal.raise_signal, signal.SIGBUS), KILLED + r"SIGBUS, .*/dev/shm.*: found \d+ MB of"),
+        (FixedScenes, partial(signal.raise_signal, signal.SIGBUS), KILLED + r"SIGBUS: .*/dev/shm.*: found \d+ MB of"),
         (FixedScenes, partial(os._exit, 0), "ended before its work did: found exit status 0"),
-        (VirtualScenes, few_descriptors, "ended before its work did: found exit status 1"),
+        (VirtualScenes, few_descriptors, "(ended before its work did: found exit status 1|handed over no batch)"),
     ],
 )
 def test_a_worker_that_is_gone_ends_the_training_in_one_line(recipe, tmp_path, monkeypatch, dataset, how, said):
