@@ -15,10 +15,10 @@ from s5.utils.errors import InputError
 
 
 class Passes(nn.Module):
-    """How many passes a separator runs.
+    """The number of passes that a separator runs.
 
     Args:
-        most: passes in evaluation, and the most in training.
+        most: passes in evaluation, and the maximum in training.
 
     Raises:
         InputError: less than one pass.
@@ -35,9 +35,9 @@ class Passes(nn.Module):
             self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def draw(self) -> int:
-        """All passes in evaluation; in training a random number of them.
+        """The number of passes of this step: all in evaluation, a random number in training.
 
-        That number follows from how many steps there were: it is the same in all processes of a distributed training,
+        The number follows from the count of steps: it is the same in all processes of a distributed training,
         and a resumed training draws the next one.
         """
         if self.most == 1 or not self.training:

@@ -127,10 +127,10 @@ def rotations(length: int, size: int, device: torch.device, still: int = 0) -> T
 
 @dataclass(frozen=True)
 class PathConfig:
-    """What a path is made of."""
+    """Configuration of a path."""
 
     parts: Sequence[Part] = ("ffn", "attention", "ffn")
-    """In their order; the default is the original's."""
+    """Its parts in their order; by default those of TF-Locoformer."""
     heads: int = 4
     attention_dim: int = 128
     """Length of queries, keys and values over all heads."""

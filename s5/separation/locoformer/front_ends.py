@@ -33,7 +33,7 @@ def n_planes(planes: Sequence[Plane], n_channels: int) -> int:
 
 
 def input_planes(spectrum: Tensor, planes: Sequence[Plane], compression: float) -> Tensor:
-    """What the network sees of each bin.
+    """Input planes of the network.
 
     Args:
         spectrum: [B, M, frames, bins], complex.

@@ -158,7 +158,7 @@ class Locoformer(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, mixture: Tensor, label_vector: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Separates.
+        """Separates mixtures.
 
         Args:
             mixture: [B, M, T] waveforms.
@@ -207,7 +207,7 @@ class Locoformer(nn.Module):
     def _values(
         self, planes: Tensor, label_vector: Tensor, frames: Tensor | None, rows: Tensor, estimate: Tensor | None
     ) -> Tensor:
-        """What the decoder gives of each active slot: [active slots, frames, bins, 2 or 4].
+        """Output of the decoder for the active slots: [active slots, frames, bins, 2 or 4].
 
         Args:
             planes: [B, frames, bins, n_planes].
@@ -236,7 +236,7 @@ class Locoformer(nn.Module):
         return self.decoder(self.head(x))
 
     def _seen(self, planes: Tensor, embedding: Tensor, estimate: Tensor | None) -> Tensor:
-        """Tokens of the slots' estimates, scaled and shifted by whose they are: [active slots, tokens, bands, dim]."""
+        """Tokens of the slots' estimates, scaled and shifted by the slot's embedding: [active slots, tokens, bands, dim]."""
         if estimate is None:
             tokens = self.estimate_encoder(planes.new_zeros(len(embedding), *planes.shape[1:3], 1), known=False)
         else:
@@ -261,7 +261,7 @@ class Locoformer(nn.Module):
 
 
 class SlotEmbedding(nn.Module):
-    """An embedding of each slot's label and of which slot of that label it is. [B, K, C] -> [B, K, dim]."""
+    """Embeds each slot's label and the slot's number among those of its label: [B, K, C] -> [B, K, dim]."""
 
     def __init__(self, n_labels: int, n_slots: int, dim: int) -> None:
         super().__init__()
@@ -275,7 +275,7 @@ class SlotEmbedding(nn.Module):
 
 
 def occurrence(label_vector: Tensor) -> Tensor:
-    """Which slot of its label each one is, one-hot.
+    """Number of each slot among those of its label, one-hot.
 
     Args:
         label_vector: [B, K, C], one-hot a slot, zeros for silence.
