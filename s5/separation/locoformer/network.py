@@ -236,7 +236,10 @@ class Locoformer(nn.Module):
         return self.decoder(self.head(x))
 
     def _seen(self, planes: Tensor, embedding: Tensor, estimate: Tensor | None) -> Tensor:
-        """Tokens of the slots' estimates, scaled and shifted by the slot's embedding: [active slots, tokens, bands, dim]."""
+        """Tokens of the slots' estimates, scaled and shifted by the slots' embeddings.
+
+        Shape: [active slots, tokens, bands, dim].
+        """
         if estimate is None:
             tokens = self.estimate_encoder(planes.new_zeros(len(embedding), *planes.shape[1:3], 1), known=False)
         else:
