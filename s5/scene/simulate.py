@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import yaml
@@ -181,11 +181,11 @@ class _Work:
         sources = (self.out / "source" / source_name(utt, k, label, suffix) for k, label in enumerate(labels))
         wav, document = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
         row = Row(utt, str(wav), labels, tuple(map(str, sources)), str(document))
-        if self.rest == "none":
-            return row
-        others = (self.out / "interference" / f"{utt}_{k}{suffix}" for k in range(len(scene.int_events)))
-        name = RESTS[self.rest]
-        return replace(row, interference=tuple(map(str, others)), **{name: str(self.out / name / f"{utt}{suffix}")})
+        if self.rest != "none":
+            others = (self.out / "interference" / f"{utt}_{k}{suffix}" for k in range(len(scene.int_events)))
+            row.interference = tuple(map(str, others))
+            setattr(row, RESTS[self.rest], str(self.out / RESTS[self.rest] / f"{utt}{suffix}"))
+        return row
 
 
 @dataclass

@@ -125,7 +125,7 @@ class S5Task(AbsTask):
         if path is None:
             raise InputError(f"--{mode}_data", "nothing", "a data directory")
         labels = LabelSet(tuple(args.labels))
-        rest = args.rest if cls.with_sources else "none"
+        rest: Rest = args.rest if cls.with_sources else "none"
         dataset: VirtualScenes | FixedScenes
         renderer = None
         if is_virtual(path):
