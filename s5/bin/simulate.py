@@ -35,6 +35,12 @@ def main(argv: list[str] | None = None) -> None:
         help="files without samples or sound, of NaN or wrong channels, rooms with responses of zeros or NaN (all are "
         "listed in OUT/bad_audio.tsv): stop (default), do without them, or keep those without sound as silent events",
     )
+    add(
+        "--rest",
+        choices=("none", "residual", "noise"),
+        help="also write the dry interference and the rest of each mixture: its reference channel minus all dry "
+        "sources (residual), or the backgrounds alone (noise); default: as the YAML says; no effect with --virtual",
+    )
     add("--root", default=".", metavar="DIR", help="base folder of the paths in listed scenes")
     add_shards(parser)
     add("--prepare", action="store_true", help="check the audio and the folder before the parts")
@@ -63,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         on_bad_audio=args.on_bad_audio,
         root=args.root,
         shards=shards,
+        rest=args.rest,
     )
 
 

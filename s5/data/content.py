@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from s5.data.datadir import CONTENT
+from s5.data.datadir import CONTENT, RESTS
 from s5.utils.config import load_yaml
 from s5.utils.errors import InputError
 from s5.utils.files import write_json
@@ -42,7 +42,9 @@ def data_content(path: str | Path) -> dict[str, Any]:
         folders = [str(folder) for folder in (keys.get("dirs") or {}).values() if folder]
     elif (path / "wav.scp").is_file():
         scenes = list(_paths(path / "scene.scp"))
-        scps = ["wav.scp", *sorted(p.name for p in path.glob("source[0-9]*.scp"))]
+        others = [p.name for p in path.glob("interference[0-9]*.scp")]
+        others += [f"{name}.scp" for name in RESTS.values() if (path / f"{name}.scp").is_file()]
+        scps = ["wav.scp", *sorted(p.name for p in path.glob("source[0-9]*.scp")), *sorted(others)]
         content = {
             "labels": _sum_of_files([path / "labels"]),
             "scenes": _sum_of_files(scenes),

@@ -13,6 +13,7 @@ import importlib
 from pathlib import Path
 from typing import Protocol, cast
 
+from s5.scene.config import Rest
 from s5.scene.rendering.cpu import Rendered, render
 from s5.scene.sampler import Sampler
 from s5.scene.spec import Scene
@@ -34,8 +35,11 @@ class Simulator(Protocol):
         Raises InputError for bad material, or if no scene can be drawn.
         """
 
-    def render_scene(self, scene: Scene, root: str | Path = ".", ready: str = "") -> Rendered:
-        """Renders a scene; ``ready`` is the folder of prepared material (:mod:`s5.scene.ready`).
+    def render_scene(self, scene: Scene, root: str | Path = ".", ready: str = "", rest: Rest = "none") -> Rendered:
+        """Renders a scene, as :func:`s5.scene.render` does.
+
+        ``ready`` is the folder of prepared material (:mod:`s5.scene.ready`). Unless ``rest`` is ``none``, the result
+        has the dry interference and that rest of the mixture.
 
         Raises InputError for bad material.
         """
@@ -59,6 +63,6 @@ def draw_scene(sampler: Sampler, item: int) -> Scene:
     return sampler.scene(0, item)
 
 
-def render_scene(scene: Scene, root: str | Path = ".", ready: str = "") -> Rendered:
+def render_scene(scene: Scene, root: str | Path = ".", ready: str = "", rest: Rest = "none") -> Rendered:
     """Renders a scene with :func:`s5.scene.render`."""
-    return render(scene, root, ready=ready)
+    return render(scene, root, ready=ready, rest=rest)

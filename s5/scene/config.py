@@ -17,6 +17,10 @@ MAX_SAMPLES = 1 << 27
 NUM_SCENES = 1000
 """Default number of scenes."""
 
+Rest = Literal["none", "residual", "noise"]
+"""Targets of a scene beside its labelled sources: none, or the dry interference and a rest. The rest is the mixture's
+reference channel minus all dry sources (``residual``) or the backgrounds on that channel (``noise``)."""
+
 
 @dataclass
 class SceneDirs:
@@ -89,6 +93,9 @@ class SamplerConfig:
     """Rules of drawing and rendering; dcase2025 requires same_class_probability 0."""
     same_class_folder_depth: int = 1
     """Events of a label come from different folders this many levels below the label; 0: only from different files."""
+    rest: Rest = "none"
+    """Further targets of a fixed set: ``residual`` or ``noise`` also writes the dry interference and that rest of each
+    mixture (docs/simulation.md). Scenes do not depend on it; a training has its own key ``rest``."""
     subsets: list[Subset] | None = None
     """Parts of the set; their keys replace those above. If num_scenes differs from their sum, all are scaled alike."""
 

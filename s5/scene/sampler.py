@@ -27,7 +27,7 @@ from s5.utils.errors import InputError
 MAX_TRIES = 100
 """Number of draws for a scene before its request is refused."""
 
-NOT_RULES = ("seed", "num_scenes", "spatialscaper")
+NOT_RULES = ("seed", "num_scenes", "spatialscaper", "rest")
 """Keys that do not enter a sampler's fingerprint."""
 
 LATER_RULES: dict[str, Any] = {"rules": "dcase2026", "same_class_folder_depth": 1, "subsets": None}
@@ -58,8 +58,8 @@ class Sampler:
         config: the configuration, with ``labels`` as a list.
         excluded: the paths of ``exclude``.
         material: the files and rooms that scenes may use.
-        fingerprint: hash of the rules: the configuration without ``seed``, ``num_scenes`` and ``spatialscaper``, and
-            with only the last two names of each folder.
+        fingerprint: hash of the rules: the configuration without ``seed``, ``num_scenes``, ``spatialscaper`` and
+            ``rest``, and with only the last two names of each folder.
 
     Raises:
         InputError: a key is unknown, a value is impossible, or a folder is missing or holds nothing usable.
@@ -102,8 +102,18 @@ class Sampler:
         return fingerprint(self.config)
 
     def to_dict(self) -> dict[str, Any]:
-        """The resolved configuration as plain data, for the ``sampler.yaml`` of a virtual set."""
-        return json.loads(json.dumps(asdict(self.config)))
+        """The resolved configuration as plain data, for the ``sampler.yaml`` of a virtual set.
+
+        The key ``rest``, which concerns fixed sets alone, is left out.
+        """
+        keys = json.loads(json.dumps(asdict(self.config)))
+        del keys["rest"]
+        return keys
+
+    @property
+    def n_interference(self) -> int:
+        """I, the most interferers of a scene."""
+        return self.config.interference[1] if self.material.interference else 0
 
     def scene(self, epoch: int, item: int | str) -> Scene:
         """Scene of an item in an epoch, with the configuration's seed and the subset of the item."""

@@ -2,11 +2,13 @@
 
 <out>/wav/<utt>.wav                     mixture (.flac on request)
 <out>/source/<utt>_<slot>_<Label>.wav   dry targets in the order of the slots, slot from 0
+<out>/interference/<utt>_<k>.wav        dry interferers in onset order, k from 0 (with a rest only)
+<out>/rest/<utt>.wav                    rest of the mixture (noise/<utt>.wav: the backgrounds), on request
 <out>/scene/<utt>.json                  scene, written last: the item is complete once it exists
-<out>/simulate.json                     simulator and audio format; if they change, all items are made again
+<out>/simulate.json                     simulator, audio format and rest; if they change, all items are made again
 <out>/bad_audio.tsv                     bad files and their defects, if any
 <out>/summary.json, summary.png         counts of classes, histogram of SNRs
-<out>/wav.scp, labels, source<k>.scp, scene.scp
+<out>/wav.scp, labels, source<k>.scp, scene.scp (interference<k>.scp, rest.scp or noise.scp)
 
 Each item has its own files, and a run makes only incomplete items. So several processes never write the same file, and
 a run resumes where a killed one stopped. :func:`make_virtual` writes virtual sets, whose scenes are drawn in training.
@@ -23,6 +25,7 @@ from pathlib import Path
 import yaml
 
 from s5.data import Clipped, Row, remove_data_dir_files, write_audio, write_content, write_data_dir
+from s5.data.datadir import RESTS
 from s5.data.names import source_name
 from s5.labels import LabelSet
 from s5.scene.backends import simulator
@@ -37,7 +40,7 @@ from s5.scene.bad_audio import (
     write_excluded,
     write_report,
 )
-from s5.scene.config import SamplerConfig
+from s5.scene.config import Rest, SamplerConfig
 from s5.scene.formats.lists import load_scenes
 from s5.scene.prepare import Wanted, of_sampler, of_scenes, prepare
 from s5.scene.ready import folder_of
@@ -58,6 +61,9 @@ FORMATS = {"wav": ("float", "16", "24"), "flac": ("24", "16")}
 
 ON_BAD_AUDIO = ("stop", "skip", "keep")
 """Actions on bad audio. ``keep`` keeps silent files, as SpAudSyn does, and stops on other bad files."""
+
+FOLDERS = ("wav", "source", "scene", "interference", *RESTS.values())
+"""Folders of the items' files. Only a set with a rest has those after the first three."""
 
 MEMORY = ".audio_check.json"
 """File beside the data directories that lists the audio files already checked."""
@@ -85,6 +91,7 @@ class SamplerScenes:
     def __init__(self, sampler: Sampler, simulator: str) -> None:
         self.sampler, self.simulator = sampler, simulator
         self.root, self.n_slots = sampler.root, sampler.config.n_slots
+        self.n_interference = sampler.n_interference
 
     def material(self, items: Iterable[int]) -> dict[int, set[Wanted]]:
         """Files that the scenes read, by sampling rate."""
@@ -126,6 +133,11 @@ class ListedScenes:
         """K, the most sources of a scene; at least 3."""
         return max([3, *(len(self.draw(item).fg_events) for item in range(len(self)))])
 
+    @property
+    def n_interference(self) -> int:
+        """I, the most interferers of a scene."""
+        return max(len(self.draw(item).int_events) for item in range(len(self)))
+
     def draw(self, item: int) -> Scene:
         """Scene of an entry."""
         return self.scenes[item]
@@ -143,19 +155,23 @@ class _Work:
     out: Path
     utts: dict[int, str]
     form: AudioForm
+    rest: Rest
 
     def make(self, item: int) -> tuple[Row, Clipped]:
         """Makes one item, unless it is complete with the same scene. Returns its row and the clipped samples."""
         scene = self.scenes.draw(item)
         row = self._row(self.utts[item], scene)
         path = Path(str(row.scene))
-        if _load(path) == scene and all(map(os.path.exists, (row.wav, *row.sources))):
+        if _load(path) == scene and all(map(os.path.exists, row.audio)):
             return row, Clipped()
         path.unlink(missing_ok=True)
         ready = folder_of(self.out.parent, scene.config.sr)
-        rendered = simulator(self.scenes.simulator).render_scene(scene, self.scenes.root, ready)
+        rendered = simulator(self.scenes.simulator).render_scene(scene, self.scenes.root, ready, self.rest)
+        others = [*rendered.dry]
+        if rendered.dry_interference is not None and rendered.rest is not None:
+            others += [*rendered.dry_interference, *rendered.rest]
         clipped = Clipped()
-        for name, audio in zip((*row.sources, row.wav), (*rendered.dry, rendered.mixture), strict=True):
+        for name, audio in zip(row.audio, (*others, rendered.mixture), strict=True):
             clipped = clipped.joined(write_audio(name, audio, scene.config.sr, SUBTYPES[self.form.subtype]))
         scene.save(path)
         return row, clipped
@@ -164,7 +180,12 @@ class _Work:
         suffix, labels = f".{self.form.format}", tuple(scene.labels)
         sources = (self.out / "source" / source_name(utt, k, label, suffix) for k, label in enumerate(labels))
         wav, document = self.out / "wav" / f"{utt}{suffix}", self.out / "scene" / f"{utt}.json"
-        return Row(utt, str(wav), labels, tuple(map(str, sources)), str(document))
+        row = Row(utt, str(wav), labels, tuple(map(str, sources)), str(document))
+        if self.rest != "none":
+            others = (self.out / "interference" / f"{utt}_{k}{suffix}" for k in range(len(scene.int_events)))
+            row.interference = tuple(map(str, others))
+            setattr(row, RESTS[self.rest], str(self.out / RESTS[self.rest] / f"{utt}{suffix}"))
+        return row
 
 
 @dataclass
@@ -177,6 +198,8 @@ class ListConfig:
     """Folder that the paths in the scenes start from."""
     num_scenes: int | None = None
     """Number of leading scenes to use; null: all."""
+    rest: Rest = "none"
+    """Further targets, as in :class:`s5.scene.config.SamplerConfig`."""
 
 
 def simulate(
@@ -190,6 +213,7 @@ def simulate(
     on_bad_audio: str = "stop",
     root: str = ".",
     shards: Shards | None = None,
+    rest: Rest | None = None,
 ) -> list[Row]:
     """Makes a fixed set, or its missing items.
 
@@ -206,6 +230,7 @@ def simulate(
         root: folder that the paths in listed scenes start from.
         shards: part of the work, if several jobs share it: first checking the audio and preparing the folder, then the
             items of each shard, then joining them.
+        rest: further targets, instead of the configuration's.
 
     Returns:
         The rows of the data directory; none before all items are complete.
@@ -225,6 +250,7 @@ def simulate(
     if scenes is None and config is not None and "scenes" in (keys := load_inherited(config)):
         listed: ListConfig = parse(ListConfig, keys, resolve(config))
         scenes, root, num_scenes = listed.scenes, listed.root, num_scenes or listed.num_scenes
+        rest = rest or listed.rest
     found: SamplerScenes | ListedScenes
     excluded: list[str] = []
     if scenes is not None:
@@ -241,8 +267,9 @@ def simulate(
             sampler = _checked_sampler(config, out, on_bad_audio, nj, num_scenes)
         found = SamplerScenes(sampler, simulator_name)
         items, excluded = list(range(len(found))), sorted(sampler.excluded)
+        rest = rest or sampler.config.rest
     digits = max(4, len(str(len(found) - 1)))
-    work = _Work(found, out, {item: f"{out.name}_{item:0{digits}d}" for item in items}, form)
+    work = _Work(found, out, {item: f"{out.name}_{item:0{digits}d}" for item in items}, form, rest or "none")
     if not known:
         for rate, wanted in found.material(items).items():
             prepare(wanted, rate, out.parent, nj)
@@ -266,7 +293,7 @@ def simulate(
     _remove_others(out, rows)
     counts = summarise(rows, (Scene.load(row.scene) for row in rows if row.scene is not None))
     write_summary(counts, out)
-    write_data_dir(out, rows, found.n_slots)
+    write_data_dir(out, rows, found.n_slots, 0 if work.rest == "none" else found.n_interference)
     write_content(out)
     logging.info("%s: %s", out, in_one_line(counts))
     return rows
@@ -357,15 +384,19 @@ def _decide(findings: Sequence[Finding], out: Path, on_bad_audio: str) -> list[F
 
 def _make_folders(work: _Work) -> None:
     """Makes the folders; removes half-written files of a killed run, and all items of another simulator or format."""
-    for name in ("wav", "source", "scene"):
+    needed = FOLDERS[:3] if work.rest == "none" else (*FOLDERS[:4], RESTS[work.rest])
+    for name in FOLDERS:
         folder = work.out / name
-        folder.mkdir(parents=True, exist_ok=True)
+        if name in needed:
+            folder.mkdir(parents=True, exist_ok=True)
         for partial in leftovers(folder, f"{work.out.name}_*"):
             partial.unlink()
     for name in ("*.scp", "labels", "*.json", "summary.png", REPORT):
         for partial in leftovers(work.out, name):
             partial.unlink()
     made_with = {"simulator": work.scenes.simulator, **asdict(work.form)}
+    if work.rest != "none":
+        made_with["rest"] = work.rest
     path = work.out / "simulate.json"
     try:
         same = read_json(path, "what a set was made with") == made_with
@@ -379,11 +410,14 @@ def _make_folders(work: _Work) -> None:
 
 def _remove_others(out: Path, rows: Iterable[Row]) -> None:
     """Removes files of items that the set no longer has, or has in another format."""
-    kept = {Path(name) for row in rows for name in (row.wav, *row.sources, str(row.scene))}
-    for name in ("wav", "source", "scene"):
-        for path in (out / name).glob(f"{out.name}_*"):
+    kept = {Path(name) for row in rows for name in (*row.audio, str(row.scene))}
+    for name in FOLDERS:
+        folder = out / name
+        for path in folder.glob(f"{out.name}_*"):
             if path not in kept:
                 path.unlink()
+        if name in FOLDERS[3:] and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _load(path: Path) -> Scene | None:

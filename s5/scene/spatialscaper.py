@@ -29,8 +29,18 @@ from typing import Any
 import numpy as np
 
 from s5.scene import audio as recordings
+from s5.scene.config import Rest
 from s5.scene.placement import RejectedDraw, angles, describe_room
-from s5.scene.rendering.cpu import Rendered, add_at, direct_part, full_length, gain, load_response, render_plan
+from s5.scene.rendering.cpu import (
+    Rendered,
+    add_at,
+    direct_part,
+    full_length,
+    gain,
+    load_response,
+    remainder,
+    render_plan,
+)
 from s5.scene.rendering.motion import HOP, fade_frames
 from s5.scene.rendering.plan import Plan, PlannedEvent, event_path, plan
 from s5.scene.rendering.room import SofaRoom, open_room
@@ -79,23 +89,32 @@ def draw_scene(sampler: Sampler, item: int) -> Scene:
     )
 
 
-def render_scene(scene: Scene, root: str | Path = ".", ready: str = "") -> Rendered:
+def render_scene(scene: Scene, root: str | Path = ".", ready: str = "", rest: Rest = "none") -> Rendered:
     """Renders any scene, static or moving, with the library's ``spatialize``; arguments as :func:`s5.scene.render`.
 
     Raises InputError if the library is missing, or a file is missing, unreadable or does not fit the scene.
     """
     planned = plan(scene, root, ready)
     # The background needs no convolution, so the native renderer makes it.
-    mixture = render_plan(replace(planned, events=(), labels=())).mixture.astype(np.float64)
+    background = render_plan(replace(planned, events=(), labels=())).mixture
+    mixture, channel = background.astype(np.float64), planned.rules.reference_channel
     dry = np.zeros((len(planned.labels), planned.n_samples), dtype=np.float32)
     wet = np.zeros_like(dry)
+    interference = np.zeros((0 if rest == "none" else planned.n_interferers, planned.n_samples), dtype=np.float32)
+    interferers = iter(interference)
     for event in planned.events:
-        signal = _event(event, planned)
+        target = next(interferers, None) if event.slot is None else dry[event.slot]
+        signal = _event(event, planned, target is not None)
         add_at(mixture, signal[:-1], event.onset)
         if event.slot is not None:
-            add_at(wet[event.slot], signal[planned.rules.reference_channel], event.onset)
-            add_at(dry[event.slot], signal[-1], event.onset)
-    return Rendered(mixture.astype(np.float32), dry, wet, list(planned.labels))
+            add_at(wet[event.slot], signal[channel], event.onset)
+        if target is not None:
+            add_at(target, signal[-1], event.onset)
+    rendered = Rendered(mixture.astype(np.float32), dry, wet, list(planned.labels))
+    if rest != "none":
+        left = remainder(rendered.mixture[channel], dry, interference)
+        rendered.dry_interference, rendered.rest = interference, background[[channel]] if rest == "noise" else left
+    return rendered
 
 
 @cache
@@ -269,8 +288,8 @@ class _Placement:
         return replace(event, event_time=drawn.event_time, event_position=positions[indices].tolist(), snr=drawn.snr)
 
 
-def _event(event: PlannedEvent, planned: Plan) -> np.ndarray:
-    """The scaled event [M + 1, n]: its wet channels and its dry target."""
+def _event(event: PlannedEvent, planned: Plan, with_dry: bool) -> np.ndarray:
+    """The scaled event [M + 1, n]: its wet channels, and its dry target or zeros."""
     source = recordings.source(event.clip, planned.rate)[: event.length]
     if len(event.responses) > 1:
         fade_frames(len(source), len(event.responses), event.clip.path)  # refuses events that the library gets wrong
@@ -279,7 +298,7 @@ def _event(event: PlannedEvent, planned: Plan) -> np.ndarray:
     for k, response in enumerate(event.responses):
         rir = load_response(response)
         responses[:-1, k, : rir.shape[1]] = rir
-        if event.slot is not None:
+        if with_dry:
             reference = rir[planned.rules.reference_channel]
             direct = direct_part(response, reference, planned.rules, planned.direct_range_ms)
             responses[-1, k, : len(reference)][direct] = reference[direct]

@@ -275,6 +275,11 @@ class Scene:
         return sorted(events, key=lambda event: place[str(event.label)])
 
     @property
+    def interferers(self) -> list[Event]:
+        """Interference in onset order."""
+        return sorted(self.int_events, key=lambda event: event.event_time)
+
+    @property
     def labels(self) -> list[str]:
         """Labels of the foreground events in the order of the slots."""
         return [str(event.label) for event in self.targets]

@@ -6,7 +6,7 @@ import argparse
 import logging
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
@@ -17,6 +17,7 @@ from espnet2.utils.types import str2bool, str_or_none
 from torch import nn
 
 from s5.labels import LabelSet
+from s5.scene.config import Rest
 from s5.system.model import build_network
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, device_renderer, is_virtual
 from s5.tasks.espnet_patches import patch_main
@@ -55,6 +56,12 @@ class S5Task(AbsTask):
         add("--examples_interval", type=int, default=0, help="Epochs between examples; 0: at most 1 %% of the time")
         add("--num_scenes", type=int, help="Fresh scenes an epoch (default: the sampler's)")
         add("--scene_conf", action=NestedDictAction, default={}, help="Sampler keys to replace")
+        add(
+            "--rest",
+            choices=get_args(Rest),
+            default="none",
+            help="Further targets: dry interference and a rest of the mixture",
+        )
         add("--train_data", type=str_or_none, help="Data directory, usually a virtual one")
         add("--valid_data", type=str_or_none, help="Data directory")
         add("--labels", type=str, nargs="+", default=[], help="Label set (default: the training data's)")
@@ -118,6 +125,7 @@ class S5Task(AbsTask):
         if path is None:
             raise InputError(f"--{mode}_data", "nothing", "a data directory")
         labels = LabelSet(tuple(args.labels))
+        rest: Rest = args.rest if cls.with_sources else "none"
         dataset: VirtualScenes | FixedScenes
         renderer = None
         if is_virtual(path):
@@ -132,13 +140,14 @@ class S5Task(AbsTask):
                 cls.with_sources,
                 planned=renderer is not None,
                 n_channels=cls.channels_used(args),
+                rest=rest,
             )
             if dataset.labels != labels:
                 raise InputError(
                     f"{path}/sampler.yaml", f"labels {' '.join(dataset.labels.names)}", " ".join(args.labels)
                 )
         else:
-            dataset = FixedScenes(path, labels, args.n_slots, cls.with_sources)
+            dataset = FixedScenes(path, labels, args.n_slots, cls.with_sources, rest)
         distributed = iter_options.distributed
         factory = SceneIterFactory(
             dataset,

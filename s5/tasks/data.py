@@ -29,6 +29,7 @@ from s5.labels import LabelSet
 from s5.scene import Sampler as SceneSampler
 from s5.scene import render_plan, scene_seed
 from s5.scene.bad_audio import read_excluded
+from s5.scene.config import Rest
 from s5.scene.ready import folder_of
 from s5.scene.rendering.plan import plan
 from s5.tasks.parcel import Parcel
@@ -75,6 +76,8 @@ class VirtualScenes(Dataset):
         with_sources: whether items carry the dry targets.
         planned: whether items carry the scene's plan instead of its samples, for a renderer on the device.
         n_channels: number of leading channels of the mixtures to render; None: all.
+        rest: ``residual`` or ``noise``: items also carry ``dry_interference`` [I, T], in onset order, and that ``rest``
+            [1, T] of the mixture; I is the sampler's most interferers of a scene. It requires ``with_sources``.
     """
 
     def __init__(
@@ -86,7 +89,10 @@ class VirtualScenes(Dataset):
         with_sources: bool = True,
         planned: bool = False,
         n_channels: int | None = None,
+        rest: Rest = "none",
     ) -> None:
+        if "rest" in (overrides or {}):
+            raise InputError("scene_conf: key rest", "a key of fixed sets", "the training's own key rest")
         where = Path(path, SAMPLER_YAML)
         excluded = read_excluded(Path(path))
         self.sampler = SceneSampler({**load_yaml(where), **(overrides or {})}, where=where, exclude=excluded)
@@ -97,7 +103,8 @@ class VirtualScenes(Dataset):
         self.seed = seed
         self.num_scenes = num_scenes or self.sampler.config.num_scenes
         self.with_sources = with_sources
-        self.planned, self.n_channels = planned, n_channels
+        self.planned, self.n_channels, self.rest = planned, n_channels, rest
+        self.n_interference = self.sampler.n_interference
         self.fingerprint = self.sampler.fingerprint
         self.ready = folder_of(Path(path).absolute().parent, self.sampler.config.sampling_rate)
         if not Path(self.ready).is_dir():
@@ -119,22 +126,39 @@ class VirtualScenes(Dataset):
             data: dict[str, Any] = {"label_index": self.labels.indices(scene.labels, self.n_slots)}
             if self.planned:
                 return name, {"plan": scene, **data}
-            rendered = render_plan(scene, self.with_sources, self.n_channels)
+            rendered = render_plan(scene, self.with_sources, self.n_channels, self.rest)
         except InputError as e:
             return e
         data = {"mixture": rendered.mixture, **data}
         if self.with_sources:
-            data["dry"] = np.zeros((self.n_slots, scene.n_samples), np.float32)
-            data["dry"][: len(rendered.dry)] = rendered.dry
+            data["dry"] = _with_rows(rendered.dry, self.n_slots)
+        if rendered.dry_interference is not None:
+            data["dry_interference"] = _with_rows(rendered.dry_interference, self.n_interference)
+            data["rest"] = rendered.rest
         return name, data
 
 
-class FixedScenes(Dataset):
-    """The mixtures of a data directory in its order. Slots are in the order of ``labels``."""
+def _with_rows(signals: np.ndarray, n_rows: int) -> np.ndarray:
+    """Signals [n, T] followed by rows of zeros: [n_rows, T]."""
+    out = np.zeros((n_rows, signals.shape[1]), np.float32)
+    out[: len(signals)] = signals
+    return out
 
-    def __init__(self, path: str | Path, labels: LabelSet, n_slots: int, with_sources: bool = True) -> None:
+
+class FixedScenes(Dataset):
+    """The mixtures of a data directory in its order. Slots are in the order of ``labels``.
+
+    With ``rest``, items carry the same further targets as those of :class:`VirtualScenes`; I is the directory's own.
+    """
+
+    def __init__(
+        self, path: str | Path, labels: LabelSet, n_slots: int, with_sources: bool = True, rest: Rest = "none"
+    ) -> None:
         self.data = DataDir.load(path, labels, n_slots)
-        self.labels, self.n_slots, self.with_sources = labels, n_slots, with_sources
+        self.labels, self.n_slots, self.with_sources, self.rest = labels, n_slots, with_sources, rest
+        self.n_interference = self.data.n_interference
+        if rest != "none":
+            self.data.rest(self.data.utts[0], rest)  # refuses a set without it
 
     def __len__(self) -> int:
         return len(self.data.utts)
@@ -150,6 +174,9 @@ class FixedScenes(Dataset):
             }
             if self.with_sources:
                 data["dry"] = self.data.sources(utt)
+            if self.rest != "none":
+                data["dry_interference"] = self.data.interference(utt)
+                data["rest"] = self.data.rest(utt, self.rest)
         except InputError as e:
             return e
         return utt, data
@@ -273,6 +300,7 @@ class SceneIterFactory(AbsIterFactory):
     ) -> None:
         self.renderer = renderer
         self.n_slots = dataset.n_slots if dataset.with_sources else 0
+        self.rest, self.n_interference = dataset.rest, dataset.n_interference
         self.batches = _EpochBatches(len(dataset), batch_size, rank, world_size, drop_last)
         self.loader: DataLoader = DataLoader(
             dataset,
@@ -334,5 +362,7 @@ class SceneIterFactory(AbsIterFactory):
                 yield self._render(renderer, *waiting.popleft())
 
     def _render(self, renderer: DeviceRenderer, names: list[str], batch: dict[str, Any], loaded: Future) -> Batch:
-        made = renderer.render(batch.pop("plan"), self.n_slots, loaded.result())
-        return names, {"mixture": made.mixture, **batch} | ({"dry": made.dry} if self.n_slots else {})
+        made = renderer.render(batch.pop("plan"), self.n_slots, loaded.result(), self.rest, self.n_interference)
+        batch = {"mixture": made.mixture, **batch} | ({"dry": made.dry} if self.n_slots else {})
+        others = {"dry_interference": made.dry_interference, "rest": made.rest}
+        return names, batch | {key: value for key, value in others.items() if value is not None}

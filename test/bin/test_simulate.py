@@ -84,6 +84,63 @@ def test_a_fixed_set_is_a_data_directory_whose_scenes_render_again(recipe, caplo
     assert "12 scenes; sources per scene: " in caplog.text and f"Speech {speech}" in caplog.text
 
 
+@pytest.mark.parametrize(("rest", "name"), [("residual", "rest"), ("noise", "noise")])
+def test_a_set_with_its_dry_interference_and_rest(recipe, rest, name):
+    before = content(simulate())
+    out = simulate("--rest", rest)
+    data = DataDir.load(out, LabelSet.load("labels.txt"))
+    data.check(fs=RATE, channels=4, decode=True)
+    assert (data.n_interference, data.has_rest(rest)) == (2, True)
+    counts = set()
+    for utt in data.utts:
+        scene = Scene.load(data.scene_path(utt))
+        rendered = render(scene, rest=rest)
+        n = len(scene.int_events)
+        counts.add(n)
+        np.testing.assert_array_equal(data.interference(utt)[:n], rendered.dry_interference)
+        assert not data.interference(utt)[n:].any()
+        np.testing.assert_array_equal(data.rest(utt, rest), rendered.rest)
+    assert counts == {0, 1, 2}
+    after = content(out)
+    assert {path for path in after if path not in before and path.split("/")[0] not in ("interference", name)} == {
+        f"{name}.scp",
+        "interference1.scp",
+        "interference2.scp",
+    }
+    same = [path for path in before if path.startswith(("wav", "source", "scene", "labels"))]
+    assert len(same) > 30 and all(after[path] == before[path] for path in same)
+    assert after[".content"] != before[".content"]
+    # Nothing is left of it in a set without.
+    assert content(simulate()) == before and not (out / name).exists() and not (out / "interference").exists()
+
+
+def test_the_configuration_may_ask_for_the_rest(recipe):
+    config = yaml.safe_load(Path("test.yaml").read_text()) | {"rest": "residual", "num_scenes": 4}
+    Path("test.yaml").write_text(yaml.safe_dump(config))
+    out = simulate("--nj", "2")
+    assert DataDir.load(out).has_rest() and json.loads((out / "simulate.json").read_text())["rest"] == "residual"
+    before = content(out)
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "wav").iterdir()}
+    (out / "rest/test_0002.wav").unlink()
+    assert content(simulate()) == before
+    changed = [path.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]
+    assert changed == ["test_0002.wav"]
+    assert DataDir.load(simulate("--rest", "noise")).has_rest("noise") and not (out / "rest").exists()
+    assert not DataDir.load(simulate("--rest", "none")).has_rest()
+    resolved = yaml.safe_load((simulate("--virtual", "--rest", "noise", out="data/train") / "sampler.yaml").read_text())
+    assert "rest" not in resolved  # a training asks for it
+
+
+def test_an_interferer_that_was_lost_is_found(recipe):
+    out = simulate("--rest", "residual")
+    lines = (out / "interference2.scp").read_text().splitlines()
+    utt = lines.pop().split()[0]
+    (out / "interference2.scp").write_text("".join(f"{line}\n" for line in lines))
+    expected = rf"interference2.scp: found 1 dry interferers of {utt} in all, expected 2, as in .*{utt}.json"
+    with pytest.raises(InputError, match=expected):
+        DataDir.load(out).check()
+
+
 def test_the_number_of_processes_changes_nothing(recipe):
     shutil.copytree(simulate(), "one")
     shutil.rmtree("data")

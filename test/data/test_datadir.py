@@ -59,6 +59,50 @@ def test_a_set_of_mixtures_alone(made):
         data.sources("a")
 
 
+@pytest.fixture
+def with_rest(made):
+    """The same set with 0, 2 and 1 interferers and both kinds of rest."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for utt, labels, n in (("a", (), 0), ("b", ("Speech", "Speech"), 2), ("c", ("Pour",), 1)):
+        for name in (*(f"{utt}_i{k}.wav" for k in range(n)), f"{utt}_rest.wav", f"{utt}_noise.wav"):
+            write_audio(name, rng.standard_normal(T), FS)
+        others = tuple(f"{utt}_i{k}.wav" for k in range(n))
+        sources = tuple(f"{utt}{k}.wav" for k in range(len(labels)))
+        events = ", ".join(["{}"] * n)
+        (made.parent / f"{utt}.json").write_text(f'{{"int_events": [{events}]}}')
+        rows.append(
+            Row(utt, f"{utt}.wav", labels, sources, f"{utt}.json", others, f"{utt}_rest.wav", f"{utt}_noise.wav")
+        )
+    write_data_dir(made, rows)
+    return made
+
+
+def test_interference_and_rests_are_read(with_rest):
+    data = DataDir.load(with_rest, LABELS)
+    data.check(fs=FS, channels=4, decode=True)
+    assert data.n_interference == 2 and data.has_rest() and data.has_rest("noise")
+    assert (with_rest / "interference2.scp").read_text() == "b b_i1.wav\n"
+    both = data.interference("b")
+    assert both.shape == (2, T) and both.dtype == np.float32
+    np.testing.assert_array_equal(both[1], read_audio("b_i1.wav")[0][0])
+    assert not data.interference("a").any() and not data.interference("c")[1].any()
+    np.testing.assert_array_equal(data.rest("a"), read_audio("a_rest.wav")[0])
+    np.testing.assert_array_equal(data.rest("a", "noise"), read_audio("a_noise.wav")[0])
+
+
+def test_a_set_without_interference_and_rest(made):
+    data = DataDir.load(made)
+    assert data.n_interference == 0 and not data.has_rest() and data.interference("b").shape == (0, T)
+    expected = r"data: found no noise.scp, expected the rest of each mixture \(simulate --rest noise\)"
+    with pytest.raises(InputError, match=expected):
+        data.rest("b", "noise")
+    write_data_dir(made, [Row("a", "a.wav", rest="r.wav")], n_interference=2)
+    assert DataDir.load(made).n_interference == 2 and (made / "interference2.scp").read_text() == ""
+    write_data_dir(made, [Row("a", "a.wav")])
+    assert [path.name for path in made.iterdir()] == ["wav.scp"]
+
+
 def test_files_of_an_earlier_set_do_not_stay(made):
     write_data_dir(made, [Row("a", "a.wav", ("Pour",))])
     assert sorted(path.name for path in made.iterdir()) == ["labels", "wav.scp"]
@@ -112,6 +156,47 @@ def test_files_that_disagree_are_refused_in_one_line(made, break_it, complaint):
 @pytest.mark.parametrize(
     ("break_it", "complaint"),
     [
+        (change("interference1.scp", "b b_i0.wav\n", ""), r"interference2.scp: found interferer 2 of b, expected .* 1"),
+        (change("interference1.scp", "c c_i0", "d c_i0"), r"interference1.scp: found utterance d, expected only those"),
+        (lambda path: (path / "interference1.scp").unlink(), r"interference1.scp: found No such file"),
+        (change("rest.scp", "b b_rest.wav\n", ""), r"rest.scp: found no line for b, expected one"),
+        (change("noise.scp", "c c", "d c"), r"noise.scp: found utterance d, expected only those of wav.scp"),
+        (lambda path: (path / "rest.scp").write_text(""), r"rest.scp: found no line for a"),
+    ],
+)
+def test_interference_and_rests_that_disagree_are_refused(with_rest, break_it, complaint):
+    break_it(with_rest)
+    with pytest.raises(InputError, match=complaint):
+        DataDir.load(with_rest, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
+        (lambda root: (root / "b_i1.wav").unlink(), r"b_i1.wav: found no file"),
+        (lambda root: write_audio(root / "c_i0.wav", np.ones(T + 1), FS), r"c_i0.wav: found 401 samples, expected 400"),
+        (lambda root: write_audio(root / "a_rest.wav", np.ones((2, T)), FS), r"a_rest.wav: found 2 channels"),
+        (lambda root: write_audio(root / "b_noise.wav", np.ones(T), 2 * FS), r"b_noise.wav: found 16000 Hz"),
+        (
+            lambda root: (root / "c.json").write_text("{}"),
+            r"interference1.scp: found 1 dry interferers of c in all, ex",
+        ),
+        (
+            lambda root: (root / "a.json").write_text('{"int_events": [{}]}'),
+            r"interference1.scp: found 0 dry interferers of a in all, expected 1, as in a.json",
+        ),
+    ],
+)
+def test_bad_interference_and_rests_are_found_by_the_check(with_rest, break_it, complaint):
+    data = DataDir.load(with_rest, LABELS)
+    break_it(with_rest.parent)
+    with pytest.raises(InputError, match=complaint):
+        data.check(decode=True)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
         (lambda root: (root / "b.wav").unlink(), r"b.wav: found no file"),
         (lambda root: (root / "b1.wav").write_text("x"), r"b1.wav: found a file that libsndfile cannot read"),
         (lambda root: write_audio(root / "b.wav", np.ones((4, T)), 2 * FS), r"b.wav: found 16000 Hz, expected 8000 Hz"),
@@ -148,6 +233,8 @@ def test_a_source_unlike_its_mixture_is_refused(made):
 def test_rows_that_the_form_cannot_hold_are_refused(tmp_path, rows, complaint):
     with pytest.raises(InputError, match=complaint):
         write_data_dir(tmp_path / "data", rows)
+    with pytest.raises(InputError, match="2 interferers for a, expected at most 1"):
+        write_data_dir(tmp_path / "data", [Row("a", "x", interference=("i", "j"))], n_interference=1)
     assert not (tmp_path / "data").exists()
 
 

@@ -597,6 +597,10 @@ def _run_datadir(mutant: Mutant) -> Any:
     for utt in data.utts:
         if data.has_sources and data.sources(utt).shape != (data.n_slots, data.mixture(utt)[0].shape[1]):
             raise Wrong("sources of another shape")
+        if data.interference(utt).shape != (data.n_interference, data.mixture(utt)[0].shape[1]):
+            raise Wrong("interference of another shape")
+        if data.has_rest() and data.rest(utt).shape != (1, data.mixture(utt)[0].shape[1]):
+            raise Wrong("a rest of another shape")
     return data.labels
 
 

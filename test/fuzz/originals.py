@@ -231,6 +231,8 @@ def _data(root: Path) -> None:
             soundfile.write(folder / "estimates" / f"{utt}_{k}_{label}.wav", noise(20 * i + k), RATE)
             scps[f"source{k + 1}"].append(f"{utt} {utt}_{k}.wav")
     del scps["scene"]
+    scps |= {"interference1": ["b b_0.wav", "c c_0.wav"], "interference2": ["c c_0.wav"]}
+    scps["rest"] = ["a b_0.wav", "b b_1.wav", "c c_0.wav"]
     for name, lines in scps.items():
         (folder / "data" / f"{name}.scp").write_text("".join(f"{line}\n" for line in lines))
     (folder / "data/labels").write_text("".join(" ".join([utt, *names]) + "\n" for utt, names in labels.items()))

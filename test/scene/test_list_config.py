@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from s5.bin.simulate import main
-from s5.scene import Sampler
+from s5.data import DataDir
+from s5.scene import Sampler, Scene
 from s5.utils.errors import InputError
 
 
@@ -27,6 +28,18 @@ def test_list_by_configuration_and_by_option_are_the_same(listed, tmp_path):
     main(["--scenes", "list.json", "--root", str(listed), "--out", "b/valid"])
     for name in ("wav/valid_0001.wav", "scene/valid_0000.json", "labels"):
         assert (tmp_path / "a/valid" / name).read_bytes() == (tmp_path / "b/valid" / name).read_bytes()
+
+
+def test_the_rest_is_the_option_s_or_the_list_s(listed, tmp_path):
+    (tmp_path / "valid.yaml").write_text(yaml.safe_dump({"scenes": "list.json", "root": str(listed), "rest": "noise"}))
+    main(["--config", "valid.yaml", "--out", "valid"])
+    assert len((tmp_path / "valid/noise.scp").read_text().splitlines()) == 2
+    main(["--scenes", "list.json", "--root", str(listed), "--out", "other", "--rest", "residual"])
+    data = DataDir.load("other")
+    assert data.has_rest() and data.n_interference == max(len(Scene.load(f"{i}.json").int_events) for i in range(2))
+    data.check()
+    main(["--config", "valid.yaml", "--out", "valid", "--rest", "none"])
+    assert not (tmp_path / "valid/noise.scp").exists()
 
 
 def test_number_of_scenes_is_the_option_s_or_the_list_s(listed, tmp_path):

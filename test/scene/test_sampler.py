@@ -1,4 +1,6 @@
+import hashlib
 import itertools
+import json
 import math
 import multiprocessing
 from collections import Counter
@@ -59,6 +61,15 @@ def test_the_fingerprint_is_that_of_the_rules(material, config, tmp_path):
     assert Sampler(config | {"same_class_folder_depth": 0}, material).fingerprint != fingerprint
     assert Sampler(config | {"event_snr": [5, 21]}, material).fingerprint != fingerprint
     assert Sampler(config | {"labels": ["Speech", "Cough"]}, material).fingerprint != fingerprint
+
+
+def test_the_rest_changes_no_scene(material, config):
+    plain, other = Sampler(config, material), Sampler(config | {"rest": "residual"}, material)
+    assert plain.fingerprint == other.fingerprint and plain.to_dict() == other.to_dict()
+    assert all(plain.scene(0, item) == other.scene(0, item) for item in range(5))
+    assert "rest" not in plain.to_dict()
+    with pytest.raises(InputError, match="key rest: found 'all', expected"):
+        Sampler(config | {"rest": "all"}, material)
 
 
 def test_numbers_of_events_repeats_and_interferers_are_uniform(scenes):
@@ -337,6 +348,14 @@ def test_the_rules_of_2025(material, config, tmp_path):
 
 def files_of(sampler):
     return {*sampler.material.backgrounds(), *dict(sampler.material.sources())}
+
+
+def test_drawn_scenes_stay(material, config):
+    """Scenes of a release are those of the next one; the digest is that of 28 November 2026."""
+    sampler = Sampler(config, material)
+    documents = [json.dumps(sampler.scene(0, item).to_dict()) for item in range(20)]
+    rounded = [json.loads(text, parse_float=lambda x: round(float(x), 6)) for text in documents]
+    assert hashlib.sha256(json.dumps(rounded).encode()).hexdigest()[:16] == "43d57a22920a18a2"
 
 
 def test_excluded_files_are_not_used(material, config):

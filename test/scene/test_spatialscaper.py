@@ -123,9 +123,9 @@ def moving(sampler: Sampler, probability: float = 1.0) -> Sampler:
     return sampler
 
 
-def simulate_scene(sampler, item):
+def simulate_scene(sampler, item, rest="none"):
     scene = backend.draw_scene(sampler, item)
-    return scene, backend.render_scene(scene, sampler.root)
+    return scene, backend.render_scene(scene, sampler.root, rest=rest)
 
 
 def assert_alike(a, b) -> None:
@@ -156,6 +156,21 @@ def test_so_are_scenes_with_moving_events(sampler, tmp_path):
         drawn.save(tmp_path / "scene.json")
         assert_alike(rendered, render(Scene.load(tmp_path / "scene.json"), sampler.root))
     assert n_moving >= 3
+
+
+@needs_library
+@pytest.mark.parametrize("rest", ["residual", "noise"])
+def test_so_are_the_dry_interference_and_the_rest(sampler, rest):
+    for item in range(2):
+        scene, found = simulate_scene(moving(sampler, 0.5), item, rest)
+        expected, plain = render(scene, sampler.root, rest=rest), backend.render_scene(scene, sampler.root)
+        assert plain.dry_interference is None and plain.rest is None
+        assert_alike(found, plain)
+        peak = np.abs(expected.mixture).max()
+        for name, rows in (("dry_interference", 2), ("rest", 1)):
+            a, b = getattr(found, name), getattr(expected, name)
+            assert a.dtype == np.float32 and len(a) == rows
+            np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * peak)
 
 
 @needs_library

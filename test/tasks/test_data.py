@@ -1,6 +1,7 @@
 """Items on the fly: what a scene depends on, and what it does not."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import soundfile
 import torch
 import yaml
 
+from s5.bin.simulate import main
 from s5.labels import LabelSet
 from s5.scene.rendering.gpu import DeviceRenderer
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes
+from s5.tasks.separation import SeparationTask
 from s5.utils.errors import InputError
 
 LABELS = LabelSet(("Cough", "Percussion", "Speech"))
@@ -122,6 +125,61 @@ def test_the_device_renders_what_the_workers_would(recipe, num_workers, with_sou
     for key in expected.keys() - {"label_index"}:
         peak = expected["mixture"].abs().amax((1, 2), keepdim=True)
         assert ((found[key] - expected[key]).abs() <= 1e-4 * peak).all()
+
+
+@pytest.mark.parametrize("rest", ["residual", "noise"])
+def test_batches_with_dry_interference_and_the_rest(recipe, rest):
+    _, plain = collect(recipe, epoch=1, num_scenes=10)
+    names, found = collect(recipe, epoch=1, num_scenes=10, num_workers=1, rest=rest)
+    assert found.keys() == plain.keys() | {"dry_interference", "rest"}
+    assert all(torch.equal(found[key], plain[key]) for key in plain)
+    n = found["mixture"].shape[-1]
+    assert found["dry_interference"].shape == (10, 2, n) and found["rest"].shape == (10, 1, n)
+    silent = found["dry_interference"].abs().amax(-1) == 0
+    assert silent.any() and not silent.all() and (silent.int().diff(dim=1) >= 0).all()
+    if rest == "residual":
+        parts = torch.cat([found["dry"], found["dry_interference"], found["rest"]], dim=1)
+        peak = found["mixture"].abs().amax()
+        torch.testing.assert_close(parts.sum(1), found["mixture"][:, 0], rtol=0, atol=1e-6 * float(peak))
+    dataset = VirtualScenes(recipe / "data/train", seed=5, num_scenes=10, planned=True, rest=rest)
+    batches = list(SceneIterFactory(dataset, 2, renderer=DeviceRenderer("cpu", 64)).build_iter(1))
+    assert [name for some, _ in batches for name in some] == names
+    for key in ("mixture", "dry", "dry_interference", "rest"):
+        rendered = torch.cat([batch[key] for _, batch in batches])
+        peak = found["mixture"].abs().amax((1, 2), keepdim=True)
+        assert ((rendered - found[key]).abs() <= 1e-4 * peak).all()
+
+
+def test_the_dry_interference_and_the_rest_of_a_fixed_set(recipe, tmp_path):
+    with pytest.raises(InputError, match=r"data/valid: found no rest.scp, expected .*\(simulate --rest residual\)"):
+        FixedScenes(recipe / "data/valid", LABELS, 3, rest="residual")
+    main(["--config", "scenes.yaml", "--out", str(tmp_path / "valid"), "--rest", "residual"])
+    _, plain = next(iter(SceneIterFactory(FixedScenes(recipe / "data/valid", LABELS, 3), 4).build_iter(1)))
+    dataset = FixedScenes(tmp_path / "valid", LABELS, 3, rest="residual")
+    _, found = next(iter(SceneIterFactory(dataset, 4).build_iter(1)))
+    assert found.keys() == plain.keys() | {"dry_interference", "rest"}
+    assert all(torch.equal(found[key], plain[key]) for key in plain)
+    parts = torch.cat([found["dry"], found["dry_interference"], found["rest"]], dim=1)
+    assert parts.shape[1] == 6
+    torch.testing.assert_close(parts.sum(1), found["mixture"][:, 0], rtol=0, atol=1e-6)
+
+
+def test_a_training_asks_for_the_rest_by_its_own_key(recipe, tmp_path):
+    options = ["--output_dir", str(tmp_path), "--num_workers", "0", "--ngpu", "0", "--labels", *LABELS.names]
+    options += ["--train_data", "data/train", "--valid_data", "data/valid", "--seed", "5"]
+    shape = SimpleNamespace(batch_size=2, distributed=False)
+    for extra, keys in ((["--rest", "noise"], {"dry_interference", "rest"}), ([], set())):
+        args = SeparationTask.get_parser().parse_args([*options, *extra])
+        factory = SeparationTask.build_task_iter_factory(args, shape, "train")
+        assert next(iter(factory.build_iter(1)))[1].keys() == {"mixture", "dry", "label_index"} | keys
+    args = SeparationTask.get_parser().parse_args([*options, "--rest", "noise"])
+    with pytest.raises(InputError, match=r"data/valid: found no noise.scp"):
+        SeparationTask.build_task_iter_factory(args, shape, "valid")
+    args = SeparationTask.get_parser().parse_args([*options, "--scene_conf", "rest=noise"])
+    with pytest.raises(
+        InputError, match="scene_conf: key rest: found a key of fixed sets, expected the training's own"
+    ):
+        SeparationTask.build_task_iter_factory(args, shape, "train")
 
 
 @pytest.mark.parametrize("planned", [False, True])

@@ -26,6 +26,7 @@ import scipy.fft
 
 from s5.scene import audio as recordings
 from s5.scene.cache import ByteCache
+from s5.scene.config import Rest
 from s5.scene.ready import file_of, read
 from s5.scene.rendering.motion import fade_parts
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response, plan
@@ -56,12 +57,16 @@ class Rendered:
         dry: [K, T] float32, targets: the source through the direct part of the reference channel's impulse response.
         wet: [K, T] float32, the whole reverberant source on the reference channel.
         labels: labels of the K sources.
+        dry_interference: [I, T] float32, the I interferers in onset order, made as ``dry``; None unless requested.
+        rest: [1, T] float32, what is left of the mixture (:data:`s5.scene.config.Rest`); None unless requested.
     """
 
     mixture: np.ndarray
     dry: np.ndarray
     wet: np.ndarray
     labels: list[str]
+    dry_interference: np.ndarray | None = None
+    rest: np.ndarray | None = None
 
 
 @dataclass
@@ -85,7 +90,9 @@ class _Filter:
 spectra: ByteCache[_Filter] = ByteCache(FILTER_BUDGET, lambda x: x.nbytes)
 
 
-def render(scene: Scene, root: str | Path = ".", sources: bool = True, ready: str = "") -> Rendered:
+def render(
+    scene: Scene, root: str | Path = ".", sources: bool = True, ready: str = "", rest: Rest = "none"
+) -> Rendered:
     """Renders a scene.
 
     A background is scaled to ``ref_db + snr`` (10 log10 of the mean square over channels and samples). An event is
@@ -99,14 +106,16 @@ def render(scene: Scene, root: str | Path = ".", sources: bool = True, ready: st
         sources: whether to render the dry and wet sources; without them ``dry`` and ``wet`` are [0, T], and the same
             mixture takes less time.
         ready: folder of prepared material (:mod:`s5.scene.ready`).
+        rest: ``residual`` or ``noise`` also renders the dry interference and that rest of the mixture; the other
+            samples stay the same. It requires ``sources``.
 
     Raises:
         InputError: a file is missing or unreadable, or does not fit the scene.
     """
-    return render_plan(plan(scene, root, ready), sources)
+    return render_plan(plan(scene, root, ready), sources, rest=rest)
 
 
-def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = None) -> Rendered:
+def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = None, rest: Rest = "none") -> Rendered:
     """Renders a planned scene; see :func:`render`.
 
     Args:
@@ -114,16 +123,23 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
         sources: whether to render the dry and wet sources.
         n_channels: number of leading channels of the mixture to render, with the reference channel; None: all. Fewer
             channels take less time and are the same up to rounding: the levels come from all spectra (Parseval).
+        rest: further targets, see :func:`render`.
     """
     wanted = min(n_channels or planned.n_channels, planned.n_channels)
     if planned.rules.reference_channel >= wanted:
         raise ValueError(f"n_channels {n_channels}: without the reference channel")
+    if rest != "none" and not sources:
+        raise ValueError(f"rest {rest}: without the sources")
+    channel = planned.rules.reference_channel
     mixture = np.zeros((wanted, planned.n_samples), dtype=np.float32)
     n_targets = len(planned.labels) if sources else 0
     dry = np.zeros((n_targets, planned.n_samples), dtype=np.float32)
     wet = np.zeros_like(dry)
+    interference = np.zeros((0 if rest == "none" else planned.n_interferers, planned.n_samples), dtype=np.float32)
+    interferers = iter(interference)
     for background in planned.backgrounds:
         _add_background(mixture, background, planned)
+    noise = mixture[channel].copy() if rest == "noise" else None
     for event in planned.events:
         source = recordings.source(event.clip, planned.rate)[: event.length]
         signal, n_wet, energy = _through_room(source, event, wanted if wanted < planned.n_channels else None)
@@ -131,11 +147,34 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
         visible = signal[:, : max(0, planned.n_samples - event.onset)]
         visible *= scale
         add_at(mixture, visible, event.onset)
-        if sources and event.slot is not None:
-            channel = planned.rules.reference_channel
+        if event.slot is None:
+            target = next(interferers, None)
+        elif sources:
+            target = dry[event.slot]
             add_at(wet[event.slot], visible[channel], event.onset)
-            _add_direct(dry[event.slot], source * scale, event, planned)
-    return Rendered(mixture, dry, wet, list(planned.labels))
+        else:
+            continue
+        if target is not None:
+            _add_direct(target, source * scale, event, planned)
+    rendered = Rendered(mixture, dry, wet, list(planned.labels))
+    if rest != "none":
+        rendered.dry_interference = interference
+        rendered.rest = remainder(mixture[channel], dry, interference) if noise is None else noise[None]
+    return rendered
+
+
+def remainder(reference: Samples, dry: Samples, dry_interference: Samples) -> Samples:
+    """What all dry sources leave of the reference channel: the backgrounds and all reverberation.
+
+    Args:
+        reference: reference channel [..., T] of the mixture, an array or a tensor.
+        dry: dry targets [..., K, T].
+        dry_interference: dry interferers [..., I, T].
+
+    Returns:
+        [..., 1, T]: the sum of the K + I + 1 signals is the reference channel.
+    """
+    return (reference - dry.sum(-2) - dry_interference.sum(-2))[..., None, :]
 
 
 @lru_cache(maxsize=2)  # a target reads it twice: for all channels, and for the direct part

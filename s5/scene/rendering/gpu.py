@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from s5.scene import audio
 from s5.scene.cache import ByteCache
-from s5.scene.rendering.cpu import direct_part, full_length, load_response, split_source
+from s5.scene.config import Rest
+from s5.scene.rendering.cpu import direct_part, full_length, load_response, remainder, split_source
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response
 
 LARGEST = 16
@@ -40,10 +41,14 @@ class RenderedBatch:
     Attributes:
         mixture: [B, M, T] float32.
         dry: [B, K, T] float32, targets by slot, zeros in unused slots; [B, 0, T] without targets.
+        dry_interference: [B, I, T] float32, interferers in onset order, then zeros; None unless requested.
+        rest: [B, 1, T] float32, what is left of each mixture; None unless requested.
     """
 
     mixture: Tensor
     dry: Tensor
+    dry_interference: Tensor | None = None
+    rest: Tensor | None = None
 
 
 @dataclass
@@ -61,6 +66,8 @@ class _Part:
     """First sample of the part in a moving event."""
     group: int
     """Number of the event in the batch."""
+    row: int | None
+    """Row of the event's dry target among those of its scene; None for an event without one."""
 
 
 class DeviceRenderer:
@@ -98,13 +105,22 @@ class DeviceRenderer:
                         self._lengths[key] = full_length(key)
         return arrays
 
-    def render(self, plans: Sequence[Plan], n_slots: int | None = None, loaded: Arrays | None = None) -> RenderedBatch:
+    def render(
+        self,
+        plans: Sequence[Plan],
+        n_slots: int | None = None,
+        loaded: Arrays | None = None,
+        rest: Rest = "none",
+        n_interference: int | None = None,
+    ) -> RenderedBatch:
         """Renders scenes of one length, rate and number of channels.
 
         Args:
             plans: B plans.
             n_slots: K; 0: no targets; None: the most targets of a scene.
             loaded: result of :meth:`load`; any other data are read now.
+            rest: ``residual`` or ``noise`` also renders the dry interference and that rest of each mixture.
+            n_interference: I, if they are rendered; None: the most interferers of a scene.
 
         Raises:
             InputError: as :func:`s5.scene.render`.
@@ -115,15 +131,28 @@ class DeviceRenderer:
         n_channels, n_samples, _ = shapes.pop()
         if n_slots is None:
             n_slots = max(len(p.labels) for p in plans)
+        most = max(p.n_interferers for p in plans)
+        n_rows = n_slots
+        if rest != "none":
+            n_rows += most if n_interference is None else n_interference
+            if n_rows < n_slots + most or n_slots < max(len(p.labels) for p in plans):
+                raise ValueError(f"{n_slots} slots and {n_rows - n_slots} of interference: too few for rest {rest}")
         tensors = self._tensors(plans, loaded)
-        mixture, dry = (self._zeros(len(plans), n, n_samples) for n in (n_channels, n_slots))
+        # The rows of the interferers follow those of the slots.
+        mixture, dry = (self._zeros(len(plans), n, n_samples) for n in (n_channels, n_rows))
         with torch.no_grad():
             for scene, planned in enumerate(plans):
                 for background in planned.backgrounds:
                     self._add_background(mixture[scene], background, planned, tensors)
-            for parts in self._steps(list(self._parts(plans, tensors)), n_channels):
+            noise = _references(mixture, plans) if rest == "noise" else None
+            all_parts = list(self._parts(plans, tensors, None if rest == "none" else n_slots))
+            for parts in self._steps(all_parts, n_channels):
                 self._add_events(mixture, dry, parts, tensors)
-        return RenderedBatch(mixture, dry)
+            if rest == "none":
+                return RenderedBatch(mixture, dry)
+            dry, interference = dry[:, :n_slots], dry[:, n_slots:]
+            left = remainder(_references(mixture, plans), dry, interference) if noise is None else noise[:, None]
+        return RenderedBatch(mixture, dry, interference, left)
 
     def _needs(self, plans: Iterable[Plan]) -> Iterator[tuple[Hashable, Callable[[], np.ndarray]]]:
         """Yields the cache's key and a reader of each recording and impulse response of the plans."""
@@ -187,14 +216,19 @@ class DeviceRenderer:
         mean_square = _energy(frames[None]) / (n * frames.shape[0])
         mixture[:, : frames.shape[1]] += frames * _scale(background.level, mean_square)
 
-    def _parts(self, plans: Sequence[Plan], tensors: dict[Hashable, Tensor]) -> Iterator[_Part]:
+    def _parts(
+        self, plans: Sequence[Plan], tensors: dict[Hashable, Tensor], first_interferer: int | None
+    ) -> Iterator[_Part]:
+        """Parts of all events; ``first_interferer`` is the row of a scene's first interferer (None: they have none)."""
         group = 0
         for scene, planned in enumerate(plans):
+            rows = None if first_interferer is None else count(first_interferer)
             for event in planned.events:
+                row = next(rows) if event.slot is None and rows is not None else event.slot
                 source = self._cut(tensors, "source", event.clip, planned.rate)[: event.length]
                 n_wet = len(source) + max(self._lengths[r] for r in event.responses) - 1
                 for response, shift, part in split_source(source, event, self._upload):
-                    yield _Part(scene, planned, event, part, response, n_wet, shift, group)
+                    yield _Part(scene, planned, event, part, response, n_wet, shift, group, row)
                 group += 1
 
     def _steps(self, parts: list[_Part], n_channels: int) -> Iterator[list[_Part]]:
@@ -247,7 +281,7 @@ class DeviceRenderer:
         tensors: dict[Hashable, Tensor],
     ) -> None:
         """Adds the dry targets; ``sources`` are the spectra of the parts."""
-        targets = [i for i, part in enumerate(parts) if part.event.slot is not None]
+        targets = [i for i, part in enumerate(parts) if part.row is not None]
         if not targets:
             return
         direct = []
@@ -262,7 +296,7 @@ class DeviceRenderer:
         made = self._convolved(sources[targets], direct, list(range(len(targets))), n_fft)
         for i, signal in zip(targets, made, strict=True):
             part = parts[i]
-            _add(dry[part.scene, part.event.slot][None], signal, scale[part.group], part.event.onset, part.n_wet)
+            _add(dry[part.scene, part.row][None], signal, scale[part.group], part.event.onset, part.n_wet)
 
     def _window(self, response: Response, rir: Tensor, planned: Plan) -> slice:
         """Direct part of the reference channel [1, L]; kept, because finding it waits for the device."""
@@ -282,6 +316,11 @@ class DeviceRenderer:
         if which != list(range(len(spectra))):
             spectra = spectra[which]
         return torch.fft.irfft(spectra * sources[:, None], n_fft)
+
+
+def _references(mixture: Tensor, plans: Sequence[Plan]) -> Tensor:
+    """A copy [B, T] of the reference channels of mixtures [B, M, T]."""
+    return torch.stack([channels[p.rules.reference_channel] for channels, p in zip(mixture, plans, strict=True)])
 
 
 def _read_source(clip: audio.Clip, rate: int) -> np.ndarray:

@@ -91,6 +91,11 @@ class Plan:
     rules: RenderRules
     direct_range_ms: tuple[float, float]
 
+    @property
+    def n_interferers(self) -> int:
+        """Number of interferers."""
+        return sum(event.slot is None for event in self.events)
+
     def with_slots(self, order: Sequence[int]) -> Plan:
         """The same scene with slot k taken from the present slot ``order[k]``."""
         slot = {int(old): new for new, old in enumerate(order)}
@@ -119,9 +124,9 @@ def plan(scene: Scene, root: str | Path = ".", ready: str = "") -> Plan:
         _event(event, scene, room, event_path(root, config.foreground_dir, event), slot, ready)
         for slot, event in enumerate(scene.targets)
     ]
-    others = sorted(scene.int_events, key=lambda event: event.event_time)
     events += [
-        _event(event, scene, room, event_path(root, config.interference_dir, event), None, ready) for event in others
+        _event(event, scene, room, event_path(root, config.interference_dir, event), None, ready)
+        for event in scene.interferers
     ]
     before, after = scene.room.direct_range_ms
     return Plan(

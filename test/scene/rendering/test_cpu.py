@@ -196,6 +196,59 @@ def test_first_channels_of_what_goes_by_blocks(tmp_path, one_event, monkeypatch)
     np.testing.assert_allclose(found, whole[:1], rtol=0, atol=1e-5 * np.abs(whole).max())
 
 
+def test_the_interferers_dry_targets_are_those_of_any_source(scene, material):
+    rendered = render(scene, material, rest="residual")
+    assert rendered.dry_interference.dtype == np.float32 and len(rendered.dry_interference) == 2
+    onsets = [event.event_time for event in scene.int_events]
+    for event, dry in zip(scene.interferers, rendered.dry_interference, strict=True):
+        as_target = replace(event, role="foreground")
+        expected = render(alone(scene, as_target, foreground_dir=scene.config.interference_dir), material)
+        np.testing.assert_array_equal(dry, expected.dry[0])
+        assert dry.any()
+    other = render(replace(scene, int_events=scene.int_events[::-1]), material, rest="residual")
+    assert onsets[0] != onsets[1]
+    np.testing.assert_array_equal(other.dry_interference, rendered.dry_interference)  # in onset order
+
+
+@pytest.mark.parametrize("channel", [0, 2])
+def test_dry_sources_and_the_rest_add_up_to_the_reference_channel(scene, material, channel):
+    scene = replace(scene, rules=replace(scene.rules, reference_channel=channel))
+    rendered = render(scene, material, rest="residual")
+    parts = np.concatenate([rendered.dry, rendered.dry_interference, rendered.rest])
+    assert parts.shape == (6, scene.config.n_samples) and parts.dtype == np.float32
+    peak = np.abs(rendered.mixture).max()
+    np.testing.assert_allclose(parts.sum(0), rendered.mixture[channel], rtol=0, atol=1e-6 * peak)
+    # It holds the background and all reverberation.
+    noise = render(scene, material, rest="noise")
+    background = render(alone(scene, scene.bg_events[0]), material)
+    np.testing.assert_array_equal(noise.rest, background.mixture[[channel]])
+    late = rendered.wet.sum(0) - rendered.dry.sum(0)
+    quiet = render(replace(scene, int_events=[]), material, rest="residual")
+    np.testing.assert_allclose(quiet.rest[0] - noise.rest[0], late, rtol=0, atol=1e-6 * peak)
+    assert np.abs(late).max() > 1e-3 * peak
+
+
+@pytest.mark.parametrize("rest", ["residual", "noise"])
+def test_further_targets_change_no_other_sample(scene, material, rest):
+    plain, found = render(scene, material), render(scene, material, rest=rest)
+    for name in ("mixture", "dry", "wet"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(found, name))
+    assert plain.labels == found.labels and plain.dry_interference is None and plain.rest is None
+    empty = render(replace(scene, fg_events=[], int_events=[]), material, rest=rest)
+    assert empty.dry_interference.shape == (0, scene.config.n_samples)
+    np.testing.assert_array_equal(empty.rest, empty.mixture[:1])
+    with pytest.raises(ValueError, match="without the sources"):
+        render(scene, material, sources=False, rest=rest)
+
+
+def test_one_channel_has_the_same_further_targets(scene, material):
+    planned = plan(scene, material)
+    whole, found = (renderer.render_plan(planned, n_channels=n, rest="residual") for n in (None, 1))
+    for name in ("dry_interference", "rest"):
+        peak = np.abs(whole.mixture).max()
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=0, atol=1e-5 * peak)
+
+
 def test_the_reference_channel_is_among_the_first(scene, material):
     planned = plan(scene, material)
     planned = replace(planned, rules=replace(planned.rules, reference_channel=2))

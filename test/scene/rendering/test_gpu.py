@@ -115,6 +115,42 @@ def test_moving_events(material, config):
         int_events=[replace(scene.int_events[0], event_position=positions[::-1])],
     )
     compare([moving, *scenes], material)
+    found, expected = DeviceRenderer("cpu").render([plan(moving, material)], rest="noise"), render(moving, material)
+    dry = render(moving, material, rest="noise").dry_interference
+    tolerance = 1e-4 * np.abs(expected.mixture).max()
+    np.testing.assert_allclose(found.dry_interference[0], dry, rtol=0, atol=tolerance)
+    assert np.abs(dry).max() > 100 * tolerance
+
+
+@pytest.mark.parametrize("rest", ["residual", "noise"])
+@pytest.mark.parametrize("workspace_mb", [1, 512])
+def test_dry_interference_and_the_rest(material, config, rest, workspace_mb):
+    sampler = Sampler({**config, "interference": [0, 2]}, material)
+    scenes = [sampler.scene(0, item) for item in range(12)]
+    assert {len(scene.int_events) for scene in scenes} == {0, 1, 2}
+    plans = [plan(scene, material) for scene in scenes]
+    renderer = DeviceRenderer("cpu", 64, workspace_mb)
+    made, plain = renderer.render(plans, 3, rest=rest, n_interference=3), renderer.render(plans, 3)
+    np.testing.assert_array_equal(made.mixture, plain.mixture)
+    assert plain.dry_interference is None and plain.rest is None
+    n = made.mixture.shape[2]
+    assert made.dry.shape == (12, 3, n) and made.dry_interference.shape == (12, 3, n) and made.rest.shape == (12, 1, n)
+    assert renderer.render(plans, rest=rest).dry_interference.shape == (12, 2, n)
+    for i, scene in enumerate(scenes):
+        expected = render(scene, material, rest=rest)
+        tolerance = 1e-4 * np.abs(expected.mixture).max()
+        n_interferers = len(scene.int_events)
+        assert not made.dry_interference[i, n_interferers:].any()
+        for found, wanted in (
+            (made.dry[i, : len(expected.dry)], expected.dry),
+            (made.dry_interference[i, :n_interferers], expected.dry_interference),
+            (made.rest[i], expected.rest),
+        ):
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
+    with pytest.raises(ValueError, match="too few for rest"):
+        renderer.render(plans, 3, rest=rest, n_interference=1)
+    with pytest.raises(ValueError, match="too few for rest"):
+        renderer.render(plans, 0, rest=rest)
 
 
 def test_a_direct_part_that_reaches_past_the_response(material, config):
