@@ -16,6 +16,8 @@ from s5.utils.files import write_bytes
 
 BLOCK = 1 << 24
 """Most frames of a compressed file that are decoded at once."""
+LARGEST_SAMPLE = 1e10
+"""Largest magnitude of a sample: more than whole numbers of 32 bits that are kept as floats."""
 
 
 def read_audio(path: str | Path, fs: int | None = None) -> tuple[np.ndarray, int]:
@@ -86,7 +88,8 @@ def next_frames(
         start: frame to seek first; None continues at the present position.
 
     Raises:
-        InputError: the audio is damaged, ends before ``n_frames``, or has samples that are not finite.
+        InputError: the audio is damaged, ends before ``n_frames``, or has samples that are not finite or
+            larger than :data:`LARGEST_SAMPLE`.
     """
     # The header of a compressed file may promise too much, so memory is allocated block by block.
     step = min(n_frames, BLOCK) if sound.format in COMPRESSED else n_frames
@@ -105,8 +108,12 @@ def next_frames(
     elif n < n_frames:
         raise InputError(path, f"{n} of {n_frames} frames", "all of them (is the file truncated?)")
     frames = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    if kind == "float32" and not np.isfinite(frames).all():
-        raise InputError(path, "samples that are not finite", "audio")
+    if kind == "float32" and frames.size:
+        peak = float(max(frames.max(), -frames.min()))
+        if not np.isfinite(peak):
+            raise InputError(path, "samples that are not finite", "audio")
+        if peak > LARGEST_SAMPLE:
+            raise InputError(path, f"a sample of magnitude {peak:.2g}", f"at most {LARGEST_SAMPLE:g}")
     return frames
 
 

@@ -183,8 +183,11 @@ class Posteriors:
         (self.folder / "n_slots").write_text(f"{n_slots}\n", encoding="utf-8")
 
     def labels(self) -> LabelSet:
-        """Reads the label set."""
-        return LabelSet.load(self.folder / "labels.txt")
+        """Reads the label set. Raises InputError if the file is missing, cut off, or no label set."""
+        path = self.folder / "labels.txt"
+        if not read_text(path, "a text file with one label per line").endswith("\n"):
+            raise InputError(path, "no line break at its end (is it cut off?)", "the labels, as stage 7 writes them")
+        return LabelSet.load(path)
 
     def n_slots(self) -> int:
         """Reads K."""

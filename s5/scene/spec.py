@@ -250,7 +250,14 @@ class Scene:
     @classmethod
     def from_dict(cls, data: Any, where: str = "scene") -> Scene:
         """Reads a scene's JSON object, of either challenge. Raises InputError naming ``where`` and the key."""
-        return next(form for form in FORMATS.values() if form.matches(data)).read(data, where)
+        scene = next(form for form in FORMATS.values() if form.matches(data)).read(data, where)
+        for i, event in enumerate(scene.fg_events):
+            if str(event.label).split() != [event.label]:
+                raise InputError(f"{where}: fg_events[{i}].label", ascii(event.label)[:80], "a word")
+            if int(event.event_time * scene.config.sr) >= scene.config.n_samples:
+                found = f"{event.event_time:g} s in a scene of {scene.config.duration:g} s"
+                raise InputError(f"{where}: fg_events[{i}].event_time", found, "a time within the scene")
+        return scene
 
     def to_dict(self) -> dict[str, Any]:
         """The scene's JSON object: SpAudSyn's keys in SpAudSyn's order, or those of 2025."""

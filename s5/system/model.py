@@ -78,7 +78,10 @@ class TrainedModel:
     def _run(self, precision: Precision, *inputs: torch.Tensor) -> torch.Tensor:
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                return self.network(*inputs)
+                outputs = self.network(*inputs)
+            if not torch.isfinite(outputs).all():
+                raise InputError("outputs", "numbers that are not finite", "finite ones (are the weights damaged?)")
+            return outputs
         except InputError as e:
             raise InputError.at(self.name, e) from None
 

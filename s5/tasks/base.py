@@ -72,6 +72,8 @@ class S5Task(AbsTask):
     def build_network(cls, args: argparse.Namespace) -> nn.Module:
         """Builds the network that the arguments describe. Raises InputError for an argument that does not fit."""
         if args.num_threads is not None:  # more threads than a small network needs slow the workers down
+            if type(args.num_threads) is not int or args.num_threads < 1:
+                raise InputError("num_threads", repr(args.num_threads), "a whole number of at least 1")
             torch.set_num_threads(args.num_threads)
         return build_network(
             cls.networks[args.network], args.network_conf, "network_conf", len(args.labels), args.n_slots

@@ -76,9 +76,11 @@ def read(path: Path) -> Any:
             raise Damaged(f"wrong checksum of {wrong}")
         with allowing(plain_kinds()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, Damaged):
+    except Damaged:
         raise
     except Exception as e:
+        if isinstance(e, OSError) and e.filename is not None:
+            raise
         raise Damaged(f"{type(e).__name__}: {str(e).partition('. ')[0]}") from e
 
 

@@ -26,7 +26,7 @@ class InputError(Exception):
     """
 
     def __init__(self, where: object, found: object, expected: object) -> None:
-        super().__init__(" ".join(f"{_short(where)}: found {_short(found)}, expected {expected}".split()))
+        super().__init__(" ".join(f"{_short(where)}: found {_short(found)}, expected {_short(expected)}".split()))
 
     @classmethod
     def at(cls, where: object, error: InputError) -> InputError:

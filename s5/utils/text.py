@@ -39,7 +39,10 @@ def parse_json(content: bytes, where: object, expected: str) -> Any:
 
 def _json(text: str, where: object, expected: str) -> Any:
     try:
-        return json.loads(text)
+        data = json.loads(text)
+        if "\\u" in text:  # an escape may be half a character, which no file could hold
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
     except RecursionError:
         raise InputError(where, "no JSON (nested too deeply)", expected) from None
     except ValueError as e:

@@ -68,6 +68,10 @@ def cut(path):
         (lambda path, audio: write(path, audio, 16), r"x.wav: found 16 Hz, expected a sampling rate from 100 to"),
         (lambda path, audio: write(path, audio * np.inf, subtype="FLOAT"), r"x.wav: found samples that are not finite"),
         (
+            lambda path, audio: write(path, audio / abs(audio).max() * 1e30, subtype="FLOAT"),
+            r"x.wav: found a sample of magnitude 1e\+30, expected at most 1e\+10",
+        ),
+        (
             lambda path, audio: (write(path, audio), cut(path)),
             r"x.wav: found \d+ bytes .* says 8000, .*truncated",
         ),

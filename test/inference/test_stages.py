@@ -337,3 +337,13 @@ def _rewrite(out, table):
     import kaldiio
 
     kaldiio.save_ark(str(out / "posteriors/tagger.ark"), table, scp=str(out / "posteriors/tagger.scp"))
+
+
+def test_a_label_set_that_is_cut_off_is_named(tmp_path):
+    posteriors = Results(tmp_path).posteriors
+    posteriors.folder.mkdir()
+    posteriors.write_facts(LabelSet(("Cough", "Speech")), 3)
+    assert posteriors.labels().names == ("Cough", "Speech")
+    (posteriors.folder / "labels.txt").write_text("Cough\nSp")
+    with pytest.raises(InputError, match=r"labels.txt: found no line break at its end \(is it cut off\?\)"):
+        posteriors.labels()

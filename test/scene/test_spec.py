@@ -44,6 +44,11 @@ def test_labels_are_in_onset_order():
             r"event_position: found .*expected \[\[x, y, z\]\]",
         ),
         (lambda d: d["fg_events"][0].update(event_time=-1), "no negative time"),
+        (
+            lambda d: d["fg_events"][0].update(event_time=d["config"]["duration"]),
+            r"fg_events\[0\].event_time: found .* s in a scene of .* s, expected a time within the scene",
+        ),
+        (lambda d: d["fg_events"][0].update(label=" Cough"), r"fg_events\[0\].label: found ' Cough', expected a word"),
         (lambda d: d["room"]["args"]["metadata"].pop("sofa_path"), "room.args.metadata: found no key sofa_path"),
         (lambda d: d["config"].update(duration=0), "config.duration: found 0 s, expected a sample or more"),
         (lambda d: d["config"].update(duration=1e6), "config.duration: found 1e.06 s, expected .*at most"),

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -72,6 +73,19 @@ def test_weights_that_are_none_are_named(folder, change, message):
     with pytest.raises(InputError, match=message) as error:
         load_model(folder, None, "separator")
     assert key.removeprefix("network.") in str(error.value)
+
+
+def test_outputs_that_are_not_finite_are_told(folder):
+    """Weights that are finite, and too large."""
+    state = torch.load(folder / "valid.sdri.best.pth")
+    large = {
+        key: value * 1e30 if value.ndim == 4 and value.is_floating_point() else value for key, value in state.items()
+    }
+    torch.save(large, folder / "valid.sdri.best.pth")
+    model = load_model(folder, None, "separator")
+    with pytest.raises(InputError, match="outputs: found numbers that are not finite") as error:
+        model.separate(np.random.default_rng(0).standard_normal((4, 8000)).astype(np.float32), ["Cough"])
+    assert str(error.value).startswith(str(folder))
 
 
 class Deep(nn.Module):

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and checked when they are read."""
 
 import errno
+import zipfile
 
 import pytest
 import torch
@@ -51,6 +52,20 @@ def test_every_kind_of_damage_is_noticed(tmp_path):
         with pytest.raises(Damaged):
             read(path)
             pytest.fail(what)
+
+
+def test_damage_that_the_system_reports_without_a_name_is_damage(tmp_path, monkeypatch):
+    """A place before the start of the file, say."""
+    save(content(1), tmp_path / "a.pth")
+
+    def seek(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", seek)
+    with pytest.raises(Damaged, match="OSError: .*Invalid argument"):
+        read(tmp_path / "a.pth")
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none.pth")
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path, capsys):

@@ -162,6 +162,8 @@ def test_fine_tuning_goes_on_from_a_fine_tuned_model(recipe, tmp_path):
     [
         ({"queries": "one"}, "key queries: found one, expected all, or a single-query network"),
         ({"ema_decay": 1.0}, r"key ema_decay: found 1\.0, expected at least 0 and below 1"),
+        ({"num_threads": 0}, "num_threads: found 0, expected a whole number of at least 1"),
+        ({"num_threads": "1"}, "num_threads: found '1', expected a whole number of at least 1"),
         ({"loss": "si_sdr"}, "key loss: found si_sdr, expected"),
         ({**TFGRIDNET, "network_conf": {"conditioning": "add"}}, r"network_conf: key conditioning: found 'add'"),
         ({**IFASNET, "network_conf": {}}, "network_conf: key separator: found nothing"),

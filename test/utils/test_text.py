@@ -62,6 +62,11 @@ def test_what_is_no_text_is_named_in_one_line(tmp_path):
         read_text(tmp_path / "b", "labels")
     with pytest.raises(InputError, match=r"found embedded null byte, expected labels$"):
         read_text("a\0b", "labels")
+    (tmp_path / "c").write_text(r'["\ud83d\ude00"]')
+    assert read_json(tmp_path / "c", "a list") == ["\U0001f600"]
+    (tmp_path / "c").write_text(r'["half \ud83d"]')
+    with pytest.raises(InputError, match=r"c: found no JSON \(.*surrogates not allowed\), expected a list$"):
+        read_json(tmp_path / "c", "a list")
     (tmp_path / "c").write_text("[" * 100_000)
     with pytest.raises(InputError, match=r"c: found no JSON \(nested too deeply\), expected a list$"):
         read_json(tmp_path / "c", "a list")
