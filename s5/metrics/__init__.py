@@ -4,6 +4,7 @@ All functions take numpy arrays and lists of labels; ``s5.inference.scoring`` re
 """
 
 from s5.metrics.bootstrap import Bootstrap, Difference
+from s5.metrics.bounds import BOUNDS, bound_estimates, score_bounds
 from s5.metrics.class_aware import Matching, Pair, ca_sdri, capi_sdri, match, pi_sdri
 from s5.metrics.confusion import confusion_matrix
 from s5.metrics.labels import Counts, active, label_counts, label_counts_by_class
@@ -12,6 +13,7 @@ from s5.metrics.sdr import pairwise_sdr, sdr, sdri
 from s5.metrics.terms import class_terms, mixture_terms
 
 __all__ = [
+    "BOUNDS",
     "Bootstrap",
     "Counts",
     "Difference",
@@ -19,6 +21,7 @@ __all__ = [
     "Pair",
     "Scorer",
     "active",
+    "bound_estimates",
     "ca_sdri",
     "capi_sdri",
     "class_terms",
@@ -29,6 +32,7 @@ __all__ = [
     "mixture_terms",
     "pairwise_sdr",
     "pi_sdri",
+    "score_bounds",
     "score_mixture",
     "sdr",
     "sdri",
