@@ -4,7 +4,7 @@ All functions take numpy arrays and lists of labels; ``s5.inference.scoring`` re
 """
 
 from s5.metrics.bootstrap import Bootstrap, Difference
-from s5.metrics.bounds import BOUNDS, bound_estimates, score_bounds
+from s5.metrics.bounds import BOUNDS, best_gain, bound_estimates, ideal_mask, score_bounds
 from s5.metrics.class_aware import Matching, Pair, ca_sdri, capi_sdri, match, pi_sdri
 from s5.metrics.confusion import confusion_matrix
 from s5.metrics.labels import Counts, active, label_counts, label_counts_by_class
@@ -21,11 +21,13 @@ __all__ = [
     "Pair",
     "Scorer",
     "active",
+    "best_gain",
     "bound_estimates",
     "ca_sdri",
     "capi_sdri",
     "class_terms",
     "confusion_matrix",
+    "ideal_mask",
     "label_counts",
     "label_counts_by_class",
     "match",

@@ -1,8 +1,7 @@
 """Floors and ceilings of the metrics: what four known estimates reach on a mixture with the true labels.
 
-Figures in dB mean little alone: a silent estimate already improves on a loud mixture, and one gain for the whole
-mixture improves more. Neither separates anything. The ideal mask needs the references, so no separator that only
-weights the mixture's spectrum is expected above it.
+Figures in dB mean little alone: a silent estimate already improves on a loud mixture, and the best gain for the whole
+mixture improves more. Neither separates anything. The ideal mask is computed from the references.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from s5.metrics import BOUNDS, bound_estimates, score_bounds, sdr
-from s5.metrics.bounds import best_gain, ideal_mask
+from s5.metrics import BOUNDS, best_gain, bound_estimates, ideal_mask, score_bounds, sdr
 
 FS = 16000
 RNG = np.random.default_rng(0)
