@@ -119,10 +119,10 @@ def best_gain(ref: np.ndarray, mixture: np.ndarray) -> np.ndarray:
 def ideal_mask(ref: np.ndarray, mixture: np.ndarray, fs: int) -> np.ndarray:
     """The mixture's spectrum times the ideal ratio mask of each reference. The phase is the mixture's.
 
-        M = |S| / (|S| + |X - S|)
+        M_k = |S_k|^2 / (sum_j |S_j|^2 + |X - sum_j S_j|^2)
 
-    S and X are the STFTs of reference and mixture with a Hann window of 32 ms and half of it as hop, 512 and 256
-    samples at 16 kHz. X - S is everything else in the mixture, the reverberation of the same source included.
+    S_k and X are the STFTs of reference k and of the mixture with a Hann window of 32 ms and half of it as hop, 512 and
+    256 samples at 16 kHz. The last term is all that is no reference: background, interference and reverberation.
 
     Args:
         ref: references [n, samples].
@@ -140,8 +140,13 @@ def ideal_mask(ref: np.ndarray, mixture: np.ndarray, fs: int) -> np.ndarray:
     """
     hop = max(1, round(HOP * fs))
     s, x = _stft(ref, hop), _stft(mixture[None], hop)
-    own, rest = np.abs(s), np.abs(x - s)
-    return _istft(x * (own / np.maximum(own + rest, np.finfo(own.dtype).tiny)), hop, len(mixture))
+    own, rest = _power(s), _power(x - s.sum(axis=0))
+    whole = own.sum(axis=0) + rest
+    return _istft(x * (own / np.maximum(whole, np.finfo(own.dtype).tiny)), hop, len(mixture))
+
+
+def _power(spectrum: np.ndarray) -> np.ndarray:
+    return np.asarray(spectrum.real**2 + spectrum.imag**2)
 
 
 def _stft(waveforms: np.ndarray, hop: int) -> np.ndarray:

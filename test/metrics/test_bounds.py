@@ -116,3 +116,12 @@ def test_arrays_of_another_shape_are_refused():
         bound_estimates(NOISE, NOISE, FS)
     with pytest.raises(ValueError, match="ref: 100 samples, expected the mixture's 16000"):
         bound_estimates(NOISE[:, :100], NOISE[0], FS)
+
+
+def test_the_mask_is_the_share_of_the_power():
+    """A mixture of a source and three times itself as background: M = 1 / (1 + 9), whatever the frame."""
+    mixture = 4 * NOISE[0]
+    assert np.allclose(ideal_mask(NOISE[:1], mixture, FS)[0], mixture / 10, atol=1e-5)
+    # The second reference takes its share: 1 / (1 + 4 + 1).
+    both = ideal_mask(np.stack([NOISE[0], 2 * NOISE[0]]), mixture, FS)
+    assert np.allclose(both, np.stack([mixture / 6, 4 * mixture / 6]), atol=1e-5)
