@@ -95,8 +95,8 @@ def main(argv: list[str] | None = None) -> None:
         found = f"{len(doubtful)} references are silent, which the means hold as the official scorer has it"
         logging.warning("%s: %s", found, shortened(doubtful))
     print(f"{scores['system'] or args.estimates} on {scores['set']}\n{scoring.table(scores)}")
-    found = bounds.update([one["bounds"] for one in mixtures], name, options, bootstrap if args.bounds else None)
-    print(f"\n{scoring.bounds_table(found)}")
+    floors = bounds.update([one["bounds"] for one in mixtures], name, options, bootstrap if args.bounds else None)
+    print(f"\n{scoring.bounds_table(floors)}")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, scores, indent=1, allow_nan=False)

@@ -104,8 +104,8 @@ def sdri_by_class(results: Sequence[Result], bounds: Sequence[Bound] = ()) -> An
             _note(axes, text, (point.top, point.place), (4, 0), va="center", color="0.25")
     for bound, style in _bound_styles(bounds):
         points = _points(bound, [(y, "by_class", label) for y, label in enumerate(classes)], "SDRi")
-        places = np.array([point.place for point in points])
-        axes.vlines([point.value for point in points], places - 0.35, places + 0.35, **style)
+        middles = np.array([point.place for point in points])
+        axes.vlines([point.value for point in points], middles - 0.35, middles + 0.35, **style)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("SDRi of the sources with a right label (dB)")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -388,8 +388,8 @@ def _bars(
             _note(axes, f"{point.value:.1f}", (point.place, max(point.top, 0)), (0, 2), ha="center")
     for bound, style in _bound_styles(bounds):
         points = _points(bound, [(x, group, key) for x, (group, key, _) in enumerate(groups)], metric)
-        places = np.array([point.place for point in points])
-        axes.hlines([point.value for point in points], places - 0.45, places + 0.45, **style)
+        middles = np.array([point.place for point in points])
+        axes.hlines([point.value for point in points], middles - 0.45, middles + 0.45, **style)
     names = []
     for group, key, name in groups:
         part = (results[0].scores.get(group) or {}).get(key, {})
