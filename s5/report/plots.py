@@ -37,6 +37,7 @@ SHADES = (MIDDLE, LIGHT, DARK)
 SUBSETS = ("DupSet", "NoDupSet", "all")
 BOUND_LINES = {"silence": ":", "best gain": "--", "ideal mask": "-"}
 """Lines of floors and ceilings. The mixture is the line of 0 dB."""
+BOUND_COLOR = "0.35"
 
 Parts = Mapping[str, Mapping[str, Any]]
 
@@ -312,8 +313,8 @@ def _map_lines(axes: Axes, subset: str, bounds: Sequence[Bound]) -> None:
     for bound in bounds:
         value = _subset(bound, subset).get("CAPI-SDRi")
         if bound.system in BOUND_LINES and value is not None and low <= value <= high:
-            axes.axhline(value, color=ACCENT, linewidth=1, linestyle=BOUND_LINES[bound.system], zorder=1)
-            _note(axes, bound.system, (0, value), (2, 2), xycoords=("axes fraction", "data"), color=ACCENT)
+            axes.axhline(value, color=BOUND_COLOR, linewidth=1, linestyle=BOUND_LINES[bound.system], zorder=1)
+            _note(axes, bound.system, (0, value), (2, 2), xycoords=("axes fraction", "data"), color=BOUND_COLOR)
 
 
 class _Point(NamedTuple):
@@ -402,7 +403,7 @@ def _bars(
 
 def _bound_styles(bounds: Sequence[Bound]) -> list[tuple[Bound, dict[str, Any]]]:
     """The bounds that are drawn as lines, each with its style."""
-    style = {"colors": ACCENT, "linewidth": 1.2, "zorder": 2.5}
+    style = {"colors": BOUND_COLOR, "linewidth": 1.2, "zorder": 2.5}
     drawn = [bound for bound in bounds if bound.system in BOUND_LINES]
     return [(b, {**style, "linestyles": BOUND_LINES[b.system], "label": b.system}) for b in drawn]
 
