@@ -245,15 +245,16 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     python -m s5.bin.fuse "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" "${note[@]}"
 done
 
-# Stage 11: scores.
+# Stage 11: scores. The floors and ceilings of a data set (bounds) are computed with the first system that is scored.
 needs=()
 for set in "${own[@]}" "${true_labels[@]}"; do
   needs+=(--dep "$results/$set/.scores.done")
   if [[ $set == *_oracle ]]; then note=(--oracle_labels); else note=(); fi
   step 11 "score $set" --marker "$results/$set/.scores.done" --output "$results/$set/scores.json" \
-    --dep "$results/$set/estimates/.done" --split "$results/$set/scores.parts" "${again[@]}" -- \
+    --output "$expdir/bounds/${set%_oracle}" --dep "$results/$set/estimates/.done" \
+    --split "$results/$set/scores.parts" "${again[@]}" -- \
     python -m s5.bin.score --estimates "$results/$set/estimates" --references "data/${set%_oracle}" \
-    --out "$results/$set/scores.json" --system "$name" --set "${set%_oracle}" \
+    --out "$results/$set/scores.json" --bounds "$expdir/bounds/${set%_oracle}" --system "$name" --set "${set%_oracle}" \
     --probabilities "$results/$set/final_probabilities" "${note[@]}"
 done
 

@@ -1,12 +1,13 @@
 """Stage 11: scores a folder of estimates against references."""
 
 import logging
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from s5.bin.command import Parser, add_shards, count, count_or_zero, number, percentage, run
 from s5.data.names import FORM, shortened
 from s5.inference import scoring
+from s5.inference.bounds import BoundsFolder
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.metrics import Bootstrap, Scorer
 from s5.utils.files import write_json
@@ -25,6 +26,12 @@ def main(argv: list[str] | None = None) -> None:
     add("--estimates", type=Path, required=True, metavar="DIR", help=f"folder of {FORM} (or .flac)")
     add("--references", type=Path, required=True, metavar="DIR", help="data directory, or soundscape/ + oracle_target/")
     add("--out", type=Path, metavar="FILE", help="scores.json to write")
+    add(
+        "--bounds",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps the set's floors and ceilings, which are computed once: exp/bounds/SET",
+    )
     add("--labels", type=Path, metavar="FILE", help="one label a line (default: conf/labels.txt, or the 18 of DCASE)")
     add("--probabilities", type=Path, metavar="FILE", help="confidence of each estimate: lines of <utt> <p> ...")
     add("--system", metavar="NAME", help="name of the system, for the results")
@@ -63,18 +70,22 @@ def main(argv: list[str] | None = None) -> None:
     probabilities = scoring.read_probabilities(args.probabilities, estimates) if args.probabilities else None
     options = {"select": args.select, "penalty_fn": args.penalty_fn, "penalty_fp": args.penalty_fp}
     bootstrap = Bootstrap(args.resamples, args.level, args.seed) if args.resamples else None
-    scorer = Scorer(**options, bootstrap=bootstrap)
-    job = partial(scoring.score_one, references, estimates, probabilities, options)
-    rows = results(
-        Shards.parse(args.shard, args.join, args.parts),
-        references.utts,
-        lambda utts: progress(scoring.score_all(job, utts, min(args.nj, max(len(utts), 1))), len(utts), "score"),
-    )
-    if rows is None:
+    bounds = BoundsFolder(args.bounds)
+
+    def score(utts: Sequence[str]) -> Iterable[scoring.Scored]:
+        n_jobs = min(args.nj, max(len(utts), 1))
+        found = scoring.score_set(references, estimates, probabilities, options, bounds, utts, n_jobs)
+        return progress(found, len(utts), "score")
+
+    scored = results(Shards.parse(args.shard, args.join, args.parts), references.utts, score)
+    if scored is None:
         return
-    scorer.rows.extend(rows)
+    mixtures = list(scored)
+    scorer = Scorer(**options, bootstrap=bootstrap)
+    scorer.rows.extend(mixture["row"] for mixture in mixtures)
+    name = args.set or args.references.resolve().name
     scores = {
-        "set": args.set or args.references.resolve().name,
+        "set": name,
         "system": args.system or "",
         "oracle_labels": args.oracle_labels,
         "options": options,
@@ -84,6 +95,8 @@ def main(argv: list[str] | None = None) -> None:
         found = f"{len(doubtful)} references are silent, which the means hold as the official scorer has it"
         logging.warning("%s: %s", found, shortened(doubtful))
     print(f"{scores['system'] or args.estimates} on {scores['set']}\n{scoring.table(scores)}")
+    floors = bounds.update([one["bounds"] for one in mixtures], name, options, bootstrap if args.bounds else None)
+    print(f"\n{scoring.bounds_table(floors)}")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, scores, indent=1, allow_nan=False)

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
 from s5.data import DataDir, read_audio
 from s5.data.names import SourceFile, audio_files, find_source_files, source_name
+from s5.inference.bounds import BoundsFolder, checksum
+from s5.inference.bounds import Rows as BoundRows
 from s5.inference.results import probability
 from s5.labels import SILENCE, LabelSet
-from s5.metrics import active, score_mixture
+from s5.metrics import BOUNDS, active, score_bounds, score_mixture
+from s5.metrics.terms import Row
 from s5.utils.errors import InputError
 from s5.utils.parallel import in_processes
 from s5.utils.text import read_text
 
 if TYPE_CHECKING:
     from s5.scene.spec import Event, Scene
+
+T = TypeVar("T")
 
 Slots = list[SourceFile | None]
 """Sources of a mixture by slot; None for a silent slot before the last active one."""
@@ -246,25 +251,88 @@ def read_probabilities(path: Path, estimates: dict[str, Slots]) -> dict[str, lis
     return found
 
 
+class Scored(TypedDict):
+    """A scored mixture.
+
+    ``row`` is a row of :func:`s5.metrics.score_mixture`; ``bounds`` are the rows of the floors and ceilings by name.
+    """
+
+    row: Row
+    bounds: BoundRows
+
+
+def score_set(
+    references: References,
+    estimates: dict[str, Slots],
+    probabilities: dict[str, list[float]] | None,
+    options: dict[str, Any],
+    bounds: BoundsFolder,
+    utts: Sequence[str],
+    n_jobs: int,
+) -> Iterator[Scored]:
+    """Scores some mixtures and their floors and ceilings in ``n_jobs`` processes; yields them in order."""
+    job = partial(_score_with_bounds, references, estimates, probabilities, options, bounds.checksums())
+    for utt, (row, found) in zip(utts, score_all(job, utts, n_jobs), strict=True):
+        yield {"row": row, "bounds": bounds.rows(utt) if found is None else found}
+
+
+def _score_with_bounds(
+    references: References,
+    estimates: dict[str, Slots],
+    probabilities: dict[str, list[float]] | None,
+    options: dict[str, Any],
+    known: dict[str, str | None],
+    utt: str,
+) -> tuple[Row, BoundRows | None]:
+    """Scores one mixture and its floors and ceilings; None instead of these if they are known."""
+    mixture, fs, labels, sources, scene = truth = _read(references, utt)
+    row = _score(truth, estimates[utt], probabilities, options, utt)
+    found = checksum(labels, sources, mixture, fs, scene, options)
+    if known.get(utt) == found:
+        return row, None
+    rows = score_bounds(utt, labels, sources, mixture, fs, scene=scene, **options)
+    return row, {name: {**one, "checksum": found} for name, one in rows.items()}
+
+
 def score_one(
     references: References,
     estimates: dict[str, Slots],
     probabilities: dict[str, list[float]] | None,
     options: dict[str, Any],
     utt: str,
-) -> dict[str, Any]:
+) -> Row:
     """Reads the files of one mixture and scores them; returns a row of :func:`s5.metrics.score_mixture`."""
-    mixture, fs, ref_labels, ref = references.read(utt)
-    slots = estimates[utt]
+    return _score(_read(references, utt), estimates[utt], probabilities, options, utt)
+
+
+class _Truth(NamedTuple):
+    """References of a mixture, and what is known of its scene."""
+
+    mixture: np.ndarray
+    fs: int
+    labels: list[str]
+    sources: np.ndarray
+    scene: dict[str, Any] | None
+
+
+def _read(references: References, utt: str) -> _Truth:
+    mixture, fs, labels, sources = references.read(utt)
+    scene = references.scene(utt)
+    known = None if scene is None else conditions(scene, labels, f"scene of {utt}")
+    return _Truth(mixture, fs, labels, sources, known)
+
+
+def _score(
+    truth: _Truth, slots: Slots, probabilities: dict[str, list[float]] | None, options: dict[str, Any], utt: str
+) -> Row:
+    mixture, fs, labels, sources, scene = truth
     est = read_sources(slots, len(mixture), fs)
     confidence = None if probabilities is None else probabilities.get(utt, [])
-    scene = references.scene(utt)
-    known = None if scene is None else conditions(scene, ref_labels, f"scene of {utt}")
-    return score_mixture(utt, slot_labels(slots), est, ref_labels, ref, mixture, confidence, scene=known, **options)
+    return score_mixture(utt, slot_labels(slots), est, labels, sources, mixture, confidence, scene=scene, **options)
 
 
-def score_all(job: partial[dict[str, Any]], utts: Sequence[str], n_jobs: int) -> Iterator[dict[str, Any]]:
-    """Scores all mixtures in ``n_jobs`` processes; yields their rows in order."""
+def score_all(job: partial[T], utts: Sequence[str], n_jobs: int) -> Iterator[T]:
+    """Scores all mixtures in ``n_jobs`` processes; yields the results of the job in order."""
     if n_jobs == 1:
         yield from map(job, utts)
         return
@@ -277,10 +345,7 @@ def table(scores: dict[str, Any]) -> str:
     """Formats the main figures as a table: all mixtures, by number of sources, by subset."""
     columns = ("CAPI-SDRi", "SDRi", "accuracy_mix", "accuracy_src")
     heads = ("mixtures", "CAPI-SDRi dB", "SDRi dB", "mixture acc. %", "source acc. %")
-    parts = {"all": {**scores["counts"], **scores["metrics"]}}
-    for n, part in scores["by_n_sources"].items():
-        parts[f"{n} source" + ("" if n == "1" else "s")] = part
-    parts.update(scores["by_subset"])
+    parts = _parts(scores)
     lines = [f"{'':<10}" + "".join(f"{head:>{len(head) + 2}}" for head in heads)]
     for name, part in parts.items():
         cells = [str(part["mixtures"]), *(_figure(part[column]) for column in columns)]
@@ -295,6 +360,29 @@ def table(scores: dict[str, Any]) -> str:
     lines.append(", ".join(f"{name} {_figure(metrics[name])} %" for name in ("precision", "recall", "Acc2", "Acc3")))
     lines.append(", ".join(f"{name} {_figure(metrics[name])} dB" for name in ("CA-SDRi", "PI-SDRi")))
     return "\n".join(lines)
+
+
+def bounds_table(bounds: Mapping[str, Mapping[str, Any]]) -> str:
+    """Formats the CAPI-SDRi of floors and ceilings as a table, with the rows of :func:`table`.
+
+    Args:
+        bounds: scores by name, as :meth:`s5.inference.bounds.BoundsFolder.update` returns them.
+    """
+    columns = {name: _parts(bounds[name]) for name in BOUNDS}
+    lines = ["CAPI-SDRi in dB of other estimates with the true labels:"]
+    lines.append(f"{'':<10}" + "".join(f"{name:>12}" for name in BOUNDS))
+    for part in columns[BOUNDS[0]]:
+        cells = (_figure(found[part]["CAPI-SDRi"]) for found in columns.values())
+        lines.append(f"{part:<10}" + "".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _parts(scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Counts and figures of the rows of :func:`table`."""
+    parts = {"all": {**scores["counts"], **scores["metrics"]}}
+    for n, part in scores["by_n_sources"].items():
+        parts[f"{n} source" + ("" if n == "1" else "s")] = part
+    return parts | scores["by_subset"]
 
 
 def _figure(value: float | None) -> str:

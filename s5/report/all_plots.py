@@ -7,7 +7,7 @@ from pathlib import Path
 
 from s5.data import DataDir
 from s5.report.plots import draw_results, taggers_by_subset
-from s5.report.results import Result, by_set
+from s5.report.results import Result, by_set, find_bounds
 from s5.report.taggers import TaggerAccuracy, tagger_accuracies
 from s5.utils.errors import InputError
 from s5.utils.plotting import save
@@ -58,7 +58,7 @@ def draw_all(
     figures: Figures = {}
     if "results" in kinds:
         for name, rows in own.items():
-            figures.setdefault(name, {}).update(draw_results(rows, sets[name], folder))
+            figures.setdefault(name, {}).update(draw_results(rows, sets[name], folder, find_bounds(expdir, name)))
     if "taggers" in kinds:
         found = tagger_accuracies(results, expdir) if taggers is None else taggers
         for name in own:

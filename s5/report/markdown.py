@@ -12,7 +12,7 @@ from typing import Any
 from s5.data.names import shortened
 from s5.metrics import Bootstrap, mixture_terms
 from s5.report.compare import interval_text, paired_rows
-from s5.report.results import Result, by_set
+from s5.report.results import Bound, Result, by_set
 from s5.report.taggers import SUBSETS, TaggerAccuracy
 from s5.report.template import render
 from s5.report.training import Training
@@ -50,6 +50,7 @@ def results_markdown(
     figures: Mapping[str, Mapping[str, str]] | None = None,
     recipe: str = "",
     archives: Mapping[str, Description] | None = None,
+    bounds: Mapping[str, Sequence[Bound]] | None = None,
 ) -> str:
     """Text of RESULTS.md.
 
@@ -66,22 +67,25 @@ def results_markdown(
         figures: path of each figure by data set and title; under ``""`` the learning curves by model.
         recipe: name of the recipe folder; figures that were published for its data are added to its tables.
         archives: descriptions of model archives by file name.
+        bounds: floors and ceilings by data set.
     """
-    figures, archives = figures or {}, archives or {}
+    figures, archives, bounds = figures or {}, archives or {}, bounds or {}
     facts = [["date", date.strftime("%Y-%m-%d %H:%M UTC")], *map(list, environment.items())]
     sets = []
     for name, rows in by_set(results).items():
         own = [row for row in rows if row.system == system]
+        limits = bounds.get(name, ())
         size = next((d for d in data if d.name == name), None)
         values = {
             "name": name,
             "size": size and _size(size),
-            "systems": _systems(rows, _published_for(recipe, name)),
+            "systems": _systems([*limits, *rows], _published_for(recipe, name)),
+            "bounds": bool(limits),
             "doubtful": _warnings(rows),
-            "others": _other_metrics(rows),
-            "differences": _differences(system, rows),
+            "others": _other_metrics([*limits, *rows]),
+            "differences": _differences(system, [*limits, *rows]),
             "taggers": _tagger_table([tagger for tagger in taggers if tagger.set == name]),
-            "scenes": _scenes(own),
+            "scenes": _scenes([*own, *limits] if own else []),
             "classes": {row.labels: _classes(row) for row in own if row.scores.get("by_class")},
             "page": pages.get(name),
             "figures": figures.get(name),
@@ -145,7 +149,7 @@ def _length(d: DataSet) -> str:
 
 
 def _systems(rows: Sequence[Result], published: Sequence[Mapping[str, Any]]) -> str:
-    """Main table of a data set: our results, newest first, then published results on the same data."""
+    """Main table of a data set: bounds, our results, newest first, then published results on the same data."""
     counts = sorted({key for row in rows for key in row.scores.get("by_n_sources") or {}}, key=lambda k: (len(k), k))
     head = ["system", "labels", *_MAIN]
     head += [f"{k} source{'s' if k != '1' else ''}" for k in counts] + list(_SUBSETS)
@@ -215,7 +219,7 @@ def _tagger_table(taggers: Sequence[TaggerAccuracy]) -> str:
 
 
 def _scenes(rows: Sequence[Result]) -> str:
-    """Table of one system's results by SNR, angle and room; empty if the scenes are not known."""
+    """Table of one system's results and the bounds by SNR, angle and room; empty if the scenes are not known."""
     rows = [row for row in rows if row.scores.get("by_snr")]
     if not rows:
         return ""
@@ -229,7 +233,11 @@ def _scenes(rows: Sequence[Result]) -> str:
         for key, part in (rows[0].scores.get(group) or {}).items():
             cells = [_with_interval(row, metric, group, key) for row in rows]
             lines.append([words.format(key.replace("..", " to ")), f"{part[unit]} {unit}", *cells])
-    return table(["scene", "of", *(f"{row.labels} labels" for row in rows)], lines)
+    return table(["scene", "of", *(_column(row) for row in rows)], lines)
+
+
+def _column(row: Result) -> str:
+    return row.system if isinstance(row, Bound) else f"{row.labels} labels"
 
 
 def _pair(group: Mapping[str, Any] | None) -> str:

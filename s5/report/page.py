@@ -21,7 +21,7 @@ from s5.labels import SILENCE
 from s5.metrics.labels import active
 from s5.report.choose import Mixture, choose, improvement, same_class, wrong_labels
 from s5.report.direction import Direction, directions
-from s5.report.results import Result
+from s5.report.results import Bound, Result
 from s5.report.template import flac, render
 from s5.utils import spectrogram
 from s5.utils.errors import InputError
@@ -112,7 +112,9 @@ class Entry:
         return [self.sound, *(x for source in self.sources for x in source.lanes if isinstance(x, Sound))]
 
 
-def write_page(out: str | Path, data: DataDir, results: Sequence[Result], n_mixtures: int = 12) -> int:
+def write_page(
+    out: str | Path, data: DataDir, results: Sequence[Result], n_mixtures: int = 12, bounds: Sequence[Bound] = ()
+) -> int:
     """Writes the page of one data set. An older page is replaced in one step at the end.
 
     Args:
@@ -120,6 +122,7 @@ def write_page(out: str | Path, data: DataDir, results: Sequence[Result], n_mixt
         data: data directory of the set.
         results: results on the set, called A, B, ... on the page. The first one decides which mixtures are shown.
         n_mixtures: largest number of mixtures to show.
+        bounds: floors and ceilings of the set.
 
     Returns:
         Number of mixtures shown.
@@ -129,17 +132,19 @@ def write_page(out: str | Path, data: DataDir, results: Sequence[Result], n_mixt
     """
     chosen = choose(results[0].scores["mixtures"], n_mixtures)
     columns = [_Column(chr(ord("A") + i), result) for i, result in enumerate(results)]
+    limits = [_Limit(bound) for bound in bounds]
     with atomic_folder(out) as folder:
         rows = []
         for number, (mixture, words) in enumerate(chosen):
             entry = _entry(mixture, words, data, columns)
-            _write_files(folder, number, entry, columns)
+            _write_files(folder, number, entry, columns, limits)
             rows.append(_row(number, mixture, columns))  # without samples, which are freed here
         text = render(
             "page.html.j2",
             title=f"Listen: {results[0].system} on {results[0].set}",
             total=len(columns[0].mixtures),
             systems=columns,
+            bounds=limits,
             menus=_menus(rows, columns),
             rows=rows,
             range_db=spectrogram.RANGE_DB,
@@ -267,7 +272,21 @@ class _Column:
         return samples[0]
 
 
-def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Column]) -> None:
+class _Limit:
+    """A floor or ceiling on the page."""
+
+    def __init__(self, bound: Bound) -> None:
+        self.name = bound.system
+        self.value: float | None = bound.scores["metrics"].get("CAPI-SDRi")
+        self._mixtures: dict[str, Mixture] = {m["utt"]: m for m in bound.scores["mixtures"]}
+
+    def of(self, mixture: Mixture) -> float | None:
+        """CAPI-SDRi of a mixture; None if it is unknown or has other references now."""
+        own = self._mixtures.get(mixture["utt"])
+        return improvement(own) if own and own["ref_labels"] == mixture["ref_labels"] else None
+
+
+def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Column], limits: Sequence[_Limit]) -> None:
     """Writes the pictures and the script of a mixture; all sounds have one gain, all pictures one colour scale."""
     picture = spectrogram.power(entry.sound.waveform, entry.fs)
     loudest = float(picture.max())
@@ -276,7 +295,7 @@ def _write_files(folder: Path, number: int, entry: Entry, columns: Sequence[_Col
             picture = spectrogram.power(sound.waveform, entry.fs)
         spectrogram.save_png(folder / f"{sound.file}.png", picture, loudest)
     content = {
-        "html": render("mixture.html.j2", **_view(entry, columns)),
+        "html": render("mixture.html.j2", **_view(entry, columns, limits)),
         "seconds": len(entry.sound.waveform) / entry.fs,
         "fs": entry.fs,
         "sounds": [flac(sound.waveform * entry.gain, entry.fs) for sound in entry.sounds],
@@ -334,13 +353,14 @@ def _menus(rows: Sequence[dict[str, Any]], columns: Sequence[_Column]) -> list[d
     ]
 
 
-def _view(entry: Entry, columns: Sequence[_Column]) -> dict[str, Any]:
+def _view(entry: Entry, columns: Sequence[_Column], limits: Sequence[_Limit]) -> dict[str, Any]:
     """Values for the view of one mixture."""
     seconds, khz = len(entry.sound.waveform) / entry.fs, entry.fs / 2000
     return {
         "entry": entry,
         "references": active(entry.mixture["ref_labels"]),
         "answers": [column.answer(entry.mixture["utt"]) for column in columns],
+        "bounds": [(limit.name, value) for limit in limits if (value := limit.of(entry.mixture)) is not None],
         "gain_db": 20 * np.log10(entry.gain),
         "envelope_db": ENVELOPE_DB,
         "plan_spots": [[_spot(point) for point in points] for points in entry.places],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from s5.labels import SILENCE
-from s5.report.results import Result, by_set
+from s5.report.results import Bound, Result, by_set
 from s5.utils.plotting import (
     ACCENT,
     DARK,
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 SHADES = (MIDDLE, LIGHT, DARK)
 SUBSETS = ("DupSet", "NoDupSet", "all")
+BOUND_LINES = {"silence": ":", "best gain": "--", "ideal mask": "-"}
+"""Lines of floors and ceilings. The mixture is the line of 0 dB."""
+BOUND_COLOR = "0.35"
 
 Parts = Mapping[str, Mapping[str, Any]]
 
@@ -42,13 +45,16 @@ _Panel = tuple[Sequence[tuple[str, str, str]], str, str, str, str]
 """Groups for :func:`_bars`, metric, title, and labels of both axes."""
 
 
-def draw_results(own: Sequence[Result], everything: Sequence[Result], folder: Path) -> dict[str, Path]:
+def draw_results(
+    own: Sequence[Result], everything: Sequence[Result], folder: Path, bounds: Sequence[Bound] = ()
+) -> dict[str, Path]:
     """Draws all figures of one system on one data set that its scores allow.
 
     Args:
         own: results of the system on the set, with tagged labels, with oracle labels, or both.
         everything: all results on the set, for the map of systems.
         folder: folder to write.
+        bounds: floors and ceilings of the set, which are drawn as lines.
 
     Returns:
         File of each figure by title.
@@ -62,17 +68,17 @@ def draw_results(own: Sequence[Result], everything: Sequence[Result], folder: Pa
             save(figure, path)
             drawn[title] = path
 
-    add("SDRi by class", "sdri_by_class", sdri_by_class(own))
-    add("SDRi by number of sources and subset", "sdri_by_n_sources", sdri_by_n_sources(own))
+    add("SDRi by class", "sdri_by_class", sdri_by_class(own, bounds))
+    add("SDRi by number of sources and subset", "sdri_by_n_sources", sdri_by_n_sources(own, bounds))
     if not first.oracle:
         add("accuracy by class", "accuracy_by_class", accuracy_by_class(first))
         add("confusions", "confusion", confusion(first))
-    add("SDRi by SNR, angle and room", "sdri_by_scene", sdri_by_scene(own))
-    add("map of systems", "systems", system_map(everything))
+    add("SDRi by SNR, angle and room", "sdri_by_scene", sdri_by_scene(own, bounds))
+    add("map of systems", "systems", system_map(everything, bounds))
     return drawn
 
 
-def sdri_by_class(results: Sequence[Result]) -> Any:
+def sdri_by_class(results: Sequence[Result], bounds: Sequence[Bound] = ()) -> Any:
     """SDRi of the sources of each class that were given their label, best class on top."""
     known = [r for r in results if r.scores.get("by_class")]
     if not known:
@@ -97,6 +103,10 @@ def sdri_by_class(results: Sequence[Result]) -> Any:
             count = point.part.get("tp")
             text = f"{point.value:.1f}" + (f" (n = {count})" if count is not None else "")
             _note(axes, text, (point.top, point.place), (4, 0), va="center", color="0.25")
+    for bound, style in _bound_styles(bounds):
+        points = _points(bound, [(y, "by_class", label) for y, label in enumerate(classes)], "SDRi")
+        middles = np.array([point.place for point in points])
+        axes.vlines([point.value for point in points], middles - 0.35, middles + 0.35, **style)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("SDRi of the sources with a right label (dB)")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -106,7 +116,7 @@ def sdri_by_class(results: Sequence[Result]) -> Any:
     return figure
 
 
-def sdri_by_n_sources(results: Sequence[Result]) -> Any:
+def sdri_by_n_sources(results: Sequence[Result], bounds: Sequence[Bound] = ()) -> Any:
     """CAPI-SDRi, and SDRi of the sources with a right label, by number of sources and subset."""
     known = [r for r in results if r.scores.get("by_n_sources")]
     if not known:
@@ -117,10 +127,10 @@ def sdri_by_n_sources(results: Sequence[Result]) -> Any:
         (groups, "CAPI-SDRi", "wrong and missed labels count as 0 dB", "", "CAPI-SDRi (dB)"),
         (groups, "SDRi", "sources with a right label", "", "SDRi (dB)"),
     ]
-    return _panels(known, panels, f"{_who(known[0])}: improvement by number of sources and subset", 8.4)
+    return _panels(known, panels, f"{_who(known[0])}: improvement by number of sources and subset", 8.4, bounds)
 
 
-def sdri_by_scene(results: Sequence[Result]) -> Any:
+def sdri_by_scene(results: Sequence[Result], bounds: Sequence[Bound] = ()) -> Any:
     """SDRi by SNR of the source, angle between sources of a class and room; None if the scenes are not known."""
     known = [r for r in results if r.scores.get("by_snr")]
     if not known:
@@ -134,7 +144,7 @@ def sdri_by_scene(results: Sequence[Result]) -> Any:
         if keys := known[0].scores.get(group):
             panels.append(([(group, key, key.replace("..", "–")) for key in keys], metric, "", x_label, y_label))
             n_bars += max(2, len(keys))
-    return _panels(known, panels, f"{_who(known[0])}: improvement by scene", 1.5 + 0.85 * n_bars)
+    return _panels(known, panels, f"{_who(known[0])}: improvement by scene", 1.5 + 0.85 * n_bars, bounds)
 
 
 def accuracy_by_class(result: Result) -> Any:
@@ -228,12 +238,12 @@ def taggers_by_subset(taggers: Sequence[TaggerAccuracy]) -> Any:
     return figure
 
 
-def system_map(results: Sequence[Result]) -> Any:
+def system_map(results: Sequence[Result], bounds: Sequence[Bound] = ()) -> Any:
     """A map of systems like Fig. 5 of Nguyen et al.; None for fewer than two systems.
 
     A system's position is the source accuracy of its labels, and the CAPI-SDRi of its separators with oracle labels.
     The size of its mark is the CAPI-SDRi of the system, which is also listed beside the map. Systems without scores
-    with oracle labels are left out.
+    with oracle labels are left out. Floors and ceilings are listed, and drawn as lines where they lie between systems.
     """
     rows = next(iter(by_set(results).values()), [])
     oracle = {r.system: r for r in rows if r.oracle}
@@ -241,7 +251,7 @@ def system_map(results: Sequence[Result]) -> Any:
     if len(pairs) < 2:
         return None
     pairs.sort(key=lambda pair: -(pair[0].scores["metrics"].get("CAPI-SDRi") or 0.0))  # 1 is the best
-    height = 3.6 + 0.13 * max(0, len(pairs) - 14)
+    height = 3.6 + 0.13 * max(0, len(pairs) + (len(bounds) + 3) * bool(bounds) - 14)
     figure = new_figure(11.0, height, f"{rows[0].set}: systems")
     all_axes = figure.subplots(1, 3)
     wholes = [[_subset(r, subset).get("CAPI-SDRi") for r, _ in pairs] for subset in SUBSETS]
@@ -254,6 +264,7 @@ def system_map(results: Sequence[Result]) -> Any:
             if x is not None and y is not None and value is not None:
                 marks.append((number, x, y, 60 + 260 * (value - low) / max(high - low, 1e-9)))
         _map_marks(axes, marks, (160.0, 72 * height - 80))
+        _map_lines(axes, subset, bounds)
         axes.set_title({"all": "all mixtures"}.get(subset, subset))
         axes.set_xlabel("source accuracy of the labels (%)")
         tidy(axes, "both")
@@ -261,6 +272,9 @@ def system_map(results: Sequence[Result]) -> Any:
     key = [f"{number}  {r.system}  {r.scores['metrics']['CAPI-SDRi']:.2f}" for number, (r, _) in enumerate(pairs, 1)]
     if without := len([r for r in rows if not r.oracle]) - len(pairs):
         key.append(f"(not scored with oracle labels: {without} more)")
+    known = {bound.system: bound.scores["metrics"].get("CAPI-SDRi") for bound in bounds}
+    if lines := [f"{name}  {value:.2f}" for name, value in known.items() if value is not None]:
+        key += ["", "Other estimates with the true labels:", "", *lines]
     title = "\n".join(
         ["Size of a mark: CAPI-SDRi of the system", "on these mixtures. On all of them, in dB:", "", *key]
     )
@@ -293,6 +307,16 @@ def _map_marks(axes: Axes, marks: Sequence[tuple[int, float, float, float]], ext
         _note(axes, str(number), tuple(place), tuple(offset), arrowprops=line if offset.any() else None, **centre)
 
 
+def _map_lines(axes: Axes, subset: str, bounds: Sequence[Bound]) -> None:
+    """Draws the bounds of a subset that lie in the range of the vertical axis, with their names."""
+    low, high = axes.get_ylim()
+    for bound in bounds:
+        value = _subset(bound, subset).get("CAPI-SDRi")
+        if bound.system in BOUND_LINES and value is not None and low <= value <= high:
+            axes.axhline(value, color=BOUND_COLOR, linewidth=1, linestyle=BOUND_LINES[bound.system], zorder=1)
+            _note(axes, bound.system, (0, value), (2, 2), xycoords=("axes fraction", "data"), color=BOUND_COLOR)
+
+
 class _Point(NamedTuple):
     """A metric of a group of mixtures, and the position where it is drawn."""
 
@@ -318,13 +342,15 @@ def _points(result: Result, cells: Iterable[tuple[float, str, str]], metric: str
     return points
 
 
-def _panels(results: Sequence[Result], panels: Sequence[_Panel], title: str, width: float) -> Any:
+def _panels(
+    results: Sequence[Result], panels: Sequence[_Panel], title: str, width: float, bounds: Sequence[Bound] = ()
+) -> Any:
     """A figure with panels of bars side by side, whose widths follow their numbers of groups."""
     sizes = [max(2, len(groups)) for groups, *_ in panels]
     figure = new_figure(width, 3.4, title)
     all_axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=sizes)[0]
     for axes, (groups, metric, panel_title, x_label, y_label) in zip(all_axes, panels, strict=True):
-        _bars(axes, results, groups, metric)
+        _bars(axes, results, groups, metric, bounds)
         axes.set_title(panel_title)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
@@ -333,14 +359,21 @@ def _panels(results: Sequence[Result], panels: Sequence[_Panel], title: str, wid
     return figure
 
 
-def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str, str]], metric: str) -> None:
-    """Draws a bar of every result for each group, with values and intervals.
+def _bars(
+    axes: Axes,
+    results: Sequence[Result],
+    groups: Sequence[tuple[str, str, str]],
+    metric: str,
+    bounds: Sequence[Bound] = (),
+) -> None:
+    """Draws a bar of every result for each group, with values and intervals, and lines of the bounds.
 
     Args:
         axes: axes to draw on.
         results: results, which differ in shade and hatching.
         groups: (breakdown, key in it, name below the bars).
         metric: metric to draw.
+        bounds: floors and ceilings.
     """
     width = 0.8 / len(results)
     for i, result in enumerate(results):
@@ -354,6 +387,10 @@ def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str
         axes.bar(places, values, 0.94 * width, yerr=spans, label=f"{result.labels} labels", **style)
         for point in points:
             _note(axes, f"{point.value:.1f}", (point.place, max(point.top, 0)), (0, 2), ha="center")
+    for bound, style in _bound_styles(bounds):
+        points = _points(bound, [(x, group, key) for x, (group, key, _) in enumerate(groups)], metric)
+        middles = np.array([point.place for point in points])
+        axes.hlines([point.value for point in points], middles - 0.45, middles + 0.45, **style)
     names = []
     for group, key, name in groups:
         part = (results[0].scores.get(group) or {}).get(key, {})
@@ -362,6 +399,13 @@ def _bars(axes: Axes, results: Sequence[Result], groups: Sequence[tuple[str, str
     axes.set_xticks(range(len(groups)), names)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.margins(y=0.12)
+
+
+def _bound_styles(bounds: Sequence[Bound]) -> list[tuple[Bound, dict[str, Any]]]:
+    """The bounds that are drawn as lines, each with its style."""
+    style = {"colors": BOUND_COLOR, "linewidth": 1.2, "zorder": 2.5}
+    drawn = [bound for bound in bounds if bound.system in BOUND_LINES]
+    return [(b, {**style, "linestyles": BOUND_LINES[b.system], "label": b.system}) for b in drawn]
 
 
 def _note(axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:

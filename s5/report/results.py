@@ -1,4 +1,4 @@
-"""Finds the results in an experiment folder: every scores.json of stage 11, newest first."""
+"""Finds the results in an experiment folder: every scores.json of stage 11, newest first; floors and ceilings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s5.inference.bounds import FOLDER, file_of, read_bounds
 from s5.inference.results import Results
 from s5.utils.errors import InputError
 
@@ -53,6 +54,26 @@ class Result:
         oracle = scores.get("oracle_labels")
         oracle = Path(path).name.endswith(ORACLE) if oracle is None else bool(oracle)
         return cls(Path(path), oracle, scores, results.scores_file.stat().st_mtime)
+
+
+class Bound(Result):
+    """Scores of a floor or ceiling of a data set (:mod:`s5.metrics.bounds`), ``<expdir>/bounds/<set>/<name>.json``."""
+
+    @property
+    def system(self) -> str:
+        """Name of the bound."""
+        return str(self.scores["system"])
+
+    @property
+    def set(self) -> str:
+        """Name of the data set, which is its folder's name."""
+        return self.path.parent.name
+
+
+def find_bounds(expdir: str | Path, set_name: str) -> list[Bound]:
+    """Floors and ceilings of a data set, lowest first; none if stage 11 has not computed them."""
+    folder = Path(expdir) / FOLDER / set_name
+    return [Bound(file_of(folder, name), True, scores, 0.0) for name, scores in read_bounds(folder).items()]
 
 
 def find_results(expdir: str | Path) -> list[Result]:

@@ -15,7 +15,7 @@ from s5.report import environment
 from s5.report.all_plots import KINDS, draw_all, figure_folder
 from s5.report.markdown import DataSet, results_markdown
 from s5.report.page import write_page
-from s5.report.results import by_set, find_results, of_system
+from s5.report.results import by_set, find_bounds, find_results, of_system
 from s5.report.taggers import tagger_accuracies
 from s5.report.training import find_trainings
 from s5.system.archive import describe
@@ -63,6 +63,7 @@ def write_report(
     other = {} if compare is None else of_system(results, compare, expdir)
     if compare == name:
         raise InputError("--compare", compare, "another system")
+    bounds = {set_name: find_bounds(expdir, set_name) for set_name in by_set(results)}
     pages, sizes = {}, []
     drawn: dict[str, dict[str, str]] = {}
     draw = partial(draw_all, name, results, expdir, data_root, None)
@@ -78,7 +79,7 @@ def write_report(
                 start = time.perf_counter()
                 page = own[set_name][0].path / "report"
                 heard = sorted(own[set_name] + other.get(set_name, []), key=lambda result: result.oracle)
-                shown = write_page(page, data, heard, n_mixtures)
+                shown = write_page(page, data, heard, n_mixtures, bounds[set_name])
                 pages[set_name] = portable(page / "index.html", expdir.parent)
                 logging.info("%s: %d mixtures, %.1f s", page / "index.html", shown, time.perf_counter() - start)
         taggers = tagger_accuracies(results, expdir)
@@ -102,6 +103,7 @@ def write_report(
         figures=drawn,
         recipe=expdir.resolve().parent.name,
         archives={path.name: describe(path) for path in sorted(expdir.absolute().parent.glob("*.s5"))},
+        bounds=bounds,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s5.bin.compare import main as compare_main
 from s5.bin.score import main
 from s5.data import Row, audio_info, read_audio, write_audio, write_data_dir
+from s5.inference import scoring
 from s5.utils.errors import InputError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -326,3 +328,105 @@ def test_estimates_in_a_folder_below_are_no_silence(made, copy):
     file = sorted(copy.glob("*.wav"))[0]
     file.rename(copy / "eval_out" / file.name)
     assert f"eval_out/{file.name}: found audio that is not read here" in complaint(copy, made / "set")
+
+
+# --- floors and ceilings ---------------------------------------------------------------------------------------------
+
+NAMES = {"silence.json", "mixture.json", "best_gain.json", "ideal_mask.json"}
+
+
+def bounds_of(folder):
+    return {name.removesuffix(".json"): json.loads((folder / name).read_text()) for name in NAMES}
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Mixtures whose floors and ceilings are computed."""
+    found = []
+    original = scoring.score_bounds
+
+    def noted(utt, *args, **kwargs):
+        found.append(utt)
+        return original(utt, *args, **kwargs)
+
+    monkeypatch.setattr(scoring, "score_bounds", noted)
+    return found
+
+
+def test_floors_and_ceilings_are_printed_with_every_score(made, tmp_path, capsys):
+    score(made / "estimates", made / "data", tmp_path, "--bounds", str(tmp_path / "bounds" / "test"))
+    found = bounds_of(tmp_path / "bounds" / "test")
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines()]
+    order = ("silence", "mixture", "best_gain", "ideal_mask")
+    values = [f"{found[name]['metrics']['CAPI-SDRi']:.2f}" for name in order]
+    assert ["silence", "mixture", "best", "gain", "ideal", "mask"] in lines
+    assert ["all", *values] in lines
+    assert lines[-1][0] == "NoDupSet" and len(lines[-1]) == 5
+    assert max(map(len, printed.splitlines())) <= 80
+    score(made / "estimates", made / "data", tmp_path)  # without a folder
+    assert capsys.readouterr().out == printed
+
+
+def test_floors_and_ceilings_have_the_form_of_scores(made, tmp_path, capsys):
+    folder = tmp_path / "bounds"
+    scores = score(made / "estimates", made / "data", tmp_path, "--bounds", str(folder), "--set", "test")
+    found = bounds_of(folder)
+    assert {file.name for file in folder.iterdir()} == NAMES
+    for name, one in found.items():
+        assert scores.keys() == one.keys()
+        assert (one["set"], one["system"], one["oracle_labels"]) == ("test", name.replace("_", " "), True)
+        assert one["metrics"]["accuracy_mix"] == 100.0
+        assert [row["utt"] for row in one["mixtures"]] == [row["utt"] for row in scores["mixtures"]]
+    order = [found[name]["metrics"]["CAPI-SDRi"] for name in ("mixture", "best_gain", "ideal_mask")]
+    assert order[0] == 0 < order[1] < order[2]
+    capsys.readouterr()
+    compare_main([str(folder / "best_gain.json"), str(folder / "ideal_mask.json")])
+    assert "B ahead" in capsys.readouterr().out
+
+
+def test_floors_and_ceilings_are_computed_once(made, copy, tmp_path, computed):
+    folder = tmp_path / "bounds"
+    options = ("--bounds", str(folder), "--set", "test")
+    score(made / "estimates", made / "data", tmp_path, *options)
+    assert len(computed) == 12
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_ino) for file in folder.iterdir()}
+    next(copy.glob("*.wav")).unlink()
+    score(copy, made / "data", tmp_path, *options)  # another system
+    assert len(computed) == 12
+    assert {f: (f.read_bytes(), f.stat().st_mtime_ns, f.stat().st_ino) for f in folder.iterdir()} == before
+    score(copy, made / "data", tmp_path, *options, "--seed", "1")
+    assert len(computed) == 12 and bounds_of(folder)["silence"]["intervals"]["seed"] == 1
+    score(copy, made / "data", tmp_path, *options, "--select", "sdri")
+    assert len(computed) == 24 and bounds_of(folder)["silence"]["options"]["select"] == "sdri"
+
+
+def test_a_changed_reference_is_computed_again_alone(made, tmp_path, computed):
+    shutil.copytree(made / "set", tmp_path / "set")
+    options = ("--bounds", str(tmp_path / "bounds"))
+    score(made / "estimates", tmp_path / "set", tmp_path, *options)
+    before = bounds_of(tmp_path / "bounds")["silence"]["mixtures"]
+    [file] = (tmp_path / "set/oracle_target").glob("test_0000_1_*.wav")
+    write_audio(file, 0.5 * read_audio(file)[0], FS, subtype="FLOAT")
+    computed.clear()
+    score(made / "estimates", tmp_path / "set", tmp_path, *options)
+    assert computed == ["test_0000"]
+    after = bounds_of(tmp_path / "bounds")["silence"]["mixtures"]
+    assert [row["utt"] for row, old in zip(after, before, strict=True) if row != old] == ["test_0000"]
+
+
+def test_a_missing_file_of_the_bounds_is_made_again_and_a_damaged_one_is_named(made, tmp_path, computed):
+    folder = tmp_path / "bounds"
+    score(made / "estimates", made / "data", tmp_path, "--bounds", str(folder))
+    before = bounds_of(folder)
+    (folder / "best_gain.json").unlink()
+    score(made / "estimates", made / "data", tmp_path, "--bounds", str(folder))
+    assert bounds_of(folder) == before and len(computed) == 24
+    (folder / "best_gain.json").write_text("{")
+    assert "best_gain.json: found no JSON" in complaint(made / "estimates", made / "data", "--bounds", str(folder))
+
+
+def test_bounds_of_several_processes_are_the_same(made, tmp_path):
+    for nj in ("1", "2"):
+        score(made / "estimates", made / "data", tmp_path, "--bounds", str(tmp_path / nj), "--nj", nj)
+    assert bounds_of(tmp_path / "1") == bounds_of(tmp_path / "2")

@@ -9,7 +9,17 @@ import s5.metrics
 from s5.separation import losses
 from s5.tagging import losses as tagging_losses
 
-FORMULAS = {"sdr", "sdri", "capi_sdri", "ca_sdri", "pi_sdri", "label_counts_by_class", "mixture_terms"}
+FORMULAS = {
+    "sdr",
+    "sdri",
+    "capi_sdri",
+    "ca_sdri",
+    "pi_sdri",
+    "label_counts_by_class",
+    "mixture_terms",
+    "best_gain",
+    "ideal_mask",
+}
 LOSSES = {
     f"{module.__name__}.{name}": function
     for module in (losses, tagging_losses)

@@ -12,13 +12,14 @@ import soundfile
 from PIL import Image
 
 from s5.bin.figures import main
+from s5.inference.bounds import BoundsFolder
 from s5.labels import LabelSet
-from s5.metrics import Bootstrap, Scorer
+from s5.metrics import Bootstrap, Scorer, score_bounds
 from s5.report import plots
 from s5.report.curves import draw_curves, read_curves
 from s5.report.features import active_times, choose_mixture, extract
 from s5.report.markdown import results_markdown
-from s5.report.results import find_results
+from s5.report.results import find_bounds, find_results
 from s5.report.taggers import tagger_accuracies
 from s5.system.training_log import write_epochs
 from s5.utils.errors import InputError
@@ -42,6 +43,18 @@ def write_scores(folder, gain, oracle):
     folder.mkdir(parents=True)
     extra = {"set": "test", "system": folder.parent.name, "oracle_labels": oracle, "options": {}}
     (folder / "scores.json").write_text(json.dumps({**extra, **scorer.compute()}))
+
+
+def write_bounds(folder):
+    """Floors and ceilings of the mixtures of :func:`write_scores`."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, refs in enumerate(LABELS):
+        ref = rng.standard_normal((len(refs), 400))
+        mixture = ref.sum(axis=0) + 0.5 * rng.standard_normal(400)
+        scene = {"room": f"room{i % 2}", "snr": [5.0 + 4 * i] * len(refs), "angle": 90.0 if i == 0 else None}
+        rows.append(score_bounds(f"m{i}", refs, ref, mixture, 16000, scene=scene))
+    BoundsFolder(folder).update(rows, "test", {}, Bootstrap(50))
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +295,89 @@ def test_a_posterior_archive_that_is_damaged_is_left_out(recipe, tmp_path, caplo
     (tmp_path / "exp/new/test/posteriors/tagger_4c.ark").write_bytes(b"m0 nothing")
     assert tagger_accuracies(find_results(tmp_path / "exp"), tmp_path / "exp") == []
     assert "tagger_4c.ark" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def bounded(recipe, tmp_path_factory):
+    """The recipe with the floors and ceilings of its data set."""
+    root = tmp_path_factory.mktemp("bounded")
+    shutil.copytree(recipe, root, dirs_exist_ok=True)
+    write_bounds(root / "exp/bounds/test")
+    return root
+
+
+def test_floors_and_ceilings_are_no_systems(bounded):
+    assert {r.system for r in find_results(bounded / "exp")} == {"old", "new"}
+    bounds = find_bounds(bounded / "exp", "test")
+    assert [bound.system for bound in bounds] == ["silence", "mixture", "best gain", "ideal mask"]
+    assert {(bound.set, bound.labels) for bound in bounds} == {("test", "oracle")}
+    assert find_bounds(bounded / "exp", "other") == []
+
+
+def lines(axes):
+    """Values of the lines by label; those of vertical lines lie on the horizontal axis."""
+    found = {}
+    for lines in axes.collections:
+        if not lines.get_label().startswith("_") and hasattr(lines, "get_segments"):
+            found[lines.get_label()] = [s[0][int(s[0][1] == s[1][1])] for s in lines.get_segments()]
+    return found
+
+
+def test_floors_and_ceilings_are_lines_in_the_figures(bounded):
+    own = sorted((r for r in find_results(bounded / "exp") if r.system == "new"), key=lambda r: r.oracle)
+    bounds = {bound.system: bound for bound in find_bounds(bounded / "exp", "test")}
+    figure = plots.sdri_by_n_sources(own, list(bounds.values()))
+    found = lines(figure.axes[0])
+    assert list(found) == ["silence", "best gain", "ideal mask"]
+    parts = [("by_n_sources", "1"), ("by_n_sources", "2"), ("by_subset", "DupSet"), ("by_subset", "NoDupSet")]
+    for name, values in found.items():
+        assert values == pytest.approx([bounds[name].scores[group][key]["CAPI-SDRi"] for group, key in parts])
+    assert {"silence", "ideal mask"} < {text.get_text() for text in figure.legends[0].get_texts()}
+    found = lines(plots.sdri_by_class(own, list(bounds.values())).axes[0])
+    by_class = {name: sorted(part["SDRi"] for part in b.scores["by_class"].values()) for name, b in bounds.items()}
+    assert {name: sorted(values) for name, values in found.items()} == {name: by_class[name] for name in found}
+    assert lines(plots.sdri_by_scene(own, list(bounds.values())).axes[0]).keys() == found.keys()
+    assert not lines(plots.sdri_by_n_sources(own).axes[0])
+
+
+def test_the_map_lists_floors_and_ceilings(bounded):
+    bounds = find_bounds(bounded / "exp", "test")
+    figure = plots.system_map(find_results(bounded / "exp"), bounds)
+    title = figure.legends[0].get_title().get_text()
+    for bound in bounds:
+        assert f"{bound.system}  {bound.scores['metrics']['CAPI-SDRi']:.2f}" in title
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        title = axes.get_title()
+        values = {b.system: b.scores["by_subset"].get(title, b.scores["metrics"])["CAPI-SDRi"] for b in bounds}
+        inside = {name for name, value in values.items() if low <= value <= high} - {"mixture"}
+        assert {text.get_text() for text in axes.texts if not text.get_text().isdecimal()} == inside
+
+
+def test_figures_with_floors_and_ceilings_are_pictures(bounded, tmp_path):
+    names = draw(bounded, tmp_path, "--only", "results")
+    assert len(names) == 6
+    for name in names:
+        picture = np.asarray(Image.open(tmp_path / name).convert("L"))
+        assert picture[0].min() > 200 and picture[:, 0].min() > 200  # nothing is cut at the edges
+
+
+def test_floors_and_ceilings_are_rows_of_the_results(bounded):
+    bounds = find_bounds(bounded / "exp", "test")
+    arguments = {"data": [], "trainings": [], "environment": {}, "command": "", "date": DATE, "pages": {}}
+    results = find_results(bounded / "exp")
+    text = results_markdown(system="new", results=results, bounds={"test": bounds}, **arguments)
+    table = text[text.index("| system | labels |") :]
+    order = ["silence", "mixture", "best gain", "ideal mask", "new"]
+    assert [line.split(" | ")[0].strip("| ") for line in table.split("\n")[2:7]] == order
+    for bound in bounds:
+        low, high = bound.scores["intervals"]["metrics"]["CAPI-SDRi"]
+        value = bound.scores["metrics"]["CAPI-SDRi"]
+        assert f"| {bound.system} | oracle | {value:.2f} ± {(high - low) / 2:.2f} | 100.0 ± 0.0 |" in table
+        own = next(r for r in results if r.system == "new" and r.oracle).scores["metrics"]["CAPI-SDRi"]
+        assert f"| {bound.system} | oracle | {value - own:+.2f} (" in text  # the paired difference
+        assert f"| {bound.system} | tagged |" not in text
+    assert "| scene | of | tagged labels | oracle labels | silence | mixture | best gain | ideal mask |" in text
+    assert "separate nothing" in text
+    without = results_markdown(system="new", results=results, **arguments)
+    assert "ideal mask" not in without and "separate nothing" not in without

@@ -208,3 +208,48 @@ def test_figures_are_linked_from_where_the_report_lies(recipe):
         main(["--system", "conf/small.yaml", "--out", out])
         links = re.findall(r"\]\(<([^>]+\.png)>\)", Path(out).read_text(encoding="utf-8"))
         assert links and all((Path(out).parent / link).is_file() for link in links)
+
+
+def write_bounds(change=lambda row: None):
+    """Floors and ceilings as stage 11 writes them, all of the same figures but the name."""
+    folder = Path("exp/bounds/test")
+    folder.mkdir(parents=True)
+    scores = json.loads(Path("exp/small/test_oracle/scores.json").read_text())
+    for i, name in enumerate(("silence", "mixture", "best gain", "ideal mask")):
+        rows = [{**row, "CAPI-SDRi": None if row["CAPI-SDRi"] is None else float(i)} for row in scores["mixtures"]]
+        for row in rows:
+            change(row)
+        found = {**scores, "system": name, "metrics": {"CAPI-SDRi": 10.0 + i}, "mixtures": rows}
+        (folder / f"{name.replace(' ', '_')}.json").write_text(json.dumps(found))
+
+
+def test_floors_and_ceilings_are_beside_the_systems(recipe):
+    write_bounds()
+    text = make()
+    first = [row[:3] for row in rows(text, "silence") + rows(text, "ideal mask")]
+    assert ["silence", "oracle", "10.00"] in first and ["ideal mask", "oracle", "13.00"] in first
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    words = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert (
+        "over all mixtures: silence +10.0 dB , mixture +11.0 dB , best gain +12.0 dB , ideal mask +13.0 dB ." in words
+    )
+    shown = "".join(file.read_text() for file in sorted(PAGE.glob("mixture*.js")))
+    assert shown.count("With the true labels: silence") == 4  # of six mixtures, two have no source
+
+
+def test_floors_and_ceilings_of_other_references_are_not_shown_with_a_mixture(recipe):
+    write_bounds(lambda row: row.update(ref_labels=[*row["ref_labels"], "Cough"]))
+    make()
+    assert "With the true labels" not in "".join(file.read_text() for file in PAGE.glob("mixture*.js"))
+
+
+def test_pages_without_floors_and_ceilings_do_not_mention_them(made):
+    assert "true labels" not in (PAGE / "index.html").read_text(encoding="utf-8")
+    assert "With the true labels" not in "".join(file.read_text() for file in PAGE.glob("mixture*.js"))
+
+
+def test_a_damaged_file_of_floors_and_ceilings_is_named(recipe):
+    write_bounds()
+    Path("exp/bounds/test/silence.json").write_text("{")
+    with pytest.raises(InputError, match=r"exp/bounds/test/silence\.json"):
+        make()

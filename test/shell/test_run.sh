@@ -71,6 +71,9 @@ check "one deleted file of them is noticed" equals "$calls" "fuse test,score exp
 rm "$recipe/exp/mini/test/scores.json"
 recipe_run
 check "deleted scores" equals "$calls" "score exp/mini/test/scores.json,report RESULTS.md"
+rm -r "$recipe/exp/bounds/test"
+recipe_run
+check "deleted floors and ceilings: the first scoring makes them again" equals "$calls" "score exp/mini/test/scores.json,report RESULTS.md"
 rm "$recipe/exp/RESULTS.md"
 recipe_run
 check "a deleted RESULTS.md" equals "$calls" "report RESULTS.md"

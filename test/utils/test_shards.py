@@ -72,6 +72,8 @@ def test_the_decoding_stages_give_the_same_bytes(trained, recipe, tmp_path):
             "data/valid",
             "--out",
             str(out / "scores.json"),
+            "--bounds",
+            str(out / "bounds"),
         ]
         if name == "whole":
             score_main(scoring)
@@ -80,7 +82,7 @@ def test_the_decoding_stages_give_the_same_bytes(trained, recipe, tmp_path):
         made[name] = contents(out)
         shutil.rmtree(out)
     assert made["whole"] == made["shards"]
-    assert {"scores.json", "final_labels", "posteriors/tagger.scp"} < made["whole"].keys()
+    assert {"scores.json", "bounds/silence.json", "final_labels", "posteriors/tagger.scp"} < made["whole"].keys()
 
 
 def test_scenes_are_the_same_bytes(recipe, tmp_path):
