@@ -62,7 +62,7 @@ def test_damage_that_the_system_reports_without_a_name_is_damage(tmp_path, monke
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(zipfile.ZipFile, "testzip", seek)
-    with pytest.raises(Damaged, match="OSError: .*Invalid argument"):
+    with pytest.raises(Damaged, match=r"OSError: .*Invalid argument"):
         read(tmp_path / "a.pth")
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none.pth")
