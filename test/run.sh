@@ -105,8 +105,8 @@ copy_repository() {
   mkdir -p "$1"
   {
     git ls-files --cached --others --exclude-standard -z 2>/dev/null ||
-      find . -name .git -prune -o -path ./tools/venv -prune -o -path ./tools/.uv -prune -o -path ./tools/.python -prune -o -name data -prune -o -name exp -prune \
-        -o -type f -print0
+      find . \( -path ./.git -o -path ./.cache -o -path ./tools/venv -o -path ./tools/.uv -o -path ./tools/.python \
+        -o -path './egs/*/data' -o -path './egs/*/exp*' \) -prune -o \( -type f -o -type l \) -print0
   } | tar --create --null --files-from - --ignore-failed-read 2>/dev/null | tar --extract --directory "$1"
   ln -s "$root/tools/venv" "$1/tools/venv"
 }

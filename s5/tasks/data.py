@@ -6,6 +6,7 @@ import atexit
 import errno
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 from collections import deque
@@ -32,7 +33,7 @@ from s5.scene.bad_audio import read_excluded
 from s5.scene.config import Rest
 from s5.scene.ready import folder_of
 from s5.scene.rendering.plan import plan
-from s5.tasks.parcel import Parcel
+from s5.tasks.parcel import NotHandedOver, Parcel
 from s5.tasks.preemption import ignore_stop_signals
 from s5.utils.config import load_yaml
 from s5.utils.errors import InputError
@@ -230,10 +231,14 @@ def report_lost_loaders() -> Iterator[None]:
     _workers.clear()
     try:
         yield
-    except RuntimeError as e:
-        if not str(e).startswith("DataLoader worker"):
+    except (RuntimeError, NotHandedOver) as e:
+        if isinstance(e, NotHandedOver):
+            multiprocessing.connection.wait([worker.sentinel for worker in _workers], timeout=2)
+        elif not str(e).startswith("DataLoader worker"):
             raise
         codes = [worker.exitcode for worker in _workers if worker.exitcode is not None]
+        if isinstance(e, NotHandedOver) and not codes:  # it lives, and could not send
+            raise
         raise ChildProcessError(errno.ECHILD, fate("a worker of the data loader", *codes)) from e
 
 

@@ -23,6 +23,14 @@ ALIGNMENT = 64
 """Alignment of an array in bytes, as torch aligns its own memory: kernels may round differently otherwise."""
 
 
+class NotHandedOver(ChildProcessError):
+    """Raised if a worker ended, or ran out of file descriptors, before it handed over its batch."""
+
+    def __init__(self) -> None:
+        reason = "a worker of the data loader handed over no batch: found its connection closed, expected an open file"
+        super().__init__(errno.ECHILD, f"{reason} (ulimit -n may be too low)")
+
+
 class Parcel:
     """A packed object: unpickling a parcel in another process returns its content.
 
@@ -66,8 +74,7 @@ def _unpack(handed_on: Any, sizes: list[int]) -> Any:
     try:
         file = handed_on.detach()
     except (EOFError, ConnectionError) as e:
-        reason = "a worker of the data loader handed over no batch: found its connection closed, expected an open file"
-        raise ChildProcessError(errno.ECHILD, f"{reason} (ulimit -n may be too low)") from e
+        raise NotHandedOver from e
     try:
         memory = memoryview(mmap.mmap(file, 0))
     finally:
