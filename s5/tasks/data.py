@@ -6,13 +6,13 @@ import atexit
 import errno
 import logging
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -231,15 +231,29 @@ def report_lost_loaders() -> Iterator[None]:
     _workers.clear()
     try:
         yield
-    except (RuntimeError, NotHandedOver) as e:
-        if isinstance(e, NotHandedOver):
-            multiprocessing.connection.wait([worker.sentinel for worker in _workers], timeout=2)
-        elif not str(e).startswith("DataLoader worker"):
-            raise
-        codes = [worker.exitcode for worker in _workers if worker.exitcode is not None]
-        if isinstance(e, NotHandedOver) and not codes:  # it lives, and could not send
+    except NotHandedOver as e:
+        codes = _exit_codes(2.0)
+        if not codes:  # the worker lives, and could not send
             raise
         raise ChildProcessError(errno.ECHILD, fate("a worker of the data loader", *codes)) from e
+    except RuntimeError as e:
+        if not str(e).startswith("DataLoader worker"):
+            raise
+        raise ChildProcessError(errno.ECHILD, fate("a worker of the data loader", *_exit_codes())) from e
+
+
+def _exit_codes(patience: float = 0.0) -> list[int]:
+    """Exit codes of the workers that have ended, after at most so many seconds of waiting for one."""
+    until = time.monotonic() + patience
+    codes: list[int] = []
+    while not codes:
+        # Torch's handler of SIGCHLD raises its own error wherever this process is: here, it is caught.
+        with suppress(RuntimeError):
+            codes = [worker.exitcode for worker in _workers if worker.exitcode is not None]
+            time.sleep(0.05 if patience else 0.0)
+        if time.monotonic() >= until:
+            break
+    return codes
 
 
 def _kill_workers() -> None:
