@@ -15,7 +15,7 @@ parse_options "$@"
 
 passed=0
 failed=0
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/s5 test.XXXXXX") # with a space, which all paths must allow
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/s5 test.XXXXXX") # a path with a space is part of the test
 trap 'rm -rf "$scratch"' EXIT
 
 # check NAME COMMAND...: one test. Shows its output if it fails.

@@ -176,7 +176,7 @@ class DataDir:
         return self._read(utt, self._interference_paths(utt), self.n_interference, shape)
 
     def rest(self, utt: str, kind: str = "residual", shape: tuple[int, int] | None = None) -> np.ndarray:
-        """What is left of a mixture, [1, T] float32.
+        """Reads the rest of a mixture, [1, T] float32.
 
         Args:
             utt: the utterance.

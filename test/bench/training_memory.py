@@ -48,7 +48,7 @@ def _frames(spectrum: Tensor, n_fft: int, window: Tensor) -> Tensor:
 
 
 def _every_index(x: Tensor) -> Tensor:
-    """What ``nonzero`` gives where every value counts: all slots are active."""
+    """Result of ``nonzero`` for a tensor without zeros: all slots are active."""
     return x.new_empty(x.numel(), x.dim(), dtype=torch.long)
 
 

@@ -41,7 +41,7 @@ def test_the_best_gain_of_two_independent_sources_of_equal_level_is_a_half():
     ref = np.stack([tone(500), tone(4000)])
     gained = best_gain(ref, ref.sum(axis=0))
     assert np.allclose(gained, 0.5 * ref.sum(axis=0), atol=1e-4)
-    # Of the mixture at 0 dB: |s|^2 / |s / 2 - n / 2|^2 = 2.
+    # The mixture at 0 dB has |s|^2 / |s / 2 - n / 2|^2 = 2.
     assert figures(["Cough", "Pour"], ref, ref.sum(axis=0))["best gain"] == pytest.approx(10 * np.log10(2), abs=1e-2)
 
 

@@ -164,7 +164,7 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
 
 
 def remainder(reference: Samples, dry: Samples, dry_interference: Samples) -> Samples:
-    """What all dry sources leave of the reference channel: the backgrounds and all reverberation.
+    """Reference channel minus all dry sources: the backgrounds and all reverberation.
 
     Args:
         reference: reference channel [..., T] of the mixture, an array or a tensor.

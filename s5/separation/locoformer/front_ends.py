@@ -23,7 +23,7 @@ Bands = Sequence[tuple[int, int]]
 """(number of bands, bins of each) from the lowest bin upwards."""
 
 POWER_FLOOR = 1e-8
-"""Of the power of a bin, in a mixture of unit power: silence enters as a small constant."""
+"""Smallest power of a bin, in a mixture of unit power, so that silence is a small constant."""
 
 
 def n_planes(planes: Sequence[Plane], n_channels: int) -> int:
