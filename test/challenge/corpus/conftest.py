@@ -74,12 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
             server.most_busy = max(server.busy, server.most_busy)
             faults = server.faults.get(self.path, [])
             fault = faults.pop(0) if faults else None
-        try:
-            time.sleep(server.delay)
-            self.answer(fault)
-        finally:
-            with server.lock:
-                server.busy -= 1
+        time.sleep(server.delay)
+        with server.lock:  # before the answer: its reader may ask for the next file at once
+            server.busy -= 1
+        self.answer(fault)
 
     def answer(self, fault):
         if isinstance(fault, int):

@@ -166,10 +166,10 @@ def test_recheck_finds_spoilt_file(server, tmp_path, quick):
 
 
 def test_several_at_once(server, tmp_path, quick):
-    server.delay = 0.1
+    server.delay = 0.3
     patient = dataclasses.replace(quick, timeout=10)  # what is measured here is not the speed of the machine
     get(server, tmp_path, patient, *(file(server, f"{i}.bin") for i in range(6)), jobs=3)
-    assert server.most_busy in (3, 4)  # the server may count a request that its client has seen the end of
+    assert server.most_busy == 3
     assert left(tmp_path) == [f"{i}.bin" for i in range(6)]
 
 
