@@ -20,11 +20,12 @@ from s5.labels import LabelSet
 from s5.scene.config import Rest
 from s5.system.model import build_network
 from s5.tasks.data import FixedScenes, SceneIterFactory, VirtualScenes, collate, device_renderer, is_virtual
-from s5.tasks.espnet_patches import patch_main
+from s5.tasks.espnet_patches import patch_main, read_numbers
 from s5.tasks.trainer import S5Trainer
 from s5.utils.errors import InputError
 
 patch_main()
+read_numbers()
 
 
 class S5Task(AbsTask):

@@ -11,8 +11,10 @@ import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
+from s5.utils.config import parse_value
 from s5.utils.errors import InputError
 
 
@@ -48,6 +50,16 @@ def patch_main() -> None:
 
     abs_task.DistributedOption = _distributed_option()
     abs_task.wandb = WandbOfMain()
+
+
+def read_numbers() -> None:
+    """Makes options such as ``--optim_conf lr=2e-3`` read values as the project's YAML files do.
+
+    Reason: ESPnet's loader follows YAML 1.1, in which ``2e-3`` is a text.
+    """
+    from espnet2.utils import nested_dict_action
+
+    nested_dict_action.yaml = SimpleNamespace(Loader=None, load=lambda text, Loader: parse_value(text))
 
 
 def _distributed_option() -> Any:

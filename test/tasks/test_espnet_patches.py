@@ -1,5 +1,6 @@
 """ESPnet as installed still needs each change of s5.tasks.espnet_patches. Where a test fails, delete the change."""
 
+import argparse
 import inspect
 import os
 import subprocess
@@ -7,8 +8,10 @@ import sys
 
 import pytest
 import torch
+import yaml
 from espnet2.tasks import abs_task
 from espnet2.train.distributed_utils import DistributedOption
+from espnet2.utils import nested_dict_action
 
 from s5.tasks import base, espnet_patches
 
@@ -26,6 +29,14 @@ def test_adapters_import_transformers_unless_they_are_kept_out():
         "from s5.tasks.espnet_patches import import_without_transformers as f; f(); import espnet2.tasks.abs_task"
     )
     assert not loaded(kept_out, "transformers")
+
+
+def test_espnet_takes_a_number_with_an_exponent_for_a_text_unless_it_is_told_not_to():
+    original = yaml.load("2e-3", Loader=yaml.Loader)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--optim_conf", action=nested_dict_action.NestedDictAction, default={})
+    given = parser.parse_args(["--optim_conf", "lr=2e-3", "--optim_conf", "betas=[0.9, 1e-1]"])
+    assert (original, given.optim_conf) == ("2e-3", {"lr": 0.002, "betas": [0.9, 0.1]})
 
 
 class Harmful:
