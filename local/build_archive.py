@@ -533,15 +533,19 @@ def render(source: dict[str, Any], work: Path) -> list[np.ndarray]:
     return out
 
 
-def deal_out(label: str, names: Sequence[str], held_out: dict[str, float]) -> dict[str, str]:
-    """Split of every source of a label: a share of them in the order of a hash of their names, at least two, each."""
+def deal_out(
+    label: str, names: Sequence[str], held_out: dict[str, float], kept: dict[str, dict[str, list[str]]]
+) -> dict[str, str]:
+    """Split of every source of a label: a share of them, at least two, each; ``kept`` ones first, then by a hash."""
     order = sorted(names, key=lambda name: hashlib.sha256(f"{label}/{name}".encode()).digest())
     splits = dict.fromkeys(order, "train")
+    stay = {name: split for split, labels in kept.items() for name in labels.get(label, []) if name in splits}
+    free = [name for name in order if name not in stay]
     for split, share in held_out.items():
-        n = max(2, round(share * len(names)))
-        splits |= dict.fromkeys(order[:n], split)
-        order = order[n:]
-    return splits
+        n = max(2, round(share * len(names))) - sum(s == split for s in stay.values())
+        splits |= dict.fromkeys(free[: max(0, n)], split)
+        free = free[max(0, n) :]
+    return splits | stay
 
 
 @cache
@@ -551,7 +555,7 @@ def read_sources() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     sources = []
     for kind in ("sound_event", "interference", "noise"):
         for label, entries in table[kind].items():
-            splits = deal_out(label, [entry["name"] for entry in entries], table["held_out"])
+            splits = deal_out(label, [entry["name"] for entry in entries], table["held_out"], table["kept"])
             for entry in entries:
                 # Interference and noise name their split: they have too few sources a label to deal out.
                 dealt = {"kind": kind, "label": label, "split": splits[entry["name"]]}
