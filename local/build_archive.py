@@ -409,7 +409,7 @@ def door(takes: Takes, rng: Rng, index: int, spec: dict[str, Any]) -> np.ndarray
 
 
 def alarm(takes: Takes, rng: Rng, index: int, spec: dict[str, Any]) -> np.ndarray:
-    """An alarm's tone at an even pace, in groups of up to four with a rest after each; ``pause``: seconds in a group."""
+    """An alarm's tone at an even pace, in groups of up to four; ``pause``: seconds between two tones of a group."""
     wav = hit(takes, rng, rng.uniform(0.92, 1.08), 2.0)
     length, pause = rng.uniform(1.4, 3.2), rng.uniform(*spec.get("pause", (0.05, 0.3)))
     group, rest = int(rng.integers(1, 5)), rng.uniform(0.1, 0.5)
