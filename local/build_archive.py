@@ -51,7 +51,8 @@ def fetch(package: str, work: Path) -> Path:
     version = read_sources()[0][package]["version"]
     folder = work / "x" / f"{package}={version}"
     if not folder.is_dir():
-        (work / "deb").mkdir(parents=True, exist_ok=True)
+        for part in (work / "deb", work / "x"):
+            part.mkdir(parents=True, exist_ok=True)
         command = ["apt-get", "download", f"{package}={version}"]
         subprocess.run(command, cwd=work / "deb", check=True, stdout=subprocess.DEVNULL)
         deb = next((work / "deb").glob(f"{package}_*.deb"))
@@ -407,6 +408,20 @@ def door(takes: Takes, rng: Rng, index: int, spec: dict[str, Any]) -> np.ndarray
     return np.concatenate(parts)[: int(3.5 * FS)]
 
 
+def alarm(takes: Takes, rng: Rng, index: int, spec: dict[str, Any]) -> np.ndarray:
+    """An alarm's tone at an even pace, in groups of up to four; ``pause``: seconds between two tones of a group."""
+    wav = hit(takes, rng, rng.uniform(0.92, 1.08), 2.0)
+    length, pause = rng.uniform(1.4, 3.2), rng.uniform(*spec.get("pause", (0.05, 0.3)))
+    group, rest = int(rng.integers(1, 5)), rng.uniform(0.1, 0.5)
+    track = np.zeros(int((length + 2.0) * FS), np.float32)
+    at, count = 0.0, 0
+    while at < length:
+        mix_in(track, wav, at)
+        count += 1
+        at += len(wav) / FS + pause + (rest if count % group == 0 else 0.0)
+    return track
+
+
 def music(source: dict[str, Any], work: Path, count: int) -> list[np.ndarray]:
     """Short phrases of one keyboard instrument: a melody, chords, or both, in a random key."""
     slot, events, lengths = 6.0, [], []
@@ -450,6 +465,7 @@ RECIPES: dict[str, Callable[[Takes, Rng, int, dict[str, Any]], np.ndarray]] = {
     "clapping": clapping,
     "drums": drums,
     "door": door,
+    "alarm": alarm,
 }
 
 

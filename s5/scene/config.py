@@ -96,6 +96,12 @@ class SamplerConfig:
     rest: Rest = "none"
     """Further targets of a fixed set: ``residual`` or ``noise`` also writes the dry interference and that rest of each
     mixture (docs/simulation.md). Scenes do not depend on it; a training has its own key ``rest``."""
+    colour: float = 0.0
+    """Gains up to this many dB, up or down, of a filter that each recording passes, dry and wet; 0: no filter."""
+    room_colour: float = 0.0
+    """Gains up to this many dB, up or down, of a filter that a scene's reverberation passes; 0: no filter."""
+    blend: float = 0.0
+    """Probability that an event is the sum of two recordings from one source folder, if its folder has others."""
     subsets: list[Subset] | None = None
     """Parts of the set; their keys replace those above. If num_scenes differs from their sum, all are scaled alike."""
 

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from s5.scene.formats import scaper2025
 from s5.scene.pool import AudioFile, RoomInfo, SourcePool
 from s5.scene.rendering.room import SofaRoom
+from s5.scene.rendering.variation import BANDS
 from s5.scene.silence import cut_with_sound
 from s5.scene.spec import ROOM_MODULE, Event, Room, Scene, SceneConfig
 from s5.utils.errors import InputError
@@ -29,6 +30,10 @@ INCREMENT_2025 = 0.1
 
 TRIES_2025 = 100
 """Number of onsets that the rules of 2025 try for an event."""
+
+
+BLEND_SNR = (-12.0, 0.0)
+"""Level of a blend's second recording in dB, relative to the first."""
 
 
 class RejectedDraw(Exception):
@@ -45,6 +50,11 @@ class PlacementRules2026:
 
     def __init__(self, config: SamplerConfig, material: SourcePool) -> None:
         self.config, self.material = config, material
+        self._folders: dict[str, list[AudioFile]] = {}
+        for file in (file for files in material.events.values() for file in files):
+            folder = file.source_folder(config.same_class_folder_depth)
+            if folder is not None:
+                self._folders.setdefault(folder, []).append(file)
 
     def scene(self, rng: np.random.Generator, n_events: int, n_repeats: int, n_interferers: int) -> Scene:
         """Draws a scene with ``n_events`` events, of which ``n_repeats`` repeat a label of the others.
@@ -74,7 +84,10 @@ class PlacementRules2026:
             file = choose(rng, material.interference[kind])
             interferers.append(self._event(rng, kind, file, self._position(rng, room), interferers, "interference"))
         backgrounds = [self._background(rng, room)] if material.noise else []
-        return self._scene(room, events, backgrounds, interferers)
+        scene = self._scene(room, events, backgrounds, interferers)
+        if config.room_colour:
+            scene.extra["room_colour"] = _gains(rng.spawn(1)[0], config.room_colour)
+        return scene
 
     def _event(
         self,
@@ -94,7 +107,7 @@ class PlacementRules2026:
             path = os.path.join(self.material.root, str(folder), file.name)
             source_time = cut_with_sound(rng, path, duration, source_time)
         low, high = config.event_snr if role == "foreground" else config.interference_snr
-        return Event(
+        event = Event(
             label=label,
             source_file=file.name,
             source_time=source_time,
@@ -104,6 +117,27 @@ class PlacementRules2026:
             snr=float(rng.uniform(low, high)),
             role=role,
         )
+        self._vary(rng, event, file)
+        return event
+
+    def _vary(self, rng: np.random.Generator, event: Event, file: AudioFile) -> None:
+        """Draws an event's variations from children of ``rng``, so that nothing else of a scene depends on them."""
+        config = self.config
+        if config.colour:
+            event.extra["colour"] = _gains(rng.spawn(1)[0], config.colour)
+        if config.blend and event.role == "foreground":
+            child, folder = rng.spawn(1)[0], file.source_folder(config.same_class_folder_depth)
+            others = [other for other in self._folders.get(folder or "", ()) if other.name != file.name]
+            if others and child.random() < config.blend:
+                second, duration = choose(child, others), event.event_duration
+                longer = second.duration - duration
+                event.extra["blend"] = {
+                    "source_file": second.name,
+                    "source_time": float(child.uniform(0, max(longer, 0))),
+                    "event_time": float(child.uniform(0, max(-longer, 0))),
+                    "event_duration": min(second.duration, duration),
+                    "snr": float(child.uniform(*BLEND_SNR)),
+                }
 
     def _position(self, rng: np.random.Generator, info: RoomInfo) -> np.ndarray:
         return info.room.positions[rng.integers(info.room.n_positions)]
@@ -220,6 +254,11 @@ def describe_room(path: str, room: SofaRoom, direct_range_ms: list[float]) -> Ro
     """The room of a scene: the path, as the scene names it, and facts about the file."""
     rate = int(room.sampling_rate) if room.sampling_rate.is_integer() else room.sampling_rate
     return Room(path, rate, room.n_channels, room.n_positions, room.rir_length, direct_range_ms)
+
+
+def _gains(rng: np.random.Generator, most: float) -> list[float]:
+    """Gains in dB of a colour."""
+    return rng.uniform(-most, most, len(BANDS)).tolist()
 
 
 def angles(points: ArrayLike, others: ArrayLike) -> np.ndarray:

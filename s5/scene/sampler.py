@@ -27,10 +27,20 @@ from s5.utils.errors import InputError
 MAX_TRIES = 100
 """Number of draws for a scene before its request is refused."""
 
+MOST_COLOUR = 40.0
+"""Largest gain of a colour in dB: a filter of 16 ms follows no steeper one."""
+
 NOT_RULES = ("seed", "num_scenes", "spatialscaper", "rest")
 """Keys that do not enter a sampler's fingerprint."""
 
-LATER_RULES: dict[str, Any] = {"rules": "dcase2026", "same_class_folder_depth": 1, "subsets": None}
+LATER_RULES: dict[str, Any] = {
+    "rules": "dcase2026",
+    "same_class_folder_depth": 1,
+    "colour": 0.0,
+    "room_colour": 0.0,
+    "blend": 0.0,
+    "subsets": None,
+}
 """Keys that were added later. Their defaults do not enter the fingerprint, so scenes of older configurations stay."""
 
 
@@ -243,6 +253,9 @@ def _check(config: SamplerConfig, where: object, prefix: str = "") -> None:
     check("n_events", config.n_events[1] <= config.n_slots, f"at most n_slots ({config.n_slots})")
     check("max_event_duration", config.max_event_duration <= config.duration, f"at most duration ({config.duration})")
     check("same_class_probability", 0 <= config.same_class_probability <= 1, "0 to 1")
+    check("blend", 0 <= config.blend <= 1, "0 to 1")
+    for key in ("colour", "room_colour"):
+        check(key, 0 <= getattr(config, key) <= MOST_COLOUR, f"0 to {MOST_COLOUR:g} dB")
     check("same_class_min_angle", 0 <= config.same_class_min_angle < 180, "0 to below 180 degrees")
     check("spatialscaper.moving_probability", 0 <= config.spatialscaper.moving_probability <= 1, "0 to 1")
     check("spatialscaper.speed_limit", config.spatialscaper.speed_limit > 0, "more than 0 m/s")

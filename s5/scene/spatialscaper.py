@@ -28,13 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from s5.scene import audio as recordings
 from s5.scene.config import Rest
 from s5.scene.placement import RejectedDraw, angles, describe_room
 from s5.scene.rendering.cpu import (
     Rendered,
     add_at,
     direct_part,
+    event_source,
     full_length,
     gain,
     load_response,
@@ -290,7 +290,7 @@ class _Placement:
 
 def _event(event: PlannedEvent, planned: Plan, with_dry: bool) -> np.ndarray:
     """The scaled event [M + 1, n]: its wet channels, and its dry target or zeros."""
-    source = recordings.source(event.clip, planned.rate)[: event.length]
+    source = event_source(event, planned.rate)
     if len(event.responses) > 1:
         fade_frames(len(source), len(event.responses), event.clip.path)  # refuses events that the library gets wrong
     length = max(map(full_length, event.responses))
@@ -299,7 +299,7 @@ def _event(event: PlannedEvent, planned: Plan, with_dry: bool) -> np.ndarray:
         rir = load_response(response)
         responses[:-1, k, : rir.shape[1]] = rir
         if with_dry:
-            reference = rir[planned.rules.reference_channel]
+            reference = load_response(response.plain)[planned.rules.reference_channel]
             direct = direct_part(response, reference, planned.rules, planned.direct_range_ms)
             responses[-1, k, : len(reference)][direct] = reference[direct]
     signal = spatialize(source, responses)

@@ -32,6 +32,7 @@ from s5.scene.rendering.motion import fade_parts
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response, plan
 from s5.scene.rendering.room import ZERO_CHANNEL, SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
+from s5.scene.rendering.variation import colour_filter, colour_room, vary
 from s5.scene.spec import Scene
 from s5.utils.errors import InputError
 
@@ -141,7 +142,7 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
         _add_background(mixture, background, planned)
     noise = mixture[channel].copy() if rest == "noise" else None
     for event in planned.events:
-        source = recordings.source(event.clip, planned.rate)[: event.length]
+        source = event_source(event, planned.rate)
         signal, n_wet, energy = _through_room(source, event, wanted if wanted < planned.n_channels else None)
         scale = gain(event.level, energy / (planned.n_channels * n_wet))
         visible = signal[:, : max(0, planned.n_samples - event.onset)]
@@ -163,6 +164,12 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
     return rendered
 
 
+def event_source(event: PlannedEvent, rate: int) -> np.ndarray:
+    """The source [n] float32 of an event at ``rate`` (Hz), with its variations. Raises as :func:`render`."""
+    source = recordings.source(event.clip, rate)[: event.length]
+    return vary(source, event, rate, lambda clip: recordings.source(clip, rate), scipy.fft)
+
+
 def remainder(reference: Samples, dry: Samples, dry_interference: Samples) -> Samples:
     """Reference channel minus all dry sources: the backgrounds and all reverberation.
 
@@ -181,8 +188,13 @@ def remainder(reference: Samples, dry: Samples, dry_interference: Samples) -> Sa
 def load_response(response: Response) -> np.ndarray:
     """Impulse response [M, L] float32 at the scene's rate, of mean energy 1 over channels, without trailing zeros.
 
-    Raises InputError for an unreadable file, only zeros or a number that is not finite.
+    A colour changes the mean energy. Raises InputError for an unreadable file, only zeros or a number that is not
+    finite.
     """
+    if response.colour is not None:
+        rir, colour = load_response(response.plain), response.colour
+        direct = direct_part(response, rir[colour.rules.reference_channel], colour.rules, colour.direct_range_ms)
+        return colour_room(rir, direct, colour_filter(colour.gains, response.rate), scipy.fft)
     room, length = open_room(response.path), _prepared_length(response)
     if length is not None:
         n = resampled_length(room, response.rate)
@@ -288,7 +300,7 @@ def _through_room(source: np.ndarray, event: PlannedEvent, n_channels: int | Non
 def _add_direct(target: np.ndarray, source: np.ndarray, event: PlannedEvent, planned: Plan) -> None:
     """Adds the dry target of a scaled source."""
     for response, start, part in split_source(source, event):
-        direct = _direct_filter(response, planned.rules, planned.direct_range_ms)
+        direct = _direct_filter(response.plain, planned.rules, planned.direct_range_ms)
         add_at(target, _convolve(part, direct)[0], event.onset + start + direct.start)
 
 
@@ -309,7 +321,7 @@ def split_source(
 
 def _room_filter(response: Response, n_source: int, n_channels: int | None = None) -> _Filter:
     """Filter of a position; if not in blocks, of the first ``n_channels`` channels with the power of all."""
-    length = _length(response)
+    length = _length(response.plain)
     n_fft = transform_length(n_source, length)
     if n_source + length - 1 > n_fft:
         n_channels = None
@@ -320,6 +332,8 @@ def _room_filter(response: Response, n_source: int, n_channels: int | None = Non
             return _Filter(spectra, n_fft, length)
         return _Filter(spectra[:n_channels].copy(), n_fft, length, power=_power(spectra).sum(axis=0))
 
+    if response.colour is not None:  # it does not recur
+        return make()
     return spectra.get((response, n_fft, n_channels), make)
 
 

@@ -23,7 +23,9 @@ from s5.scene import audio
 from s5.scene.cache import ByteCache
 from s5.scene.config import Rest
 from s5.scene.rendering.cpu import direct_part, full_length, load_response, remainder, split_source
-from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response
+from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response, RoomColour
+from s5.scene.rendering.rules import RenderRules
+from s5.scene.rendering.variation import colour_filter, colour_room, vary
 
 LARGEST = 16
 """A file is cached whole if it takes at most 1 / LARGEST of the cache; otherwise its clips are cached."""
@@ -162,10 +164,11 @@ class DeviceRenderer:
                 key, clip = self._key(background.clip, rate)
                 yield ("background", *key), partial(audio.ambience, clip, rate)
             for event in planned.events:
-                key, clip = self._key(event.clip, rate)
-                yield ("source", *key), partial(_read_source, clip, rate)
+                for wanted in event.clips:
+                    key, clip = self._key(wanted, rate)
+                    yield ("source", *key), partial(_read_source, clip, rate)
                 for response in event.responses:
-                    yield response, partial(load_response, response)
+                    yield response.plain, partial(load_response, response.plain)
 
     def _key(self, clip: audio.Clip, rate: int) -> tuple[tuple[Any, ...], audio.Clip]:
         """Key of a clip in the cache and the clip to read: the whole file, if it may be cached whole."""
@@ -180,7 +183,15 @@ class DeviceRenderer:
         for key, read in self._needs(plans):
             if key not in tensors:
                 tensors[key] = self.cache.get(key, partial(self._make, arrays, key, read))
+        for response in (r for planned in plans for event in planned.events for r in event.responses):
+            if response.colour is not None and response not in tensors:
+                tensors[response] = self._colour(response, response.colour, tensors[response.plain])
         return tensors
+
+    def _colour(self, response: Response, colour: RoomColour, rir: Tensor) -> Tensor:
+        channel = colour.rules.reference_channel
+        direct = self._window(response.plain, rir[channel : channel + 1], colour.rules, colour.direct_range_ms)
+        return colour_room(rir, direct, self._upload(colour_filter(colour.gains, response.rate)), torch.fft)
 
     def _make(self, arrays: Arrays, key: Hashable, read: Callable[[], np.ndarray]) -> Tensor:
         if key in arrays:
@@ -225,8 +236,9 @@ class DeviceRenderer:
             rows = None if first_interferer is None else count(first_interferer)
             for event in planned.events:
                 row = next(rows) if event.slot is None and rows is not None else event.slot
-                source = self._cut(tensors, "source", event.clip, planned.rate)[: event.length]
-                n_wet = len(source) + max(self._lengths[r] for r in event.responses) - 1
+                read = partial(self._cut, tensors, "source", rate=planned.rate)
+                source = vary(read(event.clip)[: event.length], event, planned.rate, read, torch.fft, self._upload)
+                n_wet = len(source) + max(self._lengths[r.plain] for r in event.responses) - 1
                 for response, shift, part in split_source(source, event, self._upload):
                     yield _Part(scene, planned, event, part, response, n_wet, shift, group, row)
                 group += 1
@@ -286,10 +298,10 @@ class DeviceRenderer:
             return
         direct = []
         for i in targets:
-            planned, response = parts[i].planned, parts[i].response
+            planned, response = parts[i].planned, parts[i].response.plain
             channel = planned.rules.reference_channel
             rir = tensors[response][channel : channel + 1]
-            window = self._window(response, rir, planned)
+            window = self._window(response, rir, planned.rules, planned.direct_range_ms)
             only = rir[:, : window.stop].clone()
             only[:, : window.start] = 0
             direct.append(only)
@@ -298,12 +310,12 @@ class DeviceRenderer:
             part = parts[i]
             _add(dry[part.scene, part.row][None], signal, scale[part.group], part.event.onset, part.n_wet)
 
-    def _window(self, response: Response, rir: Tensor, planned: Plan) -> slice:
+    def _window(self, response: Response, rir: Tensor, rules: RenderRules, range_ms: tuple[float, float]) -> slice:
         """Direct part of the reference channel [1, L]; kept, because finding it waits for the device."""
-        key = (response, planned.rules, planned.direct_range_ms)
+        key = (response, rules, range_ms)
         if key not in self._windows:
             host = rir[0].cpu().numpy()
-            self._windows[key] = direct_part(response, host, planned.rules, planned.direct_range_ms)
+            self._windows[key] = direct_part(response, host, rules, range_ms)
         return self._windows[key]
 
     def _convolved(self, sources: Tensor, responses: list[Tensor], which: list[int], n_fft: int) -> Tensor:

@@ -11,13 +11,29 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from s5.scene.audio import Clip, clip
-from s5.scene.config import MAX_SAMPLES
+from s5.scene.config import LOUDEST, MAX_SAMPLES
 from s5.scene.rendering.room import SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
-from s5.scene.spec import Event, Scene
+from s5.scene.rendering.variation import BANDS
+from s5.scene.spec import Event, Scene, check_number, is_number, pop_fields
 from s5.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class RoomColour:
+    """Colour of a room's reverberation (:func:`s5.scene.rendering.variation.colour_room`).
+
+    Attributes:
+        gains: gains in dB at :data:`s5.scene.rendering.variation.BANDS`.
+        rules, direct_range_ms: they tell the direct part, which has no colour.
+    """
+
+    gains: tuple[float, ...]
+    rules: RenderRules
+    direct_range_ms: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,28 @@ class Response:
     rate: int
     ready: str = ""
     """Folder of prepared material; empty if there is none."""
+    colour: RoomColour | None = None
+    """Colour of its reverberation; None: as in the file."""
+
+    @property
+    def plain(self) -> Response:
+        """The response without colour."""
+        return self if self.colour is None else replace(self, colour=None)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A second recording of an event's source, added to the first.
+
+    Attributes:
+        clip: the recording.
+        onset: first sample in the event.
+        level: mean square in dB above that of the first recording, each over its own length.
+    """
+
+    clip: Clip
+    onset: int
+    level: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +81,8 @@ class PlannedEvent:
         onset: first sample in the scene.
         level: level of the whole wet signal in dB: 10 log10 of the mean square over channels and samples, with tail.
         slot: slot of a target; None for an interferer.
+        blend: a second recording of the source; None: there is none.
+        colour: gains in dB at :data:`s5.scene.rendering.variation.BANDS` of the source; empty: no filter.
     """
 
     clip: Clip
@@ -51,6 +91,13 @@ class PlannedEvent:
     onset: int
     level: float
     slot: int | None
+    blend: Blend | None = None
+    colour: tuple[float, ...] = ()
+
+    @property
+    def clips(self) -> list[Clip]:
+        """The recordings."""
+        return [self.clip] if self.blend is None else [self.clip, self.blend.clip]
 
 
 @dataclass(frozen=True)
@@ -120,15 +167,16 @@ def plan(scene: Scene, root: str | Path = ".", ready: str = "") -> Plan:
         found = f"{room.rir_length} samples at {room.sampling_rate:g} Hz for a scene at {config.sr} Hz"
         raise InputError(f"{room.path}: Data.IR", found, f"at most {MAX_SAMPLES} samples of all channels")
     backgrounds = [_background(event, scene, room.n_channels, root, ready) for event in scene.bg_events]
+    before, after = scene.room.direct_range_ms
+    gains = _gains(scene.extra.get("room_colour"), "scene: key room_colour")
+    colour = RoomColour(gains, scene.rules, (before, after)) if gains else None
     events = [
-        _event(event, scene, room, event_path(root, config.foreground_dir, event), slot, ready)
+        _event(event, scene, room, colour, root, config.foreground_dir, slot, ready)
         for slot, event in enumerate(scene.targets)
     ]
     events += [
-        _event(event, scene, room, event_path(root, config.interference_dir, event), None, ready)
-        for event in scene.interferers
+        _event(event, scene, room, colour, root, config.interference_dir, None, ready) for event in scene.interferers
     ]
-    before, after = scene.room.direct_range_ms
     return Plan(
         rate=config.sr,
         n_samples=config.n_samples,
@@ -152,23 +200,64 @@ def _held(wanted: Clip, rate: int) -> Clip:
 
 def event_path(root: str | Path, folder: str | None, event: Event) -> str:
     """Path of an event's file. As in SpAudSyn, its name may start with the folder or not."""
-    if folder is not None and not event.source_file.startswith(folder):
-        return os.path.join(root, folder, event.source_file)
-    return os.path.join(root, event.source_file)
+    return _path(root, folder, event.source_file)
 
 
-def _event(event: Event, scene: Scene, room: SofaRoom, path: str, slot: int | None, ready: str) -> PlannedEvent:
+def _path(root: str | Path, folder: str | None, name: str) -> str:
+    if folder is not None and not name.startswith(folder):
+        return os.path.join(root, folder, name)
+    return os.path.join(root, name)
+
+
+def _gains(value: Any, where: str) -> tuple[float, ...]:
+    """Gains of a scene's key; empty without the key. Raises InputError naming ``where``."""
+    if value is None:
+        return ()
+    good = isinstance(value, list) and len(value) == len(BANDS) and all(map(is_number, value))
+    if not good or max(map(abs, value)) > LOUDEST:
+        raise InputError(where, ascii(value)[:80], f"{len(BANDS)} gains in dB")
+    return tuple(value)
+
+
+def _blend(event: Event, root: str | Path, folder: str | None, rate: int, ready: str) -> Blend | None:
+    if "blend" not in event.extra:
+        return None
+    number = (int, float)
+    kinds = {"source_file": (str,), **dict.fromkeys(("source_time", "event_time", "event_duration", "snr"), number)}
+    found, _ = pop_fields(event.extra["blend"], "event.blend", kinds)
+    check_number(found["snr"], "event.blend.snr", LOUDEST)
+    if min(found["source_time"], found["event_time"]) < 0 or found["event_duration"] <= 0:
+        raise InputError("event.blend", ascii(found)[:80], "no negative time and a positive duration")
+    path = _path(root, folder, found["source_file"])
+    wanted = _held(clip(path, found["source_time"], found["event_duration"], ready), rate)
+    return Blend(wanted, int(found["event_time"] * rate), found["snr"])
+
+
+def _event(
+    event: Event,
+    scene: Scene,
+    room: SofaRoom,
+    colour: RoomColour | None,
+    root: str | Path,
+    folder: str | None,
+    slot: int | None,
+    ready: str,
+) -> PlannedEvent:
     rate = scene.config.sr
     points = event.event_position or []
-    found = _held(clip(path, event.source_time or 0, event.event_duration, ready), rate)
+    found = _held(clip(event_path(root, folder, event), event.source_time or 0, event.event_duration, ready), rate)
     cut = scene.rules.cut_source and found.info.rate != rate
     return PlannedEvent(
         clip=found,
         length=int(event.event_duration * rate) if cut else None,
-        responses=tuple(Response(room.path, room.stamp, scene.rules.find(room, p), rate, ready) for p in points),
+        responses=tuple(
+            Response(room.path, room.stamp, scene.rules.find(room, p), rate, ready, colour) for p in points
+        ),
         onset=int(event.event_time * rate),
         level=scene.config.ref_db + event.snr,
         slot=slot,
+        blend=_blend(event, root, folder, rate, ready),
+        colour=_gains(event.extra.get("colour"), "event: key colour"),
     )
 
 
