@@ -133,8 +133,8 @@ class PlacementRules2026:
                 longer = second.duration - duration
                 event.extra["blend"] = {
                     "source_file": second.name,
-                    "source_time": float(child.uniform(0, max(longer, 0))),
-                    "event_time": float(child.uniform(0, max(-longer, 0))),
+                    "source_time": float(child.uniform(0, max(0, longer))),
+                    "event_time": float(child.uniform(0, max(0, -longer))),
                     "event_duration": min(second.duration, duration),
                     "snr": float(child.uniform(*BLEND_SNR)),
                 }

@@ -167,7 +167,12 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
 def event_source(event: PlannedEvent, rate: int) -> np.ndarray:
     """The source [n] float32 of an event at ``rate`` (Hz), with its variations. Raises as :func:`render`."""
     source = recordings.source(event.clip, rate)[: event.length]
-    return vary(source, event, rate, lambda clip: recordings.source(clip, rate), scipy.fft)
+    return vary(source, event, rate, lambda clip: recordings.source(clip, rate), _coloured)
+
+
+def _coloured(source: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    n_fft = transform_length(0, 8 * len(taps))
+    return _convolve(source, _Filter(scipy.fft.rfft(taps[None], n_fft), n_fft, len(taps)))[0, : len(source)]
 
 
 def remainder(reference: Samples, dry: Samples, dry_interference: Samples) -> Samples:

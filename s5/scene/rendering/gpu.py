@@ -25,7 +25,7 @@ from s5.scene.config import Rest
 from s5.scene.rendering.cpu import direct_part, full_length, load_response, remainder, split_source
 from s5.scene.rendering.plan import Plan, PlannedBackground, PlannedEvent, Response, RoomColour
 from s5.scene.rendering.rules import RenderRules
-from s5.scene.rendering.variation import colour_filter, colour_room, vary
+from s5.scene.rendering.variation import colour_filter, colour_room, filtered, vary
 
 LARGEST = 16
 """A file is cached whole if it takes at most 1 / LARGEST of the cache; otherwise its clips are cached."""
@@ -193,6 +193,9 @@ class DeviceRenderer:
         direct = self._window(response.plain, rir[channel : channel + 1], colour.rules, colour.direct_range_ms)
         return colour_room(rir, direct, self._upload(colour_filter(colour.gains, response.rate)), torch.fft)
 
+    def _filtered(self, source: Tensor, taps: np.ndarray) -> Tensor:
+        return filtered(source, self._upload(taps), torch.fft)
+
     def _make(self, arrays: Arrays, key: Hashable, read: Callable[[], np.ndarray]) -> Tensor:
         if key in arrays:
             return self._upload(arrays[key])
@@ -237,7 +240,7 @@ class DeviceRenderer:
             for event in planned.events:
                 row = next(rows) if event.slot is None and rows is not None else event.slot
                 read = partial(self._cut, tensors, "source", rate=planned.rate)
-                source = vary(read(event.clip)[: event.length], event, planned.rate, read, torch.fft, self._upload)
+                source = vary(read(event.clip)[: event.length], event, planned.rate, read, self._filtered)
                 n_wet = len(source) + max(self._lengths[r.plain] for r in event.responses) - 1
                 for response, shift, part in split_source(source, event, self._upload):
                     yield _Part(scene, planned, event, part, response, n_wet, shift, group, row)

@@ -6,7 +6,7 @@
   have none of it.
 * A blend is the sum of two recordings of one source.
 
-The functions take NumPy's arrays with ``scipy.fft`` and tensors with ``torch.fft``, so that both renderers share them.
+The functions take NumPy's arrays and tensors, so that both renderers share them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def colour_filter(gains: tuple[float, ...], rate: int) -> np.ndarray:
     Signal Processing, 3rd edition, section 13.5.1).
     """
     taps = max(1, round(SECONDS * rate))
-    n = scipy.fft.next_fast_len(8 * taps, real=True)
+    n = scipy.fft.next_fast_len(4 * taps, real=True)
     n += n % 2
     octaves = np.log2(np.maximum(scipy.fft.rfftfreq(n, 1 / rate), 1.0))
     cepstrum = scipy.fft.irfft(np.interp(octaves, np.log2(BANDS), gains) * (np.log(10) / 20), n)
@@ -49,7 +49,10 @@ def colour_filter(gains: tuple[float, ...], rate: int) -> np.ndarray:
 
 
 def filtered(signal: Samples, taps: Samples, fft: ModuleType) -> Samples:
-    """The first n samples of the convolution of ``signal`` [..., n] with a filter ``taps`` [k]."""
+    """The first n samples of the convolution of ``signal`` [..., n] with a filter ``taps`` [k].
+
+    ``fft`` is ``scipy.fft`` for arrays and ``torch.fft`` for tensors.
+    """
     n = signal.shape[-1]
     n_fft = scipy.fft.next_fast_len(n + len(taps) - 1, real=True)
     return fft.irfft(fft.rfft(signal, n_fft) * fft.rfft(taps, n_fft), n_fft)[..., :n]
@@ -60,8 +63,7 @@ def vary(
     event: PlannedEvent,
     rate: int,
     read: Callable[[Any], Samples],
-    fft: ModuleType,
-    convert: Callable[[np.ndarray], Any] = lambda taps: taps,
+    convolve: Callable[[Samples, np.ndarray], Samples],
 ) -> Samples:
     """The source of an event with its blend and its colour: [n] float32, as long as ``source`` [n].
 
@@ -70,8 +72,7 @@ def vary(
         event: the event.
         rate: sampling rate in Hz.
         read: reads the source [m] of the blend's clip.
-        fft: ``scipy.fft`` or ``torch.fft``.
-        convert: makes samples of NumPy's.
+        convolve: convolves a source [n] with a filter [k] and cuts the result to [n].
     """
     if event.blend is not None:
         second, start = _unit(read(event.blend.clip)), event.blend.onset
@@ -80,12 +81,15 @@ def vary(
         if n > 0:
             source[start : start + n] += second[:n] * 10 ** (event.blend.level / 20)
     if event.colour:
-        source = filtered(source, convert(colour_filter(event.colour, rate)), fft)
+        source = convolve(source, colour_filter(event.colour, rate))
     return source
 
 
 def colour_room(rir: Samples, direct: slice, taps: Samples, fft: ModuleType) -> Samples:
-    """An impulse response [M, N] whose samples outside the direct part have passed a filter ``taps`` [k]."""
+    """An impulse response [M, N] whose samples outside the direct part have passed a filter ``taps`` [k].
+
+    ``fft`` is that of :func:`filtered`.
+    """
     rest = rir + 0
     rest[:, direct] = 0
     return rir - rest + filtered(rest, taps, fft)
