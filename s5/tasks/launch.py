@@ -173,6 +173,10 @@ def _task(name: str) -> Any:
         from s5.tasks.tagging import TaggingTask
 
         return TaggingTask
+    if name == "uss":
+        from s5.tasks.uss import USSTask
+
+        return USSTask
     from s5.tasks.separation import SeparationTask
 
     return SeparationTask
