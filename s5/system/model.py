@@ -13,6 +13,7 @@ import torch
 from s5.checkpoints import check_weights, read_tensors
 from s5.labels import LabelSet
 from s5.system.decode import Precision
+from s5.system.kinds import networks
 from s5.system.trained import best_checkpoint, read_config
 from s5.utils.config import build
 from s5.utils.errors import InputError, one_of
@@ -120,25 +121,23 @@ def build_network(network: Callable[..., N], conf: Mapping[str, Any], where: obj
         counting.remove()
 
 
-def load_model(folder: str | Path, checkpoint: str | None, kind: str, device: str = "cpu") -> TrainedModel:
+def load_model(folder: str | Path, checkpoint: str | None, kind: str | None, device: str = "cpu") -> TrainedModel:
     """Loads a trained model.
 
     Args:
         folder: ``exp/<name>`` with config.yaml and checkpoints.
         checkpoint: file in the folder; None: :func:`s5.system.trained.best_checkpoint`.
-        kind: ``tagger`` or ``separator``.
+        kind: kind of :data:`s5.system.kinds.KINDS`; None: any.
         device: torch device.
 
     Raises:
         InputError: there is no such experiment, or its weights do not fit its configuration.
     """
-    from s5.separation import SEPARATORS, memory_format
-    from s5.tagging import TAGGERS
+    from s5.separation import memory_format
 
     folder = Path(folder)
     config = read_config(folder)
-    tables: dict[str, dict[str, Any]] = {"tagger": dict(TAGGERS), "separator": dict(SEPARATORS)}
-    table = tables[kind]
+    table = networks(kind)
     if config.network not in table:
         raise InputError(f"{folder}/config.yaml: key network", config.network, one_of(table, config.network))
     arguments = (config.network_conf, f"{folder}/config.yaml: network_conf", len(config.labels), config.n_slots)

@@ -9,7 +9,8 @@ import pytest
 from s5.labels import DCASE_LABELS
 from s5.system.config import SystemConfig, system_name
 from s5.system.derived import derived_sizes
-from s5.system.sizes import KINDS, split_size, training_keys, with_size
+from s5.system.kinds import KEYS
+from s5.system.sizes import split_size, training_keys, with_size
 from s5.utils.config import ROOT, load_inherited, load_yaml, merge
 from s5.utils.errors import InputError
 
@@ -59,8 +60,8 @@ def test_systems_and_trainings_are_those_that_the_figures_were_made_with(system,
         assert name in ("taggers", "taggers_multihot", "refine", "yamnet") or "locoformer" in name
         return
     expected = known["systems"][name]
-    found = {kind: [[m["name"], m["weight"], m["checkpoint"]] for m in config.pop(kind)] for kind in KINDS}
-    assert found == {kind: expected.pop(kind) for kind in KINDS}
+    found = {key: [[m["name"], m["weight"], m["checkpoint"]] for m in config.pop(key)] for key in KEYS}
+    assert found == {key: expected.pop(key, []) for key in KEYS}
     assert json.loads(json.dumps(config)) == {key: value for key, value in expected.items() if key != "folders"}
     made = trainings(system)
     assert list(made) == expected["folders"]
