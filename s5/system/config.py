@@ -144,6 +144,9 @@ class SystemConfig:
             _check_names(weights, separators, f"{where}: key fusion: {rule}", "separator")
         if self.gate is not None and self.gate.taggers is not None:
             _check_names(self.gate.taggers, taggers, f"{where}: key gate: taggers", "tagger")
+        if self.refine is not None and self.refine.tagger is not None:
+            known = [m.name for m in self.source_taggers]
+            _check_names([self.refine.tagger], known, f"{where}: key refine: tagger", "source tagger")
         self.trainings(where)
 
     def _check_estimates(self, kind: str, model: ModelConfig, where: str) -> None:

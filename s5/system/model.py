@@ -61,6 +61,12 @@ class TrainedModel:
         return posterior if mixture.ndim == 3 else posterior[0]
 
     @torch.inference_mode()
+    def source_posterior(self, sources: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
+        """Tags sources [n, samples] with a source tagger: probabilities float32 [n, C + 1] of classes and silence."""
+        tags: Any = self._run(precision, self._tensor(sources))
+        return type(tags)(*(part.float() for part in tags)).posterior().cpu().numpy()
+
+    @torch.inference_mode()
     def separate(self, mixture: np.ndarray, labels: Sequence[Any], precision: Precision = "fp32") -> np.ndarray:
         """Separates [M, samples] by at most K labels: sources [K, samples] float32.
 
@@ -76,11 +82,12 @@ class TrainedModel:
         # A copy in torch's own memory has the same alignment in every process, so the same kernels run.
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
-    def _run(self, precision: Precision, *inputs: torch.Tensor) -> torch.Tensor:
+    def _run(self, precision: Precision, *inputs: torch.Tensor) -> Any:
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs = self.network(*inputs)
-            if not torch.isfinite(outputs).all():
+            parts = outputs if isinstance(outputs, tuple) else (outputs,)
+            if not all(torch.isfinite(part).all() for part in parts):
                 raise InputError("outputs", "numbers that are not finite", "finite ones (are the weights damaged?)")
             return outputs
         except InputError as e:

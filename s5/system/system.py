@@ -416,16 +416,24 @@ class S5System:
 
     def _scores_of(self, sources: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Class scores [n, C + 1] of separated sources [n, samples], by mixture."""
-        weights = list(self.config.weights().values())
         answers: dict[int, np.ndarray] = {}
         for group in _groups(sources, lambda i: sources[i].shape[1:], self.batch_size):
             joined = np.concatenate([sources[i] for i in group])
-            tables = self.tag(np.repeat(joined[:, None], self.n_channels, axis=1))
-            rows = [[tables[m.name][n] for m in self.config.taggers] for n in range(len(joined))]
-            scores = np.stack([class_scores(row, weights, len(self.labels)) for row in rows])
             ends = np.cumsum([len(sources[i]) for i in group])[:-1]
-            answers |= dict(zip(group, np.split(scores, ends), strict=True))
+            answers |= dict(zip(group, np.split(self._tag_sources(joined), ends), strict=True))
         return answers
+
+    def _tag_sources(self, sources: np.ndarray) -> np.ndarray:
+        """Class scores [n, C + 1] of sources [n, samples]: the posteriors of the source tagger if the system has one,
+        else the scores of the mixture's taggers, each source in all channels."""
+        assert self.config.refine is not None
+        if self.config.refine.tagger is not None:
+            model = self.source_taggers[self.config.refine.tagger]
+            scores: np.ndarray = model.source_posterior(self._long_enough(sources), self.precision)
+            return scores
+        weights, tables = self.config.weights(), self.tag(np.repeat(sources[:, None], self.n_channels, axis=1))
+        rows = [[tables[name][n] for name in weights] for n in range(len(sources))]
+        return np.stack([class_scores(row, list(weights.values()), len(self.labels)) for row in rows])
 
     def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
         """Separates one recording. A recording longer than ``decode.window`` is separated window by window.
