@@ -1,7 +1,7 @@
 """Validation mixtures to listen to and to look at while a model trains.
 
 They are the same in all epochs. Mixture and references are written once a start, and the output of the model every few
-epochs: waveforms of a separator, probabilities of a tagger.
+epochs: waveforms of a separator or of USS, probabilities of a tagger.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from s5.separation.losses import ca_pi_sdr, sdr
+from s5.separation.losses import sdr
 from s5.tagging.losses import pit_cross_entropy
 from s5.tasks.data import FixedScenes, VirtualScenes
 from s5.tasks.logging.boards import Board
 from s5.tasks.logging.panels import draw_sources, draw_tags
-from s5.tasks.models import SeparationModel, TaggingModel
+from s5.tasks.models import TaggingModel, WaveformModel
+from s5.tasks.source_model import SourceTaggingModel
 from s5.utils.errors import InputError
 
 PEAK = 0.5
@@ -141,7 +141,7 @@ class Examples:
 
     def __init__(
         self,
-        model: SeparationModel | TaggingModel,
+        model: WaveformModel | TaggingModel | SourceTaggingModel,
         dataset: FixedScenes | VirtualScenes,
         number: int,
         interval: int,
@@ -176,6 +176,8 @@ class Examples:
                 _show_data(example, board, epoch)
             if isinstance(self.model, TaggingModel):
                 _show_tags(example, self.model, self.dataset.labels.names, boards, epoch)
+            elif isinstance(self.model, SourceTaggingModel):
+                _show_source_tags(example, self.model, self.dataset.labels.names, boards, epoch)
             else:
                 _show_sources(example, self.model, boards, epoch)
         self.model.train(training)
@@ -196,15 +198,13 @@ def _show_data(example: Example, board: Board, epoch: int) -> None:
             board.audio(f"{example.name}/{name}/reference", example.dry[slot] * example.gain, example.fs, epoch)
 
 
-def _show_sources(example: Example, model: SeparationModel, boards: Sequence[Board], epoch: int) -> None:
+def _show_sources(example: Example, model: WaveformModel, boards: Sequence[Board], epoch: int) -> None:
     """Writes estimates and spectrograms. References order the estimates of one class, as in validation."""
     assert example.dry is not None
     slots = list(example.slots)
     dry, (mixture, label_index) = example.dry[slots], example.batch(model)
-    queries = F.one_hot(label_index, model.n_labels + 1)[..., : model.n_labels].to(mixture.dtype)
-    estimate, target = model.run(mixture, queries).cpu(), torch.from_numpy(example.dry)[None]
-    permutation = ca_pi_sdr(estimate, target, label_index.cpu(), silence_index=model.n_labels)[1]
-    estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))[0, slots]
+    target = torch.from_numpy(example.dry)[None]
+    estimate = model.estimate(mixture, target.to(mixture.device), label_index).cpu()[0, slots]
     improvement = (sdr(estimate, target[0, slots]) - sdr(mixture[:, 0].cpu(), target[0, slots])).tolist()
     estimates, captions = [], []
     for name, waveform, sdri in zip(example.names, estimate.numpy(), improvement, strict=True):
@@ -231,8 +231,6 @@ def _show_tags(
     example: Example, model: TaggingModel, classes: Sequence[str], boards: Sequence[Board], epoch: int
 ) -> None:
     """Writes the probabilities as a figure and the labels as text. Tracks take the slots that they fit best."""
-    from s5.tagging.logmel import mel_level
-
     index, (mixture, label_index) = example.label_index.tolist(), example.batch(model)
     logits = model.run(mixture)
     if model.multi_hot:
@@ -246,7 +244,37 @@ def _show_tags(
         rows, names = [f"slot {slot}" for slot in range(len(probability))], [*classes, "silence"]
         marked = list(enumerate(index))
     found = [i for i in model.predict(logits)[0].tolist() if i < model.n_labels]
-    labels = ", ".join(classes[i] for i in found) or "no source"
+    _show_probabilities(example, probability, marked, rows, names, [classes[i] for i in found], boards, epoch)
+
+
+def _show_source_tags(
+    example: Example, model: SourceTaggingModel, classes: Sequence[str], boards: Sequence[Board], epoch: int
+) -> None:
+    """Writes the probabilities of the dry sources as a figure and their labels as text."""
+    assert example.dry is not None
+    dry = torch.from_numpy(example.dry[[*example.slots]]).to(next(model.parameters()).device)
+    if not len(dry):
+        return
+    probability, names = model.tag(dry).posterior().cpu().numpy(), [*classes, "silence"]
+    marked = list(enumerate(example.label_index[[*example.slots]].tolist()))
+    found = [names[i] for i in probability.argmax(-1)]
+    _show_probabilities(example, probability, marked, example.names, names, found, boards, epoch)
+
+
+def _show_probabilities(
+    example: Example,
+    probability: np.ndarray,
+    marked: Sequence[tuple[int, int]],
+    rows: Sequence[str],
+    names: Sequence[str],
+    found: Sequence[str],
+    boards: Sequence[Board],
+    epoch: int,
+) -> None:
+    """Writes probabilities [rows, names] as a figure and the labels found as text."""
+    from s5.tagging.logmel import mel_level
+
+    labels = ", ".join(found) or "no source"
     mel_db, seconds = mel_level(example.mixture[0], example.fs, N_MELS)[0], example.mixture.shape[1] / example.fs
     title, note = f"{example.name}: {example.sources}", f"epoch {epoch}: {labels}"
     pixels = draw_tags(mel_db, seconds, probability, marked, rows, names, title, note)
