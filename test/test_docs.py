@@ -322,7 +322,7 @@ def test_the_configurations_of_the_extending_page_load(tmp_path):
         path.write_text(text)
     config = SystemConfig.load(system)
     assert tmp_path / config.separators[0].train == training
-    assert [model.name for model in config.taggers] == ["m2d_tiny"]
+    assert [model.name for model in config.taggers] == ["yamnet_tiny"]
     values = load_inherited(training)
     network = SEPARATORS[values["network"]]
     check_arguments(network, values["network_conf"], "network_conf", given=("n_labels",))

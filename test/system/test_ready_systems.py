@@ -108,7 +108,7 @@ def test_a_size_changes_models_and_what_mini_scenes_ask_for_alone(path):
 
 
 def test_a_size_that_has_nothing_for_a_model_is_refused():
-    with pytest.raises(InputError, match=r"sizes/mini.yaml: key taggers: found no m2d_tiny, which .*mini.yaml has"):
+    with pytest.raises(InputError, match=r"sizes/mini.yaml: key taggers: found no yamnet_tiny, which .*mini.yaml has"):
         load("mini", "mini")
     with pytest.raises(InputError, match="--size: found minni, expected mini"):
         load("deng2026/final", "minni")
