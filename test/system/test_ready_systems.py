@@ -50,7 +50,7 @@ DEFAULTS = [("amsgrad", False), ("bf16", False), ("ema_decay", 0.0), ("checkpoin
 DEFAULTS += [("conditioning", "film"), ("release", "laion")]
 
 
-NEW = ("taggers", "taggers_multihot", "refine", "refine_source", "yamnet", "yamnet_refined")
+NEW = ("taggers", "taggers_multihot", "refine", "refine_source", "yamnet", "mini_refined")
 
 
 @pytest.mark.parametrize("system", ALL, ids=system_name)
