@@ -2,7 +2,7 @@
 
     posteriors/<tagger>.ark, .scp    stage 7: K x (C + 1) per mixture, 1 x C from a multi-hot tagger
     posteriors/labels.txt, n_slots   the label set and K
-    labels                           stage 8 (of an objects system: 9): <utt> <Label> ..., the labels of the active slots
+    labels                           stage 8, of an objects system 9: <utt> <Label> ..., the labels of the active slots
     probabilities                    <utt> <p> ..., one per label, with all digits of a float
     silence/<tagger>                 <utt> <p> ..., silence posteriors of a track-based tagger in these slots
     separated/<separator>/<utt>.npy  stage 9: [K, samples] float32
@@ -288,9 +288,13 @@ class Separated:
         """Writes the passes of one utterance beside its sources."""
         content = io.BytesIO()
         names = [[labels.name(i) for i in one.index] for one in passes]
-        tables = {key: np.stack([getattr(one, key) for one in passes]) for key in ("probability", "active")}
-        waveforms = np.stack([one.waveforms for one in passes]).astype(np.float16)
-        np.savez(content, labels=np.array(names), waveforms=waveforms, **tables)
+        np.savez(
+            content,
+            labels=np.array(names),
+            probability=np.stack([one.probability for one in passes]),
+            active=np.stack([one.active for one in passes]),
+            waveforms=np.stack([one.waveforms for one in passes]).astype(np.float16),
+        )
         write_bytes(self.folder / extractor / f"{utt}.npz", content.getvalue())
 
     def read_passes(self, utt: str) -> list[NamedPass]:

@@ -196,7 +196,7 @@ def _entry(mixture: Mixture, words: list[str], data: DataDir, columns: Sequence[
     for column, found in zip(columns, estimates, strict=True):
         about = f"System {column.letter} has an estimate for which there is no reference."
         sources += [Source("✗ False alarm", about, [one]) for one in found if one.reference is None]
-    passes = [found for column in columns if (found := column.passes(utt, len(samples[0]))) is not None]
+    passes = [one for column in columns for one in column.passes(utt, len(samples[0]))]
     entry = Entry(mixture, words, fs, sound, sources, places, passes)
     peak = float(np.abs(sound.waveform).max(initial=0))
     highest = max(float(np.abs(s.waveform).max(initial=0)) for s in entry.sounds)
@@ -279,8 +279,8 @@ class _Column:
             found.append(sound)
         return found
 
-    def passes(self, utt: str, n_samples: int) -> Passes | None:
-        """The slots after each pass of an objects system; None of another system, and with true labels."""
+    def passes(self, utt: str, n_samples: int) -> list[Passes]:
+        """The slots after each pass of an objects system; nothing of another system, and with true labels."""
         found = [] if self.result.oracle else self.separated.read_passes(utt)
         groups = []
         for number, one in enumerate(found):
@@ -295,7 +295,7 @@ class _Column:
                 sound.confidence, sound.active = float(one.probability[slot]), float(one.active[slot])
                 lanes.append(sound if waveform.any() else Missing(about, "It is silent after an earlier pass."))
             groups.append(Source(title, f"System {self.letter}", lanes))
-        return Passes(f"System {self.letter}: its slots after each pass", groups) if groups else None
+        return [Passes(f"System {self.letter}: its slots after each pass", groups)] if groups else []
 
     def _read(self, utt: str, slot: int, label: str, n_samples: int, fs: int) -> np.ndarray:
         file = self.files[utt].get(slot)

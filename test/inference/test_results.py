@@ -22,5 +22,5 @@ def test_passes_read_back_with_their_labels(tmp_path):
     assert separated.read_passes("b") == []
     file = separated.folder / "tse" / "a.npz"
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(InputError, match="a.npz: found nothing that can be read"):
+    with pytest.raises(InputError, match=r"a\.npz: found nothing that can be read"):
         separated.read_passes("a")
