@@ -44,7 +44,7 @@ epilog='Stages:
    3 tagger        train the taggers
    4 tagger-ft     fine-tune them
    5 separator     train the separators
-   6 separator-ft  continue or fine-tune them
+   6 separator-ft  continue or fine-tune them; train what builds on them
    7 tag           posteriors of every tagger on the test sets
    8 vote          posteriors -> labels
    9 separate      outputs of every separator for the labels
@@ -145,15 +145,15 @@ if [ -n "$download_model" ]; then
     python -m s5.bin.download_model --system "$system" --expdir "$expdir"
 fi
 
-# train STAGE NAME KIND first|further: the first trainings of the models of a kind, or those that continue others.
+# train STAGE NAME: the trainings of a stage, in the order of the plan.
 train() {
-  local number=$1 stage_name=$2 kind=$3 which=$4 name folder training compare state none=1
+  local number=$1 stage_name=$2 name folder needed training compare state none=1
   asked "$number" || return 0
   while read_fields; do
-    [ "${field[what]} ${field[kind]:-} ${field[order]:-}" = "training $kind $which" ] || continue
+    [ "${field[what]} ${field[stage]:-}" = "training $number" ] || continue
     none='' name="$stage_name${field[phase]//[a-z]/} ${field[model]}" folder=$expdir/${field[folder]}
     need data/train/.done data/valid/.done
-    if [ -n "${field[before]:-}" ]; then need "$expdir/${field[before]}/.done"; fi
+    for needed in ${field[needs]:-}; do need "$expdir/$needed/.done"; done
     training=("${of_system[@]}" --model "${field[model]}" --phase "${field[phase]}" --train data/train --valid data/valid --expdir "$expdir")
     # The training's inputs. A model with other inputs stops the run here and is not changed.
     compare=(--compare)
@@ -166,26 +166,27 @@ train() {
   [ -z "$none" ] || log "stage $number ($stage_name): nothing to train in $system"
 }
 
-# trained KIND: sets needs to the markers of the last training of each model of a kind.
+# trained [KIND]: sets needs to the markers of the last training of each model, or of each of a kind.
 trained() {
   needs=()
   while read_fields; do
-    if [ "${field[kind]:-} ${field[last]:-}" = "$1 yes" ]; then needs+=(--dep "$expdir/${field[folder]}/.done"); fi
+    if [[ "${field[kind]:-} ${field[last]:-}" == ${1:-*}" yes" ]]; then needs+=(--dep "$expdir/${field[folder]}/.done"); fi
   done <<<"$plan"
 }
 
 # Stage 3: the taggers. With a pretrained encoder only the heads are trained, so that their first large gradients do not
 # spoil it.
-train 3 tagger tagger first
+train 3 tagger
 
 # Stage 4: also the upper layers of the encoder.
-train 4 tagger-ft tagger further
+train 4 tagger-ft
 
 # Stage 5: the separators, with the true labels.
-train 5 separator separator first
+train 5 separator
 
-# Stage 6: trainings that continue a separator: another loss, more blocks, scenes closer to the test set.
-train 6 separator-ft separator further
+# Stage 6: trainings that continue a separator (another loss, more blocks, scenes closer to the test set) or learn from
+# its outputs.
+train 6 separator-ft
 
 # Results: for each test set one folder with the system's own labels and one with the true ones (_oracle).
 own=() true_labels=()
@@ -238,7 +239,8 @@ done
 # Stage 10: the separators' outputs become one waveform per slot. final_labels holds the labels after gate and refinement;
 # a refinement runs the networks again. True labels are not changed.
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
-  if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs=(--dep "$results/$set/posteriors/.done"); fi
+  trained source_tagger
+  if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs+=(--dep "$results/$set/posteriors/.done"); fi
   step 10 "fuse $set" --marker "$results/$set/estimates/.done" --output "$results/$set/estimates/" \
     --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" "${needs[@]}" "${system_deps[@]}" "${decode[@]}" \
     "${on_device[@]}" --split "$results/$set/estimates.parts" -- \
@@ -264,11 +266,9 @@ step 12 report --marker "$results/.report.done" --output "$expdir/RESULTS.md" "$
 
 # Stage 13: the system as one file, for S5System.from_pretrained; and a submission to the challenge.
 scored=("${needs[@]}")
-trained tagger
-weights=("${needs[@]}")
-trained separator
-step 13 pack --marker "$results/.pack.done" --output "$results/$name.s5" "${system_deps[@]}" "${weights[@]}" \
-  "${needs[@]}" "${scored[@]}" -- \
+trained
+step 13 pack --marker "$results/.pack.done" --output "$results/$name.s5" "${system_deps[@]}" "${needs[@]}" \
+  "${scored[@]}" -- \
   python -m s5.bin.pack "${of_system[@]}" --expdir "$expdir" --results "$results" --out "$results/$name.s5"
 if [ -n "$submission" ] && asked 13; then
   file=$(resolve "$submission") || die "--submission: found no file $submission, expected the authors' details"

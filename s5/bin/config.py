@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_system(parser)
-    add("--model", metavar="NAME", help="tagger or separator of the system")
+    add("--model", metavar="NAME", help="model of the system")
     add("--phase", default="train", help="train, finetune, finetune2, ...")
     add("--train", default="data/train", metavar="DIR", help="data directory for training")
     add("--valid", default="data/valid", metavar="DIR", help="data directory for validation")

@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_system(parser, "system YAML that names the model")
-    add("--model", required=True, metavar="NAME", help="name of the tagger or separator")
+    add("--model", required=True, metavar="NAME", help="name of the model")
     add("--phase", default="train", help="train, finetune, finetune2, ...")
     add("--train", default="data/train", metavar="DIR", help="data directory, usually a virtual one")
     add("--valid", default="data/valid", metavar="DIR", help="data directory")

@@ -99,7 +99,7 @@ def download_models(
     """
     table = Published.load(published)
     config = SystemConfig.load(system_path(system))
-    named = [model.experiment for model in (*config.taggers, *config.separators)]
+    named = [model.experiment for _, model in config.all_models()]
     wanted = {name: table.models[name] for name in named if name in table.models}
     if not wanted:
         raise InputError(f"{system}: experiments", "no published model", one_of(table.models))
@@ -190,11 +190,10 @@ def _extract(zipped: Path, member: str, path: Path) -> str:
 
 def _build(model: PublishedModel) -> Any:
     """The network with random weights."""
-    from s5.separation import SEPARATORS
+    from s5.system.kinds import networks
     from s5.system.model import build_network
-    from s5.tagging import TAGGERS
 
-    table: dict[str, Any] = dict(TAGGERS if model.kind == "tagger" else SEPARATORS)
+    table = networks(model.kind)
     if model.network not in table:
         raise InputError(f"{PUBLISHED}: network", model.network, one_of(table, model.network))
     where = f"{PUBLISHED}: network_conf"

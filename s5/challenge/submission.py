@@ -202,7 +202,7 @@ def count_parameters(system: str | Path, expdir: str | Path) -> int:
     from s5.system.model import load_model
 
     config = SystemConfig.load(system)
-    models = {(m.folder(), m.checkpoint): kind for kind in ("tagger", "separator") for m in config.models(kind)}
+    models = {(model.folder(), model.checkpoint): kind for kind, model in config.all_models()}
     networks = [load_model(Path(expdir) / folder, file, kind).network for (folder, file), kind in models.items()]
     return sum(p.numel() for network in networks for p in network.parameters())
 

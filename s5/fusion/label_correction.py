@@ -47,6 +47,8 @@ class RefineConfig:
     """Least number of labels that stay, by the mixture's score (2025: 1)."""
     separate_again: bool = True
     """Whether the sources are separated again with the new labels; otherwise the present sources are kept."""
+    tagger: str | None = None
+    """Source tagger of the system that tags the sources; by default the taggers of the mixture do."""
 
     def __post_init__(self) -> None:
         if self.loops < 1 or self.n_min < 0:

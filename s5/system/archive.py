@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from s5.system.config import WEIGHTS, SystemConfig, system_name
-from s5.system.sizes import KINDS, today
+from s5.system.kinds import KEYS, KINDS
+from s5.system.sizes import today
 from s5.utils.config import IN_REPOSITORY, ROOT, load_yaml, parse, read_yaml
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes
@@ -129,15 +130,14 @@ def pack(
     name = system_name(system)
     files: dict[str, bytes] = {}
     channels = 0
-    for kind in ("tagger", "separator"):
-        for model in config.models(kind):
-            if not _NAME.fullmatch(f"models/{model.name}/config.yaml"):
-                raise InputError(f"{system}: model {model.name!r}", "a name that is no folder's", "letters and digits")
-            loaded = load_model(Path(expdir) / model.folder(), model.checkpoint, kind)
-            channels = max(channels, loaded.n_channels)
-            first = _model_config(Path(loaded.name))
-            files[f"models/{model.name}/config.yaml"] = _yaml(first)
-            files[f"models/{model.name}/{WEIGHTS}"] = _weights(loaded, half)
+    for kind, model in config.all_models():
+        if not _NAME.fullmatch(f"models/{model.name}/config.yaml"):
+            raise InputError(f"{system}: model {model.name!r}", "a name that is no folder's", "letters and digits")
+        loaded = load_model(Path(expdir) / model.folder(), model.checkpoint, kind)
+        channels = max(channels, loaded.n_channels)
+        first = _model_config(Path(loaded.name))
+        files[f"models/{model.name}/config.yaml"] = _yaml(first)
+        files[f"models/{model.name}/{WEIGHTS}"] = _weights(loaded, half)
     files["system.yaml"] = _yaml(_as_archived(config))
     files["labels.txt"] = "".join(f"{label}\n" for label in first["labels"]).encode()
     figures = _figures(scores)
@@ -217,7 +217,7 @@ def check_folder(folder: str | Path) -> SystemConfig:
             raise InputError(folder / name, "another content", "the content whose SHA-256 is in archive.yaml")
     where = folder / "system.yaml"
     config = read_system(folder)
-    for model in [*config.taggers, *config.separators]:
+    for _, model in config.all_models():
         named = f"models/{model.experiment}/{WEIGHTS}"
         if model.train or model.checkpoint or named not in manifest.files:
             raise InputError(f"{where}: model {model.name}", f"experiment {model.experiment}", "one of the archive")
@@ -230,8 +230,9 @@ def read_system(folder: str | Path) -> SystemConfig:
     data = today(load_yaml(where))
     if "inherit" in data:
         raise InputError(f"{where}: key inherit", "a reference", "a system without it")
-    for kind in KINDS:
-        data[kind] = _by_name(data.get(kind))
+    for key in KEYS:
+        if key in data:
+            data[key] = _by_name(data[key])
     return SystemConfig.from_keys(data, where)
 
 
@@ -269,9 +270,9 @@ def _model_config(folder: Path) -> dict[str, Any]:
 def _as_archived(config: SystemConfig) -> dict[str, Any]:
     """The system as plain data whose models are those of the archive."""
     data = dataclasses.asdict(config)
-    for kind, models in (("taggers", config.taggers), ("separators", config.separators)):
-        data[kind] = {m.name: {"experiment": m.name, "weight": m.weight} for m in models}
-    return data
+    for name, kind in KINDS.items():
+        data[kind.key] = {m.name: {"experiment": m.name, "weight": m.weight} for m in config.models(name)}
+    return {key: value for key, value in data.items() if value or key not in KEYS}
 
 
 def _figures(files: Sequence[str | Path]) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""Reads the YAML of a system: its taggers and separators, their trainings, and the fusion of their outputs."""
+"""Reads the YAML of a system: its models, their trainings, and the fusion of their outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from s5.fusion import FusionConfig, GateConfig, RefineConfig, VoteConfig, check_weights
 from s5.system.decode import Precision
-from s5.system.sizes import FULL, KINDS, split_size, system_keys
+from s5.system.kinds import KEYS, KINDS
+from s5.system.sizes import FULL, split_size, system_keys
 from s5.utils.config import parse
 from s5.utils.errors import InputError, one_of
 
@@ -23,7 +25,7 @@ ARCHIVE_SUFFIX = ".s5"
 
 @dataclass
 class ModelConfig:
-    """One tagger or separator of a system."""
+    """One model of a system."""
 
     name: str = ""
     """Name in the system, the key of its entry; weights, posteriors and separated sources carry it."""
@@ -38,6 +40,8 @@ class ModelConfig:
     """Weight of a tagger in the vote (alpha of Eq. (1), Deng et al.)."""
     checkpoint: str | None = None
     """File in the experiment folder; by default the average, or the best epoch by the training's criterion."""
+    estimates: list[str] | dict[str, list[str]] = field(default_factory=list)
+    """Models of the system whose outputs it is trained on, in all phases or by phase. They are trained before it."""
 
     def phases(self) -> dict[str, str]:
         """Training YAML of each phase, in order: ``train``, ``finetune``, ``finetune2`` and so on."""
@@ -56,10 +60,32 @@ class ModelConfig:
         base = self.experiment or self.name
         return base if last == "train" else f"{base}_ft{last.removeprefix('finetune')}"
 
+    def estimators(self, phase: str) -> list[str]:
+        """Models of the system whose outputs this phase is trained on."""
+        return self.estimates.get(phase, []) if isinstance(self.estimates, dict) else self.estimates
+
     def phase_before(self, phase: str) -> str | None:
         """The phase whose best checkpoint this phase starts from; None for the first."""
         names = list(self.phases())
         return names[names.index(phase) - 1] if phase != names[0] else None
+
+
+class Training(NamedTuple):
+    """One training of a system."""
+
+    kind: str
+    """Kind of its model, of :data:`s5.system.kinds.KINDS`."""
+    model: ModelConfig
+    phase: str
+    before: str | None
+    """Experiment folder of the phase that it starts from."""
+    estimators: list[ModelConfig]
+    """Models whose outputs it is trained on."""
+
+    @property
+    def needs(self) -> list[str]:
+        """Experiment folders whose weights it needs."""
+        return [*([self.before] if self.before else []), *(model.folder() for model in self.estimators)]
 
 
 @dataclass
@@ -68,6 +94,8 @@ class SystemConfig:
 
     taggers: list[ModelConfig]
     separators: list[ModelConfig]
+    source_taggers: list[ModelConfig] = field(default_factory=list)
+    """Taggers of one separated source, for ``refine: {tagger: NAME}``."""
     vote: VoteConfig = field(default_factory=VoteConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     gate: GateConfig | None = None
@@ -81,28 +109,30 @@ class SystemConfig:
     def load(cls, path: str | Path) -> SystemConfig:
         """Reads and checks a system's YAML, ``PATH:SIZE`` at a size. Raises InputError naming the file and the key.
 
-        ``inherit`` adds the keys of other files. ``taggers`` and ``separators`` are mappings by name: inherited entries
-        and the file's own are merged, and a null removes a model.
+        ``inherit`` adds the keys of other files. ``taggers``, ``separators`` and so on are mappings by name: inherited
+        entries and the file's own are merged, and a null removes a model.
         """
         return cls.from_keys(system_keys(path), path)
 
     @classmethod
     def from_keys(cls, data: Mapping[str, Any], where: object) -> SystemConfig:
         """Builds a system from the keys of its YAML. Raises InputError naming ``where`` and the key."""
-        models = {kind: _models(data[kind], f"{where}: key {kind}") for kind in KINDS if kind in data}
+        models = {kind: _models(data[kind], f"{where}: key {kind}") for kind in KEYS if kind in data}
         config: SystemConfig = parse(cls, {**data, **models}, where)
         config.check(where)
         return config
 
     def check(self, where: object) -> None:
-        """Refuses names that are missing, used twice or unknown. Raises InputError."""
-        names = [m.name for m in [*self.taggers, *self.separators]]
-        for key, models in (("taggers", self.taggers), ("separators", self.separators)):
-            if not models:
-                raise InputError(f"{where}: key {key}", "none", "at least one model")
-            for model in models:
-                if not model.train and (model.finetune or not model.experiment):
-                    raise InputError(f"{where}: key {key}.{model.name}.train", "nothing", "a training YAML")
+        """Refuses names that are missing, used twice or unknown, and trainings in a cycle. Raises InputError."""
+        names = [model.name for _, model in self.all_models()]
+        for name, facts in KINDS.items():
+            if facts.required and not self.models(name):
+                raise InputError(f"{where}: key {facts.key}", "none", "at least one model")
+        for kind, model in self.all_models():
+            entry = f"{where}: key {KINDS[kind].key}.{model.name}"
+            if not model.train and (model.finetune or not model.experiment):
+                raise InputError(f"{entry}.train", "nothing", "a training YAML")
+            self._check_estimates(kind, model, f"{entry}.estimates")
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"{where}: key name", f"{name} twice", "another name for each model")
@@ -114,21 +144,54 @@ class SystemConfig:
             _check_names(weights, separators, f"{where}: key fusion: {rule}", "separator")
         if self.gate is not None and self.gate.taggers is not None:
             _check_names(self.gate.taggers, taggers, f"{where}: key gate: taggers", "tagger")
+        if self.refine is not None and self.refine.tagger is not None:
+            known = [m.name for m in self.source_taggers]
+            _check_names([self.refine.tagger], known, f"{where}: key refine: tagger", "source tagger")
+        self.trainings(where)
+
+    def _check_estimates(self, kind: str, model: ModelConfig, where: str) -> None:
+        """Refuses estimates for a model that learns from none, of models without waveforms, or of unknown phases."""
+        if model.estimates and not KINDS[kind].takes_estimates:
+            raise InputError(where, "models", f"none, because a {kind} is not trained on estimates")
+        phases = model.phases()
+        for phase in model.estimates if isinstance(model.estimates, dict) else ():
+            if phase not in phases:
+                raise InputError(where, f"phase {phase}", one_of(phases, phase))
+        known = [other.name for kind, other in self.all_models() if KINDS[kind].separates]
+        for phase in phases:
+            _check_names(model.estimators(phase), known, where, "model")
 
     def models(self, kind: str) -> list[ModelConfig]:
-        """The taggers or the separators."""
-        return self.taggers if kind == "tagger" else self.separators
+        """Models of a kind of :data:`s5.system.kinds.KINDS`."""
+        found: list[ModelConfig] = getattr(self, KINDS[kind].key)
+        return found
+
+    def all_models(self) -> list[tuple[str, ModelConfig]]:
+        """All models, each with its kind."""
+        return [(kind, model) for kind in KINDS for model in self.models(kind)]
+
+    def trainings(self, where: object = "system") -> dict[str, Training]:
+        """Trainings by experiment folder, each after those whose weights it needs. Raises InputError for a cycle."""
+        found: dict[str, Training] = {}
+        by_name = {model.name: model for _, model in self.all_models()}
+        for kind, model in self.all_models():
+            for phase in model.phases():  # several models of a system may be checkpoints of one training
+                before = model.phase_before(phase)
+                estimators = [by_name[name] for name in model.estimators(phase)]
+                one = Training(kind, model, phase, model.folder(before) if before else None, estimators)
+                found.setdefault(model.folder(phase), one)
+        try:
+            order = [*TopologicalSorter({folder: one.needs for folder, one in found.items()}).static_order()]
+        except CycleError as e:
+            expected = "models that can be trained one after another"
+            raise InputError(f"{where}: key estimates", f"a cycle, {' -> '.join(e.args[1])}", expected) from None
+        return {folder: found[folder] for folder in order if folder in found}
 
     def find(self, name: str) -> tuple[str, ModelConfig]:
         """Kind and configuration of a model by its name or its experiment's; of several, the one with most phases."""
-        found = [
-            (kind, model)
-            for kind in ("tagger", "separator")
-            for model in self.models(kind)
-            if name in (model.name, model.experiment)
-        ]
+        found = [(kind, model) for kind, model in self.all_models() if name in (model.name, model.experiment)]
         if not found:
-            raise InputError("model", name, one_of([m.name for m in [*self.taggers, *self.separators]], name))
+            raise InputError("model", name, one_of([model.name for _, model in self.all_models()], name))
         return max(found, key=lambda entry: len(entry[1].phases()))
 
     def weights(self) -> dict[str, float]:
@@ -137,7 +200,7 @@ class SystemConfig:
 
 
 def _models(entries: Any, where: str) -> list[ModelConfig]:
-    """The entries of ``taggers`` or ``separators``, in order."""
+    """The models of a kind, in order."""
     if not isinstance(entries, Mapping):
         raise InputError(where, ascii(entries)[:80], "a mapping by name, e.g. {my_model: {train: YAML}}")
     found = []

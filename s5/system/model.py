@@ -13,6 +13,7 @@ import torch
 from s5.checkpoints import check_weights, read_tensors
 from s5.labels import LabelSet
 from s5.system.decode import Precision
+from s5.system.kinds import networks
 from s5.system.trained import best_checkpoint, read_config
 from s5.utils.config import build
 from s5.utils.errors import InputError, one_of
@@ -60,6 +61,12 @@ class TrainedModel:
         return posterior if mixture.ndim == 3 else posterior[0]
 
     @torch.inference_mode()
+    def source_posterior(self, sources: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
+        """Tags sources [n, samples] with a source tagger: probabilities float32 [n, C + 1] of classes and silence."""
+        tags: Any = self._run(precision, self._tensor(sources))
+        return type(tags)(*(part.float() for part in tags)).posterior().cpu().numpy()
+
+    @torch.inference_mode()
     def separate(self, mixture: np.ndarray, labels: Sequence[Any], precision: Precision = "fp32") -> np.ndarray:
         """Separates [M, samples] by at most K labels: sources [K, samples] float32.
 
@@ -75,11 +82,12 @@ class TrainedModel:
         # A copy in torch's own memory has the same alignment in every process, so the same kernels run.
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
-    def _run(self, precision: Precision, *inputs: torch.Tensor) -> torch.Tensor:
+    def _run(self, precision: Precision, *inputs: torch.Tensor) -> Any:
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs = self.network(*inputs)
-            if not torch.isfinite(outputs).all():
+            parts = outputs if isinstance(outputs, tuple) else (outputs,)
+            if not all(torch.isfinite(part).all() for part in parts):
                 raise InputError("outputs", "numbers that are not finite", "finite ones (are the weights damaged?)")
             return outputs
         except InputError as e:
@@ -120,25 +128,23 @@ def build_network(network: Callable[..., N], conf: Mapping[str, Any], where: obj
         counting.remove()
 
 
-def load_model(folder: str | Path, checkpoint: str | None, kind: str, device: str = "cpu") -> TrainedModel:
+def load_model(folder: str | Path, checkpoint: str | None, kind: str | None, device: str = "cpu") -> TrainedModel:
     """Loads a trained model.
 
     Args:
         folder: ``exp/<name>`` with config.yaml and checkpoints.
         checkpoint: file in the folder; None: :func:`s5.system.trained.best_checkpoint`.
-        kind: ``tagger`` or ``separator``.
+        kind: kind of :data:`s5.system.kinds.KINDS`; None: any.
         device: torch device.
 
     Raises:
         InputError: there is no such experiment, or its weights do not fit its configuration.
     """
-    from s5.separation import SEPARATORS, memory_format
-    from s5.tagging import TAGGERS
+    from s5.separation import memory_format
 
     folder = Path(folder)
     config = read_config(folder)
-    tables: dict[str, dict[str, Any]] = {"tagger": dict(TAGGERS), "separator": dict(SEPARATORS)}
-    table = tables[kind]
+    table = networks(kind)
     if config.network not in table:
         raise InputError(f"{folder}/config.yaml: key network", config.network, one_of(table, config.network))
     arguments = (config.network_conf, f"{folder}/config.yaml: network_conf", len(config.labels), config.n_slots)

@@ -32,13 +32,11 @@ def describe_system(system: str | Path, train_data: str | Path = "data/train") -
     """
     config, (values, files), size = SystemConfig.load(system), resolve_system(system), split_size(system)[1]
     values["trainings"], files["trainings"] = {}, {}
-    for model in [*config.taggers, *config.separators]:
-        for phase in model.phases():
-            known = all(resolve(file).is_file() for file in model.files(phase))  # a system decodes without
-            keys: Any = (None, None)
-            if known:
-                keys = with_derived(resolve_training(model.files(phase), size), train_data)
-            values["trainings"][model.folder(phase)], files["trainings"][model.folder(phase)] = keys
+    for folder, training in config.trainings().items():
+        yamls = training.model.files(training.phase)
+        known = all(resolve(file).is_file() for file in yamls)  # a system decodes without
+        keys: Any = with_derived(resolve_training(yamls, size), train_data) if known else (None, None)
+        values["trainings"][folder], files["trainings"][folder] = keys
     return describe(values, files)
 
 

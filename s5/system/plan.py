@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from s5.system.config import ARCHIVE_SUFFIX, ModelConfig, SystemConfig, system_name
+from s5.system.config import ARCHIVE_SUFFIX, SystemConfig, system_name
+from s5.system.kinds import KINDS
 from s5.system.sizes import system_files
 from s5.utils.config import resolve
+
+LAST_STAGE = 6
+"""Stage of run.sh of all trainings that build on another model than a tagger."""
 
 
 def plan(system: str) -> list[dict[str, str]]:
@@ -14,9 +16,9 @@ def plan(system: str) -> list[dict[str, str]]:
 
     * ``system``: the ``name`` of the system.
     * ``file``: the ``path`` of one of its files.
-    * ``training``: its ``kind`` (tagger or separator), ``model``, ``phase`` (train, finetune, finetune2, ...),
-      ``order`` (first or further) and experiment ``folder``; the folder ``before`` whose checkpoint it starts from, and
-      ``last`` if the system decodes with it. Model archives have no trainings.
+    * ``training``: its ``kind`` (tagger, separator, ...), ``model``, ``phase`` (train, finetune, finetune2, ...),
+      ``stage`` and experiment ``folder``; ``needs``: the folders whose weights it needs, separated by spaces; ``last``
+      if the system decodes with it. Trainings follow those that they need. Model archives have no trainings.
     * ``ready``: a model that is not trained here.
 
     Args:
@@ -27,23 +29,20 @@ def plan(system: str) -> list[dict[str, str]]:
         return [*entries, {"what": "file", "path": str(resolve(system))}]
     config = SystemConfig.load(system)
     entries += [{"what": "file", "path": str(path)} for path in system_files(system)]
-    for kind in ("tagger", "separator"):
-        for model in config.models(kind):
-            # Two models of a system may be checkpoints of one training.
-            entries += [entry for entry in _trainings(kind, model) if entry not in entries]
+    models = config.all_models()
+    for kind, model in models:
+        ready = {"what": "ready", "kind": kind, "model": model.folder(), "folder": model.folder(), "last": "yes"}
+        if not model.phases() and ready not in entries:
+            entries.append(ready)
+    stages: dict[str, int] = {}
+    last = {model.folder() for _, model in models}
+    for folder, training in config.trainings().items():
+        model = training.model
+        builds = bool(training.estimators) or any(stages.get(name) == LAST_STAGE for name in training.needs)
+        stages[folder] = LAST_STAGE if builds else KINDS[training.kind].stage + bool(training.before)
+        entry = {"what": "training", "kind": training.kind, "model": model.experiment or model.name}
+        entry |= {"phase": training.phase, "stage": str(stages[folder]), "folder": folder}
+        if training.needs:
+            entry["needs"] = " ".join(training.needs)
+        entries.append(entry | ({"last": "yes"} if folder in last else {}))
     return entries
-
-
-def _trainings(kind: str, model: ModelConfig) -> Iterator[dict[str, str]]:
-    common = {"kind": kind, "model": model.experiment or model.name}
-    if not model.phases():
-        yield {"what": "ready", **common, "folder": model.folder(), "last": "yes"}
-    for phase in model.phases():
-        before = model.phase_before(phase)
-        entry = {"what": "training", **common, "phase": phase, "order": "further" if before else "first"}
-        entry["folder"] = model.folder(phase)
-        if before:
-            entry["before"] = model.folder(before)
-        if model.folder(phase) == model.folder():
-            entry["last"] = "yes"
-        yield entry

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from s5.system.kinds import KEYS
 from s5.utils.config import ROOT, load_inherited, load_yaml, merge, origins, parse, resolve, working_folder, yaml_chain
 from s5.utils.errors import InputError, one_of
 
 FULL = "full"
 """Name of the size that a system's own YAML has."""
-
-KINDS = ("taggers", "separators")
 
 
 @dataclass
@@ -27,6 +26,7 @@ class SizeConfig:
     system: dict[str, Any] = field(default_factory=dict)
     taggers: dict[str, dict[str, Any]] = field(default_factory=dict)
     separators: dict[str, dict[str, Any]] = field(default_factory=dict)
+    source_taggers: dict[str, dict[str, Any]] = field(default_factory=dict)
     trainings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -109,7 +109,7 @@ def resolve_system(system: str | Path) -> Keys:
     keys = Keys(today(load_inherited(path)), origins(path))
     if "bf16" in keys.files and "bf16" not in keys.values:
         keys.files["precision"] = keys.files.pop("bf16")
-    for kind in KINDS:
+    for kind in KEYS:
         if isinstance(keys.values.get(kind), dict):
             gone = [name for name, entry in keys.values[kind].items() if entry is None]
             for table in keys:
@@ -119,7 +119,7 @@ def resolve_system(system: str | Path) -> Keys:
         return keys
     laid = _load(file)
     keys = Keys(_replaced(keys.values, laid.system), _replaced(keys.files, from_file(laid.system, file)))
-    for kind in KINDS:
+    for kind in KEYS:
         entries: dict[str, dict[str, Any]] = getattr(laid, kind)
         names = keys.values[kind] if isinstance(keys.values.get(kind), dict) else {}
         for name in names:

@@ -21,6 +21,7 @@ from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
 from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
+from s5.system.kinds import KEYS
 from s5.system.sizes import split_size
 from s5.system.trained import ModelMeta, read_meta
 from s5.utils.errors import InputError, one_of
@@ -150,7 +151,7 @@ class S5System:
 
     def __getstate__(self) -> dict[str, Any]:
         """State for another process, which loads the networks itself."""
-        return {k: v for k, v in vars(self).items() if k not in ("taggers", "separators")}
+        return {k: v for k, v in vars(self).items() if k not in KEYS}
 
     @cached_property
     def device(self) -> str:
@@ -174,13 +175,17 @@ class S5System:
         """Loaded separators by name."""
         return self._load("separator")
 
+    @cached_property
+    def source_taggers(self) -> dict[str, Any]:
+        """Loaded source taggers by name."""
+        return self._load("source_tagger")
+
     def _load(self, kind: str) -> dict[str, Any]:
         from s5.system.model import load_model
 
         models = self.config.models(kind)
         loaded = {m.name: load_model(self.expdir / m.folder(), m.checkpoint, kind, self.device) for m in models}
-        others = self.__dict__.get("separators" if kind == "tagger" else "taggers", {})
-        first = next(iter([*others.values(), *loaded.values()]))
+        first = next(iter([*self._loaded(), *loaded.values()]))
         for name, model in loaded.items():
             for key in ("labels", "n_slots", "sampling_rate"):
                 if getattr(model, key) != getattr(first, key):
@@ -190,11 +195,14 @@ class S5System:
                 raise InputError(f"{self.where}: key fusion", f"label {label}", one_of(first.labels.names, label))
         return loaded
 
+    def _loaded(self) -> list[Any]:
+        """Models that are loaded already."""
+        return [model for key in KEYS for model in vars(self).get(key, {}).values()]
+
     @cached_property
     def _meta(self) -> ModelMeta:
         """Facts that all models share, from a loaded model or the first tagger's experiment."""
-        loaded = [model for kind in ("separators", "taggers") for model in vars(self).get(kind, {}).values()]
-        if loaded:
+        if loaded := self._loaded():
             return ModelMeta(loaded[0].labels, loaded[0].n_slots, loaded[0].sampling_rate)
         return read_meta(self.expdir / self.config.taggers[0].folder())
 
@@ -408,16 +416,24 @@ class S5System:
 
     def _scores_of(self, sources: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Class scores [n, C + 1] of separated sources [n, samples], by mixture."""
-        weights = list(self.config.weights().values())
         answers: dict[int, np.ndarray] = {}
         for group in _groups(sources, lambda i: sources[i].shape[1:], self.batch_size):
             joined = np.concatenate([sources[i] for i in group])
-            tables = self.tag(np.repeat(joined[:, None], self.n_channels, axis=1))
-            rows = [[tables[m.name][n] for m in self.config.taggers] for n in range(len(joined))]
-            scores = np.stack([class_scores(row, weights, len(self.labels)) for row in rows])
             ends = np.cumsum([len(sources[i]) for i in group])[:-1]
-            answers |= dict(zip(group, np.split(scores, ends), strict=True))
+            answers |= dict(zip(group, np.split(self._tag_sources(joined), ends), strict=True))
         return answers
+
+    def _tag_sources(self, sources: np.ndarray) -> np.ndarray:
+        """Class scores [n, C + 1] of sources [n, samples]: the posteriors of the source tagger if the system has one,
+        else the scores of the mixture's taggers, each source in all channels."""
+        assert self.config.refine is not None
+        if self.config.refine.tagger is not None:
+            model = self.source_taggers[self.config.refine.tagger]
+            scores: np.ndarray = model.source_posterior(self._long_enough(sources), self.precision)
+            return scores
+        weights, tables = self.config.weights(), self.tag(np.repeat(sources[:, None], self.n_channels, axis=1))
+        rows = [[tables[name][n] for name in weights] for n in range(len(sources))]
+        return np.stack([class_scores(row, list(weights.values()), len(self.labels)) for row in rows])
 
     def __call__(self, mixture: np.ndarray, fs: int, labels: Sequence[str] | None = None) -> list[Source]:
         """Separates one recording. A recording longer than ``decode.window`` is separated window by window.

@@ -28,7 +28,7 @@ class NetworkConfig:
         labels: labels in the order of the class index.
         n_slots: K.
         sampling_rate: sampling rate in Hz.
-        network: name in :data:`s5.tagging.TAGGERS` or :data:`s5.separation.SEPARATORS`.
+        network: name in a table of :data:`s5.system.kinds.KINDS`.
         network_conf: arguments of the network.
         best_model_criterion: lists of phase, figure and ``min`` or ``max``, of which the first decides; empty for a
             model that was not trained here.

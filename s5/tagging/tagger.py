@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,36 @@ ENCODERS = {
 M = TypeVar("M", bound=nn.Module)
 
 
-class Tagger(nn.Module):
+class OnEncoder(nn.Module):
+    """Network on an encoder whose frozen parts stay frozen.
+
+    Args:
+        encoder: a kind of :data:`ENCODERS` and its arguments.
+        trainable: see :class:`Tagger`.
+    """
+
+    def __init__(self, encoder: Mapping[str, Any], trainable: str) -> None:
+        super().__init__()
+        self.encoder = _build_encoder(encoder)
+        # Names survive the exchange of modules (batch norms that several processes share).
+        names = {module: name for name, module in self.encoder.named_modules()}
+        self._frozen = {names[module] for module in freeze_encoder(self.encoder, trainable)}
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        """Features [B, frames, dim] of [B, M, T] or [B, T]; a frozen encoder makes no graph."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "" not in self._frozen):
+            return self.encoder(waveform)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches to training or evaluation; frozen parts stay in evaluation."""
+        super().train(mode)
+        for name, module in self.encoder.named_modules():
+            if name in self._frozen:
+                module.training = False
+        return self
+
+
+class Tagger(OnEncoder):
     """Tagger of configured parts, each ``{kind: name, argument: value, ...}``.
 
     Args:
@@ -54,9 +83,8 @@ class Tagger(nn.Module):
         features: Sequence[dict[str, Any]] = (),
         trainable: str = "all",
     ) -> None:
-        super().__init__()
+        super().__init__(encoder, trainable)
         self.n_labels, self.n_slots = n_labels, n_slots
-        self.encoder = _build_encoder(encoder)
         rate = self.encoder.sampling_rate
         self.features = nn.ModuleList(
             _build(FEATURES, conf, f"features.{i}", sampling_rate=rate) for i, conf in enumerate(features)
@@ -70,9 +98,6 @@ class Tagger(nn.Module):
             n_classes=n_labels + 1,
             auxiliary_dim=sum(feature.width for feature in self.features),
         )
-        # Names survive the exchange of modules (batch norms that several processes share).
-        names = {module: name for name, module in self.encoder.named_modules()}
-        self._frozen = {names[module] for module in freeze_encoder(self.encoder, trainable)}
 
     @property
     def multi_hot(self) -> bool:
@@ -86,21 +111,11 @@ class Tagger(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Waveforms [B, M, T] -> logits [B, K, C + 1], silence last; of a multi-hot head [B, C]."""
-        whole = "" in self._frozen
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
-            features = self.encoder(mixture)
+        features = self.encode(mixture)
         if not self.features:
             return self.head(features)
         reference = mixture[:, 0]
         return self.head(features, torch.cat([feature(reference) for feature in self.features], dim=1))
-
-    def train(self, mode: bool = True) -> Tagger:
-        """Switches to training or evaluation; frozen parts stay in evaluation."""
-        super().train(mode)
-        for name, module in self.encoder.named_modules():
-            if name in self._frozen:
-                module.training = False
-        return self
 
 
 class M2DTagger(Tagger):

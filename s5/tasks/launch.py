@@ -14,6 +14,7 @@ import yaml
 from s5.labels import LabelSet
 from s5.scene import SamplerConfig
 from s5.system.derived import with_derived
+from s5.system.kinds import KINDS, load
 from s5.system.origins import describe, write_origins
 from s5.system.sizes import Keys, resolve_training
 from s5.tasks.distributed import ProcessGroup, remove_stale_inits, report_lost_workers, slurm_init_method
@@ -25,8 +26,6 @@ from s5.tasks.resolved import Phase, check_goes_on, check_same, phase_of, resolv
 from s5.utils.config import check_arguments, load_yaml, parse
 from s5.utils.errors import InputError, one_of
 from s5.utils.files import write_text
-
-TASK_OF_KIND = {"tagger": "tagging", "separator": "separation"}
 
 
 def train_model(
@@ -43,7 +42,7 @@ def train_model(
 
     Args:
         system: system YAML.
-        name: a tagger or separator in it.
+        name: a model in it.
         phase: ``train``, ``finetune``, ``finetune2`` and so on. Each fine-tuning starts from the best checkpoint of the
             previous phase.
         train_data: data directory, usually virtual.
@@ -62,9 +61,8 @@ def train_model(
     """
     found = phase_of(system, name, phase)
     options = [*extra, *start_options(found, expdir)]
-    train(
-        TASK_OF_KIND[found.kind], found.file, train_data, valid_data, Path(expdir) / found.folder, ngpu, options, found
-    )
+    task = KINDS[found.kind].task.split(".")[-2]
+    train(task, found.file, train_data, valid_data, Path(expdir) / found.folder, ngpu, options, found)
 
 
 def train(
@@ -80,7 +78,7 @@ def train(
     """Runs an ESPnet task; arguments and errors as in :func:`train_model`.
 
     Args:
-        task: ``tagging`` or ``separation``.
+        task: module of ``s5.tasks``: ``tagging``, ``separation`` or ``source_tagging``.
         config_path: training YAML that errors name.
         output_dir: folder of the experiment. InputError if it holds a model of another training.
         phase: the training of a system; by default the YAML alone describes it.
@@ -169,13 +167,7 @@ def _sampler(train_data: str | Path) -> SamplerConfig:
 def _task(name: str) -> Any:
     logging.info("importing ESPnet")
     import_without_transformers()
-    if name == "tagging":
-        from s5.tasks.tagging import TaggingTask
-
-        return TaggingTask
-    from s5.tasks.separation import SeparationTask
-
-    return SeparationTask
+    return load(next(kind.task for kind in KINDS.values() if kind.task.split(".")[-2] == name))
 
 
 def _check_options(task_class: Any, extra: Sequence[str]) -> None:

@@ -44,10 +44,14 @@ class _S5Model(AbsESPnetModel):
 
     def run(self, *args: Tensor) -> Tensor:
         """The network's output as float32."""
+        return self._call(*args).float()
+
+    def _call(self, *args: Tensor) -> Any:
+        """The network's output; in evaluation that of the average of the weights."""
         with torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.bf16):
             if self._average and not self.training:
-                return torch.func.functional_call(self.network, self._average, args).float()
-            return self.network(*args).float()
+                return torch.func.functional_call(self.network, self._average, args)
+            return self.network(*args)
 
     def freeze(self, names: Sequence[str]) -> None:
         """Freezes modules and parameters by name (``--freeze_param``). Frozen modules stay in evaluation mode.

@@ -50,7 +50,7 @@ class Phase(NamedTuple):
     """A training of a system."""
 
     kind: str
-    """``tagger`` or ``separator``."""
+    """Kind of :data:`s5.system.kinds.KINDS`."""
     file: str
     """YAML of the training, which errors name."""
     config: dict[str, Any]
@@ -63,16 +63,20 @@ class Phase(NamedTuple):
     """Folder of the phase that it starts from, if any."""
     checkpoint: str | None
     """Checkpoint in that folder that the system names, if any."""
+    estimators: list[tuple[str, str | None]]
+    """Folder and checkpoint, if the system names one, of each model whose outputs it is trained on."""
 
 
 def phase_of(system: str | Path, name: str, phase: str) -> Phase:
     """Finds a training of a system. Raises InputError if there is no such model or phase."""
-    kind, model = SystemConfig.load(system).find(name)
+    config = SystemConfig.load(system)
+    kind, model = config.find(name)
     phases = model.phases()
     if phase not in phases:
         raise InputError(f"{system}: {name}", f"no {phase} phase", one_of(phases, phase))
     before = model.phase_before(phase)
     files, size = model.files(phase), split_size(system)[1]
+    estimators = [config.find(other)[1] for other in model.estimators(phase)]
     return Phase(
         kind,
         phases[phase],
@@ -80,17 +84,20 @@ def phase_of(system: str | Path, name: str, phase: str) -> Phase:
         model.folder(phase),
         model.folder(before) if before else None,
         model.checkpoint,
+        [(estimator.folder(), estimator.checkpoint) for estimator in estimators],
     )
 
 
 def start_options(phase: Phase, expdir: str | Path) -> list[str]:
-    """ESPnet options that start a training from its previous phase; none for the first phase.
+    """ESPnet options that name the weights which a training needs: of its previous phase and of its estimators.
 
-    Only the network is loaded: the average of the weights, if the previous phase has one.
+    Of the previous phase only the network is loaded: the average of the weights, if that phase has one.
     """
-    if phase.before is None:
-        return []
-    return ["--init_param", f"{best_checkpoint(Path(expdir) / phase.before, phase.checkpoint)}:network:network"]
+    options = []
+    if phase.before is not None:
+        options = ["--init_param", f"{best_checkpoint(Path(expdir, phase.before), phase.checkpoint)}:network:network"]
+    estimators = [str(best_checkpoint(Path(expdir, folder), name)) for folder, name in phase.estimators]
+    return [*options, *(["--estimators", *estimators] if estimators else [])]
 
 
 def resolved(
@@ -107,9 +114,9 @@ def resolved(
     config = dict(config)
     for option in _options(extra):
         config = merge(config, option)
-    if "init_param" in config:
-        given = config["init_param"]
-        config["init_param"] = [_start(entry) for entry in (given if isinstance(given, list) else [given])]
+    for key in config.keys() & {"init_param", "estimators"}:
+        given = config[key]
+        config[key] = [_weights(entry) for entry in (given if isinstance(given, list) else [given])]
     kept = {key: value for key, value in sorted(config.items()) if key not in HOW}
     data = {"train_data": data_content(train_data), "valid_data": data_content(valid_data)}
     return yaml.safe_load(yaml.safe_dump({"config": kept, **data}))
@@ -231,9 +238,11 @@ def _options(words: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield {name: found[0] if len(found) == 1 else found}
 
 
-def _start(entry: Any) -> dict[str, str]:
-    """Checksum of the weights that ``--init_param`` names, so that their place does not count."""
+def _weights(entry: Any) -> dict[str, str]:
+    """Checksum of weights that ``--init_param`` or ``--estimators`` names, so that their place does not count."""
     path, _, parts = str(entry).partition(":")
+    if os.path.isdir(path):
+        path = str(best_checkpoint(path))
     if not os.path.isfile(path):
         return {"file": path, "parts": parts}
     with open(path, "rb") as file:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from s5.labels import LabelSet
 from s5.tagging.decision import MultiHotDecision
+from s5.tagging.encoder import Encoder
 from s5.tagging.tagger import TAGGERS, Tagger
 from s5.tasks.base import S5Task
 from s5.tasks.checkpoint import has_checkpoint
@@ -61,16 +62,26 @@ class TaggingTask(S5Task):
         if args.loss not in (None, LOSSES[network.multi_hot]):
             kind = "a multi-hot head" if network.multi_hot else "a track-based head"
             raise InputError("loss", args.loss, f"{LOSSES[network.multi_hot]} for {kind}")
-        rate = network.encoder.sampling_rate
-        if args.sampling_rate not in (None, rate):
-            raise InputError("network_conf: encoder: sampling_rate", rate, f"{args.sampling_rate}, the data's")
         decision: MultiHotDecision = parse(MultiHotDecision, args.decision, "decision")
         weight = _class_weight(args, network.multi_hot)
         model = TaggingModel(network, len(args.labels), args.bf16, args.ema_decay, weight, decision)
         model.freeze(args.freeze_param)
-        if not _brings_encoder(args) and not any(p.is_meta for p in network.parameters()):
-            network.encoder.load_weights()  # on the meta device only the configuration is checked
+        prepare_encoder(network.encoder, args)
         return model
+
+
+def prepare_encoder(encoder: Encoder, args: argparse.Namespace) -> None:
+    """Loads the pretrained weights of an encoder, unless a checkpoint brings its weights.
+
+    Raises:
+        InputError: its sampling rate is not that of the data.
+    """
+    if args.sampling_rate not in (None, encoder.sampling_rate):
+        expected = f"{args.sampling_rate}, the data's"
+        raise InputError("network_conf: encoder: sampling_rate", encoder.sampling_rate, expected)
+    # On the meta device only the configuration is checked.
+    if not _brings_encoder(args) and not any(p.is_meta for p in encoder.parameters()):
+        encoder.load_weights()
 
 
 def _brings_encoder(args: argparse.Namespace) -> bool:

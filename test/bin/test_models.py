@@ -24,9 +24,9 @@ def test_trainings_come_in_order_each_with_what_it_goes_on_from(lines):
     common = {"what": "training", "kind": "separator", "model": "resunetk_tiny"}
     first, second, third = "resunetk_tiny", "resunetk_tiny_ft", "resunetk_tiny_ft2"
     assert separators == [
-        {**common, "phase": "train", "order": "first", "folder": first},
-        {**common, "phase": "finetune", "order": "further", "folder": second, "before": first},
-        {**common, "phase": "finetune2", "order": "further", "folder": third, "before": second, "last": "yes"},
+        {**common, "phase": "train", "stage": "5", "folder": first},
+        {**common, "phase": "finetune", "stage": "6", "folder": second, "needs": first},
+        {**common, "phase": "finetune2", "stage": "6", "folder": third, "needs": second, "last": "yes"},
     ]
 
 

@@ -72,6 +72,8 @@ def test_weights_that_a_training_starts_from_count_wherever_they_lie(made, tmp_p
     one, same, other = (made(BASE, "--init_param", f"{tmp_path / name}:network:network") for name in "abc")
     assert one == same and one != other
     assert differences(one, other)[0].startswith("init_param: ")
+    one, same, other = (made(BASE, "--estimators", str(tmp_path / name)) for name in "abc")
+    assert one == same and differences(one, other)[0].startswith("estimators: ")
 
 
 def test_the_content_of_the_data_counts_not_its_date(made, recipe, tmp_path, monkeypatch):

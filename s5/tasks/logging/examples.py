@@ -22,6 +22,7 @@ from s5.tasks.data import FixedScenes, VirtualScenes
 from s5.tasks.logging.boards import Board
 from s5.tasks.logging.panels import draw_sources, draw_tags
 from s5.tasks.models import SeparationModel, TaggingModel
+from s5.tasks.source_model import SourceTaggingModel
 from s5.utils.errors import InputError
 
 PEAK = 0.5
@@ -141,7 +142,7 @@ class Examples:
 
     def __init__(
         self,
-        model: SeparationModel | TaggingModel,
+        model: SeparationModel | TaggingModel | SourceTaggingModel,
         dataset: FixedScenes | VirtualScenes,
         number: int,
         interval: int,
@@ -176,6 +177,8 @@ class Examples:
                 _show_data(example, board, epoch)
             if isinstance(self.model, TaggingModel):
                 _show_tags(example, self.model, self.dataset.labels.names, boards, epoch)
+            elif isinstance(self.model, SourceTaggingModel):
+                _show_source_tags(example, self.model, self.dataset.labels.names, boards, epoch)
             else:
                 _show_sources(example, self.model, boards, epoch)
         self.model.train(training)
@@ -231,8 +234,6 @@ def _show_tags(
     example: Example, model: TaggingModel, classes: Sequence[str], boards: Sequence[Board], epoch: int
 ) -> None:
     """Writes the probabilities as a figure and the labels as text. Tracks take the slots that they fit best."""
-    from s5.tagging.logmel import mel_level
-
     index, (mixture, label_index) = example.label_index.tolist(), example.batch(model)
     logits = model.run(mixture)
     if model.multi_hot:
@@ -246,7 +247,37 @@ def _show_tags(
         rows, names = [f"slot {slot}" for slot in range(len(probability))], [*classes, "silence"]
         marked = list(enumerate(index))
     found = [i for i in model.predict(logits)[0].tolist() if i < model.n_labels]
-    labels = ", ".join(classes[i] for i in found) or "no source"
+    _show_probabilities(example, probability, marked, rows, names, [classes[i] for i in found], boards, epoch)
+
+
+def _show_source_tags(
+    example: Example, model: SourceTaggingModel, classes: Sequence[str], boards: Sequence[Board], epoch: int
+) -> None:
+    """Writes the probabilities of the dry sources as a figure and their labels as text."""
+    assert example.dry is not None
+    dry = torch.from_numpy(example.dry[[*example.slots]]).to(next(model.parameters()).device)
+    if not len(dry):
+        return
+    probability, names = model.tag(dry).posterior().cpu().numpy(), [*classes, "silence"]
+    marked = list(enumerate(example.label_index[[*example.slots]].tolist()))
+    found = [names[i] for i in probability.argmax(-1)]
+    _show_probabilities(example, probability, marked, example.names, names, found, boards, epoch)
+
+
+def _show_probabilities(
+    example: Example,
+    probability: np.ndarray,
+    marked: Sequence[tuple[int, int]],
+    rows: Sequence[str],
+    names: Sequence[str],
+    found: Sequence[str],
+    boards: Sequence[Board],
+    epoch: int,
+) -> None:
+    """Writes probabilities [rows, names] as a figure and the labels found as text."""
+    from s5.tagging.logmel import mel_level
+
+    labels = ", ".join(found) or "no source"
     mel_db, seconds = mel_level(example.mixture[0], example.fs, N_MELS)[0], example.mixture.shape[1] / example.fs
     title, note = f"{example.name}: {example.sources}", f"epoch {epoch}: {labels}"
     pixels = draw_tags(mel_db, seconds, probability, marked, rows, names, title, note)

@@ -1,0 +1,56 @@
+"""Lists the kinds of models that a system can have."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Kind(NamedTuple):
+    """A kind of models."""
+
+    key: str
+    """Key of a system and of a size that holds the models by name."""
+    task: str
+    """Class of the ESPnet task that trains them."""
+    networks: str
+    """Table of their networks by the name under ``network``."""
+    stage: int
+    """Stage of run.sh of their first trainings."""
+    required: bool = False
+    """Whether every system has one."""
+    separates: bool = False
+    """Whether their outputs are waveforms, so that other models can be trained on these (``estimates``)."""
+    takes_estimates: bool = False
+    """Whether they can be trained on the outputs of other models."""
+
+
+KINDS = {
+    "tagger": Kind("taggers", "s5.tasks.tagging.TaggingTask", "s5.tagging.TAGGERS", 3, required=True),
+    "separator": Kind(
+        "separators", "s5.tasks.separation.SeparationTask", "s5.separation.SEPARATORS", 5, required=True, separates=True
+    ),
+    "source_tagger": Kind(
+        "source_taggers",
+        "s5.tasks.source_tagging.SourceTaggingTask",
+        "s5.tagging.source.SOURCE_TAGGERS",
+        6,
+        takes_estimates=True,
+    ),
+}
+"""All kinds by name."""
+
+KEYS = tuple(kind.key for kind in KINDS.values())
+"""Keys of a system that hold models."""
+
+
+def load(path: str) -> Any:
+    """Imports the object of a dotted path: networks and tasks take seconds, and are needed late."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def networks(kind: str | None = None) -> dict[str, Any]:
+    """Networks of a kind by name; by default those of all kinds."""
+    names = KINDS if kind is None else (kind,)
+    return {name: network for one in names for name, network in load(KINDS[one].networks).items()}

@@ -1,0 +1,88 @@
+"""Runs frozen models while another model is trained on their outputs (``estimates`` of a system's model)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s5.system.model import TrainedModel, load_model
+from s5.utils.errors import InputError
+
+
+def add_estimators(parser: argparse._ArgumentGroup) -> None:
+    """Adds the option ``--estimators``."""
+    parser.add_argument(
+        "--estimators",
+        nargs="*",
+        default=[],
+        metavar="FOLDER",
+        help="Experiment folders, or checkpoints in them, of frozen models whose outputs the training uses",
+    )
+
+
+def load_estimators(args: argparse.Namespace) -> list[TrainedModel]:
+    """The models of ``--estimators``, frozen. The training's own model must not register them, as it is saved.
+
+    Raises:
+        InputError: there is no such model, or its labels, K or sampling rate are not those of the training.
+    """
+    models = []
+    for path in map(Path, args.estimators):
+        model = load_model(path, None, None) if path.is_dir() else load_model(path.parent, path.name, None)
+        own = {"labels": list(model.labels.names), "n_slots": model.n_slots, "sampling_rate": model.sampling_rate}
+        for key, value in own.items():
+            if getattr(args, key) not in (value, None):
+                raise InputError(f"{model.name}: {key}", value, f"{getattr(args, key)}, as in the training")
+        model.network.requires_grad_(False)
+        models.append(model)
+    return models
+
+
+@torch.no_grad()
+def estimates_of(model: TrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Outputs of a frozen model for a batch of scenes, each with the dry source that it holds.
+
+    Args:
+        model: a separator.
+        batch: ``mixture`` [B, M, n], ``dry`` [B, K, n], zeros in silent slots, and ``query`` [B, K], the class indices
+            to ask for (C is silence).
+
+    Returns:
+        Waveforms [B, N, n] and for each the slot of its source [B, N], K if it holds none (:func:`match`).
+    """
+    mixture, n_labels = batch["mixture"], len(model.labels)
+    network = model.network.to(mixture.device)
+    label_vector = F.one_hot(batch["query"], n_labels + 1)[..., :n_labels].to(mixture.dtype)
+    waveforms = network(mixture, label_vector).float()
+    return waveforms, match(waveforms, batch["dry"], mixture[:, 0])
+
+
+def match(waveforms: Tensor, dry: Tensor, reference: Tensor, threshold: float = 0.0) -> Tensor:
+    """Finds the source that each waveform holds.
+
+    It is the source with the highest SDR, if this SDR is higher than that of the mixture and that of silence (0 dB)
+    by more than a threshold. The latter matters for weak sources: silence improves on a mixture of negative SDR.
+
+    Args:
+        waveforms: [B, N, n].
+        dry: [B, K, n], zeros in silent slots.
+        reference: [B, n], the mixture's reference channel.
+        threshold: in dB.
+
+    Returns:
+        Slot of the source [B, N], K if there is none.
+    """
+    power = dry.square().sum(-1)  # [B, K]
+    found = torch.cat([waveforms, reference[:, None]], 1)
+    error = power[:, None] + found.square().sum(-1, keepdim=True) - 2 * found @ dry.mT  # [B, N + 1, K]
+    smallest = torch.finfo(power.dtype).tiny
+    sdr = 10 * torch.log10(power[:, None] / error.clamp(min=smallest).maximum(1e-6 * power[:, None]))
+    gain = sdr[:, :-1] - sdr[:, -1:].clamp(min=0)
+    gain = gain.masked_fill(power[:, None] <= 0, -torch.inf)
+    best = gain.max(-1)
+    return torch.where(best.values > threshold, best.indices, dry.shape[1])
