@@ -8,6 +8,9 @@ output slots that they allow, and in the choice among them:
 * ``pi_sdr``: the best permutation of all active slots, whatever their classes (blind source separation).
 
 The fourth, ``snr``, permutes nothing: the loss of the DCASE 2025 baselines, whose labels are distinct.
+
+``sa_sdr`` sums sources and errors over the slots before it divides, so that silent slots count as well. It is a loss of
+blind separation (:mod:`s5.separation.uss`).
 """
 
 from __future__ import annotations
@@ -135,6 +138,61 @@ def snr(
     batch, k = scores.shape
     permutation = torch.arange(k, device=scores.device).expand(batch, k)
     return _normalized(scores.sum(-1), active.sum(-1), k, normalize), permutation
+
+
+def sa_sdr(
+    estimate: torch.Tensor,
+    target: torch.Tensor,
+    power: torch.Tensor | None = None,
+    tau: float = 0.0,
+    cost: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Source-aggregated SDR loss (von Neumann et al., "SA-SDR", ICASSP 2022), the best permutation of all slots.
+
+        L = min_p 10 log10((sum_k |s_k - e_p(k)|^2 + tau P) / (sum_k |s_k|^2 + tau P))
+
+    Args:
+        estimate: waveforms [batch, N, samples].
+        target: waveforms [batch, N, samples], zeros in silent slots.
+        power: energy P of the mixture [batch], of which the share ``tau`` limits the loss: it is at least about
+            10 log10(tau) dB. An item without an active target is divided by P alone.
+        tau: share.
+        cost: what each pair of target and slot [batch, target, slot] adds to a permutation's value in dB when
+            permutations are compared; the loss itself has none of it.
+
+    Returns:
+        loss [batch] in dB, negated SA-SDR, float32; permutation [batch, N] as of :func:`ca_pi_sdr`.
+
+    Example:
+        >>> x = torch.eye(3)[None]
+        >>> loss, permutation = sa_sdr(0.9 * x.flip(1), x)
+        >>> round(loss.item(), 2), permutation.tolist()
+        (-20.0, [[2, 1, 0]])
+    """
+    eps = torch.finfo(torch.float32).eps
+    with torch.autocast(estimate.device.type, enabled=False):
+        estimate, target = estimate.float(), target.float()
+        power = estimate.new_zeros(len(estimate)) if power is None else power
+        source = target.square().sum((1, 2))
+        below = torch.where(source > 0, source + tau * power, power) + eps
+        with torch.no_grad():
+            error = _sum_by_permutation((target[:, :, None] - estimate[:, None]).square().sum(-1))
+            value = 10 * torch.log10((error + tau * power[:, None] + eps) / below[:, None])
+            value = value if cost is None else value + _sum_by_permutation(cost.float())
+            permutation = _permutation_table(target.shape[1], target.device)[value.argmin(-1)]
+        estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))
+        error = (target - estimate).square().sum((1, 2))
+        return 10 * torch.log10((error + tau * power + eps) / below), permutation
+
+
+def best_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Sum of the active targets' SDRs [batch] in dB, each with a slot of its own, under the best choice of slots.
+
+    Args:
+        estimate: waveforms [batch, N, samples].
+        target: waveforms [batch, N, samples], zeros in silent slots.
+    """
+    return _sum_by_permutation(_scores(estimate, target, None, None)[0]).max(-1).values
 
 
 def sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

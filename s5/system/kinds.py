@@ -30,6 +30,7 @@ KINDS = {
     "separator": Kind(
         "separators", "s5.tasks.separation.SeparationTask", "s5.separation.SEPARATORS", 5, required=True, separates=True
     ),
+    "uss": Kind("uss", "s5.tasks.uss.USSTask", "s5.separation.uss.USS_NETWORKS", 5, separates=True),
     "source_tagger": Kind(
         "source_taggers",
         "s5.tasks.source_tagging.SourceTaggingTask",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -21,8 +22,8 @@ from s5.utils.errors import InputError, one_of
 Loss = Callable[..., tuple[Tensor, Tensor]]
 
 
-class _S5Model(AbsESPnetModel):
-    """Base class of both models: runs the network, in bfloat16 if wanted, and keeps an average of its weights.
+class S5Model(AbsESPnetModel):
+    """Base class of the models: runs the network, in bfloat16 if wanted, and keeps an average of its weights.
 
     Evaluation uses the average, and checkpoints hold it as ``network.*``. The weights in training are ``raw.*``.
 
@@ -42,16 +43,15 @@ class _S5Model(AbsESPnetModel):
         self._n_averaged = 0
         self.frozen: list[nn.Module] = []
 
-    def run(self, *args: Tensor) -> Tensor:
-        """The network's output as float32."""
-        return self._call(*args).float()
-
-    def _call(self, *args: Tensor) -> Any:
-        """The network's output; in evaluation that of the average of the weights."""
+    def run(self, *args: Tensor | None, **kwargs: Tensor | None) -> Any:
+        """The network's output as float32: a tensor or a named tuple of tensors."""
+        assert args[0] is not None
         with torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.bf16):
             if self._average and not self.training:
-                return torch.func.functional_call(self.network, self._average, args)
-            return self.network(*args)
+                output = torch.func.functional_call(self.network, self._average, args, kwargs)
+            else:
+                output = self.network(*args, **kwargs)
+        return output.float() if isinstance(output, Tensor) else type(output)(*(part.float() for part in output))
 
     def freeze(self, names: Sequence[str]) -> None:
         """Freezes modules and parameters by name (``--freeze_param``). Frozen modules stay in evaluation mode.
@@ -118,7 +118,21 @@ class _S5Model(AbsESPnetModel):
         return {}
 
 
-class SeparationModel(_S5Model):
+class WaveformModel(S5Model):
+    """Base class of the models of networks that separate."""
+
+    @abstractmethod
+    def estimate(self, mixture: Tensor, dry: Tensor, label_index: Tensor) -> Tensor:
+        """Estimates [B, K, T] in the order of the sources.
+
+        Args:
+            mixture: [B, M, T].
+            dry: [B, K, T], by which estimates of one class are put in order.
+            label_index: [B, K], C for silence.
+        """
+
+
+class SeparationModel(WaveformModel):
     """A separator trained with oracle labels.
 
     Args:
@@ -149,8 +163,7 @@ class SeparationModel(_S5Model):
             slot = _random_active(label_index != self.n_labels)
             label_index = label_index.gather(1, slot)
             dry = dry.gather(1, slot[..., None].expand(-1, -1, dry.shape[-1]))
-        label_vector = F.one_hot(label_index, self.n_labels + 1)[..., : self.n_labels].to(mixture.dtype)
-        estimate = self.run(mixture, label_vector)
+        estimate = self.run(mixture, one_hot(label_index, self.n_labels))
         loss, _ = self.loss(estimate, dry, label_index, silence_index=self.n_labels)
         if self.training:
             return force_gatherable((loss.mean(), {"loss": loss.mean().detach()}, len(mixture)), mixture.device)
@@ -165,8 +178,14 @@ class SeparationModel(_S5Model):
             stats[name] = _sdri(estimate, dry, mixture[:, 0], permutation, active).sum() / n_mixtures
         return force_gatherable((stats["loss"], stats, active.any(-1).sum()), mixture.device)
 
+    def estimate(self, mixture: Tensor, dry: Tensor, label_index: Tensor) -> Tensor:
+        """See :meth:`WaveformModel.estimate`."""
+        estimate = self.run(mixture, one_hot(label_index, self.n_labels))
+        permutation = ca_pi_sdr(estimate, dry, label_index, silence_index=self.n_labels)[1]
+        return estimate.gather(1, permutation[..., None].expand_as(estimate))
 
-class TaggingModel(_S5Model):
+
+class TaggingModel(S5Model):
     """A tagger and its training loss.
 
     Args:
@@ -220,6 +239,11 @@ class TaggingModel(_S5Model):
     def figures(self, averages: dict[str, float]) -> dict[str, float]:
         """Figures that validation reports: the loss and :data:`s5.tasks.valid_metrics.FIGURES`."""
         return {"loss": averages["loss"], **figures(averages)}
+
+
+def one_hot(label_index: Tensor, n_labels: int) -> Tensor:
+    """Label vectors [B, K, C] from class indices [B, K], zeros for silence, which is C."""
+    return F.one_hot(label_index, n_labels + 1)[..., :n_labels].float()
 
 
 def _sdri(estimate: Tensor, dry: Tensor, reference: Tensor, permutation: Tensor, active: Tensor) -> Tensor:

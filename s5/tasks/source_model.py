@@ -14,7 +14,7 @@ from torch import Tensor
 from s5.system.model import TrainedModel
 from s5.tagging.source import SourceTagger, SourceTags
 from s5.tasks.estimates import estimates_of
-from s5.tasks.models import _S5Model
+from s5.tasks.models import S5Model
 from s5.utils.errors import InputError
 
 DRY, ESTIMATES, SILENT, INTERFERENCE = range(4)
@@ -64,7 +64,7 @@ class LossConfig:
     m_out: float = -1.0
 
 
-class SourceTaggingModel(_S5Model):
+class SourceTaggingModel(S5Model):
     """A source tagger and its training loss.
 
     Args:
@@ -135,7 +135,8 @@ class SourceTaggingModel(_S5Model):
 
     def tag(self, waveforms: Tensor) -> SourceTags:
         """Tags of waveforms [N, n] in float32."""
-        return SourceTags(*(part.float() for part in self._call(waveforms)))
+        tags: SourceTags = self.run(waveforms)
+        return tags
 
     def _loss(self, tags: SourceTags, labels: Tensor) -> Tensor:
         """Mean loss of items with labels [N], C for silence."""

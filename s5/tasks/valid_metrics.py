@@ -42,10 +42,9 @@ def batch_counts(predicted: Tensor, label_index: Tensor, n_labels: int) -> dict[
     counts, truth = _histogram(predicted, n_labels), _histogram(label_index, n_labels)
     tp = torch.minimum(counts, truth).sum(-1).float()
     fp, fn = counts.sum(-1) - tp, truth.sum(-1) - tp
-    active, repeats = truth.sum(-1) > 0, (truth > 1).any(-1)
     by_mixture = {
         "n": torch.ones_like(tp),
-        "n_active": active.float(),
+        "n_active": (truth.sum(-1) > 0).float(),
         "tp": tp,
         "fp": fp,
         "fn": fn,
@@ -53,12 +52,19 @@ def batch_counts(predicted: Tensor, label_index: Tensor, n_labels: int) -> dict[
         "recall": tp / (tp + fn).clamp(min=1),
         "ratio": torch.where(tp + fp + fn > 0, tp / (tp + fp + fn).clamp(min=1), torch.ones_like(tp)),
     }
-    members = (torch.ones_like(tp), repeats.float(), (active & ~repeats).float())
     return {
         name + subset: (value * member).mean()
-        for subset, member in zip(SUBSETS, members, strict=True)
+        for subset, member in members(label_index, n_labels).items()
         for name, value in by_mixture.items()
     }
+
+
+def members(label_index: Tensor, n_labels: int) -> dict[str, Tensor]:
+    """1 for the mixtures of each of :data:`SUBSETS`, else 0 [B], from class indices [B, K], C for silence."""
+    truth = _histogram(label_index, n_labels)
+    active, repeats = truth.sum(-1) > 0, (truth > 1).any(-1)
+    found = (torch.ones_like(active), repeats, active & ~repeats)
+    return {subset: member.float() for subset, member in zip(SUBSETS, found, strict=True)}
 
 
 def figures(averages: Mapping[str, float]) -> dict[str, float]:

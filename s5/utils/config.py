@@ -308,16 +308,32 @@ def _forbid_extra(schema: Any, seen: set[int]) -> None:
         _forbid_extra(argument, seen)
 
 
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _targets(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """A function; of a class, its ``__init__``, and while that hands on ``**keywords``, the base class's."""
+    if not inspect.isclass(function):
+        yield function
+        return
+    for part in function.__mro__:
+        if "__init__" in vars(part):
+            target = vars(part)["__init__"]
+            yield target
+            if all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(target).parameters.values()):
+                return
+
+
 @cache
 def _signature_model(function: Callable[..., Any], given: tuple[str, ...]) -> type[pydantic.BaseModel]:
-    target = function.__init__ if inspect.isclass(function) else function
-    hints = typing.get_type_hints(target)
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(target).parameters.items():
-        if name == "self" or name in given or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hints.get(name, Any), default)
+    for target in _targets(function):
+        hints = typing.get_type_hints(target)
+        for name, parameter in inspect.signature(target).parameters.items():
+            if name == "self" or name in (*given, *fields) or parameter.kind in _VARIABLE:
+                continue
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[name] = (hints.get(name, Any), default)
     config = pydantic.ConfigDict(**_STRICT, protected_namespaces=())
     return pydantic.create_model(function.__name__, __config__=config, **fields)
 

@@ -242,13 +242,13 @@ def test_masks_start_from_half_of_the_reference_channel(output):
 @pytest.mark.parametrize("encoder", ["bands", "sfc", "bins"])
 def test_each_pass_sees_what_the_one_before_it_made(encoder, monkeypatch):
     network, mixture = busy(passes=3, encoder=encoder, frames=1), noise(1, 4, 640)
-    run, seen, outputs = network._values, [], []
+    run, seen, outputs = network._features, [], []
 
     def watched(*args):
         seen.append((args[-1], torch.is_grad_enabled()))
         return run(*args)
 
-    monkeypatch.setattr(network, "_values", watched)
+    monkeypatch.setattr(network, "_features", watched)
     for n in (1, 2, 3):
         monkeypatch.setattr(network.passes, "draw", lambda n=n: n)
         seen.clear()

@@ -172,3 +172,25 @@ def test_a_recipe_folder_that_is_a_link_inherits_from_beside_the_link(tmp_path, 
     monkeypatch.chdir(tmp_path / "repo/egs/own")
     monkeypatch.setenv("PWD", str(tmp_path / "repo/egs/own"))  # as a shell has it
     assert load_inherited("conf/top.yaml") == {"a": 1}
+
+
+class Base:
+    def __init__(self, size: int, rate: float = 0.1) -> None:
+        self.size, self.rate = size, rate
+
+
+class Derived(Base):
+    def __init__(self, name: str = "a", **base: int) -> None:
+        super().__init__(**base)
+
+
+def test_a_class_that_hands_on_keywords_has_the_arguments_of_its_base_class():
+    assert call(Derived, {"name": "b", "size": 2, "rate": 0.5}, "x").rate == 0.5
+    for conf, message in (
+        ({"sise": 2}, "x: key sise: found an unknown key, expected size (one of name, size, rate)"),
+        ({"name": "b"}, "x: key size: found nothing, expected a value"),
+        ({"size": 1, "rate": "much"}, "x: key rate: found 'much'"),
+    ):
+        with pytest.raises(InputError) as error:
+            call(Derived, conf, "x")
+        assert str(error.value).startswith(message)

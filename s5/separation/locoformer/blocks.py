@@ -232,6 +232,24 @@ class Block(nn.Module):
         return x.unflatten(0, (batch, bands)).transpose(1, 2)
 
 
+class AttentiveStatistics(nn.Module):
+    """Mean and standard deviation over positions, weighted by attention: [..., positions, dim] -> [..., 2 * dim].
+
+    Okabe et al., "Attentive Statistics Pooling for Deep Speaker Embedding", Interspeech 2018.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., positions, dim] -> [..., 2 * dim], float32."""
+        weight = self.score(x).float().softmax(-2)
+        mean = (weight * x).sum(-2)
+        variance = (weight * (x - mean[..., None, :]).square()).sum(-2)
+        return torch.cat((mean, (variance + 1e-5).sqrt()), dim=-1)
+
+
 def film_layer(condition_dim: int, dim: int) -> nn.Linear:
     """From a condition to scales and shifts [2 * dim], zero at first: :func:`modulate` then changes nothing."""
     layer = nn.Linear(condition_dim, 2 * dim)

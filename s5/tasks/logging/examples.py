@@ -1,7 +1,7 @@
 """Validation mixtures to listen to and to look at while a model trains.
 
 They are the same in all epochs. Mixture and references are written once a start, and the output of the model every few
-epochs: waveforms of a separator, probabilities of a tagger.
+epochs: waveforms of a separator or of USS, probabilities of a tagger.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from s5.separation.losses import ca_pi_sdr, sdr
+from s5.separation.losses import sdr
 from s5.tagging.losses import pit_cross_entropy
 from s5.tasks.data import FixedScenes, VirtualScenes
 from s5.tasks.logging.boards import Board
 from s5.tasks.logging.panels import draw_sources, draw_tags
-from s5.tasks.models import SeparationModel, TaggingModel
+from s5.tasks.models import TaggingModel, WaveformModel
 from s5.tasks.source_model import SourceTaggingModel
 from s5.utils.errors import InputError
 
@@ -142,7 +141,7 @@ class Examples:
 
     def __init__(
         self,
-        model: SeparationModel | TaggingModel | SourceTaggingModel,
+        model: WaveformModel | TaggingModel | SourceTaggingModel,
         dataset: FixedScenes | VirtualScenes,
         number: int,
         interval: int,
@@ -199,15 +198,13 @@ def _show_data(example: Example, board: Board, epoch: int) -> None:
             board.audio(f"{example.name}/{name}/reference", example.dry[slot] * example.gain, example.fs, epoch)
 
 
-def _show_sources(example: Example, model: SeparationModel, boards: Sequence[Board], epoch: int) -> None:
+def _show_sources(example: Example, model: WaveformModel, boards: Sequence[Board], epoch: int) -> None:
     """Writes estimates and spectrograms. References order the estimates of one class, as in validation."""
     assert example.dry is not None
     slots = list(example.slots)
     dry, (mixture, label_index) = example.dry[slots], example.batch(model)
-    queries = F.one_hot(label_index, model.n_labels + 1)[..., : model.n_labels].to(mixture.dtype)
-    estimate, target = model.run(mixture, queries).cpu(), torch.from_numpy(example.dry)[None]
-    permutation = ca_pi_sdr(estimate, target, label_index.cpu(), silence_index=model.n_labels)[1]
-    estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))[0, slots]
+    target = torch.from_numpy(example.dry)[None]
+    estimate = model.estimate(mixture, target.to(mixture.device), label_index).cpu()[0, slots]
     improvement = (sdr(estimate, target[0, slots]) - sdr(mixture[:, 0].cpu(), target[0, slots])).tolist()
     estimates, captions = [], []
     for name, waveform, sdri in zip(example.names, estimate.numpy(), improvement, strict=True):
