@@ -29,6 +29,7 @@ def ca_pi_sdr(
     label_index: torch.Tensor,
     silence_index: int | None = None,
     normalize: Normalize = "slots",
+    limit: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Class-aware permutation-invariant SDR loss: Eqs. (2) to (4), CA-PI-SDR.
 
@@ -42,6 +43,7 @@ def ca_pi_sdr(
             are silent. A silent slot counts 0, whatever the estimate.
         normalize: ``"slots"`` divides the sum by K, as the official baseline does; ``"n_sources"`` divides it by the
             item's number of sources, as in Eq. (3).
+        limit: of each SDR in dB, as in :func:`sdr`.
 
     Returns:
         loss [batch] in dB, negated (lower is better), float32 whatever the input's precision; permutation [batch, K]:
@@ -57,7 +59,7 @@ def ca_pi_sdr(
         >>> round(ca_pi_sdr(swapped, target, torch.tensor([[3, 7]]))[0].item(), 2)  # other classes: no swap
         2.58
     """
-    scores, n_active = _scores(estimate, target, label_index, silence_index)
+    scores, n_active = _scores(estimate, target, label_index, silence_index, limit)
     candidates = _sum_by_permutation(scores).masked_fill(~_allowed(label_index), -torch.inf)
     return _choose(scores, candidates, n_active, normalize)
 
@@ -195,16 +197,17 @@ def best_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return _sum_by_permutation(_scores(estimate, target, None, None)[0]).max(-1).values
 
 
-def sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def sdr(estimate: torch.Tensor, target: torch.Tensor, limit: float | None = None) -> torch.Tensor:
     """SDR of waveforms in dB (Eq. (4), CA-PI-SDR; torchmetrics' signal_noise_ratio), in float32 under autocast too.
 
-        SDR(e, s) = 10 log10((|s|^2 + eps) / (|s - e|^2 + eps))
+        SDR(e, s) = 10 log10((|s|^2 + eps) / (|s - e|^2 + tau |s|^2 + eps)), tau = 10^(-limit / 10)
 
     The mean is not removed. The float32 epsilon keeps value and gradient finite for zeros.
 
     Args:
         estimate: [..., samples], of a shape that broadcasts with ``target``.
         target: [..., samples].
+        limit: soft upper limit in dB (Wisdom et al., MixIT, NeurIPS 2020), for losses; None: tau is 0.
 
     Returns:
         [...] float32.
@@ -217,16 +220,18 @@ def sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     with torch.autocast(estimate.device.type, enabled=False):
         estimate, target = estimate.float(), target.float()
         # The difference comes first, because |s|^2 - 2 <s, e> + |e|^2 cancels in float32 for good estimates.
-        noise = (target - estimate).square().sum(-1)
-        return 10 * torch.log10((target.square().sum(-1) + eps) / (noise + eps))
+        noise, power = (target - estimate).square().sum(-1), target.square().sum(-1)
+        noise = noise if limit is None else noise + 10 ** (-limit / 10) * power
+        return 10 * torch.log10((power + eps) / (noise + eps))
 
 
-def pairwise_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def pairwise_sdr(estimate: torch.Tensor, target: torch.Tensor, limit: float | None = None) -> torch.Tensor:
     """SDR (:func:`sdr`) of every output slot against every target.
 
     Args:
         estimate: [batch, K, samples].
         target: [batch, K, samples].
+        limit: see there.
 
     Returns:
         [batch, target slot, output slot] float32.
@@ -239,15 +244,19 @@ def pairwise_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"estimate {tuple(estimate.shape)}, target {tuple(target.shape)}: expected [batch, K, samples]"
         )
-    return sdr(estimate[:, None], target[:, :, None])
+    return sdr(estimate[:, None], target[:, :, None], limit)
 
 
 def _scores(
-    estimate: torch.Tensor, target: torch.Tensor, label_index: torch.Tensor | None, silence_index: int | None
+    estimate: torch.Tensor,
+    target: torch.Tensor,
+    label_index: torch.Tensor | None,
+    silence_index: int | None,
+    limit: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pairwise SDR [batch, target, output], 0 for silent targets, and the number of active slots [batch]."""
     active = _active(target, label_index, silence_index)
-    scores = pairwise_sdr(estimate, target).masked_fill(~active[:, :, None], 0.0)
+    scores = pairwise_sdr(estimate, target, limit).masked_fill(~active[:, :, None], 0.0)
     return scores, active.sum(-1)
 
 

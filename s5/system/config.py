@@ -94,6 +94,10 @@ class SystemConfig:
 
     taggers: list[ModelConfig]
     separators: list[ModelConfig]
+    uss: list[ModelConfig] = field(default_factory=list)
+    """Universal source separation."""
+    tse: list[ModelConfig] = field(default_factory=list)
+    """Target source extraction."""
     source_taggers: list[ModelConfig] = field(default_factory=list)
     """Taggers of one separated source, for ``refine: {tagger: NAME}``."""
     vote: VoteConfig = field(default_factory=VoteConfig)

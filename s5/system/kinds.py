@@ -31,6 +31,9 @@ KINDS = {
         "separators", "s5.tasks.separation.SeparationTask", "s5.separation.SEPARATORS", 5, required=True, separates=True
     ),
     "uss": Kind("uss", "s5.tasks.uss.USSTask", "s5.separation.uss.USS_NETWORKS", 5, separates=True),
+    "tse": Kind(
+        "tse", "s5.tasks.tse.TSETask", "s5.separation.tse.TSE_NETWORKS", 6, separates=True, takes_estimates=True
+    ),
     "source_tagger": Kind(
         "source_taggers",
         "s5.tasks.source_tagging.SourceTaggingTask",

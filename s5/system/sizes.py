@@ -26,6 +26,8 @@ class SizeConfig:
     system: dict[str, Any] = field(default_factory=dict)
     taggers: dict[str, dict[str, Any]] = field(default_factory=dict)
     separators: dict[str, dict[str, Any]] = field(default_factory=dict)
+    uss: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tse: dict[str, dict[str, Any]] = field(default_factory=dict)
     source_taggers: dict[str, dict[str, Any]] = field(default_factory=dict)
     trainings: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -171,11 +171,12 @@ class SeparationModel(WaveformModel):
         active = label_index != self.n_labels
         n_mixtures = active.any(-1).sum().clamp(min=1)
         # The same permutations for every loss, so that the figures of models with different losses compare.
-        rules = {"sdri": ca_pi_sdr, "pi_sdri": pi_sdr}
+        rules: dict[str, Loss] = {"sdri": ca_pi_sdr, "pi_sdri": pi_sdr}
         stats = {"loss": loss.sum() / n_mixtures}
         for name, rule in rules.items():
             permutation = rule(estimate, dry, label_index, silence_index=self.n_labels)[1]
-            stats[name] = _sdri(estimate, dry, mixture[:, 0], permutation, active).sum() / n_mixtures
+            ordered = estimate.gather(1, permutation[..., None].expand_as(estimate))
+            stats[name] = sdr_improvement(ordered, dry, mixture[:, 0], active).sum() / n_mixtures
         return force_gatherable((stats["loss"], stats, active.any(-1).sum()), mixture.device)
 
     def estimate(self, mixture: Tensor, dry: Tensor, label_index: Tensor) -> Tensor:
@@ -246,9 +247,15 @@ def one_hot(label_index: Tensor, n_labels: int) -> Tensor:
     return F.one_hot(label_index, n_labels + 1)[..., :n_labels].float()
 
 
-def _sdri(estimate: Tensor, dry: Tensor, reference: Tensor, permutation: Tensor, active: Tensor) -> Tensor:
-    """Mean SDR improvement in dB over the active slots of each mixture [B]; 0 for a mixture without sources."""
-    estimate = estimate.gather(1, permutation[..., None].expand_as(estimate))
+def sdr_improvement(estimate: Tensor, dry: Tensor, reference: Tensor, active: Tensor) -> Tensor:
+    """Mean SDR improvement in dB over the active slots of each mixture [B]; 0 for a mixture without sources.
+
+    Args:
+        estimate: [B, K, T] in the order of the sources.
+        dry: [B, K, T].
+        reference: [B, T], the mixture's reference channel.
+        active: [B, K] bool.
+    """
     improvement = (sdr(estimate, dry) - sdr(reference[:, None], dry)) * active
     return improvement.sum(-1) / active.sum(-1).clamp(min=1)
 

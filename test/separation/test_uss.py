@@ -140,7 +140,9 @@ def test_loss_of_perfect_estimates_is_the_limit_whatever_their_order():
         assert terms["label"].item() == pytest.approx(math.log(4), abs=1e-5)
         weights = {"foreground": 1, "interference": 0.3, "rest": 0.3, "label": 0.1, "active": 0.1, "silence": 0.1}
         assert terms.keys() == weights.keys() | {"loss"}
-        assert terms["loss"].item() == pytest.approx(sum(w * terms[name].item() for name, w in weights.items()), rel=1e-5)
+        assert terms["loss"].item() == pytest.approx(
+            sum(w * terms[name].item() for name, w in weights.items()), rel=1e-5
+        )
 
 
 def test_interference_is_no_foreground():
