@@ -66,7 +66,7 @@ class Results:
         self.scores_file = self.path / "scores.json"
 
     def write_votes(self, votes: Mapping[str, Vote], taggers: Sequence[str] = ()) -> None:
-        """Writes ``labels``, ``probabilities`` and ``silence/``: the output of stage 8.
+        """Writes ``labels``, ``probabilities`` and ``silence/``: the output of stage 8, or the labels of a loop.
 
         Args:
             votes: votes by utterance.
@@ -118,10 +118,14 @@ class Results:
         write_rows(self.final_probabilities_file, {utt: as_text(vote.probabilities) for utt, vote in final.items()})
         write_rows(self.final_labels_file, {utt: vote.labels for utt, vote in final.items()})
 
+    def join_votes(self, parts: Sequence[Path]) -> None:
+        """Joins ``labels`` and ``probabilities`` of several results folders."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        _join((self.probabilities_file, self.labels_file), parts)
+
     def join_final(self, parts: Sequence[Path]) -> None:
         """Joins ``final_labels`` and ``final_probabilities`` of several results folders."""
-        for file in (self.final_probabilities_file, self.final_labels_file):
-            write_bytes(file, b"".join((part / file.name).read_bytes() for part in parts))
+        _join((self.final_probabilities_file, self.final_labels_file), parts)
 
     def final(self, utts: Iterable[str] | None = None) -> dict[str, Vote]:
         """Reads labels and probabilities of the estimates of some or all utterances.
@@ -410,6 +414,11 @@ def read_rows(path: str | Path) -> Rows:
 def write_rows(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
     """Writes ``<key> <token> ...`` lines."""
     write_bytes(path, "".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()).encode())
+
+
+def _join(files: Iterable[Path], parts: Sequence[Path]) -> None:
+    for file in files:
+        write_bytes(file, b"".join((part / file.name).read_bytes() for part in parts))
 
 
 def _of(utts: Iterable[str], path: Path) -> Rows:

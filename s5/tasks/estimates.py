@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from s5.separation.losses import sa_sdr
+from s5.separation.tse import TSE
+from s5.separation.uss import USS
 from s5.system.model import TrainedModel, load_model
 from s5.utils.errors import InputError
 
@@ -44,22 +47,59 @@ def load_estimators(args: argparse.Namespace) -> list[TrainedModel]:
 
 
 @torch.no_grad()
-def estimates_of(model: TrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def estimates_of(
+    model: TrainedModel, batch: Mapping[str, Tensor], uss: TrainedModel | None = None
+) -> tuple[Tensor, Tensor]:
     """Outputs of a frozen model for a batch of scenes, each with the dry source that it holds.
 
     Args:
-        model: a separator.
-        batch: ``mixture`` [B, M, n], ``dry`` [B, K, n], zeros in silent slots, and ``query`` [B, K], the class indices
-            to ask for (C is silence).
+        model: a separator, TSE, or USS, which has no query.
+        batch: ``mixture`` [B, M, n], ``dry`` [B, K, n], zeros in silent slots, ``label_index`` [B, K], and ``query``
+            [B, K], the class indices to ask for (C is silence).
+        uss: its outputs are the enrolments of TSE; None: TSE gets none.
 
     Returns:
         Waveforms [B, N, n] and for each the slot of its source [B, N], K if it holds none (:func:`match`).
     """
-    mixture, n_labels = batch["mixture"], len(model.labels)
+    mixture, dry, query, n_labels = batch["mixture"], batch["dry"], batch["query"], len(model.labels)
     network = model.network.to(mixture.device)
-    label_vector = F.one_hot(batch["query"], n_labels + 1)[..., :n_labels].to(mixture.dtype)
-    waveforms = network(mixture, label_vector).float()
-    return waveforms, match(waveforms, batch["dry"], mixture[:, 0])
+    if isinstance(network, USS):
+        waveforms = network(mixture).waveform.float()
+    else:
+        label_vector = F.one_hot(query, n_labels + 1)[..., :n_labels].to(mixture.dtype)
+        clues = [label_vector]
+        if isinstance(network, TSE) and uss is not None:
+            enrolment, spare = enrolments(uss, mixture, dry, batch["label_index"])
+            clues.append((enrolment + spare) * (query < n_labels)[..., None])
+        waveforms = network(mixture, *clues).float()
+    return waveforms, match(waveforms, dry, mixture[:, 0])
+
+
+@torch.no_grad()
+def enrolments(uss: TrainedModel, mixture: Tensor, dry: Tensor, label_index: Tensor) -> tuple[Tensor, Tensor]:
+    """First estimates of the sources, and for silent slots what USS separated beside them; both [B, K, n].
+
+    Args:
+        uss: a frozen USS.
+        mixture: [B, M, n].
+        dry: [B, K, n], zeros in silent slots.
+        label_index: [B, K], C for silence.
+    """
+    network = uss.network.to(mixture.device)
+    assert isinstance(network, USS)
+    silent = (label_index == len(uss.labels))[..., None]
+    waveform = network(mixture).waveform.float()
+    foreground = waveform[:, : network.foreground]
+    order = sa_sdr(foreground, F.pad(dry, (0, 0, 0, network.foreground - dry.shape[1])))[1][:, : dry.shape[1]]
+    paired = foreground.gather(1, order[..., None].expand_as(dry))
+    # A silent slot is paired with what is left of the foreground; interference takes the places of some of it.
+    others = waveform[:, network.foreground : network.foreground + network.interference]
+    spare = paired.clone()
+    if others.shape[1]:
+        picked = torch.randint(others.shape[1] + 1, paired.shape[:2], device=paired.device)
+        taken = others.gather(1, picked.clamp(max=others.shape[1] - 1)[..., None].expand_as(paired))
+        spare = torch.where((picked < others.shape[1])[..., None], taken, spare)
+    return torch.where(silent, 0.0, paired), torch.where(silent, spare, 0.0)
 
 
 def match(waveforms: Tensor, dry: Tensor, reference: Tensor, threshold: float = 0.0) -> Tensor:

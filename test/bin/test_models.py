@@ -32,7 +32,7 @@ def test_trainings_come_in_order_each_with_what_it_goes_on_from(lines):
 
 def test_name_and_files_of_a_system_come_first(lines):
     name, *files = lines("deng2026/clap_gate", "--size", "mini")[:5]
-    assert name == {"what": "system", "name": "deng2026_clap_gate_mini"}
+    assert name == {"what": "system", "name": "deng2026_clap_gate_mini", "kind": "queried", "tags": "yes"}
     rows = ("clap_gate", "silence_gate", "vote")
     paths = [*(f"conf/systems/deng2026/{row}.yaml" for row in rows), "conf/sizes/mini.yaml"]
     assert files == [{"what": "file", "path": path} for path in paths]
