@@ -222,8 +222,8 @@ class S5System:
         """The networks of the loop of an objects system."""
         from s5.system.objects import ObjectNetworks
 
-        models = [next(iter(models.values())) for models in (self.uss, self.source_taggers, self.tse)]
-        return ObjectNetworks(*models, precision=self.precision)
+        uss, source_tagger, tse = (next(iter(one.values())) for one in (self.uss, self.source_taggers, self.tse))
+        return ObjectNetworks(uss, source_tagger, tse, self.precision)
 
     def _load(self, kind: str) -> dict[str, Any]:
         from s5.system.model import load_model
@@ -361,20 +361,21 @@ class S5System:
             mixture, networks.separate, networks.classify, networks.extract, config, limits, priors, given
         )
         name, found = self.config.tse[0].name, []
-        for one in loop:
-            for part in one.passes:
+        for result in loop:
+            for part in result.passes:
                 part.waveforms = part.waveforms[:, :length]
-            names, shares = [self.labels.name(i) for i in one.index], one.probability.tolist()
-            vote = Vote(names, shares, given=labels is not None)
-            found.append(Found(vote, {name: one.sources[:, :length]}, one.passes))
+            vote = Vote(
+                [self.labels.name(i) for i in result.index], result.probability.tolist(), given=given is not None
+            )
+            found.append(Found(vote, {name: result.sources[:, :length]}, result.passes))
         active = [i for i, one in enumerate(found) if one.vote.labels]
         if self.config.separators and active:
-            for name, table in self.separate(mixture[active], [found[i].vote.labels for i in active]).items():
+            for separator, table in self.separate(mixture[active], [found[i].vote.labels for i in active]).items():
                 for i, sources in zip(active, table, strict=True):
-                    found[i].outputs[name] = sources[:, :length]
+                    found[i].outputs[separator] = sources[:, :length]
         for one in found:
             for model in self.config.separators:
-                one.outputs.setdefault(model.name, np.zeros_like(one.outputs[self.config.tse[0].name]))
+                one.outputs.setdefault(model.name, np.zeros_like(one.outputs[name]))
         return found
 
     def _long_enough(self, mixture: np.ndarray) -> np.ndarray:

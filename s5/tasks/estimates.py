@@ -54,8 +54,8 @@ def estimates_of(
 
     Args:
         model: a separator, TSE, or USS, which has no query.
-        batch: ``mixture`` [B, M, n], ``dry`` [B, K, n], zeros in silent slots, ``label_index`` [B, K], and ``query``
-            [B, K], the class indices to ask for (C is silence).
+        batch: ``mixture`` [B, M, n], ``dry`` [B, K, n], zeros in silent slots, and ``query`` [B, K], the class indices
+            to ask for (C is silence).
         uss: its outputs are the enrolments of TSE; None: TSE gets none.
 
     Returns:
@@ -69,37 +69,31 @@ def estimates_of(
         label_vector = F.one_hot(query, n_labels + 1)[..., :n_labels].to(mixture.dtype)
         clues = [label_vector]
         if isinstance(network, TSE) and uss is not None:
-            enrolment, spare = enrolments(uss, mixture, dry, batch["label_index"])
-            clues.append((enrolment + spare) * (query < n_labels)[..., None])
+            clues.append(enrolments(uss, mixture, dry)[0] * (query < n_labels)[..., None])
         waveforms = network(mixture, *clues).float()
     return waveforms, match(waveforms, dry, mixture[:, 0])
 
 
 @torch.no_grad()
-def enrolments(uss: TrainedModel, mixture: Tensor, dry: Tensor, label_index: Tensor) -> tuple[Tensor, Tensor]:
-    """First estimates of the sources, and for silent slots what USS separated beside them; both [B, K, n].
+def enrolments(uss: TrainedModel, mixture: Tensor, dry: Tensor) -> tuple[Tensor, Tensor]:
+    """First estimates of sources by a frozen USS.
 
     Args:
-        uss: a frozen USS.
+        uss: the model.
         mixture: [B, M, n].
         dry: [B, K, n], zeros in silent slots.
-        label_index: [B, K], C for silence.
+
+    Returns:
+        The foreground [B, K, n] in the order of the sources, what is left of it in silent slots; and the slots of
+        interference [B, I, n].
     """
     network = uss.network.to(mixture.device)
     assert isinstance(network, USS)
-    silent = (label_index == len(uss.labels))[..., None]
     waveform = network(mixture).waveform.float()
     foreground = waveform[:, : network.foreground]
     order = sa_sdr(foreground, F.pad(dry, (0, 0, 0, network.foreground - dry.shape[1])))[1][:, : dry.shape[1]]
     paired = foreground.gather(1, order[..., None].expand_as(dry))
-    # A silent slot is paired with what is left of the foreground; interference takes the places of some of it.
-    others = waveform[:, network.foreground : network.foreground + network.interference]
-    spare = paired.clone()
-    if others.shape[1]:
-        picked = torch.randint(others.shape[1] + 1, paired.shape[:2], device=paired.device)
-        taken = others.gather(1, picked.clamp(max=others.shape[1] - 1)[..., None].expand_as(paired))
-        spare = torch.where((picked < others.shape[1])[..., None], taken, spare)
-    return torch.where(silent, 0.0, paired), torch.where(silent, spare, 0.0)
+    return paired, waveform[:, network.foreground : network.foreground + network.interference]
 
 
 def match(waveforms: Tensor, dry: Tensor, reference: Tensor, threshold: float = 0.0) -> Tensor:

@@ -56,7 +56,7 @@ def test_a_training_that_two_models_share_is_listed_once(tmp_path, capsys):
 def test_of_an_archive_nothing_is_trained(trained, tmp_path, capsys):
     archive = pack(trained.parent / "system.yaml", trained, tmp_path / "tiny.s5")
     main(["--system", str(archive)])
-    assert capsys.readouterr().out == f"what=system\tname=tiny\nwhat=file\tpath={archive}\n"
+    assert capsys.readouterr().out == f"what=system\tname=tiny\tkind=queried\ttags=yes\nwhat=file\tpath={archive}\n"
 
 
 def test_the_stages_take_an_archive(recipe, trained, tmp_path, monkeypatch):
