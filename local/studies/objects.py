@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,8 +27,6 @@ from s5.metrics import Bootstrap, capi_sdri, pairwise_sdr, pi_sdri
 from s5.metrics.terms import PartialSums
 from s5.report.compare import interval_text
 from s5.report.markdown import table
-from s5.system.sizes import with_size
-from s5.utils.config import resolve
 from s5.utils.errors import InputError
 from s5.utils.files import write_text
 
@@ -119,7 +116,7 @@ class Study:
         """Right classes of the USS slots that fit the sources best."""
         if not x.labels:
             return 0.0, 0.0
-        waveforms, logits = self._slots(path, x)
+        logits = self._slots(path, x)[1]
         known = self.system(path).labels
         found = [known.name(int(i)) for i in logits.argmax(-1)]
         return 100.0 * sum(a == b for a, b in zip(found, x.labels, strict=True)), float(len(x.labels))
