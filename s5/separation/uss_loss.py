@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s5.separation.losses import sa_sdr
+from s5.separation.losses import sa_sdr, sdr
 from s5.separation.uss import Objects
 from s5.utils.errors import InputError
+
+EACH_LIMIT = 30.0
+"""Soft upper limit in dB of the SDR of each source in the loss."""
 
 
 class USSTargets(NamedTuple):
@@ -38,6 +41,9 @@ class USSLoss:
     """Weight of the SA-SDR of interference slots; that of the foreground has a weight of 1."""
     rest: float = 0.3
     """Weight of the SDR of the rest."""
+    each: float = 0.0
+    """Weight of the negative SDR of each source, a mean over active foreground slots, at least -30 dB. Loud sources
+    decide on SA-SDR; PI-SDRi counts all sources alike."""
     label: float = 0.1
     """Weight of the classes' cross entropy, a mean over active foreground slots."""
     active: float = 0.1
@@ -78,7 +84,9 @@ class USSLoss:
             tie = self.tie * entropy.detach()
             value, permutation = sa_sdr(foreground, target.foreground, power, self.tau, tie)
             terms = {"foreground": value}
-            quiet = [(_ordered(foreground, permutation), ~active)]
+            paired = _ordered(foreground, permutation)
+            terms["each"] = -(sdr(paired, target.foreground, EACH_LIMIT) * active).sum(-1) / active.sum(-1).clamp(min=1)
+            quiet = [(paired, ~active)]
             if target.interference is not None:
                 others = waveform[:, slots : slots + target.interference.shape[1]]
                 terms["interference"], order = sa_sdr(others, target.interference, power, self.tau)

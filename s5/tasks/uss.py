@@ -138,7 +138,7 @@ class USSModel(WaveformModel):
     def figures(self, averages: dict[str, float]) -> dict[str, float]:
         """Figures that validation reports: the loss, its terms and :data:`QUOTIENTS`."""
         known = {f"pi_sdri_{n}": (f"sdri_{n}", f"n_active_{n}") for n in range(1, self.sizes[0] + 1)} | QUOTIENTS
-        terms = ("loss", "foreground", "interference", "rest", "label", "active", "silence")
+        terms = ("loss", "foreground", "each", "interference", "rest", "label", "active", "silence")
         found = {name: averages[name] for name in terms if name in averages}
         return found | {name: averages[a] / averages[b] for name, (a, b) in known.items() if averages[b]}
 

@@ -13,8 +13,9 @@ without spinning, so that other work on the machine hardly counts in them. Memor
 process, Python and torch included (on a GPU: what torch allocates there). Agreement is that of the output (forward) or
 of the label MLP's gradient (step) with the official network in float32.
 
-With --trainings, each YAML is a line: parameters, multiply-adds of a forward pass of one mixture with all slots active,
-and the columns above, with ratios to the first YAML.
+With --trainings, each YAML of a separator, USS or TSE is a line: parameters, multiply-adds of a forward pass of one
+mixture with all slots active (and enrolled), and the columns above, with ratios to the first YAML. What TSE is trained
+on, the forward pass of USS, is not counted.
 
 The official network wants torchlibrosa: ``pip install --no-deps --target FOLDER torchlibrosa`` into a folder of your
 own, then ``--packages FOLDER``.
@@ -45,9 +46,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from s5.checkpoints import load_official
-from s5.separation import SEPARATORS, ResUNetK, memory_format
+from s5.separation import ResUNetK, memory_format
 from s5.separation.losses import ca_pi_sdr
-from s5.utils.config import load_inherited
+from s5.separation.tse import TSE
+from s5.separation.uss import USS
+from s5.separation.uss_loss import USSLoss, USSTargets
+from s5.system.derived import derived_sizes
+from s5.system.kinds import networks
+from s5.utils.config import load_inherited, merge
 
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "forward": {
@@ -178,9 +184,10 @@ def measure(
     model: nn.Module
     if network.endswith(".yaml"):
         training = load_inherited(network)
+        training = merge(training, derived_sizes(training, args.rate, args.seconds))
         bf16 = bool(training.get("bf16")) and torch.device(args.device).type != "cpu"
         torch.manual_seed(0)
-        model = memory_format(SEPARATORS[training["network"]](**{**training["network_conf"], "n_slots": 3}))
+        model = memory_format(networks()[training["network"]](**{**training["network_conf"], "n_slots": 3}))
     elif network == "official":
         model = official_network(args)
         model.load_state_dict(torch.load(Path(folder) / "weights.pt"))
@@ -198,13 +205,21 @@ def measure(
         with autocast, torch.inference_mode() if kind == "forward" else nullcontext():
             if network == "official":
                 return call({"mixture": mixture, "label_vector": query.flatten(1)})["waveform"][:, :, 0]
-            return call(mixture, query)
+            return separated(call, mixture, query, target)
 
     def step() -> Tensor:
         model.zero_grad()
         label_index = torch.arange(3, device=args.device).expand(len(target), 3)
-        loss, _ = ca_pi_sdr(forward().float(), target, label_index, 18)
+        if isinstance(model, USS):
+            rows = USSTargets(target, label_index, target[:, : model.interference], target[:, : model.rest])
+            with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
+                output = call(mixture)
+            loss = USSLoss()(output, rows, mixture[:, 0])[0]["loss"]
+        else:
+            loss, _ = ca_pi_sdr(forward().float(), target, label_index, 18)
         loss.mean().backward()
+        if network.endswith(".yaml"):  # there is nothing to agree with
+            return loss.detach()
         embedding = ("label_embedding", "slot_embedding")
         return torch.cat([p.grad.flatten() for n, p in model.named_parameters() if n.startswith(embedding)])
 
@@ -226,7 +241,7 @@ def measure(
     found = {"wall": wall, "cpu": cpu, "first": times[0][0], "peak": peak}
     if network.endswith(".yaml"):
         found["parameters"] = sum(p.numel() for p in model.parameters())
-        found["operations"] = forward_operations(model, *inputs(args, 1)[:2])
+        found["operations"] = forward_operations(model, *inputs(args, 1))
     if args.largest and kind == "step":
 
         def fits(batch: int) -> bool:
@@ -303,11 +318,19 @@ def seconds_of(call: Callable[[], Tensor], args: argparse.Namespace) -> float:
     return min(times) / (1 if cuda else args.threads)
 
 
-def forward_operations(model: nn.Module, mixture: Tensor, query: Tensor) -> int:
+def separated(model: Callable[..., Any], mixture: Tensor, query: Tensor, enrolment: Tensor) -> Tensor:
+    """Output of a network for a mixture: USS has no query, TSE an enrolment as well."""
+    network = getattr(model, "_orig_mod", model)
+    if isinstance(network, USS):
+        return model(mixture).waveform
+    return model(mixture, query, enrolment) if isinstance(network, TSE) else model(mixture, query)
+
+
+def forward_operations(model: nn.Module, mixture: Tensor, query: Tensor, enrolment: Tensor) -> int:
     """Floating-point operations of a separator for one mixture, as :func:`network_operations`."""
     # Without inference mode and fused attention: the operators that are left are those that it knows.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model.train()(mixture, query)
+        separated(model.train(), mixture, query, enrolment)
     return counter.get_total_flops()
 
 

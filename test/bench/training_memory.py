@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from s5.labels import DCASE_LABELS
-from s5.separation import SEPARATORS
+from s5.separation.tse import TSE
+from s5.separation.uss import USS
 from s5.system.derived import derived_sizes
-from s5.tagging import TAGGERS
+from s5.system.kinds import networks
 from s5.utils.config import load_inherited, load_yaml, merge
 
 N_LABELS, N_SLOTS = len(DCASE_LABELS), 3
@@ -54,7 +55,7 @@ def _every_index(x: Tensor) -> Tensor:
 
 def build(conf: dict, n_labels: int = N_LABELS, n_slots: int = N_SLOTS) -> nn.Module:
     """The network of a training YAML, of random weights, in training mode, on the meta device."""
-    table = {**TAGGERS, **SEPARATORS}
+    table = networks()
     with torch.device("meta"):
         network = table[conf["network"]](n_labels=n_labels, **{"n_slots": n_slots, **conf["network_conf"]})
     return network.to("meta").train()
@@ -76,7 +77,7 @@ def kept_bytes(network: nn.Module, samples: int, channels: int, n_queries: int =
         _without_values(stack)
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
         output = network(*inputs)
-    assert output.requires_grad
+    assert (output.waveform if isinstance(network, USS) else output).requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // n_scenes
 
 
@@ -88,7 +89,8 @@ def operations(
     with ExitStack() as stack:
         _without_values(stack)
         counter = stack.enter_context(FlopCounterMode(display=False))
-        network(*inputs).sum().backward()
+        output = network(*inputs)
+        sum(part.sum() for part in ([output] if isinstance(output, Tensor) else output)).backward()
     return counter.get_total_flops() // n_scenes
 
 
@@ -96,11 +98,13 @@ def _inputs(
     network: nn.Module, samples: int, channels: int, n_queries: int, n_labels: int = N_LABELS
 ) -> tuple[int, list[Tensor]]:
     """Number of scenes, and what the network is given."""
-    separates = type(network) in SEPARATORS.values()
+    separates = type(network) not in networks("tagger").values()
     n_scenes = 1 if separates else 2  # batch statistics of taggers want two
     inputs = [torch.empty(n_scenes, channels, samples, device="meta")]
-    if separates:
+    if separates and not isinstance(network, USS):
         inputs.append(torch.empty(n_scenes, n_queries, n_labels, device="meta"))
+    if isinstance(network, TSE):
+        inputs.append(torch.empty(n_scenes, n_queries, samples, device="meta"))
     return n_scenes, inputs
 
 

@@ -138,7 +138,16 @@ def test_loss_of_perfect_estimates_is_the_limit_whatever_their_order():
         assert terms["foreground"].item() == pytest.approx(limit.item(), abs=0.05)
         assert terms["silence"].item() == pytest.approx(-30, abs=0.01)
         assert terms["label"].item() == pytest.approx(math.log(4), abs=1e-5)
-        weights = {"foreground": 1, "interference": 0.3, "rest": 0.3, "label": 0.1, "active": 0.1, "silence": 0.1}
+        assert terms["each"].item() == pytest.approx(-30, abs=0.01)
+        weights = {
+            "foreground": 1,
+            "each": 0,
+            "interference": 0.3,
+            "rest": 0.3,
+            "label": 0.1,
+            "active": 0.1,
+            "silence": 0.1,
+        }
         assert terms.keys() == weights.keys() | {"loss"}
         assert terms["loss"].item() == pytest.approx(
             sum(w * terms[name].item() for name, w in weights.items()), rel=1e-5
@@ -175,7 +184,7 @@ def test_silent_mixtures_and_targets_that_are_not_known():
     output, _, _ = item([0, 1, 2])
     none = USSTargets(torch.zeros(1, 3, 400), torch.full((1, 3), 4))
     terms, _ = USSLoss()(output._replace(waveform=torch.zeros(1, 6, 400)), none, torch.zeros(1, 400))
-    assert terms.keys() == {"loss", "foreground", "label", "active", "silence"}
+    assert terms.keys() == {"loss", "foreground", "each", "label", "active", "silence"}
     assert all(torch.isfinite(value).all() for value in terms.values())
 
 

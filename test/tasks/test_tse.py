@@ -9,8 +9,8 @@ from s5.separation.tse import TSE
 from s5.separation.uss import USS
 from s5.system.model import TrainedModel, load_model
 from s5.tasks.launch import train
-from s5.tasks.tse import ClueConfig, TSELoss, TSEModel, init_from
-from s5.utils.config import load_inherited
+from s5.tasks.tse import ClueConfig, TSELoss, TSEModel, TSETask, init_from
+from s5.utils.config import load_inherited, merge
 from s5.utils.errors import InputError
 
 NETWORK = {
@@ -198,3 +198,23 @@ def test_its_own_output_is_the_enrolment_as_decoding_makes_it():
     with torch.no_grad():
         expected = tse.network(mixture, label_vector, tse.network(mixture, label_vector, 0.9 * dry))
     torch.testing.assert_close(found, expected)
+
+
+def test_the_repositorys_configurations_are_valid(recipe):
+    from s5.labels import DCASE_LABELS
+    from s5.tasks.launch import _check_config
+    from s5.tasks.uss import USSTask
+    from s5.utils.config import ROOT
+
+    facts = {"labels": list(DCASE_LABELS), "n_slots": 3, "sampling_rate": 32000}
+    data = {"train_data": "data/train", "valid_data": "data/valid", "output_dir": "exp"}
+    checked = []
+    for kind, task in (("uss", USSTask), ("tse", TSETask)):
+        for path in sorted((ROOT / "conf/tuning").glob(f"{kind}*.yaml")):
+            config = load_inherited(path)
+            if path.stem.endswith("_ft"):  # it continues the training of this name
+                config = merge(load_inherited(path.with_name(f"{path.stem.removesuffix('_ft')}.yaml")), config)
+            _check_config(task, {**config, **facts, **data}, path.stem)
+            checked.append(path.stem)
+    sizes = {f"{kind}{size}" for kind in ("uss", "tse") for size in ("", "_tiny", "_large")}
+    assert sizes | {"tse_ft", "tse_tiny_ft", "tse_single", "tse_single_tiny", "uss_foreground_tiny"} <= set(checked)
