@@ -176,9 +176,8 @@ class SourceTaggingModel(S5Model):
             parts.append(self._estimates(estimator, batch, torch.where(half, wrong, label_index)))
         if interference is not None:
             held = interference[interference.any(-1)]
-            parts.append((held, *_all_of(held, self.n_labels, INTERFERENCE)))
-        nothing = batch["mixture"].new_zeros(1, batch["mixture"].shape[-1])
-        parts.append((nothing, *_all_of(nothing, self.n_labels, SILENT)))
+            parts.append((held, *_all_of(len(held), label_index, self.n_labels, INTERFERENCE)))
+        parts.append(_nothing(batch, self.n_labels))
         waveforms, labels, kinds = (torch.cat(column) for column in zip(*parts, strict=True))
         weight = torch.tensor(self.shares, device=kinds.device) / kinds.bincount(minlength=4).clamp(min=1)
         weight = weight[kinds]
@@ -198,6 +197,8 @@ class SourceTaggingModel(S5Model):
             parts.append(self._estimates(estimator, batch, label_index))
             if not isinstance(estimator.network, USS):  # which has no query
                 parts.append(self._estimates(estimator, batch, wrong, wrong != label_index))
+        if not sum(len(part[0]) for part in parts):
+            parts = [_nothing(batch, self.n_labels)]
         waveforms, labels, kinds = (torch.cat(column) for column in zip(*parts, strict=True))
         return waveforms, labels, kinds
 
@@ -242,6 +243,12 @@ def _dry(batch: dict[str, Tensor], n_labels: int) -> tuple[Tensor, Tensor, Tenso
     return batch["dry"][active], labels, torch.full_like(labels, DRY)
 
 
-def _all_of(waveforms: Tensor, label: int, kind: int) -> tuple[Tensor, Tensor]:
-    """The same label and kind for each waveform."""
-    return tuple(torch.full((len(waveforms),), value, device=waveforms.device) for value in (label, kind))  # type: ignore[return-value]
+def _nothing(batch: dict[str, Tensor], n_labels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Waveform, label and kind of digital silence."""
+    mixture = batch["mixture"]
+    return mixture.new_zeros(1, mixture.shape[-1]), *_all_of(1, batch["label_index"], n_labels, SILENT)
+
+
+def _all_of(number: int, like: Tensor, label: int, kind: int) -> tuple[Tensor, Tensor]:
+    """The same label and kind for a number of items."""
+    return like.new_full((number,), label), like.new_full((number,), kind)
