@@ -3,6 +3,7 @@ rooms)."""
 
 import json
 import os
+import shutil
 import zlib
 from pathlib import Path
 
@@ -208,3 +209,33 @@ def trained(recipe_folder):
     finally:
         os.chdir(here)
     return recipe_folder / "exp"
+
+
+# A system that refines with a source tagger; paths in its YAML are absolute.
+SOURCE_TAGGER = {
+    **COMMON,
+    "network": "source_tagger",
+    "network_conf": {"encoder": {**ENCODER, "kind": "m2d"}, "embedding_dim": 8, "trainable": "all"},
+    "rest": "residual",
+    "num_examples": 1,
+    "scene_conf": {"n_events": [1, 3], "interference": [1, 2]},
+    "best_model_criterion": [["valid", "accuracy_estimates", "max"]],
+}
+
+
+@pytest.fixture(scope="session")
+def source_trained(recipe_folder, trained, tmp_path_factory):
+    """system.yaml with a source tagger that is trained on a separator's outputs, and exp/."""
+    from s5.tasks.launch import train_model
+
+    root = tmp_path_factory.mktemp("source")
+    (root / "source.yaml").write_text(yaml.safe_dump(SOURCE_TAGGER))
+    keys = {kind: {kind[:-1]: {"experiment": kind[:-1]}} for kind in ("taggers", "separators")}
+    keys["source_taggers"] = {"source": {"train": str(root / "source.yaml"), "estimates": ["separator"]}}
+    (root / "system.yaml").write_text(yaml.safe_dump({**keys, "refine": {"tagger": "source", "n_min": 1}}))
+    for name in ("tagger", "separator"):
+        shutil.copytree(trained / name, root / "exp" / name, symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(recipe_folder)
+        train_model(root / "system.yaml", "source", "train", "data/train", "data/valid", root / "exp", 0)
+    return root

@@ -26,49 +26,22 @@ from s5.tasks.source_model import (
 )
 from s5.utils.errors import InputError
 
-ENCODER = {"kind": "m2d", "sampling_rate": 8000, "input_size": [80, 201], "dim": 8, "depth": 2, "heads": 2}
-TRAINING = {
-    "network": "source_tagger",
-    "network_conf": {"encoder": ENCODER, "embedding_dim": 8, "trainable": "all"},
-    "rest": "residual",
-    "scene_conf": {"n_events": [1, 3], "interference": [1, 2]},
-    **{"max_epoch": 2, "num_scenes": 4, "batch_size": 2, "num_workers": 0, "num_threads": 1, "seed": 3},
-    **{"optim": "adamw", "optim_conf": {"lr": 1e-3}, "keep_nbest_models": 1, "use_matplotlib": False},
-    "best_model_criterion": [["valid", "accuracy_estimates", "max"]],
-}
-
-
-@pytest.fixture(scope="module")
-def made(recipe_folder, trained, tmp_path_factory):
-    """A system with a source tagger that has heard its separator, trained: YAML and experiments."""
-    root = tmp_path_factory.mktemp("source")
-    (root / "source.yaml").write_text(yaml.safe_dump(TRAINING))
-    keys = {kind: {kind[:-1]: {"experiment": kind[:-1]}} for kind in ("taggers", "separators")}
-    keys["source_taggers"] = {"source": {"train": str(root / "source.yaml"), "estimates": ["separator"]}}
-    (root / "system.yaml").write_text(yaml.safe_dump({**keys, "refine": {"tagger": "source", "n_min": 1}}))
-    for name in ("tagger", "separator"):
-        shutil.copytree(trained / name, root / "exp" / name, symlinks=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(recipe_folder)
-        train(root)
-    return root
-
 
 def train(root, *options):
     train_model(root / "system.yaml", "source", "train", "data/train", "data/valid", root / "exp", 0, options)
 
 
-def test_a_training_saves_the_source_tagger_alone(made):
-    keys = torch.load(made / "exp/source/2epoch.pth", weights_only=True)
+def test_a_training_saves_the_source_tagger_alone(source_trained):
+    keys = torch.load(source_trained / "exp/source/2epoch.pth", weights_only=True)
     assert keys and all(key.startswith("network.") for key in keys)
-    assert isinstance(load_model(made / "exp/source", None, "source_tagger").network, SourceTagger)
-    epochs = [json.loads(line) for line in (made / "exp/source/epochs.jsonl").read_text().splitlines()]
+    assert isinstance(load_model(source_trained / "exp/source", None, "source_tagger").network, SourceTagger)
+    epochs = [json.loads(line) for line in (source_trained / "exp/source/epochs.jsonl").read_text().splitlines()]
     assert {"accuracy_dry", "accuracy_estimates", "accuracy_silence"} <= epochs[-1]["valid"].keys()
 
 
-def test_another_separator_makes_it_another_training(made, recipe, tmp_path):
-    shutil.copytree(made / "exp", tmp_path / "exp", symlinks=True)
-    shutil.copy(made / "system.yaml", tmp_path)
+def test_another_separator_makes_it_another_training(source_trained, recipe, tmp_path):
+    shutil.copytree(source_trained / "exp", tmp_path / "exp", symlinks=True)
+    shutil.copy(source_trained / "system.yaml", tmp_path)
     train(tmp_path)  # the same one: it is done
     weights = tmp_path / "exp/separator/valid.sdri.ave.pth"
     weights = weights if weights.exists() else tmp_path / "exp/separator/valid.sdri.best.pth"
@@ -80,8 +53,8 @@ def test_another_separator_makes_it_another_training(made, recipe, tmp_path):
     assert "\n" not in str(e.value)
 
 
-def test_without_estimators_there_is_no_figure_of_estimates(made, recipe, tmp_path):
-    keys = yaml.safe_load((made / "system.yaml").read_text())
+def test_without_estimators_there_is_no_figure_of_estimates(source_trained, recipe, tmp_path):
+    keys = yaml.safe_load((source_trained / "system.yaml").read_text())
     del keys["source_taggers"]["source"]["estimates"]
     (tmp_path / "system.yaml").write_text(yaml.safe_dump(keys))
     with pytest.raises(InputError, match="best_model_criterion: found accuracy_estimates, expected accuracy_dry"):
@@ -92,10 +65,10 @@ def test_without_estimators_there_is_no_figure_of_estimates(made, recipe, tmp_pa
     assert "accuracy_dry" in figures and "accuracy_estimates" not in figures
 
 
-def test_an_estimator_of_other_labels_is_refused(made, recipe, tmp_path):
-    shutil.copytree(made / "exp", tmp_path / "exp", symlinks=True)
+def test_an_estimator_of_other_labels_is_refused(source_trained, recipe, tmp_path):
+    shutil.copytree(source_trained / "exp", tmp_path / "exp", symlinks=True)
     shutil.rmtree(tmp_path / "exp/source")
-    shutil.copy(made / "system.yaml", tmp_path)
+    shutil.copy(source_trained / "system.yaml", tmp_path)
     path = tmp_path / "exp/separator/config.yaml"
     path.write_text(path.read_text().replace("Percussion", "Thunder"))
     with pytest.raises(InputError, match=r"separator: labels: found .*Thunder.*, expected .*Percussion"):
@@ -109,8 +82,8 @@ def noise(*shape, seed=0):
     return 0.1 * np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def test_a_refinement_asks_the_source_tagger(made):
-    system = S5System.from_yaml(made / "system.yaml", made / "exp", "cpu")
+def test_a_refinement_asks_the_source_tagger(source_trained):
+    system = S5System.from_yaml(source_trained / "system.yaml", source_trained / "exp", "cpu")
     sources = noise(2, 16000)
     scores = system._scores_of({0: sources})[0]
     posterior = system.source_taggers["source"].source_posterior(sources)
@@ -120,23 +93,26 @@ def test_a_refinement_asks_the_source_tagger(made):
     np.testing.assert_allclose(class_scores([posterior[:1]], [1.0], 3), posterior[0], atol=1e-7)
 
 
-def test_a_packed_system_refines_in_the_same_way(made, tmp_path, monkeypatch):
+def test_a_packed_system_refines_in_the_same_way(source_trained, tmp_path, monkeypatch):
     monkeypatch.setenv("S5_CACHE", str(tmp_path / "cache"))
-    archive = pack(made / "system.yaml", made / "exp", tmp_path / "a.s5")
+    archive = pack(source_trained / "system.yaml", source_trained / "exp", tmp_path / "a.s5")
     mixture = noise(4, 16000)
-    first, packed = S5System.from_yaml(made / "system.yaml", made / "exp", "cpu"), S5System.open(archive, device="cpu")
+    first, packed = (
+        S5System.from_yaml(source_trained / "system.yaml", source_trained / "exp", "cpu"),
+        S5System.open(archive, device="cpu"),
+    )
     assert packed.config.refine.tagger == "source" and [m.name for m in packed.config.source_taggers] == ["source"]
     for a, b in zip(first(mixture, 8000), packed(mixture, 8000), strict=True):
         assert (a.label, a.probability) == (b.label, b.probability)
         np.testing.assert_array_equal(a.waveform, b.waveform)
 
 
-def test_an_unknown_source_tagger_is_refused(made, tmp_path):
-    keys = yaml.safe_load((made / "system.yaml").read_text())
+def test_an_unknown_source_tagger_is_refused(source_trained, tmp_path):
+    keys = yaml.safe_load((source_trained / "system.yaml").read_text())
     keys["refine"]["tagger"] = "tagger"
     (tmp_path / "system.yaml").write_text(yaml.safe_dump(keys))
     with pytest.raises(InputError, match="key refine: tagger: found source tagger tagger, expected one of source"):
-        S5System.from_yaml(tmp_path / "system.yaml", made / "exp")
+        S5System.from_yaml(tmp_path / "system.yaml", source_trained / "exp")
 
 
 # Training items.
@@ -165,9 +141,9 @@ def test_an_estimate_is_matched_to_the_source_that_it_holds():
 
 
 @pytest.fixture
-def model(made):
+def model(source_trained):
     """The trained source tagger and its separator in training."""
-    tagger, separator = (load_model(made / "exp" / name, None, None) for name in ("source", "separator"))
+    tagger, separator = (load_model(source_trained / "exp" / name, None, None) for name in ("source", "separator"))
     return SourceTaggingModel(tagger.network, [separator], LossConfig(), Shares(), 3)
 
 
