@@ -153,6 +153,7 @@ train() {
   while read_fields; do
     [ "${field[what]} ${field[stage]:-}" = "training $number" ] || continue
     none='' name="$stage_name${field[phase]//[a-z]/} ${field[model]}" folder=$expdir/${field[folder]}
+    if [ "${field[phase]}" = train ]; then name="${stage_name%-ft} ${field[model]}"; fi
     need data/train/.done data/valid/.done
     for needed in ${field[needs]:-}; do need "$expdir/$needed/.done"; done
     training=("${of_system[@]}" --model "${field[model]}" --phase "${field[phase]}" --train data/train --valid data/valid --expdir "$expdir")
