@@ -149,9 +149,7 @@ class S5Task(AbsTask):
                     f"{path}/sampler.yaml", f"labels {' '.join(dataset.labels.names)}", " ".join(args.labels)
                 )
         else:
-            dataset = FixedScenes(path, labels, args.n_slots, cls.with_sources)
-            if rest != "none" and dataset.data.has_rest(rest):  # a published validation set has no such targets
-                dataset.rest = rest
+            dataset = FixedScenes(path, labels, args.n_slots, cls.with_sources, rest)
         distributed = iter_options.distributed
         factory = SceneIterFactory(
             dataset,

@@ -149,17 +149,17 @@ def _with_rows(signals: np.ndarray, n_rows: int) -> np.ndarray:
 class FixedScenes(Dataset):
     """The mixtures of a data directory in its order. Slots are in the order of ``labels``.
 
-    With ``rest``, items carry the same further targets as those of :class:`VirtualScenes`; I is the directory's own.
+    With ``rest``, items carry the same further targets as those of :class:`VirtualScenes`; I is the directory's own. A
+    directory without these targets, as published sets are, has items without them.
     """
 
     def __init__(
         self, path: str | Path, labels: LabelSet, n_slots: int, with_sources: bool = True, rest: Rest = "none"
     ) -> None:
         self.data = DataDir.load(path, labels, n_slots)
-        self.labels, self.n_slots, self.with_sources, self.rest = labels, n_slots, with_sources, rest
+        self.labels, self.n_slots, self.with_sources = labels, n_slots, with_sources
         self.n_interference = self.data.n_interference
-        if rest != "none":
-            self.data.rest(self.data.utts[0], rest)  # refuses a set without it
+        self.rest: Rest = rest if rest != "none" and self.data.has_rest(rest) else "none"
 
     def __len__(self) -> int:
         return len(self.data.utts)
