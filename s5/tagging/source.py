@@ -64,8 +64,18 @@ class _Path(nn.Sequential):
         )
 
 
+PEAK = 0.5
+"""Peak of what the encoder hears: dry sources and estimates are far softer than the recordings it was trained on."""
+
+SOFTEST = 1e-5
+"""Least peak that is amplified to :data:`PEAK`, and the level of digital silence (RMS)."""
+
+
 class SourceTagger(OnEncoder):
     """Tagger of one source, with a class and a decision on silence.
+
+    The encoder hears the waveform at a fixed peak. The decision on silence also depends on the level in dB, since what
+    a separator leaves for an absent source is soft.
 
     Args:
         encoder: a kind of :data:`s5.tagging.tagger.ENCODERS` and its arguments; it hears one channel.
@@ -104,17 +114,26 @@ class SourceTagger(OnEncoder):
         self.object_path = None if object_dim is None else _Path(object_dim, object_embedding_dim, dropout)
         self.embedding_dim = embedding_dim + (0 if object_dim is None else object_embedding_dim)
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_labels, self.embedding_dim)))
-        self.active = nn.Linear(self.embedding_dim, 1)
+        self.level_norm = nn.BatchNorm1d(1, affine=False)
+        self.active = nn.Linear(self.embedding_dim + 1, 1)
 
     def forward(self, waveform: Tensor, objects: Tensor | None = None) -> SourceTags:
         """Tags waveforms [B, n], with object features [B, D, T, Q] if the network has a path for them."""
-        embedding = self.waveform_path(self.encode(waveform))
+        peak = waveform.abs().amax(-1, keepdim=True)
+        features = self.encode(waveform * (PEAK / peak.clamp(min=SOFTEST)))
+        level = 20 * (waveform.square().mean(-1, keepdim=True).sqrt() + SOFTEST).log10()
+        return self.classify(features, level, objects)
+
+    def classify(self, features: Tensor, level: Tensor, objects: Tensor | None = None) -> SourceTags:
+        """Tags from the encoder's features [B, frames, dim], the level in dB [B, 1] and the object features."""
+        embedding = self.waveform_path(features)
         if self.object_path is not None:
             if objects is None:
                 raise InputError("objects", "none", "object features [B, D, T, Q], as the network has a path for them")
             embedding = torch.cat((embedding, self.object_path(objects.flatten(2).mT)), dim=-1)
         logits = self.scale * F.linear(F.normalize(embedding), F.normalize(self.weight))
-        return SourceTags(logits, self.active(embedding)[:, 0], embedding)
+        active = self.active(torch.cat((embedding, self.level_norm(level)), dim=-1))[:, 0]
+        return SourceTags(logits, active, embedding)
 
 
 SOURCE_TAGGERS = {"source_tagger": SourceTagger}

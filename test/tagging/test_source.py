@@ -66,6 +66,15 @@ def test_equal_weights_give_mean_and_standard_deviation():
     torch.testing.assert_close(deviation, features.std(1, correction=0))
 
 
+def test_the_class_does_not_depend_on_the_level_but_silence_may():
+    network, waveform = small(), noise(2, 16000)
+    loud, soft = network(waveform), network(0.01 * waveform)
+    torch.testing.assert_close(loud.logits, soft.logits, atol=1e-4, rtol=1e-4)
+    step = (soft.active - loud.active).detach()
+    torch.testing.assert_close(step, (-40 * network.active.weight[0, -1]).detach().expand(2), atol=0.02, rtol=0.01)
+    assert torch.isfinite(torch.stack([*network(torch.zeros(1, 16000)).posterior()])).all()
+
+
 def test_an_encoder_of_several_channels_is_refused():
     with pytest.raises(InputError, match="encoder: n_channels: found 2"):
         small(encoder={**ENCODER, "n_channels": 2})
