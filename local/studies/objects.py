@@ -30,7 +30,6 @@ from s5.report.markdown import table
 from s5.utils.errors import InputError
 from s5.utils.files import write_text
 
-SYSTEM = "conf/systems/objects/{}.yaml"
 Quotient = tuple[float, float]
 """Numerator and denominator of a figure for one mixture."""
 
@@ -64,13 +63,14 @@ class Study:
 
     Args:
         expdir: folder of the experiments.
-        ordinary: the system to compare with.
-        size: prefix of the objects systems' names, ``mini``.
+        system: YAML of the objects system; beside it are those with ``_foreground`` and ``_dry`` in their names.
+        against: YAML of the ordinary system to compare with.
+        queried: YAML of the ordinary system whose separator is compared with that one's.
         device: torch device.
     """
 
-    def __init__(self, expdir: str | Path, ordinary: str, size: str, device: str | None) -> None:
-        self.expdir, self.ordinary, self.size, self.device = expdir, ordinary, size, device
+    def __init__(self, expdir: str | Path, system: str, against: str, queried: str, device: str | None) -> None:
+        self.expdir, self.own, self.ordinary, self.other, self.device = expdir, system, against, queried, device
         self.system = cache(self._system)
 
     def _system(self, path: str) -> S5System:
@@ -78,10 +78,10 @@ class Study:
 
     def variants(self) -> Iterator[Variant]:
         """All variants by proof."""
-        own = SYSTEM.format(self.size)
-        queried, foreground = SYSTEM.format(f"{self.size}_queried"), SYSTEM.format(f"{self.size}_foreground")
-        dry = SYSTEM.format(f"{self.size}_dry")
-        for name, path in (("ResUNetK", self.ordinary), ("queried dual-path separator", queried)):
+        own = self.own
+        foreground, dry = (own.replace(".yaml", f"_{name}.yaml") for name in ("foreground", "dry"))
+        for path in (self.ordinary, self.other):
+            name = f"separator of {Path(path).stem}"
             yield Variant("a", name, "CAPI-SDRi, true labels", lambda x, path=path: self.queried(path, x))
         for name, path in (("foreground slots alone", foreground), ("interference and rest, too", own)):
             yield Variant("b", name, "PI-SDRi", lambda x, path=path: self.separated(path, x))
@@ -187,8 +187,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--data", default="data/test", metavar="DIR", help="data directory with references")
     add("--expdir", default="exp", metavar="DIR", help="folder of the experiments")
+    add(
+        "--system",
+        default="conf/systems/objects/mini.yaml",
+        metavar="YAML",
+        help="objects system; b and c: NAME_*.yaml",
+    )
     add("--against", default="conf/systems/mini.yaml", metavar="YAML", help="ordinary system to compare with")
-    add("--family", default="mini", metavar="NAME", help="objects systems: NAME.yaml, NAME_dry.yaml and so on")
+    add("--queried", default="conf/systems/mini_locoformer.yaml", metavar="YAML", help="system of the separator of a")
     add("--only", nargs="+", default=list("abcde"), choices=list("abcde"), help="proofs to run")
     add("--num", type=count, help="number of mixtures, spread over the set (default: all)")
     add("--out", default="exp/objects", metavar="DIR", help="folder of objects.md")
@@ -202,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for utt in data.utts:
         labels = list(data.labels[utt])
         mixtures.append(Mixture(data.mixture(utt)[0], labels, data.sources(utt)[: len(labels)]))
-    study = Study(args.expdir, args.against, args.family, args.device)
+    study = Study(args.expdir, args.system, args.against, args.queried, args.device)
     text = measure([v for v in study.variants() if v.proof in args.only], data, mixtures)
     write_text(Path(args.out, "objects.md"), text)
     print(text)

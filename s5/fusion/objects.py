@@ -234,9 +234,11 @@ def without_duplicates(index: np.ndarray, products: np.ndarray, limit: float, n_
     Args:
         index: classes [K], C for silent slots.
         products: inner products of the waveforms [K, K].
-        limit: greatest correlation.
+        limit: greatest correlation; 1 or more leaves all slots, whatever the rounding.
         n_labels: C.
     """
+    if limit >= 1:
+        return index
     energy, kept = np.diag(products), np.full_like(index, n_labels)
     for k in np.argsort(-energy, kind="stable"):
         others = np.flatnonzero((kept == index[k]) & (index[k] < n_labels))

@@ -1,7 +1,6 @@
 """A tiny objects system, trained through all its phases: the API and the stages, archives, shards, windows, tuning."""
 
 import dataclasses
-import os
 
 import numpy as np
 import pytest
@@ -17,68 +16,12 @@ from s5.system.archive import pack
 from s5.system.config import SystemConfig
 from s5.system.decode import DecodeConfig
 from s5.system.plan import plan
-from s5.tasks.launch import train_model
-from s5.utils.config import load_inherited
 from s5.utils.errors import InputError
-
-SYSTEM = """
-kind: objects
-uss: {uss: {train: uss.yaml}}
-tse: {tse: {train: tse.yaml, finetune: tse_ft.yaml, estimates: [uss]}}
-source_taggers:
-  source: {train: source.yaml, finetune: source_ft.yaml, estimates: {train: [uss], finetune: [uss, tse]}}
-objects: {loops: 2, thresholds: 0.3}
-"""
-NETWORK = {
-    "n_fft": 64,
-    "hop_length": 32,
-    "bands": [[4, 2], [3, 8]],
-    "frames": 2,
-    "dim": 8,
-    "n_blocks": 1,
-    "heads": 2,
-    "attention_dim": 8,
-    "ffn_dim": 4,
-}
-TRAININGS = ("uss train", "tse train", "tse finetune", "source train", "source finetune")
-
-
-def write_trainings():
-    common = {k: v for k, v in load_inherited("separator.yaml").items() if k not in ("loss", "network", "network_conf")}
-    common |= {"max_epoch": 1, "num_scenes": 4, "keep_nbest_models": 1}
-    best = "best_model_criterion"
-    encoder = load_inherited("tagger.yaml")["network_conf"]["encoder"]
-    uss = {"network": "uss", "network_conf": NETWORK, "rest": "residual", best: [["valid", "pi_sdri", "max"]]}
-    tse = {"network": "tse", "network_conf": {**NETWORK, "condition_dim": 4, "enrolment_blocks": 0}}
-    source = {"network": "source_tagger", "network_conf": {"encoder": {"kind": "m2d", **encoder}, "embedding_dim": 8}}
-    source |= {"rest": "residual", best: [["valid", "accuracy_estimates", "max"]]}
-    for name, keys in {"uss": uss, "tse": tse, "source": source}.items():
-        with open(f"{name}.yaml", "w") as file:
-            yaml.safe_dump({**common, **keys}, file)
-    for name, text in {"tse_ft": "clues: {own: 0.5, passes: 2}\n", "source_ft": "max_epoch: 1\n"}.items():
-        with open(f"{name}.yaml", "w") as file:
-            file.write(text)
-
-
-@pytest.fixture(scope="module")
-def objects(recipe_folder, tmp_path_factory):
-    """Experiment folder of the system, whose YAML is objects.yaml."""
-    here, exp = os.getcwd(), tmp_path_factory.mktemp("objects")
-    os.chdir(recipe_folder)
-    try:
-        with open("objects.yaml", "w") as file:
-            file.write(SYSTEM)
-        write_trainings()
-        for training in TRAININGS:
-            train_model("objects.yaml", *training.split(), "data/train", "data/valid", exp, 0)
-    finally:
-        os.chdir(here)
-    return exp
 
 
 @pytest.fixture
-def system(recipe, objects):
-    return S5System.from_yaml("objects.yaml", objects, "cpu")
+def system(recipe, objects_trained):
+    return S5System.from_yaml("objects.yaml", objects_trained, "cpu")
 
 
 @pytest.fixture
@@ -94,7 +37,7 @@ def files(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_trainings_follow_those_whose_outputs_they_hear(recipe, objects):
+def test_trainings_follow_those_whose_outputs_they_hear(recipe, objects_trained):
     entries = plan("objects.yaml")
     assert entries[0] == {"what": "system", "name": "objects", "kind": "objects"}
     trainings = [e for e in entries if e["what"] == "training"]
@@ -106,8 +49,8 @@ def test_trainings_follow_those_whose_outputs_they_hear(recipe, objects):
     assert {"uss", "source", "tse_ft"} == set(trainings[place["source_ft"]]["needs"].split())
 
 
-def test_the_stages_give_what_the_api_gives(recipe, objects, system, data, tmp_path):
-    given = ("--system", "objects.yaml", "--expdir", objects, "--data", "data/valid", "--out", tmp_path)
+def test_the_stages_give_what_the_api_gives(recipe, objects_trained, system, data, tmp_path):
+    given = ("--system", "objects.yaml", "--expdir", objects_trained, "--data", "data/valid", "--out", tmp_path)
     run(separate, *given)
     run(fuse, *given)
     final, n_found = Results(tmp_path).final(), 0
@@ -126,8 +69,8 @@ def test_the_stages_give_what_the_api_gives(recipe, objects, system, data, tmp_p
     assert n_found  # thresholds low enough for a network of a few steps
 
 
-def test_shards_are_the_same_bytes(recipe, objects, tmp_path):
-    given = ("--system", "objects.yaml", "--expdir", objects, "--data", "data/valid")
+def test_shards_are_the_same_bytes(recipe, objects_trained, tmp_path):
+    given = ("--system", "objects.yaml", "--expdir", objects_trained, "--data", "data/valid")
     run(separate, *given, "--out", tmp_path / "whole")
     parts = ("--out", tmp_path / "parts", "--parts", tmp_path / "shards")
     for i in (1, 2, 3):
@@ -136,9 +79,9 @@ def test_shards_are_the_same_bytes(recipe, objects, tmp_path):
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
-def test_an_archive_is_the_same_system(recipe, objects, system, data, tmp_path, monkeypatch):
+def test_an_archive_is_the_same_system(recipe, objects_trained, system, data, tmp_path, monkeypatch):
     monkeypatch.setenv("S5_CACHE", str(tmp_path / "cache"))
-    archive = pack("objects.yaml", objects, tmp_path / "tiny.s5")
+    archive = pack("objects.yaml", objects_trained, tmp_path / "tiny.s5")
     assert plan(str(archive))[0] == {"what": "system", "name": "tiny", "kind": "objects"}
     opened = S5System.from_pretrained(archive, "cpu")
     assert opened.config.objects == system.config.objects
@@ -150,8 +93,8 @@ def test_an_archive_is_the_same_system(recipe, objects, system, data, tmp_path, 
             np.testing.assert_array_equal(a.waveform, b.waveform)
 
 
-def test_true_labels_stay_as_they_are(recipe, objects, system, data, tmp_path):
-    given = ("--system", "objects.yaml", "--expdir", objects, "--data", "data/valid", "--out", tmp_path)
+def test_true_labels_stay_as_they_are(recipe, objects_trained, system, data, tmp_path):
+    given = ("--system", "objects.yaml", "--expdir", objects_trained, "--data", "data/valid", "--out", tmp_path)
     run(vote, "--system", "objects.yaml", "--oracle", "data/valid", "--out", tmp_path)
     run(separate, *given, "--oracle_labels")
     run(fuse, *given, "--oracle_labels")
@@ -165,11 +108,11 @@ def test_true_labels_stay_as_they_are(recipe, objects, system, data, tmp_path):
             np.testing.assert_array_equal(source.waveform, waveform)
 
 
-def test_a_long_recording_goes_by_windows(recipe, objects, data, tmp_path):
-    mixture, fs = data.mixture(data.utts[0])
+def test_a_long_recording_goes_by_windows(recipe, objects_trained, data, tmp_path):
+    mixture, fs = data.mixture(data.utts[1])
     long = np.tile(mixture, (1, 3))
     decode = DecodeConfig(window=2.0, overlap=0.5)
-    system = S5System.from_yaml("objects.yaml", objects, "cpu", decode)
+    system = S5System.from_yaml("objects.yaml", objects_trained, "cpu", decode)
     sources = system(long, fs)
     assert sources and all(s.waveform.shape == (long.shape[1],) for s in sources)
     from s5.data import write_audio
@@ -202,15 +145,15 @@ def scored(system, data):
     return np.mean(values)
 
 
-def test_tuning_promises_what_the_tuned_system_gives(recipe, objects, system, data, tmp_path, capsys):
-    space = {"loops": [0, 1, 2], "thresholds": [0.2, 0.4, 0.5, 0.6, 0.8], "min_mixtures": 1, "vote_step": None}
+def test_tuning_promises_what_the_tuned_system_gives(recipe, objects_trained, system, data, tmp_path, capsys):
+    space = {"loops": [0, 1, 2], "thresholds": [0.0, 0.005, 0.01, 0.02, 0.5], "min_mixtures": 1, "vote_step": None}
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
-    options = ("--system", "objects.yaml", "--expdir", objects, "--data", "data/valid", "--out", tmp_path)
+    options = ("--system", "objects.yaml", "--expdir", objects_trained, "--data", "data/valid", "--out", tmp_path)
     run(tune, *options, "--space", tmp_path / "space.yaml")
     total = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("CAPI-SDRi"))
     first, last = float(total.split()[1]), float(total.split()[3])
     assert first == pytest.approx(scored(system, data), abs=2e-3)
-    tuned = S5System.from_yaml(tmp_path / "tuned.yaml", objects, "cpu")
+    tuned = S5System.from_yaml(tmp_path / "tuned.yaml", objects_trained, "cpu")
     assert last == pytest.approx(scored(tuned, data), abs=2e-3) and last >= first
     assert dataclasses.asdict(tuned.config)["uss"] == dataclasses.asdict(system.config)["uss"]
 
@@ -222,11 +165,11 @@ def test_tuning_promises_what_the_tuned_system_gives(recipe, objects, system, da
         ("refine: {}", r"key refine: found it"),
         ("gate: {silence: 0.5}", r"key gate: silence: found 0\.5"),
         ("objects: {alpha: 1.0}", r"key objects: alpha: found 1\.0, expected taggers"),
-        ("uss: {other: {train: uss.yaml}}", r"key uss: found 2 models"),
+        ("uss: {other: {train: objects_uss.yaml}}", r"key uss: found 2 models"),
         ("kind: queried", r"found"),
     ],
 )
-def test_systems_that_make_no_sense_are_refused(recipe, objects, tmp_path, changed, message):
+def test_systems_that_make_no_sense_are_refused(recipe, objects_trained, tmp_path, changed, message):
     text = changed.replace("tse: null", "tse: {tse: null}\nsource_taggers: {source: {estimates: [uss]}}")
     (tmp_path / "other.yaml").write_text(f"inherit: {recipe}/objects.yaml\n{text}\n")
     with pytest.raises(InputError, match=message):
