@@ -139,7 +139,7 @@ def _reachable(
         classes = class_log_probability(node.logits, alpha, prior).argmax(-1).tolist()
         silent = node.logits.shape[1]
         choices = [
-            [silent] * (share < high) + [label] * (share >= low and bool(allowed))
+            [silent] * bool(share < high) + [label] * bool(share >= low and allowed)
             for label, share, allowed in zip(classes, active.tolist(), node.active > -np.inf, strict=True)
         ]
         found |= dict.fromkeys(index for index in product(*choices) if min(index) < silent)

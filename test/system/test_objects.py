@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from s5 import S5System
-from s5.bin import fuse, separate, tune, vote
+from s5.bin import fuse, separate, tag, tune, vote
 from s5.data import DataDir
 from s5.inference.results import Results
 from s5.inference.stages import separate_file
@@ -16,6 +16,8 @@ from s5.system.archive import pack
 from s5.system.config import SystemConfig
 from s5.system.decode import DecodeConfig
 from s5.system.plan import plan
+from s5.tuning import Space, collect
+from s5.tuning import tune as tune_system
 from s5.utils.errors import InputError
 
 
@@ -156,6 +158,59 @@ def test_tuning_promises_what_the_tuned_system_gives(recipe, objects_trained, sy
     tuned = S5System.from_yaml(tmp_path / "tuned.yaml", objects_trained, "cpu")
     assert last == pytest.approx(scored(tuned, data), abs=2e-3) and last >= first
     assert dataclasses.asdict(tuned.config)["uss"] == dataclasses.asdict(system.config)["uss"]
+
+
+@pytest.fixture
+def led(recipe, objects_trained, trained, tmp_path):
+    """Experiment folder and YAML of the system with a tagger and a separator beside it."""
+    (tmp_path / "exp").mkdir()
+    for model in [*objects_trained.iterdir(), trained / "tagger_ft", trained / "separator"]:
+        (tmp_path / "exp" / model.name).symlink_to(model)
+    keys = {
+        "inherit": str(recipe / "objects.yaml"),
+        "taggers": {"tagger": {"experiment": "tagger_ft"}},
+        "separators": {"separator": {"experiment": "separator"}},
+        "objects": {"alpha": 50.0},
+        "fusion": {"default": {"tse": 0.75, "separator": 0.25}},
+    }
+    (tmp_path / "led.yaml").write_text(yaml.safe_dump(keys))
+    return tmp_path / "exp", tmp_path / "led.yaml"
+
+
+def test_a_prior_and_a_separator_beside_the_loop(led, data, tmp_path):
+    exp, path = led
+    given = ("--system", path, "--expdir", exp, "--data", "data/valid", "--out", tmp_path / "out")
+    with pytest.raises(InputError, match="posteriors"):
+        run(separate, *given)
+    run(tag, *given)
+    run(separate, *given)
+    run(fuse, *given)
+    system, final, n_found = S5System.from_yaml(path, exp, "cpu"), Results(tmp_path / "out").final(), 0
+    for utt in data.utts:
+        mixture, fs = data.mixture(utt)
+        prior = system.prior(system.tag(mixture))
+        sources = system(mixture, fs)
+        assert [s.label for s in sources] == final[utt].labels
+        assert {s.label for s in sources} <= {system.labels.name(int(prior.argmax()))}  # alpha is large
+        outputs = system.find_objects(mixture[None], posteriors=[system.tag(mixture)])[0].outputs
+        for source, one, other in zip(sources, outputs["tse"], outputs["separator"], strict=False):
+            assert np.abs(other).max() > 0
+            n_found += 1
+            if len(sources) == 1:  # of several with one label, fusion first pairs the outputs
+                np.testing.assert_allclose(source.waveform, 0.75 * one + 0.25 * other, atol=1e-6)
+    assert n_found
+
+
+def test_tuning_weighs_the_prior(led, data, tmp_path):
+    exp, path = led
+    system = S5System.from_yaml(path, exp, "cpu")
+    space = Space(vote_step=None, loops=[1], alpha=[0.0, 1.0], thresholds=[0.0, 0.02], min_mixtures=1)
+    cache = collect(system, data, tmp_path / "tuning", space)
+    outcome = tune_system(cache, system.config, space)
+    assert {"loops", "alpha", "thresholds"} <= {step.name for step in outcome.steps}
+    assert outcome.last >= outcome.first
+    again = collect(system, data, tmp_path / "tuning", space)  # read from the file
+    assert tune_system(again, system.config, space) == outcome
 
 
 @pytest.mark.parametrize(
