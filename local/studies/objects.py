@@ -208,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for utt in data.utts:
         labels = list(data.labels[utt])
         mixtures.append(Mixture(data.mixture(utt)[0], labels, data.sources(utt)[: len(labels)]))
+    Path(args.out).mkdir(parents=True, exist_ok=True)
     study = Study(args.expdir, args.system, args.against, args.queried, args.device)
     text = measure([v for v in study.variants() if v.proof in args.only], data, mixtures)
     write_text(Path(args.out, "objects.md"), text)
