@@ -15,19 +15,11 @@ import objects as study
 
 
 def test_rows_of_what_is_trained_and_reasons_for_the_rest(recipe, objects_trained, tmp_path, capsys):
-    options = [
-        "--data",
-        "data/valid",
-        "--expdir",
-        objects_trained,
-        "--system",
-        "objects.yaml",
-        "--out",
-        tmp_path / "new" / "out",
-    ]
+    out = tmp_path / "new" / "out"
+    options = ["--data", "data/valid", "--expdir", objects_trained, "--system", "objects.yaml", "--out", out]
     study.main([*map(str, options), "--against", "system.yaml", "--queried", "system.yaml"])
     text = capsys.readouterr().out
-    assert (tmp_path / "new" / "out" / "objects.md").read_text() == text.removesuffix("\n")
+    assert (out / "objects.md").read_text() == text.removesuffix("\n")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][2:]
     found = {(row[0], row[1]): row for row in rows}
     assert {proof for proof, _ in found} == {"b", "c", "d", "e"}
