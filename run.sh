@@ -47,7 +47,7 @@ epilog='Stages:
    6 separator-ft  continue or fine-tune them; train what builds on them
    7 tag           posteriors of every tagger on the test sets
    8 vote          posteriors -> labels
-   9 separate      outputs of every separator for the labels
+   9 separate      outputs of every separator for the labels; the loop of an objects system
   10 fuse          all separators -> one waveform a slot
   11 score         CAPI-SDRi, CA-SDRi, accuracies
   12 report        EXPDIR/RESULTS.md, a page to listen to
@@ -94,9 +94,10 @@ read -ra eval_sets <<<"$eval_sets"
 # The system's plan: its name, its files and its trainings (python -m s5.bin.models --help).
 of_system=(--system "$system" --size "$size")
 plan=$(python -m s5.bin.models "${of_system[@]}") || exit 1
-name='' system_deps=()
+name='' system_deps=() loop='' tags=''
 while read_fields; do
-  name=${field[name]:-$name}
+  name=${field[name]:-$name} tags=${field[tags]:-$tags}
+  if [ "${field[what]} ${field[kind]:-}" = "system objects" ]; then loop=yes; fi
   if [ -n "${field[path]:-}" ]; then system_deps+=(--dep "${field[path]}"); fi
 done <<<"$plan"
 results=$expdir/$name
@@ -152,6 +153,7 @@ train() {
   while read_fields; do
     [ "${field[what]} ${field[stage]:-}" = "training $number" ] || continue
     none='' name="$stage_name${field[phase]//[a-z]/} ${field[model]}" folder=$expdir/${field[folder]}
+    if [ "${field[phase]}" = train ]; then name="${stage_name%-ft} ${field[model]}"; fi
     need data/train/.done data/valid/.done
     for needed in ${field[needs]:-}; do need "$expdir/$needed/.done"; done
     training=("${of_system[@]}" --model "${field[model]}" --phase "${field[phase]}" --train data/train --valid data/valid --expdir "$expdir")
@@ -181,7 +183,7 @@ train 3 tagger
 # Stage 4: also the upper layers of the encoder.
 train 4 tagger-ft
 
-# Stage 5: the separators, with the true labels.
+# Stage 5: the separators, with the true labels; universal sound separation, without.
 train 5 separator
 
 # Stage 6: trainings that continue a separator (another loss, more blocks, scenes closer to the test set) or learn from
@@ -209,15 +211,18 @@ fi
 
 # Stage 7: posteriors of every tagger in each slot; any vote can be computed from them.
 trained tagger
-for set in "${own[@]}" "${eval_sets[@]}"; do
+for set in ${tags:+"${own[@]}" "${eval_sets[@]}"}; do
   step 7 "tag $set" --marker "$results/$set/posteriors/.done" --output "$results/$set/posteriors/" \
     --fresh "$results/$set/posteriors" --dep "$(marker_of "$set")" "${system_deps[@]}" "${needs[@]}" "${decode[@]}" \
     "${on_device[@]}" --split "$results/$set/posteriors.parts" -- \
     python -m s5.bin.tag "${of_system[@]}" --expdir "$expdir" --data "data/$set" --out "$results/$set"
 done
 
-# Stage 8: one label per slot from all taggers' posteriors; or the true labels, to evaluate the separators alone.
-for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
+# Stage 8: one label per slot from all taggers' posteriors; or the true labels, to evaluate the separators alone. An
+# objects system finds its labels in stage 9.
+voted=("${own[@]}" "${eval_sets[@]}")
+[ -z "$loop" ] || voted=()
+for set in "${voted[@]}" "${true_labels[@]}"; do
   if [[ $set == *_oracle ]]; then
     needs=(--dep "$(marker_of "${set%_oracle}")") given_labels=(--oracle "data/${set%_oracle}")
   else
@@ -227,20 +232,26 @@ for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
     "${needs[@]}" -- python -m s5.bin.vote "${of_system[@]}" --out "$results/$set" "${given_labels[@]}"
 done
 
-# Stage 9: every separator, with the labels as query.
-trained separator
+# Stage 9: every separator, with the labels as query; or the loop of an objects system, which also finds the labels.
+if [ -n "$loop" ]; then trained; else trained separator; fi
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
+  from=(--dep "$results/$set/.labels.done") note=()
+  if [ -n "$loop" ] && [[ $set == *_oracle ]]; then
+    note=(--oracle_labels)
+  elif [ -n "$loop" ]; then
+    from=(--dep "$(marker_of "$set")" ${tags:+--dep "$results/$set/posteriors/.done"} --output "$results/$set/labels")
+  fi
   step 9 "separate $set" --marker "$results/$set/separated/.done" --output "$results/$set/separated/" \
-    --fresh "$results/$set/separated" --dep "$results/$set/.labels.done" "${system_deps[@]}" "${needs[@]}" "${decode[@]}" \
+    --fresh "$results/$set/separated" "${from[@]}" "${system_deps[@]}" "${needs[@]}" "${decode[@]}" \
     "${on_device[@]}" --split "$results/$set/separated.parts" -- \
-    python -m s5.bin.separate "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set"
+    python -m s5.bin.separate "${of_system[@]}" --expdir "$expdir" --data "data/${set%_oracle}" --out "$results/$set" "${note[@]}"
 done
 
 # Stage 10: the separators' outputs become one waveform per slot. final_labels holds the labels after gate and refinement;
 # a refinement runs the networks again. True labels are not changed.
 for set in "${own[@]}" "${eval_sets[@]}" "${true_labels[@]}"; do
   trained source_tagger
-  if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs+=(--dep "$results/$set/posteriors/.done"); fi
+  if [[ $set == *_oracle ]]; then note=(--oracle_labels) needs=(); else note=() needs+=(${tags:+--dep "$results/$set/posteriors/.done"}); fi
   step 10 "fuse $set" --marker "$results/$set/estimates/.done" --output "$results/$set/estimates/" \
     --fresh "$results/$set/estimates" --dep "$results/$set/separated/.done" "${needs[@]}" "${system_deps[@]}" "${decode[@]}" \
     "${on_device[@]}" --split "$results/$set/estimates.parts" -- \

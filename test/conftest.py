@@ -239,3 +239,72 @@ def source_trained(recipe_folder, trained, tmp_path_factory):
         patch.chdir(recipe_folder)
         train_model(root / "system.yaml", "source", "train", "data/train", "data/valid", root / "exp", 0)
     return root
+
+
+# An objects system: USS, TSE on its outputs, and a source tagger on those of both.
+OBJECTS = """
+kind: objects
+uss: {uss: {train: objects_uss.yaml}}
+tse: {tse: {train: objects_tse.yaml, finetune: objects_tse_ft.yaml, estimates: [uss]}}
+source_taggers:
+  source:
+    train: objects_source.yaml
+    finetune: objects_source_ft.yaml
+    estimates: {train: [uss], finetune: [uss, tse]}
+objects: {loops: 2, thresholds: 0.01, duplicates: 1.0}
+"""
+DUAL_PATH = {
+    "n_fft": 64,
+    "hop_length": 32,
+    "bands": [[4, 2], [3, 8]],
+    "frames": 2,
+    "dim": 8,
+    "n_blocks": 1,
+    "heads": 2,
+    "attention_dim": 8,
+    "ffn_dim": 4,
+}
+SHORT = {**COMMON, "max_epoch": 1, "keep_nbest_models": 1}
+OBJECTS_TRAININGS = {
+    "uss": {
+        **SHORT,
+        "network": "uss",
+        "network_conf": DUAL_PATH,
+        "rest": "residual",
+        "best_model_criterion": [["valid", "pi_sdri", "max"]],
+    },
+    "tse": {
+        **SHORT,
+        "network": "tse",
+        "network_conf": {**DUAL_PATH, "condition_dim": 4, "enrolment_blocks": 0},
+        "best_model_criterion": [["valid", "sdri", "max"]],
+    },
+    "tse_ft": {"clues": {"own": 0.5, "passes": 2}},
+    "source": {
+        **SHORT,
+        "network": "source_tagger",
+        "network_conf": {"encoder": {"kind": "m2d", **ENCODER}, "embedding_dim": 8},
+        "rest": "residual",
+        "best_model_criterion": [["valid", "accuracy_estimates", "max"]],
+    },
+    "source_ft": {"max_epoch": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def objects_trained(recipe_folder, tmp_path_factory):
+    """Experiment folder of a trained objects system, whose YAML is objects.yaml in the recipe folder."""
+    from s5.system.config import SystemConfig
+    from s5.tasks.launch import train_model
+
+    here, exp = os.getcwd(), tmp_path_factory.mktemp("objects")
+    os.chdir(recipe_folder)
+    try:
+        Path("objects.yaml").write_text(OBJECTS)
+        for name, keys in OBJECTS_TRAININGS.items():
+            Path(f"objects_{name}.yaml").write_text(yaml.safe_dump(keys))
+        for training in SystemConfig.load("objects.yaml").trainings().values():
+            train_model("objects.yaml", training.model.name, training.phase, "data/train", "data/valid", exp, 0)
+    finally:
+        os.chdir(here)
+    return exp

@@ -161,6 +161,16 @@ part_mini() {
   check "and separates no more" says "stage 9 \(separate test\): done" "$said"
   check "run.sh --stage 11 alone" to "$said" "$copy/run.sh" "${small[@]}" --stage 11 --stop_stage 11
   check "scores again" says "stage 11 \(score test\): finished" "$said"
+  # An objects system: the trainings of stage 6 follow each other, stage 9 finds the labels, a prior is tagged.
+  small[1]=conf/systems/objects/smoke.yaml
+  check "run.sh, all stages of an objects system" to "$said" "$copy/run.sh" "${small[@]}" --stop_stage 13
+  for file in test/labels test_oracle/scores.json test/report/index.html objects_smoke.s5; do
+    check "it leaves $file" test -s "$recipe/exp/objects_smoke/$file"
+  done
+  check "its archive runs through the stages" to "$said" "$copy/run.sh" --system exp/objects_smoke/objects_smoke.s5 \
+    --expdir exp_archive --ngpu 0 --stop_stage 11
+  check "with the same estimates" diff -r "$recipe/exp/objects_smoke/test/estimates" "$recipe/exp_archive/objects_smoke/test/estimates"
+  small[1]=conf/systems/smoke.yaml
   # Work is not lost.
   rm "$recipe/data/raw/sound_event/train/Speech"/*/*.ogg
   check "run.sh without some recordings" to "$said" "$copy/run.sh" "${small[@]}"

@@ -1,5 +1,7 @@
 """Tags and separates one recording; or separates a data directory with its voted labels (stage 9).
 
+An objects system finds the labels of a data directory itself.
+
 Usage: `separate --system YAML recording.wav folder`, and `separate --system YAML --data DIR --out DIR`.
 """
 
@@ -28,6 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     stage = parser.add_argument_group("stage 9")
     stage.add_argument("--data", metavar="DIR", help="data directory")
     stage.add_argument("--out", metavar="DIR", help="results folder with the labels, e.g. exp/mini/test")
+    stage.add_argument(
+        "--oracle_labels", action="store_true", help="the labels are correct: an objects system uses them"
+    )
     add_shards(parser)
     args = parser.parse_args(argv)
     forms = [args.recording and args.folder, args.data and args.out]
@@ -50,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         if not written:
             print("no source found")
         return
-    stages.separate(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards)
+    stages.separate(system, DataDir.load(args.data), args.out, nj=args.nj, shards=shards, oracle=args.oracle_labels)
 
 
 if __name__ == "__main__":

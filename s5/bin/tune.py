@@ -1,5 +1,6 @@
 """Tunes a system's vote, gate, mask sharpening and fusion weights on a validation set, for CAPI-SDRi.
 
+Of an objects system it tunes the number of loops, the weight of the taggers' prior and the thresholds of the slots.
 The networks run once. Their outputs are kept in --out for later searches. The search leaves out a refinement. It prints
 the gain of each step and writes a YAML that inherits that of the system.
 """
@@ -18,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--data", default="data/valid", metavar="DIR", help="data directory with references, not a test set")
     add("--out", metavar="DIR", help="folder of the kept outputs (default: EXPDIR/SYSTEM/SET/tuning)")
     add("--space", default="conf/tune.yaml", metavar="YAML", help="YAML of the settings to try")
-    add("--only", nargs="+", metavar="PART", help="parts to search: vote, gate, sharpen, fusion")
+    add("--only", nargs="+", metavar="PART", help="parts to search: vote, gate, sharpen, fusion, objects")
     add("--num", type=count, help="number of mixtures, spread over the set (default: all)")
     add("--write", metavar="YAML", help="tuned system to write (default: OUT/tuned.yaml)")
     add_decoding(parser)

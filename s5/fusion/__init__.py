@@ -2,6 +2,7 @@
 
 from s5.fusion.gates import GateConfig, gate, level
 from s5.fusion.label_correction import CandidateConfig, Counts, RefineConfig, refinement
+from s5.fusion.objects import Objects, ObjectsConfig, Pass, find_objects
 from s5.fusion.voting import (
     Decision,
     Vote,
@@ -25,6 +26,9 @@ __all__ = [
     "FusionConfig",
     "GateConfig",
     "GroupConfig",
+    "Objects",
+    "ObjectsConfig",
+    "Pass",
     "RefineConfig",
     "Vote",
     "VoteConfig",
@@ -34,6 +38,7 @@ __all__ = [
     "check_weights",
     "class_scores",
     "decide",
+    "find_objects",
     "fuse",
     "gate",
     "is_multi_hot",

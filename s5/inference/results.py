@@ -2,10 +2,11 @@
 
     posteriors/<tagger>.ark, .scp    stage 7: K x (C + 1) per mixture, 1 x C from a multi-hot tagger
     posteriors/labels.txt, n_slots   the label set and K
-    labels                           stage 8: <utt> <Label> ..., the labels of the active slots
+    labels                           stage 8, of an objects system 9: <utt> <Label> ..., the labels of the active slots
     probabilities                    <utt> <p> ..., one per label, with all digits of a float
     silence/<tagger>                 <utt> <p> ..., silence posteriors of a track-based tagger in these slots
     separated/<separator>/<utt>.npy  stage 9: [K, samples] float32
+    separated/<tse>/<utt>.npz        stage 9 of an objects system: the slots after each pass, for the page
     estimates/<utt>_<slot>_<L>.wav   stage 10: 16 bit, active slots
     final_labels                     labels of the estimates: those of the vote after gate and refinement
     final_probabilities              one per final label
@@ -31,7 +32,7 @@ import numpy as np
 from s5.data import Clipped, write_audio
 from s5.data.kaldi import check_posterior, read_ark, read_n_slots, read_scp
 from s5.data.names import SourceFile, find_source_files, source_name
-from s5.fusion import Vote
+from s5.fusion import Pass, Vote
 from s5.labels import LabelSet
 from s5.utils.errors import InputError
 from s5.utils.files import write_bytes
@@ -65,7 +66,7 @@ class Results:
         self.scores_file = self.path / "scores.json"
 
     def write_votes(self, votes: Mapping[str, Vote], taggers: Sequence[str] = ()) -> None:
-        """Writes ``labels``, ``probabilities`` and ``silence/``: the output of stage 8.
+        """Writes ``labels``, ``probabilities`` and ``silence/``: the output of stage 8, or the labels of a loop.
 
         Args:
             votes: votes by utterance.
@@ -117,10 +118,14 @@ class Results:
         write_rows(self.final_probabilities_file, {utt: as_text(vote.probabilities) for utt, vote in final.items()})
         write_rows(self.final_labels_file, {utt: vote.labels for utt, vote in final.items()})
 
+    def join_votes(self, parts: Sequence[Path]) -> None:
+        """Joins ``labels`` and ``probabilities`` of several results folders."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        _join((self.probabilities_file, self.labels_file), parts)
+
     def join_final(self, parts: Sequence[Path]) -> None:
         """Joins ``final_labels`` and ``final_probabilities`` of several results folders."""
-        for file in (self.final_probabilities_file, self.final_labels_file):
-            write_bytes(file, b"".join((part / file.name).read_bytes() for part in parts))
+        _join((self.final_probabilities_file, self.final_labels_file), parts)
 
     def final(self, utts: Iterable[str] | None = None) -> dict[str, Vote]:
         """Reads labels and probabilities of the estimates of some or all utterances.
@@ -255,6 +260,23 @@ class Tables:
 
 
 @dataclass(frozen=True)
+class NamedPass:
+    """The slots of one mixture after a pass of an objects system.
+
+    Attributes:
+        labels: label of each slot, ``silence`` for a silent one.
+        probability: [K] probability of the label, or of the most probable one.
+        active: [K] probability of being active.
+        waveforms: [K, samples] float32, stored with 16 bits.
+    """
+
+    labels: list[str]
+    probability: np.ndarray
+    active: np.ndarray
+    waveforms: np.ndarray
+
+
+@dataclass(frozen=True)
 class Separated:
     """The folder ``separated``."""
 
@@ -265,6 +287,37 @@ class Separated:
         content = io.BytesIO()
         np.save(content, sources)
         write_bytes(self.folder / separator / f"{utt}.npy", content.getvalue())
+
+    def write_passes(self, extractor: str, utt: str, passes: Sequence[Pass], labels: LabelSet) -> None:
+        """Writes the passes of one utterance beside its sources."""
+        content = io.BytesIO()
+        names = [[labels.name(i) for i in one.index] for one in passes]
+        np.savez(
+            content,
+            labels=np.array(names),
+            probability=np.stack([one.probability for one in passes]),
+            active=np.stack([one.active for one in passes]),
+            waveforms=np.stack([one.waveforms for one in passes]).astype(np.float16),
+        )
+        write_bytes(self.folder / extractor / f"{utt}.npz", content.getvalue())
+
+    def read_passes(self, utt: str) -> list[NamedPass]:
+        """Reads the passes of one utterance; none of a system that is no objects system.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        for path in sorted(folder / f"{utt}.npz" for folder in self.folder.glob("*/")):
+            if not path.is_file():
+                continue
+            try:
+                with np.load(path, allow_pickle=False) as tables:
+                    found = [tables[key] for key in ("labels", "probability", "active", "waveforms")]
+                rows = zip(found[0].tolist(), found[1], found[2], found[3].astype(np.float32), strict=True)
+                return [NamedPass(*row) for row in rows]
+            except (OSError, EOFError, KeyError, *_NO_ARRAY) as e:
+                raise InputError(path, "nothing that can be read", "passes of the loop (stage 9)") from e
+        return []
 
     def read(self, separator: str, utt: str, n_labels: int, n_samples: int) -> np.ndarray:
         """Reads one utterance's sources [K, samples] float32.
@@ -361,6 +414,11 @@ def read_rows(path: str | Path) -> Rows:
 def write_rows(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
     """Writes ``<key> <token> ...`` lines."""
     write_bytes(path, "".join(" ".join([key, *tokens]) + "\n" for key, tokens in rows.items()).encode())
+
+
+def _join(files: Iterable[Path], parts: Sequence[Path]) -> None:
+    for file in files:
+        write_bytes(file, b"".join((part / file.name).read_bytes() for part in parts))
 
 
 def _of(utts: Iterable[str], path: Path) -> Rows:

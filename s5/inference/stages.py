@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -78,21 +78,52 @@ def copy_oracle_labels(data: DataDir, out: str | Path) -> None:
     Results(out).write_votes({utt: Vote(row, [1.0] * len(row)) for utt, row in labels.items()})
 
 
-def separate(system: S5System, data: DataDir, out: str | Path, nj: int = 1, shards: Shards | None = None) -> None:
-    """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator."""
-    results = Results(out)
-    rows = results.labels(data.utts)
+def separate(
+    system: S5System,
+    data: DataDir,
+    out: str | Path,
+    nj: int = 1,
+    shards: Shards | None = None,
+    oracle: bool = False,
+) -> None:
+    """Reads ``labels``, writes ``separated/<separator>/<utt>.npy``: [K, samples] float32 by separator.
+
+    An objects system finds the labels itself, and writes ``labels`` and ``probabilities``; it reads ``posteriors/`` if
+    its taggers' prior counts. ``separated/<tse>/<utt>.npz`` has the slots after each pass.
+
+    Args:
+        system: the system.
+        data: data directory.
+        out: results folder.
+        nj: number of processes.
+        shards: part of the work to do in this process.
+        oracle: whether ``labels`` holds the true labels, which an objects system then takes too.
+    """
+    results, loop = Results(out), system.config.kind == "objects"
+    rows = None if loop and not oracle else results.labels(data.utts)
+    taggers = [model.name for model in system.config.taggers]
+    posteriors = results.posteriors.load(taggers) if rows is None and system.config.tags else None
+
+    def write(items: Sequence[str], folder: Path, tables: Path) -> None:
+        job: Any = _Separate(system, data, rows or {}, Separated(folder))
+        if loop:
+            job = _Loop(system, data, rows, posteriors, Separated(folder))
+        votes = _run(system, job, items, nj, "separate")
+        if rows is None:
+            Results(tables).write_votes(dict(zip(items, votes, strict=True)))
+
     with whole_folder(results.separated.folder, shards) as partial:
-        for model in system.config.separators:
+        for model in system.config.extractors():
             (partial / model.name).mkdir(exist_ok=True)
-        job = _Separate(system, data, rows, Separated(partial))
         if shards is None:
-            _run(system, job, data.utts, nj, "separate")
+            write(data.utts, partial, results.path)
         elif shards.joins:
-            list(shards.parts(data.utts))
+            parts = list(shards.parts(data.utts))
+            if rows is None:
+                results.join_votes(parts)
         else:
-            with shards.writing(data.utts):
-                _run(system, job, shards.part(data.utts, shards.index or 0), nj, "separate")
+            with shards.writing(data.utts) as part:
+                write(shards.part(data.utts, shards.index or 0), partial, part)
 
 
 def fuse(
@@ -283,6 +314,31 @@ class _Separate:
         return [None] * len(utts)
 
 
+@dataclass
+class _Loop:
+    """Job that writes the separated sources and passes of some utterances of an objects system; returns labels."""
+
+    system: S5System
+    data: DataDir
+    rows: Rows | None
+    tables: Tables | None
+    folder: Separated
+
+    def __call__(self, utts: Sequence[str]) -> list[Vote]:
+        votes, first = {}, self.system.config.tse[0].name
+        for group, mixtures in _by_shape(self.system, self.data, utts):
+            labels = None if self.rows is None else [self.rows[utt] for utt in group]
+            posteriors = [self.tables.of(utt) for utt in group] if self.tables else None
+            with _named(self.data, group[0]):
+                found = self.system.find_objects(mixtures, labels, posteriors)
+            for utt, (vote, outputs, passes) in zip(group, found, strict=True):
+                votes[utt] = vote
+                for name, sources in outputs.items():
+                    self.folder.write(name, utt, sources)
+                self.folder.write_passes(first, utt, passes, self.system.labels)
+        return [votes[utt] for utt in utts]
+
+
 class _Fused(NamedTuple):
     """Result of an utterance without its waveforms, and its clipped estimates by file name."""
 
@@ -308,7 +364,7 @@ class _Fuse:
             vote = self.votes[utt]
             outputs = {
                 model.name: self.separated.read(model.name, utt, len(vote.labels), mixture.shape[1])
-                for model in self.system.config.separators
+                for model in self.system.config.extractors()
             }
             given.append((mixture, vote, outputs, self.tables.of(utt) if self.tables else None))
             rates.append(fs)

@@ -48,6 +48,7 @@ class Sound:
         reference: slot of the reference that an estimate was paired with.
         label_given: whether the system was given the label of an estimate.
         confidence: probability of the label, if it is known.
+        active: probability of a slot to be active, if it is known.
         sdri: improvement of an estimate over the mixture in dB.
         sdr: SDR of the mixture and of the estimate in dB.
     """
@@ -62,6 +63,7 @@ class Sound:
     reference: int | None = None
     label_given: bool = False
     confidence: float | None = None
+    active: float | None = None
     sdri: float | None = None
     sdr: tuple[float, float] | None = None
 
@@ -85,6 +87,19 @@ class Source:
 
 
 @dataclass
+class Passes:
+    """The slots of an objects system after each of its passes.
+
+    Attributes:
+        title: name of the system.
+        groups: a group of sounds a pass.
+    """
+
+    title: str
+    groups: list[Source]
+
+
+@dataclass
 class Entry:
     """A mixture of the page.
 
@@ -95,6 +110,7 @@ class Entry:
         sound: channel 0 of the mixture.
         sources: its references, then the false alarms.
         places: directions of the references, from :func:`s5.report.direction.directions`.
+        passes: slots of the systems that show them.
         gain: factor of all its sounds.
     """
 
@@ -104,12 +120,14 @@ class Entry:
     sound: Sound
     sources: list[Source]
     places: list[list[Direction]]
+    passes: list[Passes] = field(default_factory=list)
     gain: float = 1.0
 
     @property
     def sounds(self) -> list[Sound]:
         """All sounds in the order of the page, the mixture first."""
-        return [self.sound, *(x for source in self.sources for x in source.lanes if isinstance(x, Sound))]
+        groups = [*self.sources, *(group for one in self.passes for group in one.groups)]
+        return [self.sound, *(x for group in groups for x in group.lanes if isinstance(x, Sound))]
 
 
 def write_page(
@@ -178,7 +196,8 @@ def _entry(mixture: Mixture, words: list[str], data: DataDir, columns: Sequence[
     for column, found in zip(columns, estimates, strict=True):
         about = f"System {column.letter} has an estimate for which there is no reference."
         sources += [Source("✗ False alarm", about, [one]) for one in found if one.reference is None]
-    entry = Entry(mixture, words, fs, sound, sources, places)
+    passes = [one for column in columns for one in column.passes(utt, len(samples[0]))]
+    entry = Entry(mixture, words, fs, sound, sources, places, passes)
     peak = float(np.abs(sound.waveform).max(initial=0))
     highest = max(float(np.abs(s.waveform).max(initial=0)) for s in entry.sounds)
     if peak > 0:
@@ -210,7 +229,7 @@ class _Column:
     def __init__(self, letter: str, result: Result) -> None:
         self.letter, self.result = letter, result
         results = Results(result.path)
-        self.scores_file, self.folder = results.scores_file, results.estimates
+        self.scores_file, self.folder, self.separated = results.scores_file, results.estimates, results.separated
         self.mixtures: dict[str, Mixture] = {m["utt"]: m for m in result.scores["mixtures"]}
         self.files = self.folder.find(self.mixtures)
         self.name = f"{result.system}, {result.labels} labels"
@@ -259,6 +278,24 @@ class _Column:
                     sound.sdr = pair["sdr_mixture"], pair["sdr"]
             found.append(sound)
         return found
+
+    def passes(self, utt: str, n_samples: int) -> list[Passes]:
+        """The slots after each pass of an objects system; nothing of another system, and with true labels."""
+        found = [] if self.result.oracle else self.separated.read_passes(utt)
+        groups = []
+        for number, one in enumerate(found):
+            if one.waveforms.shape[1] != n_samples:
+                raise InputError(self.separated.folder, f"{one.waveforms.shape[1]} samples of {utt}", f"{n_samples}")
+            title = f"Pass {number}: {'extraction' if number else 'universal separation'}"
+            lanes: list[Sound | Missing] = []
+            for slot, (label, waveform) in enumerate(zip(one.labels, one.waveforms, strict=True)):
+                name = f"{utt}_{self.letter}_pass{number}_{slot}_{label}"
+                about = f"Slot {slot + 1}: {label}"
+                sound = Sound(name, about, waveform, f"pass {self.letter}{number}")
+                sound.confidence, sound.active = float(one.probability[slot]), float(one.active[slot])
+                lanes.append(sound if waveform.any() else Missing(about, "It is silent after an earlier pass."))
+            groups.append(Source(title, f"System {self.letter}", lanes))
+        return [Passes(f"System {self.letter}: its slots after each pass", groups)] if groups else []
 
     def _read(self, utt: str, slot: int, label: str, n_samples: int, fs: int) -> np.ndarray:
         file = self.files[utt].get(slot)

@@ -227,7 +227,21 @@ def check_folder(folder: str | Path) -> SystemConfig:
 def read_system(folder: str | Path) -> SystemConfig:
     """The system of an unpacked archive. Raises InputError as :meth:`SystemConfig.load`."""
     where = Path(folder, "system.yaml")
-    data = today(load_yaml(where))
+    return _system_of(load_yaml(where), where)
+
+
+def archived_system(archive: str | Path) -> SystemConfig:
+    """The system of an archive without its models. Raises InputError for a file that is no archive."""
+    with ZipReader(archive, "a model archive") as files:
+        for info in files.infos:
+            if info.filename == "system.yaml":
+                where = f"{archive}: system.yaml"
+                return _system_of(read_yaml(parse_text(files.read(info), where, "YAML"), where), where)
+    raise InputError(archive, "no system.yaml", "a model archive")
+
+
+def _system_of(data: Any, where: object) -> SystemConfig:
+    data = today(data)
     if "inherit" in data:
         raise InputError(f"{where}: key inherit", "a reference", "a system without it")
     for key in KEYS:
@@ -272,7 +286,8 @@ def _as_archived(config: SystemConfig) -> dict[str, Any]:
     data = dataclasses.asdict(config)
     for name, kind in KINDS.items():
         data[kind.key] = {m.name: {"experiment": m.name, "weight": m.weight} for m in config.models(name)}
-    return {key: value for key, value in data.items() if value or key not in KEYS}
+    new = () if config.kind == "objects" else ("kind", "objects")  # older versions know no such keys
+    return {key: value for key, value in data.items() if key not in new and (value or key not in KEYS)}
 
 
 def _figures(files: Sequence[str | Path]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from s5.fusion import FusionConfig, GateConfig, RefineConfig, VoteConfig, check_weights
+from s5.fusion import FusionConfig, GateConfig, ObjectsConfig, RefineConfig, VoteConfig, check_weights
 from s5.system.decode import Precision
 from s5.system.kinds import KEYS, KINDS
 from s5.system.sizes import FULL, split_size, system_keys
@@ -18,6 +18,8 @@ from s5.utils.errors import InputError, one_of
 WEIGHTS = "weights.safetensors"
 """Weights file in the folder of a model that was not trained here: one of an archive, or a published one."""
 
+
+SystemKind = Literal["queried", "objects"]
 
 ARCHIVE_SUFFIX = ".s5"
 """File suffix of model archives."""
@@ -92,14 +94,18 @@ class Training(NamedTuple):
 class SystemConfig:
     """The keys of a system's YAML; docs/systems.md explains them."""
 
-    taggers: list[ModelConfig]
-    separators: list[ModelConfig]
+    kind: SystemKind = "queried"
+    """``queried``: taggers name the sources, separators get the names; ``objects``: docs/objects.md."""
+    taggers: list[ModelConfig] = field(default_factory=list)
+    separators: list[ModelConfig] = field(default_factory=list)
     uss: list[ModelConfig] = field(default_factory=list)
-    """Universal source separation."""
+    """Universal sound separation of an objects system."""
     tse: list[ModelConfig] = field(default_factory=list)
-    """Target source extraction."""
+    """Target sound extraction of an objects system."""
     source_taggers: list[ModelConfig] = field(default_factory=list)
-    """Taggers of one separated source, for ``refine: {tagger: NAME}``."""
+    """Taggers of one separated source: of the slots of an objects system, or for ``refine: {tagger: NAME}``."""
+    objects: ObjectsConfig = field(default_factory=ObjectsConfig)
+    """Loop of an objects system."""
     vote: VoteConfig = field(default_factory=VoteConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     gate: GateConfig | None = None
@@ -130,8 +136,9 @@ class SystemConfig:
         """Refuses names that are missing, used twice or unknown, and trainings in a cycle. Raises InputError."""
         names = [model.name for _, model in self.all_models()]
         for name, facts in KINDS.items():
-            if facts.required and not self.models(name):
+            if facts.required == self.kind and not self.models(name):
                 raise InputError(f"{where}: key {facts.key}", "none", "at least one model")
+        self._check_kind(where)
         for kind, model in self.all_models():
             entry = f"{where}: key {KINDS[kind].key}.{model.name}"
             if not model.train and (model.finetune or not model.experiment):
@@ -140,7 +147,7 @@ class SystemConfig:
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"{where}: key name", f"{name} twice", "another name for each model")
-        taggers, separators = [m.name for m in self.taggers], [m.name for m in self.separators]
+        taggers, separators = [m.name for m in self.taggers], [m.name for m in self.extractors()]
         _check_names(self.vote.weights, taggers, f"{where}: key vote: weights", "tagger")
         check_weights(self.weights(), f"{where}: weights of the taggers")
         _check_names(self.fusion.sharpen, separators, f"{where}: key fusion: sharpen", "separator")
@@ -152,6 +159,23 @@ class SystemConfig:
             known = [m.name for m in self.source_taggers]
             _check_names([self.refine.tagger], known, f"{where}: key refine: tagger", "source tagger")
         self.trainings(where)
+
+    def _check_kind(self, where: object) -> None:
+        """Refuses keys that belong to the other kind of systems. Raises InputError."""
+        if self.kind == "queried":
+            for key, value in {"uss": self.uss, "tse": self.tse, "objects": self.objects != ObjectsConfig()}.items():
+                if value:
+                    raise InputError(f"{where}: key {key}", "it", "kind: objects, the systems that have this key")
+            return
+        for key in ("uss", "source_taggers", "tse"):
+            if len(getattr(self, key)) > 1:
+                raise InputError(f"{where}: key {key}", f"{len(getattr(self, key))} models", "one, with kind: objects")
+        if self.refine is not None:
+            raise InputError(f"{where}: key refine", "it", "none with kind: objects, whose loop takes its place")
+        if self.gate is not None and self.gate.silence is not None:
+            raise InputError(f"{where}: key gate: silence", self.gate.silence, "objects: thresholds instead")
+        if self.objects.alpha and not self.taggers:
+            raise InputError(f"{where}: key objects: alpha", self.objects.alpha, "taggers, whose prior it weighs, or 0")
 
     def _check_estimates(self, kind: str, model: ModelConfig, where: str) -> None:
         """Refuses estimates for a model that learns from none, of models without waveforms, or of unknown phases."""
@@ -191,6 +215,15 @@ class SystemConfig:
             raise InputError(f"{where}: key estimates", f"a cycle, {' -> '.join(e.args[1])}", expected) from None
         return {folder: found[folder] for folder in order if folder in found}
 
+    def extractors(self) -> list[ModelConfig]:
+        """Models whose waveforms are fused: of an objects system TSE and then its separators."""
+        return [*self.tse, *self.separators]
+
+    @property
+    def tags(self) -> bool:
+        """Whether the mixtures are tagged: always, but in an objects system without a prior."""
+        return self.kind == "queried" or self.objects.alpha > 0
+
     def find(self, name: str) -> tuple[str, ModelConfig]:
         """Kind and configuration of a model by its name or its experiment's; of several, the one with most phases."""
         found = [(kind, model) for kind, model in self.all_models() if name in (model.name, model.experiment)]
@@ -199,7 +232,7 @@ class SystemConfig:
         return max(found, key=lambda entry: len(entry[1].phases()))
 
     def weights(self) -> dict[str, float]:
-        """Weight of each tagger in the vote."""
+        """Weight of each tagger in the vote, or in the prior."""
         return {m.name: self.vote.weights.get(m.name, m.weight) for m in self.taggers}
 
 

@@ -17,8 +17,8 @@ class Kind(NamedTuple):
     """Table of their networks by the name under ``network``."""
     stage: int
     """Stage of run.sh of their first trainings."""
-    required: bool = False
-    """Whether every system has one."""
+    required: str = ""
+    """Kind of systems that cannot do without one."""
     separates: bool = False
     """Whether their outputs are waveforms, so that other models can be trained on these (``estimates``)."""
     takes_estimates: bool = False
@@ -26,19 +26,31 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "tagger": Kind("taggers", "s5.tasks.tagging.TaggingTask", "s5.tagging.TAGGERS", 3, required=True),
+    "tagger": Kind("taggers", "s5.tasks.tagging.TaggingTask", "s5.tagging.TAGGERS", 3, required="queried"),
     "separator": Kind(
-        "separators", "s5.tasks.separation.SeparationTask", "s5.separation.SEPARATORS", 5, required=True, separates=True
+        "separators",
+        "s5.tasks.separation.SeparationTask",
+        "s5.separation.SEPARATORS",
+        5,
+        required="queried",
+        separates=True,
     ),
-    "uss": Kind("uss", "s5.tasks.uss.USSTask", "s5.separation.uss.USS_NETWORKS", 5, separates=True),
+    "uss": Kind("uss", "s5.tasks.uss.USSTask", "s5.separation.uss.USS_NETWORKS", 5, required="objects", separates=True),
     "tse": Kind(
-        "tse", "s5.tasks.tse.TSETask", "s5.separation.tse.TSE_NETWORKS", 6, separates=True, takes_estimates=True
+        "tse",
+        "s5.tasks.tse.TSETask",
+        "s5.separation.tse.TSE_NETWORKS",
+        6,
+        required="objects",
+        separates=True,
+        takes_estimates=True,
     ),
     "source_tagger": Kind(
         "source_taggers",
         "s5.tasks.source_tagging.SourceTaggingTask",
         "s5.tagging.source.SOURCE_TAGGERS",
         6,
+        required="objects",
         takes_estimates=True,
     ),
 }

@@ -54,8 +54,8 @@ class TrainedModel:
 
         A batch [B, M, samples] returns [B, K, C + 1] or [B, 1, C].
         """
-        batch = self._tensor(mixture if mixture.ndim == 3 else mixture[None])
-        logits = self._run(precision, batch).float()
+        batch = self.tensor(mixture if mixture.ndim == 3 else mixture[None])
+        logits = self.run(precision, batch).float()
         multi_hot = getattr(self.network, "multi_hot", False)
         posterior = (logits.sigmoid()[:, None] if multi_hot else torch.softmax(logits, dim=-1)).cpu().numpy()
         return posterior if mixture.ndim == 3 else posterior[0]
@@ -63,7 +63,7 @@ class TrainedModel:
     @torch.inference_mode()
     def source_posterior(self, sources: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
         """Tags sources [n, samples] with a source tagger: probabilities float32 [n, C + 1] of classes and silence."""
-        tags: Any = self._run(precision, self._tensor(sources))
+        tags: Any = self.run(precision, self.tensor(sources))
         return type(tags)(*(part.float() for part in tags)).posterior().cpu().numpy()
 
     @torch.inference_mode()
@@ -74,15 +74,17 @@ class TrainedModel:
         """
         several = mixture.ndim == 3
         queries = [self.labels.query(row, self.n_slots, self.name) for row in (labels if several else [labels])]
-        batch = self._tensor(mixture if several else mixture[None])
-        sources = self._run(precision, batch, self._tensor(np.stack(queries))).float().cpu().numpy()
+        batch = self.tensor(mixture if several else mixture[None])
+        sources = self.run(precision, batch, self.tensor(np.stack(queries))).float().cpu().numpy()
         return sources if several else sources[0]
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """The array as float32 on the network's device."""
         # A copy in torch's own memory has the same alignment in every process, so the same kernels run.
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
-    def _run(self, precision: Precision, *inputs: torch.Tensor) -> Any:
+    def run(self, precision: Precision, *inputs: torch.Tensor) -> Any:
+        """The network's output, a tensor or a tuple of tensors. Raises InputError for numbers that are not finite."""
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs = self.network(*inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from s5.system.archive import archived_system
 from s5.system.config import ARCHIVE_SUFFIX, SystemConfig, system_name
 from s5.system.kinds import KINDS
 from s5.system.sizes import system_files
@@ -14,7 +15,7 @@ LAST_STAGE = 6
 def plan(system: str) -> list[dict[str, str]]:
     """Entries of a system's plan; the key ``what`` names the kind of an entry.
 
-    * ``system``: the ``name`` of the system.
+    * ``system``: the ``name`` of the system and its ``kind``; ``tags`` if it tags the mixtures.
     * ``file``: the ``path`` of one of its files.
     * ``training``: its ``kind`` (tagger, separator, ...), ``model``, ``phase`` (train, finetune, finetune2, ...),
       ``stage`` and experiment ``folder``; ``needs``: the folders whose weights it needs, separated by spaces; ``last``
@@ -24,10 +25,13 @@ def plan(system: str) -> list[dict[str, str]]:
     Args:
         system: YAML, ``YAML:SIZE``, or a model archive.
     """
-    entries = [{"what": "system", "name": system_name(system)}]
-    if system.endswith(ARCHIVE_SUFFIX):
+    archived = system.endswith(ARCHIVE_SUFFIX)
+    config = archived_system(resolve(system)) if archived else SystemConfig.load(system)
+    entries = [{"what": "system", "name": system_name(system), "kind": config.kind}]
+    if config.tags:
+        entries[0]["tags"] = "yes"
+    if archived:
         return [*entries, {"what": "file", "path": str(resolve(system))}]
-    config = SystemConfig.load(system)
     entries += [{"what": "file", "path": str(path)} for path in system_files(system)]
     models = config.all_models()
     for kind, model in models:

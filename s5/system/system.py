@@ -12,11 +12,23 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from s5.fusion import Counts, Vote, class_scores, decide, fuse, gate, is_multi_hot, level, refinement
+from s5.fusion import (
+    Counts,
+    Pass,
+    Vote,
+    class_scores,
+    decide,
+    find_objects,
+    fuse,
+    gate,
+    is_multi_hot,
+    level,
+    refinement,
+)
 from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
@@ -67,6 +79,21 @@ class Result:
     sources: np.ndarray
     counts: Counts | None = None
     gated: int = 0
+
+
+if TYPE_CHECKING:
+    from s5.system.objects import ObjectNetworks
+
+
+class Found(NamedTuple):
+    """What the loop of an objects system finds in one mixture."""
+
+    vote: Vote
+    """Labels of the sources and their probabilities."""
+    outputs: dict[str, np.ndarray]
+    """Sources [K, samples] float32 of the extraction and of each separator, by name."""
+    passes: list[Pass]
+    """All slots after each pass."""
 
 
 class S5System:
@@ -180,10 +207,30 @@ class S5System:
         """Loaded source taggers by name."""
         return self._load("source_tagger")
 
+    @cached_property
+    def uss(self) -> dict[str, Any]:
+        """Loaded universal sound separation by name."""
+        return self._load("uss")
+
+    @cached_property
+    def tse(self) -> dict[str, Any]:
+        """Loaded target sound extraction by name."""
+        return self._load("tse")
+
+    @property
+    def networks(self) -> ObjectNetworks:
+        """The networks of the loop of an objects system."""
+        from s5.system.objects import ObjectNetworks
+
+        uss, source_tagger, tse = (next(iter(one.values())) for one in (self.uss, self.source_taggers, self.tse))
+        return ObjectNetworks(uss, source_tagger, tse, self.precision)
+
     def _load(self, kind: str) -> dict[str, Any]:
         from s5.system.model import load_model
 
         models = self.config.models(kind)
+        if not models:
+            return {}
         loaded = {m.name: load_model(self.expdir / m.folder(), m.checkpoint, kind, self.device) for m in models}
         first = next(iter([*self._loaded(), *loaded.values()]))
         for name, model in loaded.items():
@@ -201,10 +248,10 @@ class S5System:
 
     @cached_property
     def _meta(self) -> ModelMeta:
-        """Facts that all models share, from a loaded model or the first tagger's experiment."""
+        """Facts that all models share, from a loaded model or the first one's experiment."""
         if loaded := self._loaded():
             return ModelMeta(loaded[0].labels, loaded[0].n_slots, loaded[0].sampling_rate)
-        return read_meta(self.expdir / self.config.taggers[0].folder())
+        return read_meta(self.expdir / self.config.all_models()[0][1].folder())
 
     @property
     def labels(self) -> LabelSet:
@@ -224,7 +271,7 @@ class S5System:
     @property
     def n_channels(self) -> int:
         """M, the number of channels that a mixture needs."""
-        return max(model.n_channels for model in [*self.taggers.values(), *self.separators.values()])
+        return max(model.n_channels for key in KEYS for model in getattr(self, key).values())
 
     def tag(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
         """Tags mixtures with every tagger.
@@ -280,6 +327,57 @@ class S5System:
         outputs = {name: model.separate(mixture, labels, self.precision) for name, model in self.separators.items()}
         return {name: output[..., :length] for name, output in outputs.items()}
 
+    def prior(self, posteriors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Probability of each class in a mixture [C] by the taggers: the weighted mean of the highest in any slot.
+
+        Args:
+            posteriors: [K, C + 1] or [1, C] by tagger name.
+        """
+        weights = self.config.weights()
+        return class_scores([posteriors[name] for name in weights], list(weights.values()), len(self.labels))[:-1]
+
+    def find_objects(
+        self,
+        mixture: np.ndarray,
+        labels: Sequence[Sequence[str]] | None = None,
+        posteriors: Sequence[Mapping[str, np.ndarray]] | None = None,
+    ) -> list[Found]:
+        """Runs the loop of an objects system, and its separators on the labels that the loop found.
+
+        Args:
+            mixture: [B, M, samples] float32 at the models' sampling rate.
+            labels: at most K labels of the sources of each mixture, if they are known.
+            posteriors: posteriors of each mixture by tagger, from :meth:`tag`; needed if ``alpha`` is above 0.
+        """
+        config, length, mixture = self.config.objects, mixture.shape[-1], self._long_enough(mixture)
+        priors = None
+        if labels is None and self.config.tags:
+            if not posteriors or not all(posteriors):
+                raise InputError("posteriors", "none", "those of all taggers: key objects: alpha is above 0")
+            priors = np.stack([self.prior(one) for one in posteriors])
+        given = None if labels is None else [np.array([self.labels.index(n) for n in row], int) for row in labels]
+        limits, networks = config.limits(self.labels, f"{self.where}: key objects"), self.networks
+        loop = find_objects(
+            mixture, networks.separate, networks.classify, networks.extract, config, limits, priors, given
+        )
+        name, found = self.config.tse[0].name, []
+        for result in loop:
+            for part in result.passes:
+                part.waveforms = part.waveforms[:, :length]
+            vote = Vote(
+                [self.labels.name(i) for i in result.index], result.probability.tolist(), given=given is not None
+            )
+            found.append(Found(vote, {name: result.sources[:, :length]}, result.passes))
+        active = [i for i, one in enumerate(found) if one.vote.labels]
+        if self.config.separators and active:
+            for separator, table in self.separate(mixture[active], [found[i].vote.labels for i in active]).items():
+                for i, sources in zip(active, table, strict=True):
+                    found[i].outputs[separator] = sources[:, :length]
+        for one in found:
+            for model in self.config.separators:
+                one.outputs.setdefault(model.name, np.zeros_like(one.outputs[name]))
+        return found
+
     def _long_enough(self, mixture: np.ndarray) -> np.ndarray:
         """[..., samples], padded with zeros to at least :data:`SHORTEST`."""
         missing = max(0, round(SHORTEST * self.sampling_rate) - mixture.shape[-1])
@@ -296,13 +394,13 @@ class S5System:
             mixture: [M, samples]; mask sharpening needs it.
         """
         config = self.config.fusion
-        given = {m.name: outputs[m.name] for m in self.config.separators}
+        given = {m.name: outputs[m.name] for m in self.config.extractors()}
         for name, strength in config.sharpen.items():
             if strength and mixture is None:
                 raise ValueError("mask sharpening needs the mixture")
             if strength and mixture is not None:
                 given[name] = self.sharpen(given[name], mixture, strength)
-        default = config.default or {self.config.separators[0].name: 1.0}
+        default = config.default or {next(iter(given)): 1.0}
         return fuse(given, labels, default, config.rules())
 
     @staticmethod
@@ -484,17 +582,23 @@ class S5System:
         x = np.stack([_resample(mixture, fs, self.sampling_rate) for mixture in x])
         x = np.pad(x, ((0, 0), (0, 0), (0, max(0, 1 - x.shape[2]))))  # one sample at a higher rate may become none
         posteriors: list[dict[str, np.ndarray]] = [{} for _ in x]
-        if labels is None:
+        if labels is None and self.config.tags:
             for name, table in self.tag(x).items():
                 for one, posterior in zip(posteriors, table, strict=True):
                     one[name] = posterior
+        if self.config.kind == "objects":
+            known = None if labels is None else [self._known(names) for names in labels]
+            found = self.find_objects(x, known, posteriors)
+            given = [(mixture, one.vote, one.outputs, None) for mixture, one in zip(x, found, strict=True)]
+            return [self._sources(result, fs, length) for result in self.finish_all(given)]
+        if labels is None:
             votes = [self.vote(one, self.labels, self.n_slots) for one in posteriors]
         else:
             votes = [Vote(self._known(names), [1.0] * len(names), given=True) for names in labels]
         active = [i for i, vote in enumerate(votes) if vote.labels]
-        found = self.separate(x[active], [votes[i].labels for i in active]) if active else {}
+        tables = self.separate(x[active], [votes[i].labels for i in active]) if active else {}
         outputs: list[dict[str, np.ndarray]] = [{} for _ in x]
-        for name, table in found.items():
+        for name, table in tables.items():
             for i, sources in zip(active, table, strict=True):
                 outputs[i][name] = sources
         results = self.finish_all(list(zip(x, votes, outputs, posteriors, strict=True)))

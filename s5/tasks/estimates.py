@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from s5.separation.losses import sa_sdr
+from s5.separation.tse import TSE
+from s5.separation.uss import USS
 from s5.system.model import TrainedModel, load_model
 from s5.utils.errors import InputError
 
@@ -44,22 +47,53 @@ def load_estimators(args: argparse.Namespace) -> list[TrainedModel]:
 
 
 @torch.no_grad()
-def estimates_of(model: TrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def estimates_of(
+    model: TrainedModel, batch: Mapping[str, Tensor], uss: TrainedModel | None = None
+) -> tuple[Tensor, Tensor]:
     """Outputs of a frozen model for a batch of scenes, each with the dry source that it holds.
 
     Args:
-        model: a separator.
+        model: a separator, TSE, or USS, which has no query.
         batch: ``mixture`` [B, M, n], ``dry`` [B, K, n], zeros in silent slots, and ``query`` [B, K], the class indices
             to ask for (C is silence).
+        uss: its outputs are the enrolments of TSE; None: TSE gets none.
 
     Returns:
         Waveforms [B, N, n] and for each the slot of its source [B, N], K if it holds none (:func:`match`).
     """
-    mixture, n_labels = batch["mixture"], len(model.labels)
+    mixture, dry, query, n_labels = batch["mixture"], batch["dry"], batch["query"], len(model.labels)
     network = model.network.to(mixture.device)
-    label_vector = F.one_hot(batch["query"], n_labels + 1)[..., :n_labels].to(mixture.dtype)
-    waveforms = network(mixture, label_vector).float()
-    return waveforms, match(waveforms, batch["dry"], mixture[:, 0])
+    if isinstance(network, USS):
+        waveforms = network(mixture).waveform.float()
+    else:
+        label_vector = F.one_hot(query, n_labels + 1)[..., :n_labels].to(mixture.dtype)
+        clues = [label_vector]
+        if isinstance(network, TSE) and uss is not None:
+            clues.append(enrolments(uss, mixture, dry)[0] * (query < n_labels)[..., None])
+        waveforms = network(mixture, *clues).float()
+    return waveforms, match(waveforms, dry, mixture[:, 0])
+
+
+@torch.no_grad()
+def enrolments(uss: TrainedModel, mixture: Tensor, dry: Tensor) -> tuple[Tensor, Tensor]:
+    """First estimates of sources by a frozen USS.
+
+    Args:
+        uss: the model.
+        mixture: [B, M, n].
+        dry: [B, K, n], zeros in silent slots.
+
+    Returns:
+        The foreground [B, K, n] in the order of the sources, what is left of it in silent slots; and the slots of
+        interference [B, I, n].
+    """
+    network = uss.network.to(mixture.device)
+    assert isinstance(network, USS)
+    waveform = network(mixture).waveform.float()
+    foreground = waveform[:, : network.foreground]
+    order = sa_sdr(foreground, F.pad(dry, (0, 0, 0, network.foreground - dry.shape[1])))[1][:, : dry.shape[1]]
+    paired = foreground.gather(1, order[..., None].expand_as(dry))
+    return paired, waveform[:, network.foreground : network.foreground + network.interference]
 
 
 def match(waveforms: Tensor, dry: Tensor, reference: Tensor, threshold: float = 0.0) -> Tensor:

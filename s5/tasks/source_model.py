@@ -11,6 +11,7 @@ from espnet2.spk.loss.aamsoftmax import AAMSoftmax
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
+from s5.separation.uss import USS
 from s5.system.model import TrainedModel
 from s5.tagging.source import SourceTagger, SourceTags
 from s5.tasks.estimates import estimates_of
@@ -194,7 +195,8 @@ class SourceTaggingModel(S5Model):
         parts = [_dry(batch, self.n_labels)]
         for estimator in self.estimators:
             parts.append(self._estimates(estimator, batch, label_index))
-            parts.append(self._estimates(estimator, batch, wrong, wrong != label_index))
+            if not isinstance(estimator.network, USS):  # which has no query
+                parts.append(self._estimates(estimator, batch, wrong, wrong != label_index))
         if not sum(len(part[0]) for part in parts):
             parts = [_nothing(batch, self.n_labels)]
         waveforms, labels, kinds = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -205,7 +207,8 @@ class SourceTaggingModel(S5Model):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Waveforms, labels and kinds of the estimates that are not zero; of the slots ``only`` [B, K] if given."""
         with torch.autocast(query.device.type, torch.bfloat16, enabled=self.bf16):
-            waveforms, target = estimates_of(estimator, {**batch, "query": query})
+            uss = next((one for one in self.estimators if isinstance(one.network, USS)), None)
+            waveforms, target = estimates_of(estimator, {**batch, "query": query}, uss)
         label_index = F.pad(batch["label_index"], (0, 1), value=self.n_labels)
         labels, there = label_index.gather(1, target), waveforms.any(-1)
         if only is not None:

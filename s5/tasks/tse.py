@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 from torch import Tensor
 
 from s5.separation import memory_format
-from s5.separation.losses import ca_pi_sdr, sa_sdr
+from s5.separation.losses import ca_pi_sdr
 from s5.separation.tse import TSE, TSE_NETWORKS
 from s5.separation.uss import USS
 from s5.system.model import TrainedModel
 from s5.tasks.base import S5Task
-from s5.tasks.estimates import add_estimators, load_estimators
+from s5.tasks.estimates import add_estimators, enrolments, load_estimators
 from s5.tasks.models import WaveformModel, one_hot, sdr_improvement
 from s5.utils.config import parse
 from s5.utils.errors import InputError
@@ -133,20 +132,15 @@ class TSEModel(WaveformModel):
         if not self.estimators:
             return torch.zeros_like(dry), torch.zeros_like(dry)
         chosen = random.choice(self.estimators) if self.training else self.estimators[0]
-        network = chosen.network.to(mixture.device)
-        silent = (label_index == self.n_labels)[..., None]
         with torch.autocast(mixture.device.type, torch.bfloat16, enabled=self.bf16):
-            if not isinstance(network, USS):
+            if not isinstance(chosen.network, USS):
+                network = chosen.network.to(mixture.device)
                 found = network(mixture, one_hot(label_index, self.n_labels)).float()
                 order = ca_pi_sdr(found, dry, label_index, self.n_labels)[1]
                 return found.gather(1, order[..., None].expand_as(dry)), torch.zeros_like(dry)
-            waveform = network(mixture).waveform.float()
-        foreground = waveform[:, : network.foreground]
-        order = sa_sdr(foreground, F.pad(dry, (0, 0, 0, network.foreground - dry.shape[1])))[1][:, : dry.shape[1]]
-        paired = foreground.gather(1, order[..., None].expand_as(dry))
+            paired, others = enrolments(chosen, mixture, dry)
         # A silent slot is paired with what is left of the foreground; interference takes the places of some of it.
-        others = waveform[:, network.foreground : network.foreground + network.interference]
-        spare = paired.clone()
+        silent, spare = (label_index == self.n_labels)[..., None], paired.clone()
         if others.shape[1]:
             picked = torch.randint(others.shape[1] + 1, paired.shape[:2], device=paired.device)
             taken = others.gather(1, picked.clamp(max=others.shape[1] - 1)[..., None].expand_as(paired))

@@ -1,4 +1,4 @@
-"""Tuning of a system's vote, gate, sharpening and fusion on a validation set, with one run of the networks."""
+"""Tuning of a system's vote, gate, sharpening, fusion and loop on a validation set, with one run of the networks."""
 
 from s5.tuning.cache import Cache, collect
 from s5.tuning.search import Outcome, Tuning, tune

@@ -11,9 +11,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from s5.inference import stages
 from s5.inference.results import Results, Tables
 from s5.labels import LabelSet
 from s5.system.system import NETWORKS, S5System
+from s5.tuning.objects import Grow, Trees
 from s5.tuning.space import Setting, Space, decisions, vote_settings
 from s5.utils.errors import InputError
 from s5.utils.files import atomic_write
@@ -65,8 +67,20 @@ class Cache:
     """Settings of the vote. The first one is the system's own."""
     items: list[Item]
 
+    def plain(self) -> dict[str, Any]:
+        """The content as plain data."""
+        items = [vars(item) for item in self.items]
+        return {**vars(self), "labels": self.labels.names, "settings": [(*s,) for s in self.settings], "items": items}
 
-def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: int = 1) -> Cache:
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Cache:
+        """The content of :meth:`plain`."""
+        settings = [Setting(*setting) for setting in plain["settings"]]
+        items = [Item(**item) for item in plain["items"]]
+        return cls(**{**plain, "labels": LabelSet(plain["labels"]), "settings": settings, "items": items})
+
+
+def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: int = 1) -> Cache | Trees:
     """Reads the cache of a system on a validation set from ``<out>/tuning.pt``, or makes and writes it.
 
     Args:
@@ -79,22 +93,42 @@ def collect(system: S5System, data: DataDir, out: str | Path, space: Space, nj: 
     _refuse_test_set(data)
     path = Path(out, FILE)
     mark = _fingerprint(system, data, space)
-    if path.is_file() and (cached := _load(path, mark)) is not None:
+    objects = system.config.kind == "objects"
+    kind = Trees if objects else Cache
+    if path.is_file() and (cached := _load(path, mark, kind)) is not None:
         logging.info("%s is up to date: the networks do not run again", path)
         return cached
-    stages.tag(system, data, out, nj=nj)
-    posteriors = Results(out).posteriors.load([model.name for model in system.config.taggers])
+    posteriors = None
+    if taggers := [model.name for model in system.config.taggers]:
+        stages.tag(system, data, out, nj=nj)
+        posteriors = Results(out).posteriors.load(taggers)
+    nj = stages.processes(system, nj)
+    cache = _grown(system, data, posteriors, space, nj) if objects else _collected(system, data, posteriors, space, nj)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(cache, path, mark)
+    return cache
+
+
+def _collected(system: S5System, data: DataDir, posteriors: Tables | None, space: Space, nj: int) -> Cache:
+    assert posteriors is not None
     given = [posteriors.of(data.utts[0])[m.name] for m in system.config.taggers]
     weights = list(system.config.weights().values())
     settings = vote_settings(space, system.config.vote, weights, is_multi_hot(given, len(posteriors.labels)))
     variants = _variants(system, space)
     job = _Collect(system, data, posteriors, settings, variants)
-    items = list(run_jobs(job, data.utts, stages.processes(system, nj), "collect", NETWORKS))
-    cache = Cache(posteriors.labels, posteriors.n_slots, variants, settings, items)
+    items = list(run_jobs(job, data.utts, nj, "collect", NETWORKS))
     n_queries = sum(len(item.products) for item in items)
     logging.info("%d mixtures, %d settings of the vote, %d queries separated", len(items), len(settings), n_queries)
-    _save(cache, path, mark)
-    return cache
+    return Cache(posteriors.labels, posteriors.n_slots, variants, settings, items)
+
+
+def _grown(system: S5System, data: DataDir, posteriors: Tables | None, space: Space, nj: int) -> Trees:
+    if system.config.separators:
+        logging.warning("the search leaves out the separators: all figures are those of the extraction alone")
+    items = list(run_jobs(Grow(system, data, posteriors, space), data.utts, nj, "collect", NETWORKS))
+    passes = sum(len(item.root) for item in items)
+    logging.info("%d mixtures, %d passes", len(items), passes)
+    return Trees(system.labels, items)
 
 
 def _refuse_test_set(data: DataDir) -> None:
@@ -159,13 +193,24 @@ def _fingerprint(system: S5System, data: DataDir, space: Space) -> str:
     config = system.config
     models = [
         [model.name, *_state(best_checkpoint(system.expdir / model.folder(), model.checkpoint))]
-        for model in [*config.taggers, *config.separators]
+        for _, model in config.all_models()
     ]
     files = {utt: _state(data.mixture_path(utt)) for utt in data.utts}
-    grids = {name: getattr(space, name) for name in ("vote_step", "vote_step_many", "gamma", "threshold", "sharpen")}
+    names = ("vote_step", "vote_step_many", "gamma", "threshold", "sharpen", "loops", "alpha", "thresholds")
+    grids = {name: getattr(space, name) for name in names}
     vote = [config.vote.rule, config.vote.aligned, config.vote.n_min, config.vote.gamma, config.vote.threshold]
     labels = sorted(data.labels.items())
-    what = [models, files, labels, grids, vote, config.weights(), config.fusion.sharpen, system.precision]
+    what = [
+        models,
+        files,
+        labels,
+        grids,
+        vote,
+        config.weights(),
+        config.fusion.sharpen,
+        system.precision,
+        vars(config.objects),
+    ]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -178,23 +223,18 @@ def _state(path: Path) -> list[str | int]:
     return [str(path), state.st_size, state.st_mtime_ns]
 
 
-def _save(cache: Cache, path: Path, mark: str) -> None:
-    fields = {**vars(cache), "labels": cache.labels.names, "settings": [tuple(s) for s in cache.settings]}
+def _save(cache: Cache | Trees, path: Path, mark: str) -> None:
     with atomic_write(path) as file:
-        torch.save({"mark": mark, **fields, "items": [vars(item) for item in cache.items]}, file)
+        torch.save({"mark": mark, **cache.plain()}, file)
 
 
-def _load(path: Path, mark: str) -> Cache | None:
+def _load(path: Path, mark: str, kind: type[Cache] | type[Trees]) -> Cache | Trees | None:
     """Reads a cache; None if the file is damaged or of something else."""
     arrays = [np.ndarray, np._core.multiarray._reconstruct]  # type: ignore[attr-defined]
     try:
         with allowing([*plain_kinds(), *arrays]):
             fields = torch.load(path, weights_only=True)
-        if fields.pop("mark") != mark:
-            return None
-        fields["labels"] = LabelSet(fields["labels"])
-        fields["settings"] = [Setting(*setting) for setting in fields["settings"]]
-        return Cache(**fields | {"items": [Item(**item) for item in fields["items"]]})
+        return kind.of(fields) if fields.pop("mark") == mark else None
     except Exception as e:  # for example, a damaged file
         logging.warning("%s cannot be read (%s) and is made again", path, type(e).__name__)
         return None

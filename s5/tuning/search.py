@@ -12,10 +12,10 @@ import numpy as np
 
 from s5.fusion import GateConfig, align_all, gate, is_multi_hot, match, slots_by_label
 from s5.fusion.gates import FLOOR
-from s5.metrics.class_aware import Levels, pair
-from s5.metrics.sdr import EPS
 from s5.system.config import SystemConfig
 from s5.tuning.cache import Cache, Item
+from s5.tuning.objects import ObjectsSearch, ObjectsTuning, Trees
+from s5.tuning.products import improvement
 from s5.tuning.space import Space
 
 Weights = tuple[float, ...]
@@ -75,21 +75,23 @@ class Outcome:
     last: float
     """CAPI-SDRi in dB after it."""
     steps: list[Step]
-    tuning: Tuning
+    tuning: Tuning | ObjectsTuning
     """The best point."""
     changed: dict[str, Any] = field(default_factory=dict)
     """Changed keys of the system's YAML, as nested mappings."""
 
 
-def tune(cache: Cache, config: SystemConfig, space: Space) -> Outcome:
-    """Tunes vote, gate, sharpening, fusion weights and the weights of each class in turn, until nothing is gained.
+def tune(cache: Cache | Trees, config: SystemConfig, space: Space) -> Outcome:
+    """Tunes vote, gate, sharpening, fusion weights and the weights of each class in turn, until nothing is gained; of
+    an objects system its loops, the weight of the prior and the thresholds.
 
     Each is set to the value with the highest mean CAPI-SDRi while all others are fixed. A setting changes only if that
-    gains ``space.min_gain`` or more. All figures are those before a refinement, which the search leaves out.
+    gains ``space.min_gain`` or more. All figures are those before a refinement, which the search leaves out, and of the
+    extraction alone if an objects system has separators.
     """
     if config.refine is not None:
         logging.warning("the search leaves out the refinement of the system: all figures are those before it")
-    search = _Search(cache, config)
+    search: Any = ObjectsSearch(cache, config) if isinstance(cache, Trees) else _Search(cache, config)
     start = point = search.start()
     first = best = search.score(point)
     steps: list[Step] = []
@@ -179,23 +181,14 @@ class _Search:
         point: Tuning,
     ) -> float | None:
         products = item.products[index]
-        n_refs = len(item.ref_labels)
         mix = self._coefficients(products, labels, weights, point.sharpen)
-        refs = slice(len(products) - 1 - n_refs, len(products) - 1)
         energies = np.einsum("ks,st,kt->k", mix, products, mix)
         silence = self._silence(item, which)
         means = np.maximum(np.append(energies, products[-1, -1]) / item.n_samples, FLOOR)
         levels = 10 * np.log10(means)
         keep = gate(GateConfig(*point.gate), silence, levels[:-1], float(levels[-1]))
         labels = [label for label, kept in zip(labels, keep, strict=True) if kept]
-        mix, energies = mix[keep], energies[keep]
-        # |s - e|^2 of every estimate, and of the mixture in the last column.
-        own = np.diag(products)[refs]
-        cross = np.concatenate([products[refs] @ mix.T, products[refs, -1:]], axis=1)
-        error = own[:, None] - 2 * cross + np.append(energies, products[-1, -1])[None]
-        sdr = 10 * np.log10((own[:, None] + EPS) / (np.maximum(error, 0) + EPS))
-        found = Levels(sdr[:, :-1].reshape(n_refs, len(labels)), sdr[:, -1])
-        return pair(labels, item.ref_labels, found).value()
+        return improvement(products, mix[keep], labels, item.ref_labels)
 
     def _coefficients(
         self, products: np.ndarray, labels: list[str], weights: Sequence[Weights], sharpen: Sequence[float]

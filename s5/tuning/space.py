@@ -14,7 +14,7 @@ from s5.fusion import VoteConfig, align_all, class_scores, slot_winners
 from s5.utils.config import load_yaml, parse
 from s5.utils.errors import InputError, one_of
 
-PARTS = ("vote", "gate", "sharpen", "fusion")
+PARTS = ("vote", "gate", "sharpen", "fusion", "objects")
 """Parts that can be searched alone, see :meth:`Space.only`."""
 
 
@@ -36,6 +36,12 @@ class Space:
     """Strengths of each separator."""
     fusion: list[float] = field(default_factory=list)
     """Weights of each separator but the first, which has the rest to 1."""
+    loops: list[int] = field(default_factory=list)
+    """Numbers of extractions of an objects system."""
+    alpha: list[float] = field(default_factory=list)
+    """Weights of its taggers' prior."""
+    thresholds: list[float] = field(default_factory=list)
+    """Thresholds of its slots, of all labels and of each."""
     min_gain: float = 0.001
     """Smallest gain in dB of CAPI-SDRi that changes a setting."""
     min_mixtures: int = 5
@@ -76,6 +82,8 @@ class Space:
         if "gate" not in parts:
             off |= {"gate_silence": [], "gate_margin": []}
         off |= {part: [] for part in ("sharpen", "fusion") if part not in parts}
+        if "objects" not in parts:
+            off |= {"loops": [], "alpha": [], "thresholds": []}
         return replace(self, **off)
 
 

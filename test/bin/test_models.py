@@ -32,7 +32,7 @@ def test_trainings_come_in_order_each_with_what_it_goes_on_from(lines):
 
 def test_name_and_files_of_a_system_come_first(lines):
     name, *files = lines("deng2026/clap_gate", "--size", "mini")[:5]
-    assert name == {"what": "system", "name": "deng2026_clap_gate_mini"}
+    assert name == {"what": "system", "name": "deng2026_clap_gate_mini", "kind": "queried", "tags": "yes"}
     rows = ("clap_gate", "silence_gate", "vote")
     paths = [*(f"conf/systems/deng2026/{row}.yaml" for row in rows), "conf/sizes/mini.yaml"]
     assert files == [{"what": "file", "path": path} for path in paths]
@@ -56,7 +56,7 @@ def test_a_training_that_two_models_share_is_listed_once(tmp_path, capsys):
 def test_of_an_archive_nothing_is_trained(trained, tmp_path, capsys):
     archive = pack(trained.parent / "system.yaml", trained, tmp_path / "tiny.s5")
     main(["--system", str(archive)])
-    assert capsys.readouterr().out == f"what=system\tname=tiny\nwhat=file\tpath={archive}\n"
+    assert capsys.readouterr().out == f"what=system\tname=tiny\tkind=queried\ttags=yes\nwhat=file\tpath={archive}\n"
 
 
 def test_the_stages_take_an_archive(recipe, trained, tmp_path, monkeypatch):

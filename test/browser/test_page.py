@@ -11,6 +11,9 @@ import pytest
 import soundfile
 
 from s5.data import DataDir, Row, write_data_dir
+from s5.fusion import Pass
+from s5.inference.results import Results
+from s5.labels import LabelSet
 from s5.report.page import write_page
 from s5.report.results import Result
 
@@ -327,3 +330,45 @@ def test_two_hundred_mixtures_open_in_two_seconds(show, tmp_path):
     assert min(seconds) < 2
     assert len(listed(page)) == 200
     assert page.evaluate("asked") == ["mixture0000.js"]  # the others when they are asked for
+
+
+def test_slots_of_each_pass_are_folded_and_can_be_heard(show, tmp_path):
+    utt, n = "u1", 24000
+
+    def tone(hz):
+        return (0.1 * np.sin(2 * np.pi * hz * np.arange(n) / 8000)).astype(np.float32)
+
+    def write(file, waveform):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(file, waveform, 8000, subtype="FLOAT")
+        return file
+
+    mixture = write(tmp_path / "data" / "u1.wav", tone(500) + tone(1000))
+    write_data_dir(tmp_path / "test", [Row(utt, str(mixture), ("Cough",), (str(mixture),))])
+    folder = tmp_path / "exp" / "objects" / "test"
+    write(folder / "estimates" / "u1_0_Cough.wav", tone(500))
+    labels, silent = LabelSet(("Cough", "Pour")), np.zeros(n, np.float32)
+    first = Pass(np.stack([tone(1500), tone(2000)]), np.array([0, 2]), np.array([0.75, 0.5]), np.array([0.875, 0.25]))
+    second = Pass(np.stack([tone(2500), silent]), np.array([0, 2]), np.array([0.875, 0.5]), np.array([1.0, 0.0]))
+    (folder / "separated" / "tse").mkdir(parents=True)
+    Results(folder).separated.write_passes("tse", utt, [first, second], labels)
+    pairs = [{"label": "Cough", "est": 0, "ref": 0, "sdr": 5.0, "sdr_mixture": 0.0, "sdri": 5.0}]
+    row = {"utt": utt, "ref_labels": ["Cough"], "est_labels": ["Cough"], "pairs": pairs, "CAPI-SDRi": 5.0}
+    scores = {"metrics": {}, "mixtures": [row], "oracle_labels": False}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    write_page(tmp_path / "page", DataDir.load(tmp_path / "test"), [Result.load(folder)])
+    page = show(tmp_path / "page" / "index.html")
+    page.wait_for_selector(".lane")
+    assert texts(page, ".passes h4") == []
+    page.click(".passes summary")
+    assert texts(page, ".passes h4") == ["Slot 1: Cough", "Slot 2: silence", "Slot 1: Cough", "Slot 2: silence"]
+    assert texts(page, ".passes .what p")[:2] == ["confidence 0.75, active 0.88", "confidence 0.50, active 0.25"]
+    assert page.inner_text(".passes .lane.none p") == "It is silent after an earlier pass."
+    page.keyboard.press("o")
+    page.locator(".passes .solo").nth(2).click()
+    hears(page, 2500)
+    page.locator(".passes .add").nth(0).click()
+    hears(page, 1500, 2500)
+    page.keyboard.press("a")  # all estimates of the system: not its passes
+    hears(page, 500)
+    page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth > 0)")

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from s5.fusion import ObjectsConfig
 from s5.labels import DCASE_LABELS
 from s5.system.config import SystemConfig, system_name
 from s5.system.derived import derived_sizes
@@ -16,8 +17,9 @@ from s5.utils.errors import InputError
 
 SYSTEMS = ROOT / "conf/systems"
 READY = sorted(p for p in SYSTEMS.rglob("*.yaml") if p.parent.name != "parts")
-REPORTS = [p for p in READY if p.parent != SYSTEMS]
-MINI = [*REPORTS, *(SYSTEMS / f"{name}.yaml" for name in ("taggers", "taggers_multihot", "refine", "refine_source"))]
+REPORTS = [p for p in READY if p.parent not in (SYSTEMS, SYSTEMS / "objects")]
+OTHERS = ("taggers", "taggers_multihot", "refine", "refine_source", "objects/medium", "objects/large")
+MINI = [*REPORTS, *(SYSTEMS / f"{name}.yaml" for name in OTHERS)]
 ALL = [*map(str, READY), *(f"{path}:mini" for path in MINI)]
 
 
@@ -60,11 +62,12 @@ def test_systems_and_trainings_are_those_that_the_figures_were_made_with(system,
     name, config = system_name(system), dataclasses.asdict(SystemConfig.load(system))
     if name not in known["systems"]:
         # Small ones alone then, or none yet.
-        assert name.removesuffix("_mini") in NEW or "locoformer" in name or name.startswith("mini")
+        assert name.removesuffix("_mini") in NEW or "locoformer" in name or name.startswith(("mini", "objects_"))
         return
     expected = known["systems"][name]
     found = {key: [[m["name"], m["weight"], m["checkpoint"]] for m in config.pop(key)] for key in KEYS}
     assert found == {key: expected.pop(key, []) for key in KEYS}
+    assert config.pop("kind") == "queried" and config.pop("objects") == dataclasses.asdict(ObjectsConfig())
     if config["refine"]:
         assert config["refine"].pop("tagger") is None
     assert json.loads(json.dumps(config)) == {key: value for key, value in expected.items() if key != "folders"}
@@ -194,3 +197,16 @@ def test_the_yaml_of_the_documentation_is_one(tmp_path):
     (tmp_path / "system.yaml").write_text(text)
     config = SystemConfig.load(tmp_path / "system.yaml")
     assert config.weights() == {"m2d_fc": 0.16, "clap_fc": 1.0} and config.refine.candidates.top == 3
+
+
+@pytest.mark.parametrize("name", ["mini", "medium", "large", "medium:mini"])
+def test_an_objects_system_learns_in_the_order_of_its_clues(name):
+    """USS; what hears its outputs; the source tagger again, with those of TSE. All have one network a kind."""
+    system = SystemConfig.load(f"{SYSTEMS}/objects/{name.replace(':', '.yaml:') if ':' in name else f'{name}.yaml'}")
+    (uss,), (tse,), (tagger,) = system.uss, system.tse, system.source_taggers
+    order = list(system.trainings())
+    assert order.index(uss.folder()) < order.index(tse.folder("train")) < order.index(tse.folder())
+    assert order[-1] == tagger.folder() == f"{tagger.folder('train')}_ft"
+    assert [tagger.estimators(phase) for phase in tagger.phases()] == [[uss.name], [uss.name, tse.name]]
+    sizes = [training_keys(m.files("train"), split_size(name)[1])["network_conf"] for m in (uss, tse)]
+    assert sizes[0]["dim"] == sizes[1]["dim"] and sizes[0]["bands"] == sizes[1]["bands"]  # TSE starts from USS
