@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="objects system; b and c: NAME_*.yaml",
     )
     add("--against", default="conf/systems/mini.yaml", metavar="YAML", help="ordinary system to compare with")
-    add("--queried", default="conf/systems/mini_locoformer.yaml", metavar="YAML", help="system of the separator of a")
+    add("--queried", default="conf/systems/mini.yaml", metavar="YAML", help="system of the separator of a")
     add("--only", nargs="+", default=list("abcde"), choices=list("abcde"), help="proofs to run")
     add("--num", type=count, help="number of mixtures, spread over the set (default: all)")
     add("--out", default="exp/objects", metavar="DIR", help="folder of objects.md")

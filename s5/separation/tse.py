@@ -1,4 +1,4 @@
-"""TSE: target source extraction. Each slot is asked for by a label, by an enrolment, or by both.
+"""TSE: target sound extraction. Each slot is asked for by a label, by an enrolment, or by both.
 
 An enrolment is a first estimate of the source, e.g. of USS (:mod:`s5.separation.uss`) or of this network itself: the
 loop of Kwon et al. (DCASE 2025, Task 4). Without enrolments the network is a label-queried separator.

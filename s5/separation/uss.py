@@ -1,4 +1,4 @@
-"""USS: universal source separation. A mixture is split into slots, each with its waveform, its features and its class.
+"""USS: universal sound separation. A mixture is split into slots, each with its waveform, its features and its class.
 
 It is the first stage of the chain of Kwon et al. (DCASE 2025, Task 4): nothing guides it, and its outputs are the clues
 of what follows. The waveform of a slot and its class come from the same features, so that they belong together.

@@ -1,4 +1,4 @@
-"""Loss of universal source separation: SA-SDR of groups of slots, classes, presence, and levels of silent slots."""
+"""Loss of universal sound separation: SA-SDR of groups of slots, classes, presence, and levels of silent slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ESPnet task and model that train target source extraction with labels and enrolments; ``s5.bin.train`` runs them."""
+"""ESPnet task and model that train target sound extraction with labels and enrolments; ``s5.bin.train`` runs them."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ class TSEModel(WaveformModel):
 
 
 class TSETask(S5Task):
-    """Trains target source extraction."""
+    """Trains target sound extraction."""
 
     networks = dict(TSE_NETWORKS)
     with_sources = True

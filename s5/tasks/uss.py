@@ -1,4 +1,4 @@
-"""ESPnet task and model that train universal source separation; ``python -m s5.bin.train`` runs them."""
+"""ESPnet task and model that train universal sound separation; ``python -m s5.bin.train`` runs them."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class USSModel(WaveformModel):
 
 
 class USSTask(S5Task):
-    """Trains universal source separation."""
+    """Trains universal sound separation."""
 
     networks = dict(USS_NETWORKS)
     with_sources = True
