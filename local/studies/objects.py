@@ -65,7 +65,7 @@ class Study:
         expdir: folder of the experiments.
         system: YAML of the objects system; beside it are those with ``_foreground`` and ``_dry`` in their names.
         against: YAML of the ordinary system to compare with.
-        queried: YAML of the ordinary system whose separator is compared with that one's.
+        queried: YAML of an ordinary system whose separator that one's is compared with.
         device: torch device.
     """
 
@@ -80,7 +80,7 @@ class Study:
         """All variants by proof."""
         own = self.own
         foreground, dry = (own.replace(".yaml", f"_{name}.yaml") for name in ("foreground", "dry"))
-        for path in (self.ordinary, self.other):
+        for path in (self.other, self.ordinary):
             name = f"separator of {Path(path).stem}"
             yield Variant("a", name, "CAPI-SDRi, true labels", lambda x, path=path: self.queried(path, x))
         for name, path in (("foreground slots alone", foreground), ("interference and rest, too", own)):
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="objects system; b and c: NAME_*.yaml",
     )
     add("--against", default="conf/systems/mini.yaml", metavar="YAML", help="ordinary system to compare with")
-    add("--queried", default="conf/systems/mini.yaml", metavar="YAML", help="system of the separator of a")
+    add("--queried", default="conf/systems/mini_resunetk.yaml", metavar="YAML", help="system of the separator of a")
     add("--only", nargs="+", default=list("abcde"), choices=list("abcde"), help="proofs to run")
     add("--num", type=count, help="number of mixtures, spread over the set (default: all)")
     add("--out", default="exp/objects", metavar="DIR", help="folder of objects.md")
