@@ -23,16 +23,30 @@ class Kind(NamedTuple):
     """Whether their outputs are waveforms, so that other models can be trained on these (``estimates``)."""
     takes_estimates: bool = False
     """Whether they can be trained on the outputs of other models."""
+    takes_frames: bool = False
+    """Whether their networks may want a tagger's frame posteriors (``frames``)."""
 
 
 KINDS = {
     "tagger": Kind("taggers", "s5.tasks.tagging.TaggingTask", "s5.tagging.TAGGERS", 3, required=True),
     "separator": Kind(
-        "separators", "s5.tasks.separation.SeparationTask", "s5.separation.SEPARATORS", 5, required=True, separates=True
+        "separators",
+        "s5.tasks.separation.SeparationTask",
+        "s5.separation.SEPARATORS",
+        5,
+        required=True,
+        separates=True,
+        takes_frames=True,
     ),
     "uss": Kind("uss", "s5.tasks.uss.USSTask", "s5.separation.uss.USS_NETWORKS", 5, separates=True),
     "tse": Kind(
-        "tse", "s5.tasks.tse.TSETask", "s5.separation.tse.TSE_NETWORKS", 6, separates=True, takes_estimates=True
+        "tse",
+        "s5.tasks.tse.TSETask",
+        "s5.separation.tse.TSE_NETWORKS",
+        6,
+        separates=True,
+        takes_estimates=True,
+        takes_frames=True,
     ),
     "source_tagger": Kind(
         "source_taggers",
