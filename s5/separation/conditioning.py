@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from s5.utils.errors import InputError
+
 
 def active_slots(label_vector: Tensor) -> Tensor:
     """Marks the slots of a query that ask for a source.
@@ -22,6 +24,30 @@ def active_slots(label_vector: Tensor) -> Tensor:
         [..., K] of the same dtype: 1 for an active slot, 0 for silence.
     """
     return label_vector.ne(0).any(dim=-1).to(label_vector.dtype)
+
+
+def clues_in_time(frames: Tensor | None, label_vector: Tensor, time_film: bool) -> Tensor | None:
+    """Posteriors of each slot's class over time.
+
+    Args:
+        frames: [B, T', C], posteriors of all classes in frames that are spread evenly over the recording.
+        label_vector: [B, K, C], one-hot a slot, zeros for silence.
+        time_film: whether the network wants them.
+
+    Returns:
+        [B, K, T', C], zeros for other classes than the slot's; None without ``time_film``.
+
+    Raises:
+        InputError: there are none, unwanted ones, or those of other classes.
+    """
+    wanted = [len(label_vector), label_vector.shape[-1]]
+    if frames is not None and time_film and frames.dim() == 3 and [*frames.shape[::2]] == wanted:
+        return frames[:, None] * label_vector[:, :, None].to(frames.dtype)
+    if frames is None and not time_film:
+        return None
+    found = "none" if frames is None else f"shape {list(frames.shape)}"
+    expected = f"[{wanted[0]}, frames, {wanted[1]}], posteriors of a tagger" if time_film else "none, without time_film"
+    raise InputError("frames", found, expected)
 
 
 class LabelEmbedding(nn.Sequential):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots
+from s5.separation.conditioning import FiLM, LabelEmbedding, active_slots, clues_in_time
 from s5.separation.feedback import Passes
 from s5.separation.fused import (
     affine_leaky,
@@ -77,7 +77,7 @@ class EncoderBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, pool: tuple[int, int], momentum: float) -> None:
         super().__init__()
         self.conv_block1 = ResidualBlock(in_channels, out_channels, momentum)
-        self.pool = pool
+        self.out_channels, self.pool = out_channels, pool
 
     def film_sizes(self) -> dict[str, int]:
         """Channels that FiLM conditions here, by place."""
@@ -111,6 +111,7 @@ class DecoderBlock(nn.Module):
         self.conv1 = _xavier(nn.ConvTranspose2d(in_channels, out_channels, pool, stride=pool, bias=False))
         self.bn1 = nn.BatchNorm2d(in_channels, momentum=momentum)
         self.conv_block2 = ResidualBlock(out_channels * 2, out_channels, momentum)
+        self.out_channels, self.pool = out_channels, pool
 
     def film_sizes(self) -> dict[str, int]:
         """Channels that FiLM conditions here, by place."""
@@ -162,12 +163,15 @@ class _Base(nn.Module):
         self.after_conv = _xavier(nn.Conv2d(widths[0], n_masks, 1))
         self.out_conv = nn.Conv2d(mask_channels, 1, 1)
 
-    def forward(self, x: Tensor, betas: dict[str, Tensor], recompute: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, betas: dict[str, Tensor], shifts: dict[str, Tensor], recompute: bool = False
+    ) -> Tensor:
         """Masks from the output of ``pre_conv``: [B, widths[0], T, F] -> [B, n_masks, T, F].
 
         Args:
             x: output of ``pre_conv``.
             betas: FiLM biases by place.
+            shifts: [B, channels, frames, 1] by block, added to its output; may be empty.
             recompute: recompute the blocks' activations in the backward pass.
         """
 
@@ -185,9 +189,12 @@ class _Base(nn.Module):
                 x, skip = run(block, x, mine)
                 if not name.endswith("a"):
                     skips.append(skip)
+            x = _shifted(x, shifts.get(name))
         return self.after_conv(x)
 
-    def infer(self, x: Tensor, betas: dict[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    def infer(
+        self, x: Tensor, betas: dict[str, Tensor], shifts: dict[str, Tensor], dtype: torch.dtype
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Runs ``pre_conv`` and :meth:`forward` in evaluation, without gradient, on the network's input x.
 
         Yields:
@@ -199,9 +206,11 @@ class _Base(nn.Module):
             mine = _below(betas, name)
             if isinstance(block, DecoderBlock):
                 x = x if output is None else _joined([part for _, part in output])
-                output = block.infer(x, skips.pop(), mine, dtype)
+                strips = block.infer(x, skips.pop(), mine, dtype)
+                output = _shifted_strips(strips, shifts.get(name))
             else:
                 x, skip = block.infer(x, mine, dtype, None if skips else self.pre_conv)
+                x = _shifted(x, shifts.get(name))
                 if not name.endswith("a"):
                     skips.append(skip)
         assert output is not None
@@ -239,6 +248,9 @@ class ResUNetK(nn.Module):
         checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
         passes: with more than one, the magnitudes of each slot's estimate are fed back as further input planes
             (:mod:`s5.separation.feedback`).
+        time_film: add a shift to the output of each block, frame by frame: a linear map, zero at first, of the frame
+            posteriors of the slots' classes, which :meth:`forward` then wants as well (Time-FiLM, after Morocutti et
+            al., arXiv 2507.17297).
         single_query: build the network of 2025, with one label and one source per query. K queries of a mixture run as
             a batch of K items; ``n_slots`` does not shape the network, and ``label_vector`` may have any number of
             slots.
@@ -273,6 +285,7 @@ class ResUNetK(nn.Module):
         checkpointing: bool = False,
         single_query: bool = False,
         passes: int = 1,
+        time_film: bool = False,
     ) -> None:
         super().__init__()
         pools = [tuple(p) for p in pools] if pools else [(2, 2)] * (len(widths) - 1) + [(1, 2)]  # type: ignore[misc]
@@ -305,12 +318,29 @@ class ResUNetK(nn.Module):
         sizes = {f"{b}->{n}": size for b, m in self.base.blocks().items() for n, size in m.film_sizes().items()}
         self.label_embedding = LabelEmbedding(n_labels * self.slots_a_pass, condition_dim)
         self.film = FiLM(sizes, condition_dim)
+        self.time_film = time_film
+        if time_film:
+            channels = {name: block.out_channels for name, block in self.base.blocks().items()}
+            self.to_shifts = nn.ModuleDict(
+                {name: nn.Conv1d(self.slots_a_pass, n, 1, bias=False) for name, n in channels.items()}
+            )
+            for parameter in self.to_shifts.parameters():
+                nn.init.zeros_(parameter)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         if pass_through:
             self._pass_through()
 
-    def forward(self, mixture: Tensor, label_vector: Tensor) -> Tensor:
-        """Waveforms [B, M, T], one-hot labels [B, K, C] (zeros: silence) -> dry sources [B, K, T] float32."""
+    def forward(self, mixture: Tensor, label_vector: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Separates mixtures.
+
+        Args:
+            mixture: [B, M, T] waveforms.
+            label_vector: [B, K, C], one-hot a slot, zeros for silence.
+            frames: [B, T', C] with ``time_film``: posteriors of all classes, spread evenly over the recording.
+
+        Returns:
+            [B, K, T] float32: the dry sources.
+        """
         if mixture.shape[1] != self.n_channels:
             raise InputError("mixture", f"{mixture.shape[1]} channels", f"{self.n_channels}")
         slots = label_vector.shape[1]
@@ -325,29 +355,49 @@ class ResUNetK(nn.Module):
             features = self._features(spectrum)
             query = label_vector.reshape(-1, self.slots_a_pass * self.n_labels).to(features.dtype)
             betas = self.film(self.label_embedding(query))
+            clues = clues_in_time(frames, label_vector, self.time_film)
+            shifts = {} if clues is None else self._shifts(clues, spectrum.shape[3], features.shape[2])
         sources: Tensor | None = None
         for left in reversed(range(self.passes.draw())):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not left):
                 seen = self._with_estimate(features, sources, active, repeats)
                 if self.training or torch.is_grad_enabled():
-                    sources = self._separate(spectrum, seen, betas, repeats)
+                    sources = self._separate(spectrum, seen, betas, shifts, repeats)
                 else:
-                    sources = self._infer(spectrum, seen, betas, active, repeats)
+                    sources = self._infer(spectrum, seen, betas, shifts, active, repeats)
         assert sources is not None
         waveform = istft(sources, self.n_fft, self.hop_length, mixture.shape[-1], self.window)
         return torch.where(active[..., None], waveform.reshape(*active.shape, -1), 0.0)
 
-    def _separate(self, spectrum: Tensor, features: Tensor, betas: dict[str, Tensor], repeats: int) -> Tensor:
+    def _shifts(self, clues: Tensor, frames: int, padded: int) -> dict[str, Tensor]:
+        """Shifts [B * repeats, channels, frames of its output, 1] of each block, from posteriors [B, K, T', C]."""
+        clue = clues.float().sum(-1).reshape(-1, self.slots_a_pass, clues.shape[2])
+        clue = F.pad(F.interpolate(clue, frames, mode="linear"), (0, padded - frames), mode="replicate")
+        shifts = {}
+        for name, block in self.base.blocks().items():
+            padded = padded * block.pool[0] if isinstance(block, DecoderBlock) else padded // block.pool[0]
+            shifts[name] = self.to_shifts[name](F.adaptive_avg_pool1d(clue, padded))[..., None]
+        return shifts
+
+    def _separate(
+        self, spectrum: Tensor, features: Tensor, betas: dict[str, Tensor], shifts: dict[str, Tensor], repeats: int
+    ) -> Tensor:
         """Complex spectra [B * repeats, slots, frames, bins] of the sources, with gradients."""
         x = self.base.pre_conv(features)
         if len(x) < len(spectrum[0]) * repeats:
             x = x.repeat_interleave(repeats, dim=0)
-        masks = self.base(x, betas, self.checkpointing and self.training)
+        masks = self.base(x, betas, shifts, self.checkpointing and self.training)
         with torch.autocast(spectrum.device.type, enabled=False):
             return self._synthesise(spectrum, masks)
 
     def _infer(
-        self, spectrum: Tensor, features: Tensor, betas: dict[str, Tensor], active: Tensor, repeats: int
+        self,
+        spectrum: Tensor,
+        features: Tensor,
+        betas: dict[str, Tensor],
+        shifts: dict[str, Tensor],
+        active: Tensor,
+        repeats: int,
     ) -> Tensor:
         """Runs :meth:`_separate` without gradients in autocast's precision; passes without active slots are skipped."""
         device = spectrum.device.type
@@ -362,9 +412,9 @@ class ResUNetK(nn.Module):
             together = 1 if device == "cpu" else max(1, len(passes))
             for index in passes.split(together) if len(passes) else ():
                 items = index // repeats
-                mine = {name: beta[index] for name, beta in betas.items()}
+                mine, added = ({name: one[index] for name, one in group.items()} for group in (betas, shifts))
                 seen = _items(x, items if len(x) == spectrum.shape[1] else index)
-                for rows, masks in self.base.infer(seen, mine, dtype):
+                for rows, masks in self.base.infer(seen, mine, added, dtype):
                     rows = slice(rows.start, min(rows.stop, frames))
                     out[index, :, rows] = self._synthesise(spectrum[:, items, :, rows], masks)
         return out
@@ -486,6 +536,17 @@ def _forward_and_again() -> tuple[AbstractContextManager[None], AbstractContextM
 def _below(betas: dict[str, Tensor], block: str) -> list[Tensor]:
     """Biases of one block, in order of use."""
     return [beta for name, beta in betas.items() if name.startswith(f"{block}->")]
+
+
+def _shifted(x: Tensor, shift: Tensor | None) -> Tensor:
+    """x [B, channels, frames, F] plus a shift [B, channels, frames, 1], if there is one."""
+    return x if shift is None else x + shift.to(x.dtype)
+
+
+def _shifted_strips(parts: Iterator[tuple[slice, Tensor]], shift: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+    """Adds a shift to the strips of a map."""
+    for rows, part in parts:
+        yield rows, _shifted(part, None if shift is None else shift[:, :, rows])
 
 
 def _one_by_one(x: Tensor, conv: nn.Conv2d) -> Tensor:

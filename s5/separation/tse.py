@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s5.separation.conditioning import active_slots
+from s5.separation.conditioning import active_slots, clues_in_time
 from s5.separation.locoformer.base import DualPathNetwork
 from s5.separation.locoformer.blocks import AttentiveStatistics, Block, film_layer, modulate
 from s5.separation.locoformer.dual_path import run_blocks
@@ -37,7 +37,8 @@ class TSE(DualPathNetwork):
         condition_dim: length of a slot's embedding.
         enrolment_planes: what the network sees of each bin of an enrolment: ``complex`` or ``magnitude``.
         enrolment_blocks: blocks that the tokens of an enrolment go through.
-        time_film: length of vectors in time that :meth:`forward` then wants as well; 0: none.
+        time_film: whether a tagger's frame posteriors of the queried classes (of a slot's class alone unless ``joint``)
+            scale and shift the features before each block, frame by frame; :meth:`forward` then wants them as well.
         network: the arguments of :class:`s5.separation.locoformer.base.DualPathNetwork`.
 
     Raises:
@@ -52,7 +53,7 @@ class TSE(DualPathNetwork):
         condition_dim: int = 64,
         enrolment_planes: Sequence[Plane] = ("complex", "magnitude"),
         enrolment_blocks: int = 1,
-        time_film: int = 0,
+        time_film: bool = False,
         **network: Any,
     ) -> None:
         super().__init__(**network)
@@ -61,7 +62,8 @@ class TSE(DualPathNetwork):
         self.n_labels, self.n_slots, self.joint = n_labels, n_slots, joint
         self.enrolment_planes = tuple(enrolment_planes)
         film_dim = 0 if joint else condition_dim
-        self.add_backbone(film_dim, time_film)
+        self.time_film = time_film
+        self.add_backbone(film_dim, n_labels if time_film else 0)
         self.slot_embedding = SlotEmbedding(n_labels, n_slots, condition_dim)
         self.enrolment_encoder = self.make_encoder(n_planes(self.enrolment_planes, 1))
         self.enrolment_blocks = nn.ModuleList(Block(self.dim, self.path) for _ in range(enrolment_blocks))
@@ -81,14 +83,14 @@ class TSE(DualPathNetwork):
             mixture: [B, M, n] waveforms.
             label_vector: [B, K, C], one-hot a slot, zeros where the label is not known.
             enrolment: [B, K, n], a first estimate of each source at its level in the mixture, zeros for none.
-            frames: [B, T', time_film], or [B, K, T', time_film] unless ``joint``, where the network has ``time_film``:
-                vectors spread evenly over the recording.
+            frames: [B, T', C] with ``time_film``: posteriors of all classes, spread evenly over the recording.
 
         Returns:
             [B, K, n] float32: the dry source of each slot, exactly zero where it has neither label nor enrolment.
         """
         check_query(label_vector, self.n_slots, self.n_labels)
         batch, slots = label_vector.shape[:2]
+        clues = clues_in_time(frames, label_vector, self.time_film)
         level, spectrum, planes = self.analyse(mixture)
         active = active_slots(label_vector).flatten() != 0
         known = torch.zeros_like(active)
@@ -101,8 +103,6 @@ class TSE(DualPathNetwork):
         rows = active.nonzero()[:, 0]
         if not len(rows):  # one slot all the same: what trains is the same parameters in every step
             rows = active.new_zeros(1, dtype=torch.long)
-        if frames is not None and frames.dim() != 3 and self.joint:
-            raise InputError("frames", f"{frames.dim()} dimensions", "[B, T', time_film], as all slots share them")
         items, reference = rows // slots, spectrum[:, 0]
         tokens, pooled = self._enrolled(enrolment, known, level, planes)
         embedding = self.slot_embedding(label_vector.to(pooled.dtype)) + pooled.unflatten(0, (batch, slots))
@@ -110,12 +110,13 @@ class TSE(DualPathNetwork):
             clue = modulate(tokens, self.to_clue(embedding.flatten(0, 1))[:, None, None])
             clue = clue * known[:, None, None, None]
             added = clue.unflatten(0, (batch, slots)).sum(1)
-            x, prompts = self.backbone(planes, None, frames, self.to_prompt(embedding), added)
+            shared = None if clues is None else clues.amax(1)
+            x, prompts = self.backbone(planes, None, shared, self.to_prompt(embedding), added)
             assert prompts is not None
             x = self.process(x[items] * prompts.flatten(0, 1)[rows, None] + clue[rows])
         else:
             condition = embedding.flatten(0, 1)[rows]
-            own = frames if frames is None else frames.flatten(0, 1)[rows] if frames.dim() == 4 else frames[items]
+            own = None if clues is None else clues.flatten(0, 1)[rows]
             x, _ = self.backbone(planes[items], condition, own, added=tokens[rows])
             x = self.process(x, condition)
         waveform = self.waveform(self.decode(x, reference[items]), level[items], mixture.shape[-1])

@@ -285,7 +285,10 @@ def _as_archived(config: SystemConfig) -> dict[str, Any]:
     """The system as plain data whose models are those of the archive."""
     data = dataclasses.asdict(config)
     for name, kind in KINDS.items():
-        data[kind.key] = {m.name: {"experiment": m.name, "weight": m.weight} for m in config.models(name)}
+        data[kind.key] = {
+            m.name: {"experiment": m.name, "weight": m.weight, **({"frames": m.frames} if m.frames else {})}
+            for m in config.models(name)
+        }
     new = () if config.kind == "objects" else ("kind", "objects")  # older versions know no such keys
     return {key: value for key, value in data.items() if key not in new and (value or key not in KEYS)}
 

@@ -44,6 +44,8 @@ class ModelConfig:
     """File in the experiment folder; by default the average, or the best epoch by the training's criterion."""
     estimates: list[str] | dict[str, list[str]] = field(default_factory=list)
     """Models of the system whose outputs it is trained on, in all phases or by phase. They are trained before it."""
+    frames: str | None = None
+    """Tagger of the system whose frame posteriors a network with ``time_film`` receives, in training and decoding."""
 
     def phases(self) -> dict[str, str]:
         """Training YAML of each phase, in order: ``train``, ``finetune``, ``finetune2`` and so on."""
@@ -62,9 +64,13 @@ class ModelConfig:
         base = self.experiment or self.name
         return base if last == "train" else f"{base}_ft{last.removeprefix('finetune')}"
 
-    def estimators(self, phase: str) -> list[str]:
-        """Models of the system whose outputs this phase is trained on."""
+    def estimated(self, phase: str) -> list[str]:
+        """Models of the system on whose waveforms this phase is trained."""
         return self.estimates.get(phase, []) if isinstance(self.estimates, dict) else self.estimates
+
+    def estimators(self, phase: str) -> list[str]:
+        """Models of the system whose outputs this phase is trained on: of ``estimates`` and of ``frames``."""
+        return [*self.estimated(phase), *([self.frames] if self.frames else [])]
 
     def phase_before(self, phase: str) -> str | None:
         """The phase whose best checkpoint this phase starts from; None for the first."""
@@ -144,6 +150,9 @@ class SystemConfig:
             if not model.train and (model.finetune or not model.experiment):
                 raise InputError(f"{entry}.train", "nothing", "a training YAML")
             self._check_estimates(kind, model, f"{entry}.estimates")
+            if model.frames is not None:
+                known = [tagger.name for tagger in self.taggers] if KINDS[kind].takes_frames else []
+                _check_names([model.frames], known, f"{entry}.frames", "tagger")
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"{where}: key name", f"{name} twice", "another name for each model")
@@ -187,7 +196,10 @@ class SystemConfig:
                 raise InputError(where, f"phase {phase}", one_of(phases, phase))
         known = [other.name for kind, other in self.all_models() if KINDS[kind].separates]
         for phase in phases:
-            _check_names(model.estimators(phase), known, where, "model")
+            _check_names(model.estimated(phase), known, where, "model")
+            for name in model.estimated(phase):
+                if self.find(name)[1].frames:
+                    raise InputError(where, f"model {name}, which needs frames", "models without")
 
     def models(self, kind: str) -> list[ModelConfig]:
         """Models of a kind of :data:`s5.system.kinds.KINDS`."""

@@ -23,6 +23,8 @@ class Kind(NamedTuple):
     """Whether their outputs are waveforms, so that other models can be trained on these (``estimates``)."""
     takes_estimates: bool = False
     """Whether they can be trained on the outputs of other models."""
+    takes_frames: bool = False
+    """Whether their networks may want a tagger's frame posteriors (``frames``)."""
 
 
 KINDS = {
@@ -34,6 +36,7 @@ KINDS = {
         5,
         required="queried",
         separates=True,
+        takes_frames=True,
     ),
     "uss": Kind("uss", "s5.tasks.uss.USSTask", "s5.separation.uss.USS_NETWORKS", 5, required="objects", separates=True),
     "tse": Kind(
@@ -44,6 +47,7 @@ KINDS = {
         required="objects",
         separates=True,
         takes_estimates=True,
+        takes_frames=True,
     ),
     "source_tagger": Kind(
         "source_taggers",

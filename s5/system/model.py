@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from s5.system.kinds import networks
 from s5.system.trained import best_checkpoint, read_config
 from s5.utils.config import build
 from s5.utils.errors import InputError, one_of
+
+if TYPE_CHECKING:
+    from s5.tagging.tagger import Tagger
 
 
 @dataclass
@@ -61,21 +64,39 @@ class TrainedModel:
         return posterior if mixture.ndim == 3 else posterior[0]
 
     @torch.inference_mode()
+    def frame_posterior(self, mixture: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
+        """Posteriors of each frame (:meth:`s5.tagging.tagger.Tagger.frame_posterior`).
+
+        [M, samples] -> [frames, C] float32, a batch [B, M, samples] -> [B, frames, C].
+        """
+        batch = self.tensor(mixture if mixture.ndim == 3 else mixture[None])
+        frames = self.run(precision, batch, function=cast("Tagger", self.network).frame_posterior).float().cpu().numpy()
+        return frames if mixture.ndim == 3 else frames[0]
+
+    @torch.inference_mode()
     def source_posterior(self, sources: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
         """Tags sources [n, samples] with a source tagger: probabilities float32 [n, C + 1] of classes and silence."""
         tags: Any = self.run(precision, self.tensor(sources))
         return type(tags)(*(part.float() for part in tags)).posterior().cpu().numpy()
 
     @torch.inference_mode()
-    def separate(self, mixture: np.ndarray, labels: Sequence[Any], precision: Precision = "fp32") -> np.ndarray:
+    def separate(
+        self,
+        mixture: np.ndarray,
+        labels: Sequence[Any],
+        precision: Precision = "fp32",
+        frames: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Separates [M, samples] by at most K labels: sources [K, samples] float32.
 
-        A batch [B, M, samples] with a list of labels for each mixture returns [B, K, samples].
+        A batch [B, M, samples] with a list of labels for each mixture returns [B, K, samples]. A network with
+        ``time_film`` needs frame posteriors of the mixture, or of each (:meth:`frame_posterior`).
         """
         several = mixture.ndim == 3
         queries = [self.labels.query(row, self.n_slots, self.name) for row in (labels if several else [labels])]
         batch = self.tensor(mixture if several else mixture[None])
-        sources = self.run(precision, batch, self.tensor(np.stack(queries))).float().cpu().numpy()
+        more: dict[str, Any] = {} if frames is None else {"frames": self.tensor(frames if several else frames[None])}
+        sources = self.run(precision, batch, self.tensor(np.stack(queries)), **more).float().cpu().numpy()
         return sources if several else sources[0]
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
@@ -83,11 +104,23 @@ class TrainedModel:
         # A copy in torch's own memory has the same alignment in every process, so the same kernels run.
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
-    def run(self, precision: Precision, *inputs: torch.Tensor) -> Any:
-        """The network's output, a tensor or a tuple of tensors. Raises InputError for numbers that are not finite."""
+    def run(
+        self,
+        precision: Precision,
+        *inputs: torch.Tensor,
+        function: Callable[..., Any] | None = None,
+        **named: torch.Tensor,
+    ) -> Any:
+        """The network's output, a tensor or a tuple of tensors. Raises InputError for numbers that are not finite.
+
+        Args:
+            precision: precision of the network.
+            inputs, named: inputs of the network.
+            function: function of the network to call instead of its forward pass.
+        """
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                outputs = self.network(*inputs)
+                outputs = (function or self.network)(*inputs, **named)
             parts = outputs if isinstance(outputs, tuple) else (outputs,)
             if not all(torch.isfinite(part).all() for part in parts):
                 raise InputError("outputs", "numbers that are not finite", "finite ones (are the weights damaged?)")

@@ -19,6 +19,7 @@ class ObjectNetworks:
 
     Attributes:
         uss, source_tagger, tse: the trained models.
+        tagger: tagger whose frame posteriors TSE receives; None: TSE has no ``time_film``.
         precision: precision of the networks.
 
     Raises:
@@ -28,6 +29,7 @@ class ObjectNetworks:
     uss: TrainedModel
     source_tagger: TrainedModel
     tse: TrainedModel
+    tagger: TrainedModel | None = None
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
@@ -55,5 +57,9 @@ class ObjectNetworks:
     @torch.inference_mode()
     def extract(self, mixtures: np.ndarray, labels: np.ndarray, enrolments: np.ndarray) -> np.ndarray:
         """Waveforms [B, K, n] of mixtures [B, M, n] by one-hot labels [B, K, C] and enrolments [B, K, n]."""
-        found = self.tse.run(self.precision, *map(self.tse.tensor, (mixtures, labels, enrolments)))
+        inputs = map(self.tse.tensor, (mixtures, labels, enrolments))
+        more: dict[str, Any] = {}
+        if self.tagger is not None:
+            more["frames"] = self.tse.tensor(self.tagger.frame_posterior(mixtures, self.precision))
+        found = self.tse.run(self.precision, *inputs, **more)
         return np.asarray(found.float().cpu().numpy())

@@ -40,9 +40,11 @@ def plan(system: str) -> list[dict[str, str]]:
             entries.append(ready)
     stages: dict[str, int] = {}
     last = {model.folder() for _, model in models}
+    taggers = {model.folder() for model in config.taggers}
     for folder, training in config.trainings().items():
         model = training.model
-        builds = bool(training.estimators) or any(stages.get(name) == LAST_STAGE for name in training.needs)
+        builds = any(one.folder() not in taggers for one in training.estimators)
+        builds |= any(stages.get(name) == LAST_STAGE for name in training.needs)
         stages[folder] = LAST_STAGE if builds else KINDS[training.kind].stage + bool(training.before)
         entry = {"what": "training", "kind": training.kind, "model": model.experiment or model.name}
         entry |= {"phase": training.phase, "stage": str(stages[folder]), "folder": folder}

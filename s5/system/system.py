@@ -33,7 +33,7 @@ from s5.fusion.label_correction import Refined, Request
 from s5.labels import DCASE_LABELS, LabelSet
 from s5.system.config import SystemConfig
 from s5.system.decode import GPU_BATCH, DecodeConfig, Precision
-from s5.system.kinds import KEYS
+from s5.system.kinds import KEYS, KINDS
 from s5.system.sizes import split_size
 from s5.system.trained import ModelMeta, read_meta
 from s5.utils.errors import InputError, one_of
@@ -223,7 +223,8 @@ class S5System:
         from s5.system.objects import ObjectNetworks
 
         uss, source_tagger, tse = (next(iter(one.values())) for one in (self.uss, self.source_taggers, self.tse))
-        return ObjectNetworks(uss, source_tagger, tse, self.precision)
+        frames = self.config.tse[0].frames
+        return ObjectNetworks(uss, source_tagger, tse, self.taggers[frames] if frames else None, self.precision)
 
     def _load(self, kind: str) -> dict[str, Any]:
         from s5.system.model import load_model
@@ -237,6 +238,11 @@ class S5System:
             for key in ("labels", "n_slots", "sampling_rate"):
                 if getattr(model, key) != getattr(first, key):
                     raise InputError(f"{self.expdir}/{name}: {key}", getattr(model, key), getattr(first, key))
+        for m in models:
+            wanted = getattr(loaded[m.name].network, "time_film", False)
+            if wanted != (m.frames is not None):
+                expected = f"{'a tagger' if wanted else 'none'}, because its network has time_film: {wanted}"
+                raise InputError(f"{self.where}: key {KINDS[kind].key}.{m.name}.frames", m.frames or "none", expected)
         for label in self.config.fusion.rules():  # a smaller label set may lack labels of the challenge
             if label not in first.labels and label not in DCASE_LABELS:
                 raise InputError(f"{self.where}: key fusion", f"label {label}", one_of(first.labels.names, label))
@@ -324,7 +330,13 @@ class S5System:
             [K, samples] float32 by separator name, zeros in the slots after the labels; for a batch [B, K, samples].
         """
         length, mixture = mixture.shape[-1], self._long_enough(mixture)
-        outputs = {name: model.separate(mixture, labels, self.precision) for name, model in self.separators.items()}
+        of = {model.name: model.frames for model in self.config.separators}
+        wanted = {tagger for tagger in of.values() if tagger}
+        frames = {name: self.taggers[name].frame_posterior(mixture, self.precision) for name in wanted}
+        outputs = {
+            name: model.separate(mixture, labels, self.precision, frames.get(of[name] or ""))
+            for name, model in self.separators.items()
+        }
         return {name: output[..., :length] for name, output in outputs.items()}
 
     def prior(self, posteriors: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -111,11 +111,34 @@ class Tagger(OnEncoder):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Waveforms [B, M, T] -> logits [B, K, C + 1], silence last; of a multi-hot head [B, C]."""
-        features = self.encode(mixture)
+        return self.head(self.encode(mixture), self._auxiliary(mixture))
+
+    def frame_posterior(self, mixture: Tensor) -> Tensor:
+        """Posteriors of the classes in each frame of the encoder.
+
+        The head classifies each frame as if the recording were this frame alone; auxiliary features are those of the
+        whole recording. A class that several tracks may hold has the highest of their probabilities. The head learns
+        from whole recordings, so these posteriors tell where a class is rather than how likely it is.
+
+        Args:
+            mixture: [B, M, T] waveforms.
+
+        Returns:
+            [B, frames, C] float32 from 0 to 1, without silence.
+        """
+        features, auxiliary = self.encode(mixture), self._auxiliary(mixture)
+        frames = features.shape[1]
+        if auxiliary is not None:
+            auxiliary = auxiliary.repeat_interleave(frames, dim=0)
+        logits = self.head(features.flatten(0, 1)[:, None], auxiliary).float()
+        posterior = logits.sigmoid() if self.multi_hot else logits.softmax(-1)[..., :-1].amax(1)
+        return posterior.unflatten(0, (-1, frames))
+
+    def _auxiliary(self, mixture: Tensor) -> Tensor | None:
+        """Embeddings of the auxiliary features [B, width], if there are any."""
         if not self.features:
-            return self.head(features)
-        reference = mixture[:, 0]
-        return self.head(features, torch.cat([feature(reference) for feature in self.features], dim=1))
+            return None
+        return torch.cat([feature(mixture[:, 0]) for feature in self.features], dim=1)
 
 
 class M2DTagger(Tagger):

@@ -14,6 +14,7 @@ from s5.separation.losses import sa_sdr
 from s5.separation.tse import TSE
 from s5.separation.uss import USS
 from s5.system.model import TrainedModel, load_model
+from s5.tagging.tagger import Tagger
 from s5.utils.errors import InputError
 
 
@@ -44,6 +45,25 @@ def load_estimators(args: argparse.Namespace) -> list[TrainedModel]:
         model.network.requires_grad_(False)
         models.append(model)
     return models
+
+
+def load_for(network: torch.nn.Module, args: argparse.Namespace) -> tuple[TrainedModel | None, list[TrainedModel]]:
+    """The models of ``--estimators``: the tagger whose frame posteriors the network wants, and the others.
+
+    None are loaded for a network on the meta device, which only checks sizes.
+
+    Raises:
+        InputError: as of :func:`load_estimators`; the network wants a tagger and there is none, or the reverse.
+    """
+    if next(network.parameters()).is_meta:
+        return None, []
+    models = load_estimators(args)
+    taggers = [model for model in models if isinstance(model.network, Tagger)]
+    wanted = getattr(network, "time_film", False)
+    if len(taggers) != wanted:
+        found = f"{str(wanted).lower()}, and {len(taggers)} taggers to give frame posteriors"
+        raise InputError("network_conf: time_film", found, "true and a tagger (frames: NAME in the system), or neither")
+    return taggers[0] if taggers else None, [model for model in models if model not in taggers]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
 from s5.separation.losses import ca_pi_sdr, pi_sdr, sdr
+from s5.system.model import TrainedModel
 from s5.tagging.decision import MultiHotDecision, decide_multihot
 from s5.tagging.losses import multi_hot_bce, pit_cross_entropy
+from s5.tagging.tagger import Tagger
 from s5.tasks.valid_metrics import batch_counts, figures
 from s5.utils.errors import InputError, one_of
 
@@ -121,6 +123,18 @@ class S5Model(AbsESPnetModel):
 class WaveformModel(S5Model):
     """Base class of the models of networks that separate."""
 
+    tagger: TrainedModel | None = None
+    """Frozen tagger whose frame posteriors a network with ``time_film`` receives."""
+
+    @torch.no_grad()
+    def frames(self, mixture: Tensor) -> dict[str, Tensor]:
+        """The network's argument ``frames`` [B, T', C] for mixtures [B, M, T]; none without a tagger."""
+        if self.tagger is None:
+            return {}
+        network = cast(Tagger, self.tagger.network.to(mixture.device))
+        with torch.autocast(mixture.device.type, torch.bfloat16, enabled=self.bf16):
+            return {"frames": network.frame_posterior(mixture)}
+
     @abstractmethod
     def estimate(self, mixture: Tensor, dry: Tensor, label_index: Tensor) -> Tensor:
         """Estimates [B, K, T] in the order of the sources.
@@ -163,7 +177,7 @@ class SeparationModel(WaveformModel):
             slot = _random_active(label_index != self.n_labels)
             label_index = label_index.gather(1, slot)
             dry = dry.gather(1, slot[..., None].expand(-1, -1, dry.shape[-1]))
-        estimate = self.run(mixture, one_hot(label_index, self.n_labels))
+        estimate = self.run(mixture, one_hot(label_index, self.n_labels), **self.frames(mixture))
         loss, _ = self.loss(estimate, dry, label_index, silence_index=self.n_labels)
         if self.training:
             return force_gatherable((loss.mean(), {"loss": loss.mean().detach()}, len(mixture)), mixture.device)
@@ -181,7 +195,7 @@ class SeparationModel(WaveformModel):
 
     def estimate(self, mixture: Tensor, dry: Tensor, label_index: Tensor) -> Tensor:
         """See :meth:`WaveformModel.estimate`."""
-        estimate = self.run(mixture, one_hot(label_index, self.n_labels))
+        estimate = self.run(mixture, one_hot(label_index, self.n_labels), **self.frames(mixture))
         permutation = ca_pi_sdr(estimate, dry, label_index, silence_index=self.n_labels)[1]
         return estimate.gather(1, permutation[..., None].expand_as(estimate))
 

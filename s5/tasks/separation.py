@@ -11,6 +11,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from s5.separation import SEPARATORS, memory_format
 from s5.separation.losses import ca_pi_sdr, ca_sdr, pi_sdr, snr
 from s5.tasks.base import S5Task
+from s5.tasks.estimates import add_estimators, load_for
 from s5.tasks.models import SeparationModel
 from s5.utils.config import check_arguments
 from s5.utils.errors import InputError
@@ -29,7 +30,9 @@ class SeparationTask(S5Task):
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Adds the options of separators."""
         super().add_task_arguments(parser)
-        add = parser.add_argument_group("S5 separation").add_argument
+        group = parser.add_argument_group("S5 separation")
+        add_estimators(group)
+        add = group.add_argument
         add("--loss", choices=sorted(LOSSES), default="ca_pi_sdr", help="Training loss")
         add("--loss_conf", action=NestedDictAction, default={}, help="Arguments of the loss")
         add("--queries", choices=("all", "one"), default="all", help="Sources that one query asks for in training")
@@ -44,5 +47,8 @@ class SeparationTask(S5Task):
             raise InputError("key queries", "one", f"all, or a single-query network ({args.network} takes K at a time)")
         loss = partial(loss, **args.loss_conf)
         model = SeparationModel(network, len(args.labels), loss, args.bf16, args.ema_decay, args.queries == "one")
+        model.tagger, others = load_for(network, args)
+        if others:
+            raise InputError("--estimators", others[0].name, "a tagger: separators are trained on no other outputs")
         model.freeze(args.freeze_param)
         return model

@@ -20,7 +20,7 @@ from s5.separation.tse import TSE, TSE_NETWORKS
 from s5.separation.uss import USS
 from s5.system.model import TrainedModel
 from s5.tasks.base import S5Task
-from s5.tasks.estimates import add_estimators, enrolments, load_estimators
+from s5.tasks.estimates import add_estimators, enrolments, load_for
 from s5.tasks.models import WaveformModel, one_hot, sdr_improvement
 from s5.utils.config import parse
 from s5.utils.errors import InputError
@@ -121,7 +121,7 @@ class TSEModel(WaveformModel):
         label_vector, enrolment = self.vary(mixture, dry, label_index, enrolment, spare)
         if random.random() < self.clues.own:
             enrolment = self.own(mixture, label_vector, enrolment, random.randint(1, self.clues.passes))
-        estimate = self.run(mixture, label_vector, enrolment)
+        estimate = self.run(mixture, label_vector, enrolment, **self.frames(mixture))
         enrolled = enrolment.ne(0).any(-1)
         loss = self.loss(estimate, dry, label_index, enrolled, mixture[:, 0], self.n_labels).mean()
         return force_gatherable((loss, {"loss": loss.detach()}, len(mixture)), mixture.device)
@@ -178,8 +178,9 @@ class TSEModel(WaveformModel):
         """Enrolments after ``passes`` passes of the network itself, as it is decoded with."""
         training = self.training
         self.eval()
+        frames = self.frames(mixture)
         for _ in range(passes):
-            enrolment = self.run(mixture, label_vector, enrolment)
+            enrolment = self.run(mixture, label_vector, enrolment, **frames)
         self.train(training)
         return enrolment
 
@@ -188,7 +189,7 @@ class TSEModel(WaveformModel):
         return self._pass(mixture, dry, label_index, self.enrol(mixture, dry, label_index)[0])
 
     def _pass(self, mixture: Tensor, dry: Tensor, label_index: Tensor, enrolment: Tensor) -> Tensor:
-        estimate = self.run(mixture, one_hot(label_index, self.n_labels), enrolment)
+        estimate = self.run(mixture, one_hot(label_index, self.n_labels), enrolment, **self.frames(mixture))
         order = ca_pi_sdr(estimate, dry, label_index, self.n_labels)[1]
         return estimate.gather(1, order[..., None].expand_as(estimate))
 
@@ -237,10 +238,11 @@ class TSETask(S5Task):
         clues: ClueConfig = parse(ClueConfig, args.clues, "clues")
         loss: TSELoss = parse(TSELoss, args.loss_conf, "loss_conf")
         network = cast(TSE, memory_format(cls.build_network(args)))
-        estimators = [] if network.window.is_meta else load_estimators(args)
+        tagger, estimators = load_for(network, args)
         if args.init_from_estimator and estimators and not args.init_param:
             init_from(network, estimators[0])
         model = TSEModel(network, estimators, clues, loss, args.bf16, args.ema_decay)
+        model.tagger = tagger
         model.freeze(args.freeze_param)
         return model
 

@@ -210,23 +210,25 @@ def test_checkpointing_changes_neither_output_nor_gradients(kind, bf16):
 
 @pytest.mark.parametrize("kind", ["bands", "sfc", "bins", "prompt"])
 def test_clues_in_time_reach_the_frames_that_they_belong_to(kind):
-    network = busy(**{**KINDS[kind], "output": "mask"}, time_film=5)
-    mixture, labels, clues = noise(1, 4, 2048), query(0, 3, 1), torch.zeros(1, 16, 5)
+    network = busy(**{**KINDS[kind], "output": "mask"}, time_film=True)
+    mixture, labels, clues = noise(1, 4, 2048), query(0, 3, 1), torch.zeros(1, 16, 3)
     plain = network(mixture, labels, clues)
+    clues[:, :, 2] = 1  # nobody asks for this class
+    assert torch.equal(network(mixture, labels, clues), plain)
     clues[:, 12:] = 3
     changed = (network(mixture, labels, clues) - plain).square().sum(1)[0]
     assert changed[1700:].mean() > 2 * changed[:1000].mean() > 0
-    with pytest.raises(InputError, match="frames: found 0 features, expected 5"):
+    with pytest.raises(InputError, match=r"frames: found none, expected \[1, frames, 3\]"):
         network(mixture, labels)
-    with pytest.raises(InputError, match="frames: found 5 features, expected none, without time_film"):
+    with pytest.raises(InputError, match=r"frames: found shape \[1, 16, 3\], expected none, without time_film"):
         busy()(mixture, labels, clues)
 
 
 def test_conditioning_starts_from_the_identity():
-    network, mixture = small(time_film=2).eval(), noise(1, 4, 640)
-    first = network(mixture, query(0, 1, 2), torch.zeros(1, 4, 2))
+    network, mixture = small(time_film=True).eval(), noise(1, 4, 640)
+    first = network(mixture, query(0, 1, 2), torch.zeros(1, 4, 3))
     assert torch.equal(first[:, 0], first[:, 1])
-    assert torch.equal(first, network(mixture, query(2, 0, 1), torch.ones(1, 4, 2)))
+    assert torch.equal(first, network(mixture, query(2, 0, 1), torch.ones(1, 4, 3)))
 
 
 @pytest.mark.parametrize("output", ["mask", "both"])

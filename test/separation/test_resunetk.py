@@ -301,3 +301,33 @@ def test_a_step_with_several_passes_trains_every_weight(kind):
 
 def test_one_pass_adds_no_weights():
     assert set(small().state_dict()) == set(small(passes=1).state_dict()) < set(small(passes=2).state_dict())
+
+
+@pytest.mark.parametrize("conf", [{}, {"single_query": True}, {"passes": 2, "n_bands": 16}], ids=str)
+def test_clues_in_time_start_from_none_and_then_shift_the_frames_that_they_belong_to(conf):
+    network, plain = small(time_film=True, **conf).eval(), small(**conf).eval()
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if k in plain.state_dict()})
+    mixture, labels = 0.1 * torch.randn(2, 4, 2000), query(0, 1, 3).expand(2, 3, 3)
+    clues = torch.zeros(2, 16, 3)
+    clues[:, 12:, 0] = 1
+    with torch.no_grad():
+        expected = plain(mixture, labels)
+        assert torch.equal(network(mixture, labels, clues), expected)
+        for weight in network.to_shifts.parameters():
+            torch.nn.init.normal_(weight)
+        assert torch.equal(network(mixture, labels, 0 * clues), expected)
+        shifted = network(mixture, labels, clues)
+        clues[..., 2] = 1  # nobody asks for this class
+        assert torch.equal(network(mixture, labels, clues), shifted)
+    changed = (shifted - expected).square().sum((0, 1))
+    assert changed[1700:].mean() > 2 * changed[:1000].mean()
+    if "single_query" in conf:  # a query sees its own class alone
+        assert torch.equal(shifted[:, 1], expected[:, 1])
+    trained = network(mixture, labels, clues)  # the path of training, with gradients
+    torch.testing.assert_close(trained, shifted, rtol=1e-4, atol=1e-5)
+    trained.square().sum().backward()
+    assert all(weight.grad.any() for weight in network.to_shifts.parameters())
+    with pytest.raises(InputError, match=r"frames: found none, expected \[2, frames, 3\]"):
+        network(mixture, labels)
+    with pytest.raises(InputError, match="expected none, without time_film"):
+        plain(mixture, labels, clues)

@@ -79,3 +79,19 @@ def test_a_cycle_is_told_with_its_models(tmp_path, monkeypatch):
     separators = {"a": {"train": "s.yaml", "estimates": ["b"]}, "b": {"train": "s.yaml", "estimates": ["a"]}}
     with pytest.raises(InputError, match=r"key estimates: found a cycle, (a -> b -> a|b -> a -> b), expected models"):
         SystemConfig.load(written(tmp_path, {"estimates": ["a"]}, separators=separators))
+
+
+def test_frames_are_a_taggers_and_come_from_its_last_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    separators = {"first": {"train": "s.yaml", "finetune": "s2.yaml", "frames": "tags"}, "ready": {"experiment": "x"}}
+    entries = {one["folder"]: one for one in plan(written(tmp_path, {"estimates": ["ready"]}, separators=separators))
+               if one["what"] == "training"}  # fmt: skip
+    assert (entries["first"]["stage"], entries["first"]["needs"]) == ("5", "tags_ft")
+    assert (entries["first_ft"]["stage"], entries["first_ft"]["needs"]) == ("6", "first tags_ft")
+    with pytest.raises(InputError, match="estimates: found model first, which needs frames, expected models without"):
+        SystemConfig.load(written(tmp_path, {"estimates": ["first"]}, separators=separators))
+    with pytest.raises(InputError, match=r"source\.frames: found tagger tags, expected "):
+        SystemConfig.load(written(tmp_path, {"estimates": ["ready"], "frames": "tags"}, separators=separators))
+    separators["first"]["frames"] = "tag"
+    with pytest.raises(InputError, match=r"separators\.first\.frames: found tagger tag, expected tags"):
+        SystemConfig.load(written(tmp_path, {"estimates": ["ready"]}, separators=separators))

@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from s5 import S5System
 from s5.bin import fuse, separate, tag, tune, vote
@@ -12,9 +14,11 @@ from s5.data import DataDir
 from s5.inference.results import Results
 from s5.inference.stages import separate_file
 from s5.metrics import capi_sdri
+from s5.separation.tse import TSE_NETWORKS
 from s5.system.archive import pack
 from s5.system.config import SystemConfig
 from s5.system.decode import DecodeConfig
+from s5.system.model import build_network
 from s5.system.plan import plan
 from s5.tuning import Space, collect
 from s5.tuning import tune as tune_system
@@ -211,6 +215,35 @@ def test_tuning_weighs_the_prior(led, data, tmp_path):
     assert outcome.last >= outcome.first
     again = collect(system, data, tmp_path / "tuning", space)  # read from the file
     assert tune_system(again, system.config, space) == outcome
+
+
+def test_tse_receives_the_frame_posteriors_of_the_tagger(led, data):
+    exp, path = led
+    own = SystemConfig.load(path).tse[0]
+    keys = yaml.safe_load((exp / own.folder() / "config.yaml").read_text())
+    keys["network_conf"]["time_film"], keys["best_model_criterion"] = True, []
+    torch.manual_seed(0)
+    network = build_network(TSE_NETWORKS["tse"], keys["network_conf"], "tse", len(keys["labels"]), keys["n_slots"])
+    for parameter in network.parameters():  # what the option adds is zero at first
+        torch.nn.init.normal_(parameter, std=0.1)
+    system = yaml.safe_load(path.read_text())
+    system["tse"] = {own.name: {"experiment": "clued", "frames": "tagger"}}
+    system["source_taggers"] = {"source": {"estimates": {"finetune": ["uss"]}}}
+    path.write_text(yaml.safe_dump(system))
+    folder = exp / SystemConfig.load(path).tse[0].folder()
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(keys))
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    networks = S5System.from_yaml(path, exp, "cpu").networks
+    mixture = data.mixture(data.utts[0])[0][None]
+    labels = np.eye(len(keys["labels"]), dtype=np.float32)[: keys["n_slots"]][None]
+    enrolments = np.repeat(mixture[:, :1], keys["n_slots"], axis=1)
+    found = networks.extract(mixture, labels, enrolments)
+    given = [networks.tse.tensor(x) for x in (mixture, labels, enrolments)]
+    frames = torch.from_numpy(networks.tagger.frame_posterior(mixture))
+    with torch.inference_mode():
+        np.testing.assert_allclose(networks.tse.network(*given, frames).numpy(), found, atol=1e-6)
+        assert np.abs(networks.tse.network(*given, 0 * frames).numpy() - found).max() > 1e-6
 
 
 @pytest.mark.parametrize(

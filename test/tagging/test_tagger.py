@@ -208,3 +208,19 @@ def test_an_official_tagger_of_other_labels_or_channels_is_refused():
     assert str(refused.value) == "checkpoint: key head.tracks.0.3.weight: found [19, 8], expected [5, 8]"
     with pytest.raises(InputError, match=r"key head\.m2d_out_norm\.running_mean: found \[80\], expected \[40\]"):
         load_official(small(n_labels=18, n_channels=1), official)
+
+
+def test_frame_posteriors():
+    torch.manual_seed(0)
+    mixture = 0.1 * torch.randn(2, 4, 16000)
+    conf = {"encoder": {"kind": "m2d", **SMALL}, "n_labels": 4, "features": [{"kind": "chroma"}]}
+    linear = Tagger(head={"kind": "multihot"}, **conf).eval()
+    torch.nn.init.normal_(linear.head.linear.weight)
+    with torch.inference_mode():
+        frames = linear.frame_posterior(mixture)
+        assert frames.shape == (2, 6, 4)
+        # The mean of a linear head's frames is what it says of the recording.
+        torch.testing.assert_close(frames.logit().mean(1), linear(mixture), rtol=1e-4, atol=1e-4)
+        tracks, short = small().eval(), mixture[..., :2400]  # one frame
+        expected = tracks(short).softmax(-1)[..., :4].amax(1)
+        torch.testing.assert_close(tracks.frame_posterior(short), expected[:, None])

@@ -69,6 +69,19 @@ def test_separators_enrol_too_and_without_a_model_labels_are_the_clues(recipe, t
     assert "enrolment_sdri" in statistics(after)["valid"]
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_tagger_among_the_estimators_gives_frame_posteriors(recipe, trained, tmp_path, joint):
+    estimators = ["--estimators", str(trained / "separator"), str(trained / "tagger")]
+    conf = {"network_conf": {"joint": joint, "time_film": True}, "clues": {"own": 1.0, "passes": 2}, "ema_decay": 0.9}
+    folder = run(tmp_path, "tse", "tse", *estimators, **conf)
+    assert statistics(folder)["valid"].keys() >= {"enrolment_sdri", "sdri_1", "sdri_2"}
+    network, mixture = load_model(folder, None, "tse").network, torch.randn(1, 4, 8000)
+    both = [network(mixture, torch.eye(3)[None], frames=frames) for frames in torch.rand(2, 1, 7, 3)]
+    assert not torch.equal(*both)  # it has learned
+    with pytest.raises(InputError, match="time_film: found true, and 0 taggers"):
+        run(tmp_path, "tse", "alone", **conf)
+
+
 @pytest.mark.parametrize(
     ("clues", "message"),
     [
@@ -88,7 +101,7 @@ def tiny(network, **changes):
     return network(**{"n_labels": 3, **NETWORK, **changes})
 
 
-def trained(network):
+def frozen(network):
     return TrainedModel(network.eval(), LabelSet(("a", "b", "c")), 3, 8000, "exp/uss")
 
 
@@ -119,7 +132,7 @@ def test_enrolments_are_the_outputs_of_uss_in_the_order_of_the_sources():
     left = 0.1 * torch.randn(1, 400)
     others = torch.randn(1, 3, 400)
     uss.given = torch.cat((torch.stack((dry[:, 1] + 0.1, left, dry[:, 0]), 1), others), 1)
-    enrolment, spare = model([trained(uss)]).enrol(mixture, dry, label_index)
+    enrolment, spare = model([frozen(uss)]).enrol(mixture, dry, label_index)
     torch.testing.assert_close(enrolment, torch.stack((dry[:, 0], dry[:, 1] + 0.1, torch.zeros(1, 400)), 1))
     assert not spare[:, :2].any()
     assert any(torch.equal(spare[0, 2], one) for one in (left[0], others[0, 0], others[0, 1]))
@@ -180,7 +193,7 @@ def test_the_loss_asks_enrolled_silent_slots_for_silence():
 def test_weights_of_the_same_name_and_shape_start_from_uss():
     uss, tse = tiny(USS, ffn_dim=8), tiny(TSE, condition_dim=4, ffn_dim=8, decoder_dim=12)
     before = {key: value.clone() for key, value in tse.state_dict().items()}
-    init_from(tse, trained(uss))
+    init_from(tse, frozen(uss))
     after, source = tse.state_dict(), uss.state_dict()
     assert all(torch.equal(after[key], source[key]) for key in after if key.startswith("backbone"))
     kept = [key for key in after if key not in source or source[key].shape != after[key].shape]

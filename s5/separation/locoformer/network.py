@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s5.separation.conditioning import active_slots
+from s5.separation.conditioning import active_slots, clues_in_time
 from s5.separation.feedback import Passes
 from s5.separation.locoformer.base import DualPathNetwork
 from s5.separation.locoformer.blocks import film_layer, modulate
@@ -30,8 +30,8 @@ class Locoformer(DualPathNetwork):
             features before each block, a slot's own and the sum those that it is decoded from. ``"prompt"``: the slots'
             embeddings go through the blocks together with the frames, and the features are multiplied by them.
         condition_dim: length of a slot's embedding.
-        time_film: length of vectors in time that :meth:`forward` then wants as well, e.g. a tagger's frame posteriors;
-            they scale and shift the features frame by frame. 0: none.
+        time_film: whether a tagger's frame posteriors of the queried classes scale and shift the features before each
+            block, frame by frame; :meth:`forward` then wants them as well.
         passes: with more than one, the magnitudes of each slot's estimate are fed back (:mod:`s5.separation.feedback`):
             their tokens are added to those of the mixture and to the features that the slot is decoded from.
         network: the arguments of :class:`s5.separation.locoformer.base.DualPathNetwork`; ``slot_blocks`` are those of
@@ -47,14 +47,15 @@ class Locoformer(DualPathNetwork):
         n_slots: int = 3,
         conditioning: Literal["film", "prompt"] = "film",
         condition_dim: int = 64,
-        time_film: int = 0,
+        time_film: bool = False,
         passes: int = 1,
         **network: Any,
     ) -> None:
         super().__init__(**network)
         self.n_labels, self.n_slots, self.conditioning = n_labels, n_slots, conditioning
         film_dim = condition_dim if conditioning == "film" else 0
-        self.add_backbone(film_dim, time_film)
+        self.time_film = time_film
+        self.add_backbone(film_dim, n_labels if time_film else 0)
         self.slot_embedding = SlotEmbedding(n_labels, n_slots, condition_dim)
         self.to_slot = film_layer(2 * condition_dim, self.dim) if film_dim else nn.Linear(condition_dim, self.dim)
         self.add_decoder()
@@ -69,13 +70,15 @@ class Locoformer(DualPathNetwork):
         Args:
             mixture: [B, M, T] waveforms.
             label_vector: [B, K, C], one-hot a slot, zeros for silence.
-            frames: [B, T', time_film], where the network has ``time_film``: vectors spread evenly over the recording.
+            frames: [B, T', C] with ``time_film``: posteriors of all classes, spread evenly over the recording.
 
         Returns:
             [B, K, T] float32: the dry source of each slot, exactly zero where the query is silence.
         """
         check_query(label_vector, self.n_slots, self.n_labels)
         batch, slots = label_vector.shape[:2]
+        clues = clues_in_time(frames, label_vector, self.time_film)
+        frames = None if clues is None else clues.amax(1)
         level, spectrum, planes = self.analyse(mixture)
         active = active_slots(label_vector).flatten() != 0
         rows = active.nonzero()[:, 0]
@@ -100,7 +103,7 @@ class Locoformer(DualPathNetwork):
         Args:
             planes: [B, frames, bins, n_planes].
             label_vector: [B, K, C].
-            frames: as of :meth:`forward`.
+            frames: [B, T', C], posteriors of the queried classes, zeros of the others.
             rows: index of each active slot in [B * K].
             estimate: [active slots, frames, bins], the spectra of the pass before; None in the first one.
         """
