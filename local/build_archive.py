@@ -648,7 +648,7 @@ PICTURES = """
 
 | picture | what it shows | recordings | licence |
 | --- | --- | --- | --- |
-| `docs/images/listening_page.webp` | the listening page of `mini_long` with spectrograms of `test_0081`; it holds no sound | the sources `fluid_bright`, `tim_organ`, `gimme_a_hand`, `campfire`, `desert_wind` above | those of its sources |
+| `docs/images/listening_page.webp` | the listening page of `mini_long` with spectrograms of `test_0081` of the first release; it holds no sound | the sources `fluid_bright`, `tim_organ`, `gimme_a_hand`, `campfire`, `desert_wind` above | those of its sources |
 """  # noqa: E501
 
 

@@ -212,8 +212,8 @@ def test_an_archive_of_before_mappings_by_name_is_read():
     contents = read_zip(ROOT / "egs/mini_s5/mini_long.s5")
     assert isinstance(yaml.safe_load(contents["system.yaml"])["taggers"], list)
     config = S5System.from_pretrained(ROOT / "egs/mini_s5/mini_long.s5", "cpu").config
-    assert [(m.name, m.experiment) for m in config.taggers] == [("m2d_tiny_long", "m2d_tiny_long")]
-    assert [m.name for m in config.separators] == ["resunetk_tiny_long"]
+    assert [(m.name, m.experiment) for m in config.taggers] == [("yamnet_tiny", "yamnet_tiny")]
+    assert [m.name for m in config.separators] == ["locoformer_tiny_long"]
 
 
 @pytest.mark.parametrize(
