@@ -628,7 +628,7 @@ The Italian voice `menardi` was recorded by Marco Menardi and his wife Paola Dal
 voices are found at http://www.voip.ammdomus.it.
 
 `mini_long.s5` holds networks that were trained on the recordings listed here, and none of the recordings; its weights
-are under the Apache License 2.0.
+are under the Apache License 2.0. Its tagger starts from YAMNet (`pretrained/LICENSES.md`).
 
 ## Packages
 
