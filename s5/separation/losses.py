@@ -188,11 +188,21 @@ def sa_sdr(
 
 
 def best_sdr(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Sum of the active targets' SDRs [batch] in dB, each with a slot of its own, under the best choice of slots.
+    """Sum of the active targets' SDRs (:func:`sdr`), each with a slot of its own, under the best choice of slots.
+
+        best(e, s) = max_p sum_k SDR(e_p(k), s_k), over permutations p of the N slots and active targets k
 
     Args:
         estimate: waveforms [batch, N, samples].
         target: waveforms [batch, N, samples], zeros in silent slots.
+
+    Returns:
+        [batch] in dB.
+
+    Example:
+        >>> x = torch.eye(3)[None]
+        >>> round(best_sdr(0.9 * x.flip(1), x).item(), 2)
+        60.0
     """
     return _sum_by_permutation(_scores(estimate, target, None, None)[0]).max(-1).values
 

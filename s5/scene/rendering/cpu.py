@@ -167,7 +167,7 @@ def render_plan(planned: Plan, sources: bool = True, n_channels: int | None = No
 def event_source(event: PlannedEvent, rate: int) -> np.ndarray:
     """The source [n] float32 of an event at ``rate`` (Hz), with its variations. Raises as :func:`render`."""
     source = recordings.source(event.clip, rate)[: event.length]
-    return vary(source, event, rate, lambda clip: recordings.source(clip, rate), _coloured)
+    return vary(source, event.blend, event.colour, rate, lambda clip: recordings.source(clip, rate), _coloured)
 
 
 def _coloured(source: np.ndarray, taps: np.ndarray) -> np.ndarray:

@@ -240,7 +240,9 @@ class DeviceRenderer:
             for event in planned.events:
                 row = next(rows) if event.slot is None and rows is not None else event.slot
                 read = partial(self._cut, tensors, "source", rate=planned.rate)
-                source = vary(read(event.clip)[: event.length], event, planned.rate, read, self._filtered)
+                source = vary(
+                    read(event.clip)[: event.length], event.blend, event.colour, planned.rate, read, self._filtered
+                )
                 n_wet = len(source) + max(self._lengths[r.plain] for r in event.responses) - 1
                 for response, shift, part in split_source(source, event, self._upload):
                     yield _Part(scene, planned, event, part, response, n_wet, shift, group, row)

@@ -17,7 +17,7 @@ from s5.scene.audio import Clip, clip
 from s5.scene.config import LOUDEST, MAX_SAMPLES
 from s5.scene.rendering.room import SofaRoom, open_room
 from s5.scene.rendering.rules import RenderRules
-from s5.scene.rendering.variation import BANDS
+from s5.scene.rendering.variation import BANDS, Blend
 from s5.scene.spec import Event, Scene, check_number, is_number, pop_fields
 from s5.utils.errors import InputError
 
@@ -53,21 +53,6 @@ class Response:
     def plain(self) -> Response:
         """The response without colour."""
         return self if self.colour is None else replace(self, colour=None)
-
-
-@dataclass(frozen=True)
-class Blend:
-    """A second recording of an event's source, added to the first.
-
-    Attributes:
-        clip: the recording.
-        onset: first sample in the event.
-        level: mean square in dB above that of the first recording, each over its own length.
-    """
-
-    clip: Clip
-    onset: int
-    level: float
 
 
 @dataclass(frozen=True)

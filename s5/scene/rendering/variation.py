@@ -11,16 +11,16 @@ The functions take NumPy's arrays and tensors, so that both renderers share them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.fft
 
-if TYPE_CHECKING:
-    from s5.scene.rendering.plan import PlannedEvent
+from s5.scene.audio import Clip
 
 BANDS = (125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0)
 """Frequencies in Hz at which a colour has its gains; the gain outside is that of the nearest one."""
@@ -58,9 +58,25 @@ def filtered(signal: Samples, taps: Samples, fft: ModuleType) -> Samples:
     return fft.irfft(fft.rfft(signal, n_fft) * fft.rfft(taps, n_fft), n_fft)[..., :n]
 
 
+@dataclass(frozen=True)
+class Blend:
+    """A second recording of an event's source, added to the first.
+
+    Attributes:
+        clip: the recording.
+        onset: first sample in the event.
+        level: mean square in dB above that of the first recording, each over its own length.
+    """
+
+    clip: Clip
+    onset: int
+    level: float
+
+
 def vary(
     source: Samples,
-    event: PlannedEvent,
+    blend: Blend | None,
+    colour: Sequence[float],
     rate: int,
     read: Callable[[Any], Samples],
     convolve: Callable[[Samples, np.ndarray], Samples],
@@ -69,19 +85,20 @@ def vary(
 
     Args:
         source: the event's recording.
-        event: the event.
+        blend: the second recording; None: there is none.
+        colour: gains in dB at :data:`BANDS`; empty: no filter.
         rate: sampling rate in Hz.
         read: reads the source [m] of the blend's clip.
         convolve: convolves a source [n] with a filter [k] and cuts the result to [n].
     """
-    if event.blend is not None:
-        second, start = _unit(read(event.blend.clip)), event.blend.onset
+    if blend is not None:
+        second, start = _unit(read(blend.clip)), blend.onset
         n = min(len(second), len(source) - start)
         source = _unit(source)
         if n > 0:
-            source[start : start + n] += second[:n] * 10 ** (event.blend.level / 20)
-    if event.colour:
-        source = convolve(source, colour_filter(event.colour, rate))
+            source[start : start + n] += second[:n] * 10 ** (blend.level / 20)
+    if colour:
+        source = convolve(source, colour_filter(tuple(colour), rate))
     return source
 
 
