@@ -47,7 +47,7 @@ epilog='Stages:
    6 separator-ft  continue or fine-tune them; train what builds on them
    7 tag           posteriors of every tagger on the test sets
    8 vote          posteriors -> labels
-   9 separate      outputs of every separator for the labels; the loop of an objects system
+   9 separate      outputs of every separator for the labels; loop of objects
   10 fuse          all separators -> one waveform a slot
   11 score         CAPI-SDRi, CA-SDRi, accuracies
   12 report        EXPDIR/RESULTS.md, a page to listen to
