@@ -39,7 +39,7 @@ class ObjectsConfig:
     """A slot is silent if its probability of being active is below this value, one for all labels or one a label;
     labels that are not named have 0.5."""
     duplicates: float = 0.9
-    """Of two slots with one label whose waveforms correlate above this value, the stronger stays; 1 keeps both."""
+    """Greatest correlation of two slots with one label; above it the stronger slot alone stays. 1 keeps both."""
 
     def __post_init__(self) -> None:
         if self.loops < 0:

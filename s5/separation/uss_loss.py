@@ -18,7 +18,7 @@ EACH_LIMIT = 30.0
 
 
 class USSTargets(NamedTuple):
-    """What the slots of a mixture shall hold. Silent rows are zeros."""
+    """Targets of the slots of a mixture. Silent rows are zeros."""
 
     foreground: Tensor
     """[B, N, n], a row a foreground slot; the labels are of the first ones."""

@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """What the loop of an objects system finds in one mixture."""
+    """Result of the loop of an objects system for one mixture."""
 
     vote: Vote
     """Labels of the sources and their probabilities."""

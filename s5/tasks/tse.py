@@ -28,7 +28,7 @@ from s5.utils.errors import InputError
 
 @dataclass(frozen=True)
 class ClueConfig:
-    """How the clues of a slot are varied in training; shares are of active slots. The numbers are our choice."""
+    """Variation of the clues of a slot in training. Shares are of active slots; the numbers are our choice."""
 
     dry: float = 0.1
     """Enrolments that are the dry source plus the rest of the mixture, at an SNR of 0 to 20 dB."""

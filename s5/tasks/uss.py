@@ -89,7 +89,7 @@ class USSModel(WaveformModel):
     def targets(
         self, dry: Tensor, label_index: Tensor, dry_interference: Tensor | None = None, rest: Tensor | None = None
     ) -> USSTargets:
-        """What each slot shall hold. Without slots of interference, the slot of the rest has the interference, too.
+        """Target of each slot. Without slots of interference, the slot of the rest has the interference, too.
 
         A validation set may lack the targets of both: its loss is then that of the foreground.
 

@@ -130,8 +130,8 @@ class Grow:
 def _reachable(
     node: Node, alphas: Iterable[float], prior: np.ndarray | None, low: float, high: float
 ) -> Iterator[Index]:
-    """What any setting asks the next extraction for: each slot is silent below all thresholds, active above all of
-    them, and either between. An extraction of nothing is left out.
+    """Queries that any setting makes for the next extraction. A slot is silent below all thresholds, active above all
+    of them, and either between. An extraction of nothing is left out.
     """
     active = sigmoid(node.active)
     found: dict[Index, None] = {}

@@ -148,7 +148,7 @@ def test_kept_sources_stay_held_out_and_count_in_the_share():
     kept = {"test": {"Speech": trained[:3]}, "valid": {"Speech": trained[3:7], "Typing": ["voice0"]}}
     splits = archive.deal_out("Speech", names, held_out, kept)
     assert {splits[name] for name in trained[:3]} == {"test"} and {splits[name] for name in trained[3:7]} == {"valid"}
-    # Of four test sources three are kept; valid keeps more than its share.
+    # Three of four test sources are kept; valid keeps more than its share.
     assert [list(splits.values()).count(s) for s in SPLITS] == [12, 4, 4]
 
 
