@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, log_softmax
 
 from s5.labels import LabelSet
 from s5.utils.errors import InputError, one_of
@@ -130,7 +131,7 @@ def find_objects(
     logits, active = classify(waveforms, features)
     passes: list[list[Pass]] = []
     for i in rows:
-        log_p, shares = class_log_probability(logits[i], config.alpha, prior[i]), sigmoid(active[i])
+        log_p, shares = class_log_probability(logits[i], config.alpha, prior[i]), expit(active[i].astype(np.float64))
         order = np.arange(len(shares)) if (names := known[i]) is None else matched_slots(names, log_p, shares)
         passes.append([_pass(waveforms[i, order], log_p[order], shares[order], limits, names)])
     for _ in range(config.loops):
@@ -143,7 +144,7 @@ def find_objects(
         logits, active = classify(waveforms, None)
         for n, i in enumerate(alive):
             log_p = class_log_probability(logits[n], config.alpha, prior[i])
-            shares = sigmoid(active[n]) * (index[n] < n_labels)
+            shares = expit(active[n].astype(np.float64)) * (index[n] < n_labels)
             passes[i].append(_pass(waveforms[n], log_p, shares, limits, known[i], index[n] < n_labels))
     return [_result(one, known[i] is not None, config, n_labels) for i, one in enumerate(passes)]
 
@@ -192,10 +193,10 @@ def class_log_probability(logits: np.ndarray, alpha: float = 0.0, priors: np.nda
         >>> np.exp(class_log_probability(np.zeros((1, 2)), 1.0, np.array([0.9, 0.1]))).round(2).tolist()
         [[0.9, 0.1]]
     """
-    scores = log_softmax(np.asarray(logits, dtype=np.float64))
+    scores = log_softmax(np.asarray(logits, dtype=np.float64), axis=-1)
     if priors is None or not alpha:
         return scores
-    return log_softmax(scores + alpha * np.log(np.maximum(priors, TINY))[..., None, :])
+    return log_softmax(scores + alpha * np.log(np.maximum(priors, TINY))[..., None, :], axis=-1)
 
 
 def decide(log_p: np.ndarray, active: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -251,14 +252,3 @@ def without_duplicates(index: np.ndarray, products: np.ndarray, limit: float, n_
 def queries(index: np.ndarray, n_labels: int) -> np.ndarray:
     """One-hot labels [..., K, C] float32 of classes [..., K]; zeros for silent slots."""
     return np.eye(n_labels + 1, dtype=np.float32)[index][..., :n_labels]
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    """Log softmax over the last axis."""
-    x = x - x.max(-1, keepdims=True)
-    return np.asarray(x - np.log(np.exp(x).sum(-1, keepdims=True)))
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Logistic function, stable for large logits."""
-    return np.asarray(np.exp(-np.logaddexp(0, -np.asarray(x, dtype=np.float64))))

@@ -14,9 +14,10 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from s5.data import DataDir
-from s5.fusion.objects import class_log_probability, decide, queries, sigmoid, without_duplicates
+from s5.fusion.objects import class_log_probability, decide, queries, without_duplicates
 from s5.inference.results import Tables
 from s5.labels import LabelSet
 from s5.system.config import SystemConfig
@@ -133,7 +134,7 @@ def _reachable(
     """Queries that any setting makes for the next extraction. A slot is silent below all thresholds, active above all
     of them, and either between. An extraction of nothing is left out.
     """
-    active = sigmoid(node.active)
+    active = expit(node.active.astype(np.float64))
     found: dict[Index, None] = {}
     for alpha in alphas:
         classes = class_log_probability(node.logits, alpha, prior).argmax(-1).tolist()
@@ -194,7 +195,9 @@ class ObjectsSearch:
     def _decided(node: Node, item: Tree, point: ObjectsTuning, limits: np.ndarray) -> Index:
         log_p = class_log_probability(node.logits, point.alpha, item.prior)
         return tuple(
-            np.where(np.isneginf(node.active), len(limits), decide(log_p, sigmoid(node.active), limits)).tolist()
+            np.where(
+                np.isneginf(node.active), len(limits), decide(log_p, expit(node.active.astype(np.float64)), limits)
+            ).tolist()
         )
 
     def best(self, points: Iterable[ObjectsTuning]) -> tuple[ObjectsTuning | None, float, int]:
